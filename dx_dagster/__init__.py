@@ -1,0 +1,1 @@
+"""Bitbucket Cloud in PostgreSQL, correct to the row, as Dagster assets."""

@@ -1,0 +1,81 @@
+"""The environment, read once into one frozen object."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class SettingsError(Exception):
+    """A variable of the environment that cannot be used; the message names it and says how to mend it."""
+
+
+class Settings(BaseSettings):
+    """What the environment says; `docs/configuration.md` describes each variable.
+
+    Secrets are `SecretStr`, so that no repr, log line or traceback shows them.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Annotated[Path, Field(alias="DX_HOME")] = Path(".dx")
+    database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL")] = None
+    secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS")] = None
+    bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
+    budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
+    public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
+
+    bitbucket_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_TOKEN")] = None
+    bitbucket_email: Annotated[str | None, Field(alias="BITBUCKET_EMAIL")] = None
+    bitbucket_api_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_API_TOKEN")] = None
+    jira_email: Annotated[str | None, Field(alias="JIRA_EMAIL")] = None
+    jira_api_token: Annotated[SecretStr | None, Field(alias="JIRA_API_TOKEN")] = None
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("bitbucket_api_url")
+    @classmethod
+    def _encrypted_or_loopback(cls, url: str) -> str:
+        """A token in plain text goes to this machine only."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an http(s) address such as https://api.bitbucket.org/2.0")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+            raise ValueError(f"must use https: plain http would send your token readable to {parts.hostname}")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user name or password; credentials come from `dx-dagster connect`")
+        return url.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and urlsplit(url.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        return url
+
+    @cached_property
+    def log_folder(self) -> Path:
+        return self.home / "logs"
+
+    @classmethod
+    def read(cls) -> Self:
+        """The settings of this process.
+
+        Raises:
+            SettingsError: a variable cannot be used.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else "the environment"
+            reason = str(first["msg"]).removeprefix("Value error, ")
+            raise SettingsError(f"{name} {reason}.") from None
