@@ -1,0 +1,1 @@
+"""Dagster's software-defined assets: thin, each one step of the importer and what it reports."""

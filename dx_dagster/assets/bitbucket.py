@@ -1,0 +1,73 @@
+"""What is imported from Bitbucket Cloud, one asset for each kind of thing."""
+
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.step import RESOURCES, ImportConfig, materialize
+from dx_dagster.importer.activity import import_activity
+from dx_dagster.importer.comments import import_comments
+from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.members import import_members
+from dx_dagster.importer.pipelines import import_pipelines
+from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.warehouse import tables
+
+_bitbucket_asset = partial(
+    dg.asset,
+    key_prefix="bitbucket",
+    partitions_def=WORKSPACES,
+    group_name="bitbucket",
+    kinds={"python", "polars", "postgres", "bitbucket"},
+    owners=["team:platform"],
+    required_resource_keys=RESOURCES,
+)
+Materialized = dg.MaterializeResult[Any]
+
+
+@_bitbucket_asset()
+def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """The workspace and its repositories. One that a complete listing no longer holds gets `deleted_at`."""
+    return materialize(context, config, import_repositories, tables.repositories, tables.workspaces)
+
+
+@_bitbucket_asset(deps=[repositories])
+def members(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """People of the workspace. Authors who are no members become inactive users."""
+    return materialize(context, config, import_members, tables.users)
+
+
+@_bitbucket_asset(deps=[repositories])
+def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """Pull requests in all states, with their reviewers and participants."""
+    return materialize(context, config, import_pull_requests, tables.pulls, tables.pull_participants)
+
+
+@_bitbucket_asset(deps=[pullrequests])
+def activity(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """Updates, approvals, change requests and comments of pull requests, and the times that follow from them."""
+    return materialize(context, config, import_activity, tables.pull_activities, tables.pull_comments)
+
+
+@_bitbucket_asset(deps=[activity])
+def comments(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """Comments on pull requests, as they read now: edited and deleted ones included."""
+    return materialize(context, config, import_comments, tables.pull_comments)
+
+
+@_bitbucket_asset(deps=[pullrequests])
+def commits(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """Commits of pull requests and of default branches."""
+    return materialize(context, config, import_commits, tables.pull_commits, tables.default_branch_commits)
+
+
+@_bitbucket_asset(deps=[repositories])
+def pipelines(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+    """Runs of Bitbucket Pipelines."""
+    return materialize(context, config, import_pipelines, tables.pipelines)
+
+
+ASSETS = [repositories, members, pullrequests, activity, comments, commits, pipelines]

@@ -1,0 +1,126 @@
+"""One step of an import as a materialization."""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Table
+
+from dx_dagster.bitbucket import BitbucketError
+from dx_dagster.importer.progress import DISPLAY
+from dx_dagster.importer.session import NotConnectedError
+from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
+from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
+from dx_dagster.settings import SettingsError
+from dx_dagster.warehouse import counts
+from dx_dagster.warehouse.database import WarehouseError
+
+RESOURCES = {"warehouse", "credential_pool", "bitbucket"}
+_SECONDS_BETWEEN_LINES = 5.0
+
+Step = Callable[[Workspace], Awaitable[Report]]
+
+
+class ImportConfig(dg.Config):
+    """How much a step fetches.
+
+    Attributes:
+        full: all again, whatever was imported before.
+        since: lower bound of a first import, as an ISO date.
+    """
+
+    full: bool = False
+    since: str | None = None
+
+
+class RunListener:
+    """Writes progress into the run's log, now and then, and passes all of it on to a command's display."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._log = context.log
+        self._last = time.monotonic()
+
+    def progress(self, step: str, done: int, total: int, requests: int) -> None:
+        if display := DISPLAY.get():
+            display.progress(step, done, total, requests)
+        if done == total or time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._log.info("%s: %s of %s, %s requests so far in this run", step, done, total, requests)
+
+    def warning(self, message: str) -> None:
+        if display := DISPLAY.get():
+            display.warning(message)
+        self._log.warning(message)
+
+
+def materialize(
+    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, *tables: Table
+) -> dg.MaterializeResult[Any]:
+    """Runs the step for the partition's workspace and reports what it did to `tables`; the first names the asset's.
+
+    Raises:
+        Failure: with one sentence that says what is wrong.
+    """
+    warehouse: WarehouseResource = context.resources.warehouse
+    pool: CredentialPoolResource = context.resources.credential_pool
+    bitbucket: BitbucketResource = context.resources.bitbucket
+    listener = RunListener(context)
+    try:
+        client = bitbucket.open(warehouse, pool, context.partition_key, listener)
+        since = datetime.fromisoformat(config.since).replace(tzinfo=UTC) if config.since else None
+
+        async def run() -> dict[str, Any]:
+            workspace = await open_workspace(
+                context.partition_key, client, warehouse.connected, listener, full=config.full, since=since
+            )
+            before = client.requests
+            report = await step(workspace)
+            report.requests = client.requests - before
+            workspace = await open_workspace(context.partition_key, client, warehouse.connected, listener)
+            return await _metadata(workspace, report, *tables)
+
+        return dg.MaterializeResult(metadata=warehouse.run(run()))
+    except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
+        raise dg.Failure(description=_sentence(error), allow_retries=False) from None
+
+
+def _sentence(error: Exception) -> str:
+    code = error.code if isinstance(error, BitbucketError) else None
+    return f"{code}: {error}" if code else str(error)
+
+
+async def _metadata(workspace: Workspace, report: Report, *tables: Table) -> dict[str, Any]:
+    main, *_ = tables
+    written = workspace.warehouse.written
+    metadata: dict[str, Any] = {
+        "dagster/row_count": await counts.all_rows(workspace.warehouse, main),
+        "dagster/partition_row_count": await counts.rows(workspace.warehouse, main, workspace.id),
+        "dagster/column_schema": column_schema(main),
+        "dagster/table_name": main.name,
+        "requests": report.requests,
+    }
+    for table in tables:
+        metadata[f"{table.name}/inserted"] = written[table.name].inserted
+        metadata[f"{table.name}/updated"] = written[table.name].updated
+        metadata[f"{table.name}/rows"] = await counts.rows(workspace.warehouse, table, workspace.id)
+    if report.skipped:
+        metadata["skipped"] = dg.JsonMetadataValue([vars(skipped) for skipped in report.skipped])
+    if report.notes:
+        metadata["notes"] = dg.JsonMetadataValue(report.notes)
+    return metadata
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                str(column.type).lower(),
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable), unique=column.primary_key),
+            )
+            for column in table.columns
+        ]
+    )

@@ -1,0 +1,1 @@
+"""When Dagster imports what: jobs, schedules, sensors."""

@@ -1,0 +1,81 @@
+"""`bitbucket_pull_activities`: the entries of an activity feed, which have neither id nor date of their own."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from dx_dagster.frames import identifiers
+from dx_dagster.frames.reading import TIME, Json, Schema, flag, frame, inner, number, record, text, time
+from dx_dagster.frames.users import user_id
+
+SCHEMA: Schema = {
+    "id": pl.String,
+    "pull_id": pl.String,
+    "user_id": pl.String,
+    "kind": pl.String,
+    "created_at": TIME,
+    "state": pl.String,
+    "draft": pl.Boolean,
+    "comment_source_id": pl.Int64,
+    "synced_at": TIME,
+}
+# kind: (its date, its actor)
+_PARTS = {
+    "comment": ("created_on", "user"),
+    "update": ("date", "author"),
+    "approval": ("date", "user"),
+    "changes_requested": ("date", "user"),
+}
+
+
+class Entry(NamedTuple):
+    """An entry of the feed, taken apart."""
+
+    number: int
+    kind: str
+    date: datetime
+    actor: Any
+    body: Json
+
+
+def entries(values: Iterable[Json]) -> Iterator[Entry]:
+    """The entries that say what happened, when and to which pull request; others carry nothing to store.
+
+    Own drafts of comments (`pending`) are not published and left out.
+    """
+    for value in values:
+        pull = number(inner(value, "pull_request", "id"))
+        kind = next((kind for kind in _PARTS if isinstance(value.get(kind), dict)), None)
+        if pull is None or kind is None:
+            continue
+        body = record(value, kind)
+        date = time(body.get(_PARTS[kind][0]))
+        if date is not None and not (kind == "comment" and body.get("pending")):
+            yield Entry(pull, kind, date, body.get(_PARTS[kind][1]), body)
+
+
+def activities(workspace_id: str, repository_id: str, found: Iterable[Entry], synced_at: datetime) -> pl.DataFrame:
+    return frame(SCHEMA, [_row(workspace_id, repository_id, entry, synced_at) for entry in found])
+
+
+def _row(workspace_id: str, repository_id: str, entry: Entry, synced_at: datetime) -> tuple[object, ...]:
+    pull_id = identifiers.of_pull(repository_id, entry.number)
+    comment = number(entry.body.get("id")) if entry.kind == "comment" else None
+    state = text(entry.body.get("state")) if entry.kind == "update" else None
+    # A deleted account keeps its account id and changes its uuid.
+    actor = record(entry.actor)
+    who = text(actor.get("account_id")) or text(actor.get("uuid")) or ""
+    key = comment if comment is not None else f"{entry.date.isoformat()}/{who}/{state or ''}"
+    return (
+        identifiers.within(pull_id, "activity", entry.kind, key),
+        pull_id,
+        user_id(workspace_id, entry.actor),
+        entry.kind,
+        entry.date,
+        state,
+        flag(entry.body.get("draft")) if entry.kind == "update" else None,
+        comment,
+        synced_at,
+    )

@@ -1,0 +1,59 @@
+"""`bitbucket_pull_comments`, from the comments endpoint, the activity feed and webhooks alike."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import polars as pl
+
+from dx_dagster.frames import identifiers
+from dx_dagster.frames.reading import TIME, Json, Schema, frame, inner, link, number, text, time
+from dx_dagster.frames.users import user_id
+
+SCHEMA: Schema = {
+    "id": pl.String,
+    "source_id": pl.Int64,
+    "pull_id": pl.String,
+    "user_id": pl.String,
+    "parent_source_id": pl.Int64,
+    "content": pl.String,
+    "inline_path": pl.String,
+    "inline_from": pl.Int32,
+    "inline_to": pl.Int32,
+    "created_at": TIME,
+    "updated_at": TIME,
+    "deleted": pl.Boolean,
+    "source_url": pl.String,
+    "synced_at": TIME,
+}
+
+
+def comments(workspace_id: str, found: Iterable[tuple[str, Json]], synced_at: datetime) -> pl.DataFrame:
+    """One row for each (id of the pull request, comment); own unpublished drafts (`pending`) are left out."""
+    return frame(
+        SCHEMA,
+        [
+            _row(workspace_id, pull_id, comment, synced_at)
+            for pull_id, comment in found
+            if number(comment.get("id")) is not None and not comment.get("pending")
+        ],
+    )
+
+
+def _row(workspace_id: str, pull_id: str, comment: Json, synced_at: datetime) -> tuple[object, ...]:
+    created = time(comment.get("created_on"))
+    return (
+        identifiers.within(pull_id, "comment", comment["id"]),
+        comment["id"],
+        pull_id,
+        user_id(workspace_id, comment.get("user")),
+        number(inner(comment, "parent", "id")),
+        text(inner(comment, "content", "raw")),
+        text(inner(comment, "inline", "path")),
+        number(inner(comment, "inline", "from")),
+        number(inner(comment, "inline", "to")),
+        created,
+        time(comment.get("updated_on")) or created,
+        bool(comment.get("deleted")),
+        link(comment),
+        synced_at,
+    )

@@ -1,0 +1,67 @@
+"""`bitbucket_pipelines`."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import polars as pl
+
+from dx_dagster.frames import identifiers
+from dx_dagster.frames.reading import TIME, Json, Schema, frame, inner, link, number, record, text, time
+from dx_dagster.frames.users import user_id
+
+SCHEMA: Schema = {
+    "id": pl.String,
+    "source_id": pl.String,
+    "repository_id": pl.String,
+    "build_number": pl.Int64,
+    "state": pl.String,
+    "result": pl.String,
+    "trigger": pl.String,
+    "ref_name": pl.String,
+    "commit_sha": pl.String,
+    "pull_id": pl.String,
+    "user_id": pl.String,
+    "created_at": TIME,
+    "completed_at": TIME,
+    "duration": pl.Int64,
+    "source_url": pl.String,
+    "synced_at": TIME,
+}
+
+
+def pipelines(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+    return frame(
+        SCHEMA,
+        [_row(workspace_id, repository_id, value, synced_at) for value in values if text(value.get("uuid"))],
+    )
+
+
+def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime) -> tuple[object, ...]:
+    source = text(value["uuid"]) or ""
+    target = record(value, "target")
+    pull = number(inner(target, "pullrequest", "id"))
+    return (
+        identifiers.of_bitbucket(source),
+        source,
+        repository_id,
+        number(value.get("build_number")),
+        text(inner(value, "state", "name")),
+        text(inner(value, "state", "result", "name")),
+        text(inner(value, "trigger", "name")),
+        # A pull request's target names its branches, a ref's target the branch or tag, a commit's target neither.
+        text(target.get("ref_name")) or text(target.get("source")),
+        text(inner(target, "commit", "hash")),
+        identifiers.of_pull(repository_id, pull) if pull is not None else None,
+        user_id(workspace_id, value.get("creator")),
+        time(value.get("created_on")),
+        time(value.get("completed_on")),
+        number(value.get("duration_in_seconds")),
+        _page(value),
+        synced_at,
+    )
+
+
+def _page(value: Json) -> str | None:
+    """The address of the run's page: Bitbucket gives that of its repository only."""
+    repository, build = link(record(value, "repository")), number(value.get("build_number"))
+    return link(value) or (f"{repository}/pipelines/results/{build}" if repository and build is not None else None)

@@ -1,0 +1,119 @@
+"""`bitbucket_pulls` and `bitbucket_pull_participants`, from lists, single pull requests and webhooks alike."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from dx_dagster.frames import identifiers
+from dx_dagster.frames.reading import TIME, Json, Schema, flag, frame, inner, link, number, records, text, time
+from dx_dagster.frames.users import user_id
+
+SCHEMA: Schema = {
+    "id": pl.String,
+    "source_id": pl.Int64,
+    "repository_id": pl.String,
+    "user_id": pl.String,
+    "merged_by_user_id": pl.String,
+    "title": pl.String,
+    "state": pl.String,
+    "draft": pl.Boolean,
+    "source_branch": pl.String,
+    "target_branch": pl.String,
+    "source_commit_sha": pl.String,
+    "merge_commit_sha": pl.String,
+    "comment_count": pl.Int32,
+    "task_count": pl.Int32,
+    "created_at": TIME,
+    "updated_at": TIME,
+    "source_url": pl.String,
+    "synced_at": TIME,
+}
+PARTICIPANT_SCHEMA: Schema = {
+    "pull_id": pl.String,
+    "user_id": pl.String,
+    "role": pl.String,
+    "approved": pl.Boolean,
+    "state": pl.String,
+    "participated_on": TIME,
+    "synced_at": TIME,
+}
+
+
+def pulls(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+    return frame(
+        SCHEMA,
+        [
+            _row(workspace_id, repository_id, value, synced_at)
+            for value in values
+            if number(value.get("id")) is not None
+        ],
+    )
+
+
+def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime) -> tuple[object, ...]:
+    state = text(value.get("state")) or "OPEN"
+    return (
+        identifiers.of_pull(repository_id, value["id"]),
+        value["id"],
+        repository_id,
+        user_id(workspace_id, value.get("author")),
+        user_id(workspace_id, value.get("closed_by")) if state == "MERGED" else None,
+        text(value.get("title")),
+        state,
+        flag(value.get("draft")),
+        text(inner(value, "source", "branch", "name")),
+        text(inner(value, "destination", "branch", "name")),
+        text(inner(value, "source", "commit", "hash")),
+        text(inner(value, "merge_commit", "hash")),
+        number(value.get("comment_count")),
+        number(value.get("task_count")),
+        time(value.get("created_on")),
+        time(value.get("updated_on")),
+        link(value),
+        synced_at,
+    )
+
+
+def participants(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+    """Everybody who takes part; a reviewer whom `participants` does not name yet has not acted."""
+    rows: dict[tuple[str, str], tuple[object, ...]] = {}
+    for value in values:
+        if number(value.get("id")) is None:
+            continue
+        pull_id = identifiers.of_pull(repository_id, value["id"])
+        for account, row in _participants(value):
+            user = user_id(workspace_id, account)
+            if user is not None and (pull_id, user) not in rows:
+                rows[pull_id, user] = (pull_id, user, *row, synced_at)
+    return frame(PARTICIPANT_SCHEMA, list(rows.values()))
+
+
+def _participants(value: Json) -> Iterator[tuple[Any, Sequence[object]]]:
+    for one in records(value, "participants"):
+        yield (
+            one.get("user"),
+            (
+                text(one.get("role")),
+                flag(one.get("approved")),
+                text(one.get("state")),
+                time(one.get("participated_on")),
+            ),
+        )
+    for account in records(value, "reviewers"):
+        yield account, ("REVIEWER", False, None, None)
+
+
+def accounts(values: Iterable[Json]) -> Iterator[Any]:
+    """Everybody whom these pull requests name."""
+    for value in values:
+        yield value.get("author")
+        yield value.get("closed_by")
+        yield from (one.get("user") for one in records(value, "participants"))
+        yield from records(value, "reviewers")
+
+
+def states_participants(value: Json) -> bool:
+    """Whether the payload lists its participants at all: lists do so on request only, and absence is no news then."""
+    return isinstance(value.get("participants"), list)

@@ -1,0 +1,72 @@
+"""Reading single values out of Bitbucket's JSON, in which nearly everything can be missing or null."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+Json = Mapping[str, Any]
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+TIME = pl.Datetime("us", "UTC")
+_NOTHING: Json = {}
+
+
+def inner(value: Any, *path: str) -> Any:
+    """What stands at `path`, or None where the path ends early."""
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def record(value: Any, *path: str) -> Json:
+    """The object at `path`, or an empty one."""
+    found = inner(value, *path)
+    return found if isinstance(found, Mapping) else _NOTHING
+
+
+def records(value: Any, *path: str) -> list[Json]:
+    """The objects of the list at `path`; none where there is no list."""
+    found = inner(value, *path)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def text(value: Any) -> str | None:
+    """A text as PostgreSQL can hold it: no NUL, and no half of a surrogate pair."""
+    if not isinstance(value, str):
+        return None
+    storable: str = value.replace("\x00", "")
+    if not storable.isascii():
+        storable = storable.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return storable
+
+
+def number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def time(value: Any) -> datetime | None:
+    """A time in UTC, cut to microseconds: pipelines carry nanoseconds with a varying number of digits."""
+    if not isinstance(value, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def link(value: Json) -> str | None:
+    """The address of the page for people."""
+    return text(inner(value, "links", "html", "href"))
+
+
+def frame(schema: Schema, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Rows in the order of the schema's columns."""
+    return pl.DataFrame(rows, schema=dict(schema), orient="row", strict=True)

@@ -1,0 +1,77 @@
+"""`bitbucket_users`: members, and every other author met."""
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from dx_dagster.frames import identifiers
+from dx_dagster.frames.reading import TIME, Json, Schema, frame, record, text
+
+SCHEMA: Schema = {
+    "id": pl.String,
+    "source_id": pl.String,
+    "workspace_id": pl.String,
+    "name": pl.String,
+    "nickname": pl.String,
+    "account_id": pl.String,
+    "active": pl.Boolean,
+    "bot": pl.Boolean,
+    "type": pl.String,
+    "synced_at": TIME,
+}
+
+# Apps and teams are no people. A person's account that a script uses can only be told by its name.
+_MACHINE_TYPES = frozenset({"app_user", "team", "app"})
+_BOT_NAME = re.compile(
+    r"(?:\[bot\]|\bbot)$|^(?:renovate|dependabot|snyk|sonarcloud|bitbucket pipelines)\b", re.IGNORECASE
+)
+_AI_NAME = re.compile(
+    r"\b(?:copilot|coderabbit(?:ai)?|devin|rovo(?: dev)?|claude|codex|cursor|qodo|codium(?:ai)?|greptile|sourcery)\b",
+    re.IGNORECASE,
+)
+
+
+def source_id(account: Any) -> str | None:
+    """Bitbucket's uuid of an account; its account id where the uuid is missing; None for no account at all."""
+    return text(record(account).get("uuid")) or text(record(account).get("account_id")) or None
+
+
+def user_id(workspace_id: str, account: Any) -> str | None:
+    source = source_id(account)
+    return identifiers.of_user(workspace_id, source) if source else None
+
+
+def classify(account: Json) -> str:
+    """human, bot or ai_bot."""
+    name = text(account.get("display_name")) or ""
+    machine = account.get("type") in _MACHINE_TYPES or bool(_BOT_NAME.search(name))
+    if machine and _AI_NAME.search(name):
+        return "ai_bot"
+    return "bot" if machine else "human"
+
+
+def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> pl.DataFrame:
+    """One row for each distinct account, whatever the order and the repetitions; accounts that are null are left out."""
+    distinct = {source: account for account in accounts if (source := source_id(account))}
+    return frame(
+        SCHEMA, [_row(workspace_id, source, account, synced_at, members) for source, account in distinct.items()]
+    )
+
+
+def _row(workspace_id: str, source: str, account: Json, synced_at: datetime, member: bool) -> tuple[object, ...]:
+    kind = classify(account)
+    return (
+        identifiers.of_user(workspace_id, source),
+        source,
+        workspace_id,
+        text(account.get("display_name")) or text(account.get("username")),
+        text(account.get("nickname")),
+        text(account.get("account_id")) or None,
+        member,
+        kind != "human",
+        kind,
+        synced_at,
+    )

@@ -1,0 +1,167 @@
+"""What happened to pull requests: the repository's feed, one walk instead of a request for each pull request.
+
+The feed is newest first and opaque: no filter, no order of ours (BCLOUD-21067). Where it cannot be used, and for single
+pull requests about which it says too little, their own activity is asked instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dx_dagster.bitbucket import (
+    BadRequest,
+    Forbidden,
+    Gone,
+    NotFound,
+    Page,
+    PagingInCircles,
+    RefusedOrigin,
+    cursor,
+    endpoints,
+)
+from dx_dagster.frames import activities as frames
+from dx_dagster.frames import comments, users
+from dx_dagster.frames.activities import Entry
+from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later
+from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.workspace import (
+    Report,
+    Workspace,
+    for_each_repository,
+    lacks_scope,
+    note,
+    pull_id,
+    require_id,
+)
+from dx_dagster.warehouse import marks, merge, pulls
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.marks import Mark, Repository
+
+KIND = "activity"
+FEED_UNUSABLE = (BadRequest, NotFound, Gone, Forbidden, PagingInCircles, RefusedOrigin)
+
+
+async def import_activity(workspace: Workspace) -> Report:
+    """Stores new entries of every repository's feed, the comments in them, and the times that follow from them."""
+    report = Report(KIND)
+    workspace_id = require_id(workspace)
+    if workspace.full:
+        await marks.forget(workspace.warehouse, workspace_id, KIND)
+    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
+
+    async def work(repository: Repository) -> None:
+        await _import_repository(workspace, report, repository)
+
+    readable = [repository for repository in repositories if repository.accessible]
+    await for_each_repository(workspace, report, readable, work)
+    stale = await pull_rows(workspace, _STALE)
+    await for_each_pull(workspace, report, stale, lambda row: _import_one(workspace, row))
+    return report
+
+
+async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
+    try:
+        await _import_feed(workspace, repository)
+    except FEED_UNUSABLE as error:
+        if lacks_scope(error):
+            raise
+        note(workspace, report, f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})")
+        async with workspace.warehouse.transaction() as transaction:
+            await marks.put(transaction, Mark(repository.id, KIND, fallback=str(error)))
+    await _fetch_unknown(workspace, repository)
+
+
+async def _import_feed(workspace: Workspace, repository: Repository) -> None:
+    mark = repository.mark
+    if mark.walk_cursor is not None:
+        try:
+            mark = await _walk(workspace, repository, mark)
+        except (BadRequest, NotFound):
+            # Nobody promises that a cursor lives long: begin anew.
+            mark = Mark(repository.id, KIND, since=mark.since)
+    elif mark.synced_to is None:
+        mark = replace(mark, since=workspace.since)
+    await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None))
+
+
+async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
+    """One way through the feed, down to what is known; returns the mark at its end."""
+    full = mark.synced_to is None
+    stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
+    endpoint = endpoints.activity(workspace.slug, repository.source_id)
+    async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
+        entries = list(frames.entries(page.values))
+        if mark.walk_head is None:
+            mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
+        over = page.next is None or (stop is not None and bool(entries) and all(e.date < stop for e in entries))
+        mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=page.next)
+        async with workspace.warehouse.transaction() as transaction:
+            await _store(transaction, workspace, repository, entries, page)
+            await marks.put(transaction, mark)
+        if over:
+            break
+    return mark
+
+
+def _ended(mark: Mark, *, full: bool) -> Mark:
+    return replace(
+        mark,
+        synced_to=later(mark.synced_to, mark.walk_head),
+        full_head=mark.walk_head if full else mark.full_head,
+        walk_cursor=None,
+        walk_head=None,
+    )
+
+
+async def _store(
+    transaction: Transaction, workspace: Workspace, repository: Repository, entries: Sequence[Entry], page: Page
+) -> None:
+    """Merges entries and the comments that they carry; remembers pull requests that are heard of for the first time."""
+    said = [(pull_id(repository, entry.number), entry.body) for entry in entries if entry.kind == "comment"]
+    numbers = {entry.number: pull_id(repository, entry.number) for entry in entries}
+    asked_at = page.asked_at
+    await transaction.merge(merge.USERS, users.users(workspace.id, [entry.actor for entry in entries], asked_at))
+    await transaction.merge(merge.ACTIVITIES, frames.activities(workspace.id, repository.id, entries, asked_at))
+    await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
+    await pulls.remember_unknown(transaction, repository.id, numbers)
+    await pulls.derive_times(transaction, numbers.values())
+
+
+async def _fetch_unknown(workspace: Workspace, repository: Repository) -> None:
+    """Fetches pull requests that the feed knows and the list did not hold yet."""
+    rows = await workspace.warehouse.rows(
+        "SELECT number FROM pull_marks m WHERE repository_id = %s "
+        "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id)",
+        [repository.id],
+    )
+    for row in rows:
+        await fetch_one(workspace, repository, row.number)
+
+
+# Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used, or began after the pull
+# request did (--since); it is closed or approved and the feed does not say when.
+_STALE = """
+    m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
+        EXISTS (SELECT FROM sync_marks feed
+                WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
+                  AND (feed.fallback IS NOT NULL OR (m.activity_synced_to IS NULL AND p.created_at < feed.since)))
+     OR (p.state <> 'OPEN' AND NOT EXISTS (
+            SELECT FROM bitbucket_pull_activities a
+            WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = p.state))
+     OR EXISTS (
+            SELECT FROM bitbucket_pull_participants o
+            WHERE o.pull_id = p.id AND o.approved AND NOT EXISTS (
+                SELECT FROM bitbucket_pull_activities a
+                WHERE a.pull_id = p.id AND a.kind = 'approval' AND a.user_id = o.user_id))))"""
+
+
+async def _import_one(workspace: Workspace, row: PullRow) -> None:
+    """Asks one pull request for its whole activity, which replaces what was stored."""
+    endpoint = endpoints.pull_request_activity(workspace.slug, row.repository.source_id, row.number)
+    pages = [page async for page in cursor(workspace.client, endpoint)]
+    entries = [entry for page in pages for entry in frames.entries(page.values)]
+    async with workspace.warehouse.transaction() as transaction:
+        await _store(transaction, workspace, row.repository, entries, pages[0])
+        kept = frames.activities(workspace.id, row.repository.id, entries, pages[0].asked_at)["id"].to_list()
+        await pulls.drop_other_activities(transaction, row.id, kept)
+        await pulls.derive_times(transaction, [row.id])
+        await pulls.set_marks(transaction, row, activity_synced_to=row.updated_at)

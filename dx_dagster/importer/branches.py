@@ -1,0 +1,143 @@
+"""Commits on default branches.
+
+The list is newest first by ancestry, so dates say nothing about where to stop. What is stored is always closed under
+"parent of" once a first walk has ended: a later walk is over when every parent it met is stored or was met.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from dx_dagster.bitbucket import BadRequest, NotFound, Page, cursor, endpoints
+from dx_dagster.frames import commits as frames
+from dx_dagster.frames import users
+from dx_dagster.frames.reading import Json, time
+from dx_dagster.importer.workspace import Report, Workspace, for_each_repository
+from dx_dagster.warehouse import branches, marks, merge, pulls
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.marks import Mark, Repository
+
+KIND = "commits"
+
+
+async def import_branches(workspace: Workspace, report: Report) -> None:
+    """Stores new commits of every default branch that may have some, and the whole hashes that follow from them."""
+    if workspace.full:
+        await marks.forget(workspace.warehouse, workspace.id, KIND)
+    repositories = await marks.repositories(workspace.warehouse, workspace.id, KIND)
+    unresolved = await branches.with_unresolved_merges(workspace.warehouse, workspace.id)
+
+    async def work(repository: Repository) -> None:
+        await _import_repository(workspace, repository)
+
+    stale = [one for one in repositories if one.accessible and _is_stale(one, unresolved)]
+    await for_each_repository(workspace, report, stale, work)
+
+
+def _is_stale(repository: Repository, unresolved: Collection[str]) -> bool:
+    """Only commit activity moves a repository's `updated_on`; a merge that is not found yet is a reason all the same."""
+    return repository.default_branch is not None and (
+        repository.mark.checked != _version(repository) or repository.id in unresolved
+    )
+
+
+def _version(repository: Repository) -> str:
+    return f"{repository.updated_at.isoformat() if repository.updated_at else ''} {repository.default_branch}"
+
+
+async def _import_repository(workspace: Workspace, repository: Repository) -> None:
+    mark = repository.mark
+    if mark.branch != repository.default_branch:
+        mark = Mark(repository.id, KIND, branch=repository.default_branch, since=workspace.since)
+    if mark.synced_to is None:
+        mark = await _first_walk(workspace, repository, mark)
+        if repository.mark.walk_cursor is None:
+            return
+    await _follow(workspace, repository, mark)
+
+
+async def _first_walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
+    """The whole branch, stored page by page; begins anew where a cursor from before a kill is no longer good."""
+    try:
+        return await _walk(workspace, repository, mark)
+    except (NotFound, BadRequest):
+        if mark.walk_cursor is None:
+            raise
+        return await _walk(workspace, repository, replace(mark, walk_cursor=None, head=None))
+
+
+async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
+    endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
+    async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
+        dates = [date for value in page.values if (date := time(value.get("date")))]
+        if mark.head is None and page.values:
+            mark = replace(mark, head=page.values[0].get("hash"), walk_head=max(dates, default=None))
+        over = page.next is None or (mark.since is not None and bool(dates) and max(dates) < mark.since)
+        mark = _ended(mark, repository) if over else replace(mark, walk_cursor=page.next)
+        async with workspace.warehouse.transaction() as transaction:
+            await _store(transaction, workspace, repository, page.values, page)
+            await marks.put(transaction, mark)
+            if over:
+                await _finish(transaction, repository, mark)
+        if over:
+            break
+    return mark
+
+
+def _ended(mark: Mark, repository: Repository) -> Mark:
+    return replace(
+        mark, synced_to=mark.walk_head or mark.synced_to, walk_cursor=None, walk_head=None, checked=_version(repository)
+    )
+
+
+async def _follow(workspace: Workspace, repository: Repository, mark: Mark) -> None:
+    """What is new since the last walk, in one transaction: half of it would leave parents out for good."""
+    endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
+    found: dict[str, Json] = {}
+    pages: list[Page] = []
+    async for page in cursor(workspace.client, endpoint):
+        pages.append(page)
+        found |= {value["hash"]: value for value in page.values if isinstance(value.get("hash"), str)}
+        dates = [date for value in page.values if (date := time(value.get("date")))]
+        too_old = mark.since is not None and bool(dates) and max(dates) < mark.since
+        if too_old or not await _missing(workspace, repository, found):
+            break
+    if not found:
+        return
+    head = next(iter(found))
+    dates = [date for value in found.values() if (date := time(value.get("date")))]
+    mark = replace(mark, head=head, walk_head=max([*dates, *([mark.synced_to] if mark.synced_to else [])]))
+    async with workspace.warehouse.transaction() as transaction:
+        await _store(transaction, workspace, repository, list(found.values()), pages[0])
+        if repository.mark.head not in (None, head):
+            await branches.drop_unreachable(transaction, repository.id, head, repository.mark.head or "")
+        mark = _ended(mark, repository)
+        await marks.put(transaction, mark)
+        await _finish(transaction, repository, mark)
+
+
+async def _missing(workspace: Workspace, repository: Repository, found: dict[str, Json]) -> bool:
+    """Whether a commit is known only as somebody's parent."""
+    wanted = {sha for value in found.values() for sha in (value["hash"], *frames.parents(value))}
+    known = await branches.known(workspace.warehouse, repository.id, wanted)
+    return any(
+        parent not in found and parent not in known
+        for sha, value in found.items()
+        if sha not in known
+        for parent in frames.parents(value)
+    )
+
+
+async def _store(
+    transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], page: Page
+) -> None:
+    await transaction.merge(merge.USERS, users.users(workspace.id, frames.accounts(values), page.asked_at))
+    rows = frames.branch_commits(workspace.id, repository.id, values, page.asked_at)
+    await transaction.merge(merge.BRANCH_COMMITS, rows)
+
+
+async def _finish(transaction: Transaction, repository: Repository, mark: Mark) -> None:
+    await transaction.execute(
+        "UPDATE bitbucket_repositories SET default_branch_commits_sync_to = %s WHERE id = %s",
+        [mark.synced_to, repository.id],
+    )
+    await pulls.resolve_hashes(transaction, repository.id)

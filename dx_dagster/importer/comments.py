@@ -1,0 +1,88 @@
+"""Comments on pull requests.
+
+The activity feed carries them, so where it holds as many as the pull request counts, there is nothing to ask. An edit or
+a deletion moves the pull request's `updated_on` and is no new entry of the feed: pull requests that moved are asked for
+all their comments, one request for a hundred.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from dx_dagster.bitbucket import endpoints, numbered
+from dx_dagster.frames import comments as frames
+from dx_dagster.frames import users
+from dx_dagster.frames.reading import Json
+from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.workspace import Report, Workspace, require_id
+from dx_dagster.warehouse import merge, pulls
+
+KIND = "comments"
+
+# The feed was read after the moment `full_head`. What changed in a pull request before that moment, the feed has told.
+# A pull request without comments, of which none is stored either, has nothing to tell.
+_SETTLE = """
+    INSERT INTO pull_marks (pull_id, repository_id, number, comments_synced_to)
+    SELECT p.id, p.repository_id, p.source_id, p.updated_at
+    FROM bitbucket_pulls p
+    JOIN bitbucket_repositories r ON r.id = p.repository_id
+    LEFT JOIN pull_marks m ON m.pull_id = p.id
+    LEFT JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
+    CROSS JOIN LATERAL (SELECT count(*) AS stored, count(*) FILTER (WHERE NOT deleted) AS standing
+                        FROM bitbucket_pull_comments c WHERE c.pull_id = p.id) c
+    WHERE r.workspace_id = %(workspace)s AND m.comments_synced_to IS DISTINCT FROM p.updated_at
+      AND ((p.comment_count = 0 AND c.stored = 0)
+        OR (m.comments_synced_to IS NULL AND p.updated_at <= feed.full_head
+            AND p.comment_count IN (c.stored, c.standing)))
+    ON CONFLICT (pull_id) DO UPDATE SET comments_synced_to = EXCLUDED.comments_synced_to"""
+
+_FORGET = """
+    UPDATE pull_marks SET comments_synced_to = NULL
+    WHERE repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)"""
+
+_STALE = "m.comments_synced_to IS DISTINCT FROM p.updated_at"
+
+
+class Fetched(NamedTuple):
+    """All comments of one pull request."""
+
+    row: PullRow
+    values: list[Json]
+    asked_at: datetime
+
+
+async def import_comments(workspace: Workspace) -> Report:
+    """Completes the comments of every pull request that changed."""
+    report = Report(KIND)
+    bound = {"workspace": require_id(workspace)}
+    async with workspace.warehouse.transaction() as transaction:
+        if workspace.full:
+            await transaction.execute(_FORGET, bound)
+        await transaction.execute(_SETTLE, bound)
+    commit = GroupCommit[Fetched](lambda batch: store(workspace, batch))
+
+    async def one(row: PullRow) -> None:
+        await commit(await fetch(workspace, row))
+
+    await for_each_pull(workspace, report, await pull_rows(workspace, _STALE), one)
+    return report
+
+
+async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
+    endpoint = endpoints.comments(workspace.slug, row.repository.source_id, row.number)
+    pages = [page async for page in numbered(workspace.client, endpoint)]
+    return Fetched(row, [value for page in pages for value in page.values], pages[0].asked_at)
+
+
+async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
+    """Merges complete lists of comments; a stored comment that its list no longer holds was deleted."""
+    asked_at = min(fetched.asked_at for fetched in batch)
+    found = [(fetched.row.id, value) for fetched in batch for value in fetched.values]
+    frame = frames.comments(workspace.id, found, asked_at)
+    async with workspace.warehouse.transaction() as transaction:
+        await transaction.merge(merge.USERS, users.users(workspace.id, [one.get("user") for _, one in found], asked_at))
+        await transaction.merge(merge.COMMENTS, frame)
+        asked = [fetched.row.id for fetched in batch]
+        await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
+        for fetched in batch:
+            await pulls.set_marks(transaction, fetched.row, comments_synced_to=fetched.row.updated_at)

@@ -1,0 +1,54 @@
+"""Members of a workspace: active users, as long as a complete listing holds them."""
+
+from dx_dagster.bitbucket import Forbidden, NotFound, Page, PagingInCircles, endpoints, numbered
+from dx_dagster.frames import users
+from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
+from dx_dagster.warehouse import merge
+
+KIND = "members"
+# The list has page numbers only, so it loses rows when somebody leaves meanwhile. Its `size` tells.
+WALKS = 3
+
+
+async def import_members(workspace: Workspace) -> Report:
+    """Stores the members; who is no longer listed becomes an inactive user."""
+    report = Report(KIND)
+    workspace_id = require_id(workspace)
+    try:
+        pages, complete = await _list(workspace)
+    except (Forbidden, NotFound) as error:
+        if lacks_scope(error):
+            raise
+        skip(workspace, report, workspace.slug, error)
+        return report
+    accounts = [value.get("user") for page in pages for value in page.values]
+    found = users.users(workspace_id, accounts, pages[0].asked_at, members=True)
+    async with workspace.warehouse.transaction() as transaction:
+        await transaction.merge(merge.MEMBERS, found)
+        if complete:
+            await transaction.execute(
+                "UPDATE bitbucket_users SET active = false WHERE workspace_id = %s AND active AND NOT id = ANY(%s::uuid[])",
+                [workspace_id, found["id"].to_list()],
+            )
+    if not complete:
+        note(workspace, report, "the list of members kept changing; nobody was made inactive")
+    workspace.listener.progress(KIND, len(found), len(found), workspace.client.requests)
+    return report
+
+
+async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
+    """All pages, and whether they hold as many members as they say there are."""
+    pages: list[Page] = []
+    for _ in range(WALKS):
+        try:
+            pages = [page async for page in numbered(workspace.client, endpoints.members(workspace.slug))]
+        except PagingInCircles:
+            continue
+        if len(pages) == 1 or _distinct(pages) >= (pages[-1].size or 0):
+            return pages, True
+    return pages, False
+
+
+def _distinct(pages: list[Page]) -> int:
+    sources = {users.source_id(value.get("user")) for page in pages for value in page.values} - {None}
+    return len(sources)

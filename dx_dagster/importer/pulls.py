@@ -1,0 +1,89 @@
+"""Work that is done pull request by pull request."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import anyio
+
+from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, Unavailable
+from dx_dagster.importer.pullrequests import fetch_one
+from dx_dagster.importer.workspace import REQUESTS_AT_ONCE, Report, Workspace, for_each, lacks_scope, skip
+from dx_dagster.warehouse.marks import Repository, repositories
+
+# So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
+HOPELESS = 8
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class PullRow:
+    """A pull request about which something must be asked, as it stood when that was decided."""
+
+    id: str
+    repository: Repository
+    number: int
+    updated_at: datetime | None
+    version: str = ""
+
+
+class GroupCommit(Generic[Item]):
+    """Stores what has come together while the last batch was being stored: few transactions, and nothing waits."""
+
+    def __init__(self, store: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
+        self._store = store
+        self._pending: list[Item] = []
+        self._storing = anyio.Lock()
+
+    async def __call__(self, item: Item) -> None:
+        """Returns when the item is stored."""
+        self._pending.append(item)
+        async with self._storing:
+            if self._pending:
+                batch, self._pending = self._pending, []
+                await self._store(batch)
+
+
+async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
+    """Pull requests that can be read and fulfil an SQL condition over `p` (bitbucket_pulls) and `m` (pull_marks); newest
+    changes first.
+    """
+    known = {one.id: one for one in await repositories(workspace.warehouse, workspace.id, "") if one.accessible}
+    rows = await workspace.warehouse.rows(
+        f"""SELECT p.id::text, p.repository_id::text, p.source_id, p.updated_at, {version} AS version
+            FROM bitbucket_pulls p LEFT JOIN pull_marks m ON m.pull_id = p.id
+            WHERE p.repository_id = ANY(%s::uuid[]) AND p.deleted_at IS NULL AND ({condition})
+            ORDER BY p.updated_at DESC""",  # noqa: S608 - conditions of ours
+        [list(known)],
+    )
+    return [PullRow(row.id, known[row.repository_id], row.source_id, row.updated_at, row.version) for row in rows]
+
+
+async def for_each_pull(
+    workspace: Workspace, report: Report, rows: Sequence[PullRow], work: Callable[[PullRow], Awaitable[None]]
+) -> None:
+    """Does `work` for each; one that Bitbucket refuses is reported and never fails the others.
+
+    Raises:
+        BitbucketError: a credential lacks a scope, no credential is left, or nothing answers any more.
+    """
+    done = lost = 0
+
+    async def one(row: PullRow) -> None:
+        nonlocal done, lost
+        try:
+            await work(row)
+            lost = 0
+        except NotFound:
+            await fetch_one(workspace, row.repository, row.number)
+        except BitbucketError as error:
+            lost = lost + 1 if isinstance(error, Unavailable) else 0
+            if lacks_scope(error) or isinstance(error, CredentialsExhausted) or lost >= HOPELESS:
+                raise
+            skip(workspace, report, f"{row.repository.slug}#{row.number}", error)
+        done += 1
+        workspace.listener.progress(report.step, done, len(rows), workspace.client.requests)
+
+    await for_each(rows, one, REQUESTS_AT_ONCE)

@@ -1,0 +1,77 @@
+"""What an import of one workspace holds while it runs: the workspace's lock, a pool of credentials, a client."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, MemoryLedger, endpoints
+from dx_dagster.importer.connections import usable
+from dx_dagster.importer.workspace import Listener
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import ConnectionType
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.vault import Vault
+
+MAX_IN_FLIGHT = 8
+# Until the ledger lives in the database, a process knows its own requests only: it goes by what the API says.
+_UNLIMITED = 1_000_000
+_SECONDS_BETWEEN_TRIES = 1.0
+
+
+class NotConnectedError(Exception):
+    """The workspace has no connection, or none that can be used."""
+
+
+async def open_pool(
+    settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
+) -> CredentialPool:
+    """The enabled credentials of the workspace's connection. One that Bitbucket refuses is disabled, with the reason.
+
+    Raises:
+        NotConnectedError: there is no connection, or no credential left in it.
+        VaultError: the keys do not open the credentials.
+    """
+    connection = await connections.find(warehouse, workspace, kind)
+    if connection is None:
+        raise NotConnectedError(
+            f"Workspace {workspace} is not connected. Set BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN, "
+            f"and run: dx-dagster connect {workspace}"
+        )
+    stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
+    if not stored:
+        raise NotConnectedError(
+            f"invalid_credentials: no credential of workspace {workspace} can be used: all are disabled, expired or "
+            f"removed. Add one with: dx-dagster credentials add {workspace}"
+        )
+
+    async def disable(credential: Credential, reason: str) -> None:
+        await connections.disable_credential(warehouse, credential.id, reason)
+        listener.warning(f"credential {credential.label!r} is disabled: {reason}")
+
+    def waiting(seconds: float, reason: str) -> None:
+        listener.warning(f"waiting {seconds:.0f} s: {reason}")
+
+    ledger = MemoryLedger(settings.budget_window, default_limit=_UNLIMITED)
+    return CredentialPool([usable(one) for one in stored], ledger, disable, waiting)
+
+
+def open_client(settings: Settings, pool: CredentialPool, workspace: str) -> BitbucketClient:
+    probe = f"{endpoints.repositories(workspace).path}?pagelen=1"
+    return BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=MAX_IN_FLIGHT)
+
+
+@asynccontextmanager
+async def locked(warehouse: Warehouse, workspace: str, listener: Listener) -> AsyncIterator[None]:
+    """Waits until no other process imports the workspace, and keeps others out."""
+    said = False
+    while True:
+        async with warehouse.lock(f"dx-dagster import {workspace}") as free:
+            if free:
+                yield
+                return
+        if not said:
+            listener.warning(f"another process is importing workspace {workspace}; waiting for it to end")
+            said = True
+        await anyio.sleep(_SECONDS_BETWEEN_TRIES)

@@ -1,0 +1,184 @@
+"""What every step of an import works with, and what it reports."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import anyio
+
+from dx_dagster.bitbucket import BitbucketClient, BitbucketError, Forbidden, Gone, NotFound, Unavailable
+from dx_dagster.frames import identifiers
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.marks import Repository
+
+REPOSITORIES_AT_ONCE = 8
+# As many as a client has in flight at the most: more would only wait there.
+REQUESTS_AT_ONCE = 16
+
+Item = TypeVar("Item")
+
+
+class Listener(Protocol):
+    """Hears how an import goes on."""
+
+    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that could not be imported; the rest was."""
+
+    repository: str
+    step: str
+    reason: str
+
+
+@dataclass
+class Report:
+    """What one step did.
+
+    Attributes:
+        requests: sent to Bitbucket, repeated ones included.
+        skipped: what could not be imported, and why.
+        notes: where a short way failed and the long one was taken.
+    """
+
+    step: str
+    requests: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace, the way to it and the way to its tables.
+
+    Attributes:
+        slug: name of the workspace in addresses.
+        id: of its row; empty until the repositories step has stored one.
+        full: fetch all again, whatever the marks say.
+        since: lower bound of a first import.
+    """
+
+    slug: str
+    id: str
+    client: BitbucketClient
+    warehouse: Warehouse
+    listener: Listener
+    full: bool = False
+    since: datetime | None = None
+
+
+class NotImportedError(Exception):
+    """A step was asked for before the step that it builds on has ever run."""
+
+
+async def open_workspace(
+    slug: str,
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    listener: Listener,
+    *,
+    full: bool = False,
+    since: datetime | None = None,
+) -> Workspace:
+    row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
+    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since)
+
+
+def require_id(workspace: Workspace) -> str:
+    """The id of the workspace's row.
+
+    Raises:
+        NotImportedError: there is none yet.
+    """
+    if not workspace.id:
+        raise NotImportedError(
+            f"Nothing of workspace {workspace.slug} is imported yet: materialize bitbucket/repositories first, or all "
+            f"assets together (dx-dagster sync {workspace.slug})."
+        )
+    return workspace.id
+
+
+def lacks_scope(error: BitbucketError) -> bool:
+    """Whether the credential lacks a scope: every repository would answer the same."""
+    return isinstance(error, Forbidden) and bool(error.required)
+
+
+async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
+    """Does `work` for every item, some at a time. The first error ends all, and is raised itself, not in a group."""
+    limit = anyio.CapacityLimiter(at_once)
+
+    async def one(item: Item) -> None:
+        async with limit:
+            await work(item)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for item in items:
+                tasks.start_soon(one, item)
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from group
+
+
+async def for_each_repository(
+    workspace: Workspace,
+    report: Report,
+    repositories: Sequence[Repository],
+    work: Callable[[Repository], Awaitable[None]],
+    *,
+    refused: Callable[[Repository, BitbucketError], Awaitable[None]] | None = None,
+) -> None:
+    """Does `work` for every repository; one that Bitbucket refuses never fails the others.
+
+    Args:
+        refused: records a repository that answers 403, 404 or 410.
+
+    Raises:
+        BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
+    """
+    unavailable: list[BitbucketError] = []
+    done = 0
+
+    async def one(repository: Repository) -> None:
+        nonlocal done
+        try:
+            await work(repository)
+        except (Forbidden, NotFound, Gone) as error:
+            if lacks_scope(error):
+                raise
+            skip(workspace, report, repository.slug, error)
+            if refused is not None:
+                await refused(repository, error)
+        except Unavailable as error:
+            skip(workspace, report, repository.slug, error)
+            unavailable.append(error)
+        done += 1
+        workspace.listener.progress(report.step, done, len(repositories), workspace.client.requests)
+
+    await for_each(repositories, one, REPOSITORIES_AT_ONCE)
+    if unavailable and len(unavailable) == len(repositories):
+        raise unavailable[0]
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group of tasks: they fail for the same reason, and people want one sentence."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def skip(workspace: Workspace, report: Report, repository: str, error: BitbucketError) -> None:
+    report.skipped.append(Skipped(repository, report.step, str(error)))
+    workspace.listener.warning(f"{report.step}: {repository} skipped: {error}")
+
+
+def note(workspace: Workspace, report: Report, message: str) -> None:
+    report.notes.append(message)
+    workspace.listener.warning(f"{report.step}: {message}")
+
+
+def pull_id(repository: Repository, number: int) -> str:
+    return identifiers.of_pull(repository.id, number)

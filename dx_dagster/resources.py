@@ -1,0 +1,84 @@
+"""Dagster's resources: the warehouse, the pool of credentials, and the client that draws on it.
+
+A run keeps one event loop, one database pool and one client for all its steps. The warehouse owns them: every step needs
+it, and it is closed last.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from typing import Any, TypeVar
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from dx_dagster.bitbucket import BitbucketClient, CredentialPool
+from dx_dagster.importer.session import locked, open_client, open_pool
+from dx_dagster.importer.workspace import Listener
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.embedded import database_url
+
+Result = TypeVar("Result")
+
+
+class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one."""
+
+    _runner: asyncio.Runner | None = PrivateAttr(default=None)
+    _stack: AsyncExitStack | None = PrivateAttr(default=None)
+    _warehouse: Warehouse | None = PrivateAttr(default=None)
+    _opened: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:
+        del context
+        with asyncio.Runner() as runner:
+            self._runner, self._stack = runner, AsyncExitStack()
+            try:
+                self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read())))
+                yield self
+            finally:
+                runner.run(self._stack.aclose())
+
+    @property
+    def connected(self) -> Warehouse:
+        if self._warehouse is None:
+            raise RuntimeError("the warehouse is open only while a run uses it")
+        return self._warehouse
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Runs asynchronous work on the run's event loop."""
+        if self._runner is None:
+            work.close()
+            raise RuntimeError("the warehouse is open only while a run uses it")
+        return self._runner.run(work)
+
+    def enter(self, name: str, opening: AbstractAsyncContextManager[Result]) -> Result:
+        """Opens something once a run; it is closed before the warehouse is."""
+        if name not in self._opened and self._stack is not None:
+            self._opened[name] = self.run(self._stack.enter_async_context(opening))
+        found: Result = self._opened[name]
+        return found
+
+
+class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The enabled credentials of a workspace's connection, sharing its requests."""
+
+    def open(self, warehouse: WarehouseResource, workspace: str, listener: Listener) -> CredentialPool:
+        return warehouse.run(open_pool(Settings.read(), warehouse.connected, listener, workspace))
+
+
+class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The client of Bitbucket's API; one for each workspace of a run, which nobody else imports meanwhile."""
+
+    _clients: dict[str, BitbucketClient] = PrivateAttr(default_factory=dict)
+
+    def open(
+        self, warehouse: WarehouseResource, pool: CredentialPoolResource, workspace: str, listener: Listener
+    ) -> BitbucketClient:
+        if workspace not in self._clients:
+            warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener))
+            client = open_client(Settings.read(), pool.open(warehouse, workspace, listener), workspace)
+            self._clients[workspace] = warehouse.enter(f"client {workspace}", client)
+        return self._clients[workspace]

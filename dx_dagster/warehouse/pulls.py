@@ -1,0 +1,222 @@
+"""What is kept about pull requests beside their own columns: participants as a set, times from the activity, whole hashes."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.marks import Repository
+
+# An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
+# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason too.
+_FLAG_CHANGED_OPINIONS = """
+    INSERT INTO pull_marks (pull_id, repository_id, number, activity_stale)
+    SELECT DISTINCT p.id, p.repository_id, p.source_id, true
+    FROM incoming_bitbucket_pulls p
+    LEFT JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
+    JOIN (SELECT pull_id, o.state AS old_state, o.approved AS old_approved, n.state AS new_state, n.approved AS new_approved
+          FROM bitbucket_pull_participants o
+          FULL JOIN incoming_bitbucket_pull_participants n USING (pull_id, user_id)
+          WHERE pull_id IN (SELECT id FROM incoming_bitbucket_pulls)) opinion ON opinion.pull_id = p.id
+    WHERE (old_approved AND new_approved IS NOT TRUE)
+       OR (old_state IS NOT NULL AND new_state IS DISTINCT FROM old_state)
+       OR (feed.fallback IS NOT NULL AND (new_state IS DISTINCT FROM old_state
+                                          OR new_approved IS DISTINCT FROM old_approved))
+    ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true"""
+
+_DROP_ABSENT_PARTICIPANTS = """
+    DELETE FROM bitbucket_pull_participants gone
+    USING incoming_bitbucket_pulls p JOIN bitbucket_pulls stored USING (id)
+    WHERE gone.pull_id = p.id AND stored.updated_at <= p.updated_at AND gone.synced_at <= p.synced_at
+      AND NOT EXISTS (SELECT FROM incoming_bitbucket_pull_participants n
+                      WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
+
+
+async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
+    """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
+    await transaction.merge(merge.USERS, users)
+    await transaction.load(merge.PULLS, pulls)
+    await transaction.load(merge.PARTICIPANTS, participants)
+    await transaction.execute(_FLAG_CHANGED_OPINIONS)
+    await transaction.merge_loaded(merge.PULLS, pulls)
+    await transaction.execute(_DROP_ABSENT_PARTICIPANTS)
+    await transaction.merge_loaded(merge.PARTICIPANTS, participants)
+    await derive_times(transaction, pulls["id"].to_list())
+
+
+# A pull request never leaves MERGED, DECLINED or SUPERSEDED again, and later updates (a new title) repeat the state:
+# the first update with it is the moment. Where the activity has none, a merge is as old as the commit it made.
+_DERIVE_TIMES = """
+    WITH moments AS (
+        SELECT p.id, p.created_at, p.state,
+               min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.state = p.state AND p.state <> 'OPEN') AS closed_at,
+               min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.draft IS FALSE
+                                           AND a.created_at > drafted.at) AS ready_for_review,
+               min(a.created_at) FILTER (WHERE a.kind <> 'update' AND a.user_id IS DISTINCT FROM p.user_id) AS reviewed_at,
+               min(a.created_at) FILTER (WHERE a.kind = 'approval' AND a.user_id IS DISTINCT FROM p.user_id) AS approved_at,
+               (SELECT c.created FROM bitbucket_repository_default_branch_commits c
+                WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha) AS merge_commit_at
+        FROM bitbucket_pulls p
+        LEFT JOIN LATERAL (SELECT min(d.created_at) AS at FROM bitbucket_pull_activities d
+                           WHERE d.pull_id = p.id AND d.draft) drafted ON true
+        LEFT JOIN bitbucket_pull_activities a ON a.pull_id = p.id
+        WHERE p.id = ANY(%(pulls)s::uuid[])
+        GROUP BY p.id, drafted.at
+    ), times AS (
+        SELECT id, ready_for_review, COALESCE(closed_at, merge_commit_at) AS closed_at,
+               CASE WHEN state = 'MERGED' THEN COALESCE(closed_at, merge_commit_at) END AS merged_at,
+               EXTRACT(epoch FROM reviewed_at - created_at)::float8 AS open_to_first_review,
+               EXTRACT(epoch FROM approved_at - created_at)::float8 AS open_to_first_approval,
+               CASE WHEN state = 'MERGED'
+                    THEN EXTRACT(epoch FROM COALESCE(closed_at, merge_commit_at) - created_at)::float8 END AS open_to_merge
+        FROM moments)
+    UPDATE bitbucket_pulls p
+    SET ready_for_review = t.ready_for_review, closed_at = t.closed_at, merged_at = t.merged_at,
+        open_to_first_review = t.open_to_first_review, open_to_first_approval = t.open_to_first_approval,
+        open_to_merge = t.open_to_merge
+    FROM times t
+    WHERE t.id = p.id
+      AND (p.ready_for_review, p.closed_at, p.merged_at, p.open_to_first_review, p.open_to_first_approval, p.open_to_merge)
+          IS DISTINCT FROM
+          (t.ready_for_review, t.closed_at, t.merged_at, t.open_to_first_review, t.open_to_first_approval, t.open_to_merge)"""
+
+
+async def derive_times(transaction: Transaction, pull_ids: Collection[str]) -> None:
+    """Works out what the activity says about when these pull requests were reviewed, approved and closed."""
+    if pull_ids:
+        await transaction.execute(_DERIVE_TIMES, {"pulls": list(pull_ids)})
+
+
+_RESOLVE_MERGES = """
+    UPDATE bitbucket_pulls p SET merge_commit_sha = c.sha
+    FROM bitbucket_repository_default_branch_commits c
+    WHERE p.repository_id = %(repository)s AND length(p.merge_commit_sha) < 40
+      AND c.repository_id = p.repository_id AND c.sha LIKE p.merge_commit_sha || '%%'
+    RETURNING p.id::text"""
+_RESOLVE_SOURCES = """
+    UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
+    FROM (SELECT pull_id AS id, sha FROM bitbucket_pull_commits) c
+    WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
+      AND c.id = p.id AND c.sha LIKE p.source_commit_sha || '%%'"""
+_RESOLVE_SOURCES_ON_BRANCH = """
+    UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
+    FROM bitbucket_repository_default_branch_commits c
+    WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
+      AND c.repository_id = p.repository_id AND c.sha LIKE p.source_commit_sha || '%%'"""
+_RESOLVE_PIPELINES = """
+    UPDATE bitbucket_pipelines p SET commit_sha = c.sha
+    FROM (SELECT repository_id, sha FROM bitbucket_repository_default_branch_commits
+          UNION SELECT k.repository_id, sha FROM bitbucket_pull_commits JOIN bitbucket_pulls k ON k.id = pull_id) c
+    WHERE p.repository_id = %(repository)s AND length(p.commit_sha) < 40
+      AND c.repository_id = p.repository_id AND c.sha LIKE p.commit_sha || '%%'"""
+
+
+async def resolve_hashes(transaction: Transaction, repository_id: str) -> None:
+    """Replaces the short hashes that pull requests and pipelines carry by those of commits that are stored."""
+    bound = {"repository": repository_id}
+    merged = await transaction.rows(_RESOLVE_MERGES, bound)
+    for statement in (_RESOLVE_SOURCES, _RESOLVE_SOURCES_ON_BRANCH, _RESOLVE_PIPELINES):
+        await transaction.execute(statement, bound)
+    await derive_times(transaction, [row.id for row in merged])
+
+
+async def remember_unknown(transaction: Transaction, repository_id: str, numbers: Mapping[int, str]) -> None:
+    """Notes pull requests (number: id) that are heard of and not stored, so that a killed import still fetches them."""
+    await transaction.execute(
+        """INSERT INTO pull_marks (pull_id, repository_id, number)
+           SELECT heard.id, %(repository)s, heard.number
+           FROM unnest(%(ids)s::uuid[], %(numbers)s::bigint[]) AS heard (id, number)
+           WHERE NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
+           ON CONFLICT DO NOTHING""",
+        {"repository": repository_id, "ids": list(numbers.values()), "numbers": list(numbers)},
+    )
+
+
+async def drop_other_activities(transaction: Transaction, pull_id: str, kept: Collection[str]) -> None:
+    """After a complete listing: entries that it does not hold are gone."""
+    await transaction.execute(
+        "DELETE FROM bitbucket_pull_activities WHERE pull_id = %s AND NOT id = ANY(%s::uuid[])", [pull_id, list(kept)]
+    )
+
+
+class Marked(Protocol):
+    """A pull request whose marks are to move."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def repository(self) -> Repository: ...
+
+
+async def set_marks(transaction: Transaction, pull: Marked, **changes: datetime | str | None) -> None:
+    """Moves marks of one pull request; asking for its activity settles why it was stale."""
+    if "activity_synced_to" in changes:
+        changes = changes | {"activity_stale": "false"}
+    names = ", ".join(changes)
+    values = ", ".join(f"%({name})s" for name in changes)
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in changes)
+    await transaction.execute(
+        f"INSERT INTO pull_marks (pull_id, repository_id, number, {names}) "  # noqa: S608 - names of our own columns
+        f"VALUES (%(pull_id)s, %(repository_id)s, %(number)s, {values}) ON CONFLICT (pull_id) DO UPDATE SET {updates}",
+        {"pull_id": pull.id, "repository_id": pull.repository.id, "number": pull.number, **changes},
+    )
+
+
+async def mark_deleted(transaction: Transaction, repository_id: str, number: int) -> None:
+    """Records that Bitbucket no longer has the pull request; what was only heard of and never stored is forgotten."""
+    bound = {"repository": repository_id, "number": number}
+    await transaction.execute(
+        "UPDATE bitbucket_pulls SET deleted_at = now() "
+        "WHERE repository_id = %(repository)s AND source_id = %(number)s AND deleted_at IS NULL",
+        bound,
+    )
+    for table in ("bitbucket_pull_activities", "bitbucket_pull_comments", "pull_marks"):
+        await transaction.execute(
+            f"DELETE FROM {table} WHERE pull_id IN (SELECT m.pull_id FROM pull_marks m "  # noqa: S608 - our own tables
+            "WHERE m.repository_id = %(repository)s AND m.number = %(number)s "
+            "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id))",
+            bound,
+        )
+
+
+async def mark_other_comments_deleted(
+    transaction: Transaction, pull_ids: Collection[str], kept: Collection[str]
+) -> None:
+    """After complete listings: comments of these pull requests that they do not hold were deleted, text and all."""
+    await transaction.execute(
+        "UPDATE bitbucket_pull_comments SET deleted = true, content = '' "
+        "WHERE pull_id = ANY(%s::uuid[]) AND NOT deleted AND NOT id = ANY(%s::uuid[])",
+        [list(pull_ids), list(kept)],
+    )
+
+
+async def mark_other_commits_deleted(
+    transaction: Transaction, pull_ids: Collection[str], kept: Collection[str]
+) -> None:
+    """After complete listings: commits that these pull requests no longer hold were pushed away."""
+    await transaction.execute(
+        "UPDATE bitbucket_pull_commits SET deleted = true "
+        "WHERE pull_id = ANY(%s::uuid[]) AND NOT deleted AND NOT id = ANY(%s::uuid[])",
+        [list(pull_ids), list(kept)],
+    )
+
+
+async def set_hashes(transaction: Transaction, pull_id: str, whole: Collection[str]) -> str:
+    """Puts whole hashes in the place of their beginnings; returns what the pull request holds now."""
+    for sha in whole:
+        for column in ("merge_commit_sha", "source_commit_sha"):
+            await transaction.execute(
+                f"UPDATE bitbucket_pulls SET {column} = %(sha)s "  # noqa: S608 - names of our own columns
+                f"WHERE id = %(pull)s AND length({column}) < 40 AND %(sha)s LIKE {column} || '%%'",
+                {"sha": sha, "pull": pull_id},
+            )
+    row = await transaction.row(
+        "SELECT concat_ws(' ', merge_commit_sha, source_commit_sha) AS hashes FROM bitbucket_pulls WHERE id = %s",
+        [pull_id],
+    )
+    return str(row.hashes)

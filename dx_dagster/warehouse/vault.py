@@ -1,0 +1,79 @@
+"""Secrets at rest: Fernet, several keys for rotation, each ciphertext bound to the row that holds it."""
+
+import json
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import SecretStr
+
+from dx_dagster.settings import Settings, SettingsError
+
+_KEY_FILE = "secret_keys"
+
+
+class VaultError(SettingsError):
+    """The keys do not open what is stored; the message says how to mend it."""
+
+
+class Vault:
+    """Encrypts with the first key and decrypts with any."""
+
+    def __init__(self, keys: MultiFernet) -> None:
+        self._keys = keys
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Vault":
+        """The vault of an installation; its keys come from DX_SECRET_KEYS, or from a file made once under DX_HOME.
+
+        Raises:
+            VaultError: a key is no Fernet key.
+        """
+        given = settings.secret_keys.get_secret_value() if settings.secret_keys else _generated(settings.home)
+        keys = [key.strip() for key in given.split(",") if key.strip()]
+        try:
+            return cls(MultiFernet([Fernet(key) for key in keys]))
+        except ValueError:
+            raise VaultError(
+                "DX_SECRET_KEYS holds something that is no Fernet key: each key is 32 bytes in URL-safe base64, and "
+                "several are separated by commas. Make one with: python3 -c 'import base64, os; "
+                "print(base64.urlsafe_b64encode(os.urandom(32)).decode())'."
+            ) from None
+
+    def lock(self, secret: SecretStr, row: str) -> str:
+        """The ciphertext of a secret that belongs to `row`."""
+        return self._keys.encrypt(json.dumps([row, secret.get_secret_value()]).encode()).decode()
+
+    def unlock(self, ciphertext: str, row: str) -> SecretStr:
+        """The secret of `row`.
+
+        Raises:
+            VaultError: no key opens it, or it was made for another row.
+        """
+        try:
+            bound_to, secret = json.loads(self._keys.decrypt(ciphertext))
+        except InvalidToken:
+            raise VaultError(
+                f"None of the keys opens the secret of {row}. Set DX_SECRET_KEYS to the keys that were in use when it "
+                "was stored (the old ones may stand behind a new one), or add the credential again."
+            ) from None
+        if bound_to != row:
+            raise VaultError(f"The stored secret of {row} belongs to {bound_to}: add the credential again.")
+        return SecretStr(secret)
+
+
+def _generated(home: Path) -> str:
+    """The installation's own key, made by whichever process comes first."""
+    path = home / _KEY_FILE
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        draft = home / f"{_KEY_FILE}.{os.getpid()}"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(Fernet.generate_key())
+        try:
+            os.link(draft, path)  # only one process wins
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text()
