@@ -29,7 +29,7 @@ BRANCH_SCHEMA: Schema = {
     "created": TIME,
     "message": pl.String,
     "source_url": pl.String,
-    "parents": pl.String,
+    "parents": pl.List(pl.String),
     "synced_at": TIME,
 }
 
@@ -57,7 +57,6 @@ def pull_commits(workspace_id: str, found: Iterable[tuple[str, Json]], synced_at
 
 
 def branch_commits(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
-    """`parents` is written as PostgreSQL reads an array of texts."""
     return frame(
         BRANCH_SCHEMA,
         [
@@ -69,7 +68,7 @@ def branch_commits(workspace_id: str, repository_id: str, values: Iterable[Json]
                 time(value.get("date")),
                 text(value.get("message")),
                 link(value),
-                "{" + ",".join(parents(value)) + "}",
+                parents(value),
                 synced_at,
             )
             for value in values

@@ -23,11 +23,9 @@ SCHEMA: Schema = {
     "synced_at": TIME,
 }
 
-# Apps and teams are no people. A person's account that a script uses can only be told by its name.
-_MACHINE_TYPES = frozenset({"app_user", "team", "app"})
-_BOT_NAME = re.compile(
-    r"(?:\[bot\]|\bbot)$|^(?:renovate|dependabot|snyk|sonarcloud|bitbucket pipelines)\b", re.IGNORECASE
-)
+# Apps are no people. A person's account that a script uses can only be told by its name, and people are called Bot too.
+_MACHINE_TYPES = frozenset({"app_user", "app"})
+_BOT_NAME = re.compile(r"\[bot\]$|^(?:renovate|dependabot|snyk|sonarcloud)(?:[ -]bot)?$", re.IGNORECASE)
 _AI_NAME = re.compile(
     r"\b(?:copilot|coderabbit(?:ai)?|devin|rovo(?: dev)?|claude|codex|cursor|qodo|codium(?:ai)?|greptile|sourcery)\b",
     re.IGNORECASE,

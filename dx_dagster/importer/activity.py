@@ -164,4 +164,4 @@ async def _import_one(workspace: Workspace, row: PullRow) -> None:
         kept = frames.activities(workspace.id, row.repository.id, entries, pages[0].asked_at)["id"].to_list()
         await pulls.drop_other_activities(transaction, row.id, kept)
         await pulls.derive_times(transaction, [row.id])
-        await pulls.set_marks(transaction, row, activity_synced_to=row.updated_at)
+        await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

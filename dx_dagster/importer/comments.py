@@ -84,5 +84,5 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         await transaction.merge(merge.COMMENTS, frame)
         asked = [fetched.row.id for fetched in batch]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
-        for fetched in batch:
-            await pulls.set_marks(transaction, fetched.row, comments_synced_to=fetched.row.updated_at)
+        marks = [(fetched.row, fetched.row.updated_at) for fetched in batch]
+        await pulls.set_marks(transaction, "comments_synced_to", marks)

@@ -82,8 +82,8 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         await pulls.mark_other_commits_deleted(
             transaction, [fetched.row.id for fetched in batch if fetched.values], frame["id"].to_list()
         )
-        for fetched in batch:
-            await pulls.set_marks(transaction, fetched.row, commits_synced_for=fetched.row.version)
+        marks = [(fetched.row, fetched.row.version) for fetched in batch]
+        await pulls.set_marks(transaction, "commits_synced_for", marks)
 
 
 async def _resolve(workspace: Workspace, row: PullRow) -> None:
@@ -99,4 +99,4 @@ async def _resolve(workspace: Workspace, row: PullRow) -> None:
             whole += [sha] if (sha := text(value.get("hash"))) else []
     async with workspace.warehouse.transaction() as transaction:
         resolved = await pulls.set_hashes(transaction, row.id, whole)
-        await pulls.set_marks(transaction, row, hashes_resolved_for=resolved)
+        await pulls.set_marks(transaction, "hashes_resolved_for", [(row, resolved)])

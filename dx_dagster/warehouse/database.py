@@ -30,15 +30,7 @@ class Transaction:
 
     async def merge(self, how: Merge, frame: pl.DataFrame) -> Counts:
         """Merges the frame's rows into their table; see `dx_dagster.warehouse.merge`."""
-        return self._count(how, await merge.merge(self._connection, how, frame))
-
-    async def load(self, how: Merge, frame: pl.DataFrame) -> None:
-        await merge.load(self._connection, how, frame)
-
-    async def merge_loaded(self, how: Merge, frame: pl.DataFrame) -> Counts:
-        return self._count(how, await merge.merge_loaded(self._connection, how, frame))
-
-    def _count(self, how: Merge, counts: Counts) -> Counts:
+        counts = await merge.merge(self._connection, how, frame)
         self.written[how.table.name] += counts
         return counts
 

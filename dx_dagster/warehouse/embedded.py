@@ -10,6 +10,7 @@ import hashlib
 import os
 import pwd
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -182,6 +183,8 @@ class EmbeddedServer:
             with suppress(BlockingIOError):
                 flock(users, LOCK_EX | LOCK_NB)
                 self._run("pg_ctl", "stop", "-w", "-m", "fast", "-t", "30")
+                if self.socket_folder != self.folder:
+                    shutil.rmtree(self.socket_folder, ignore_errors=True)
             os.close(users)
 
     def _ensure_running(self) -> None:

@@ -1,26 +1,26 @@
 """What is kept about pull requests beside their own columns: participants as a set, times from the activity, whole hashes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import polars as pl
 
-from dx_dagster.warehouse import merge
+from dx_dagster.warehouse import merge, tables
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Repository
 
 # An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
-# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason too.
+# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason.
 _FLAG_CHANGED_OPINIONS = """
     INSERT INTO pull_marks (pull_id, repository_id, number, activity_stale)
     SELECT DISTINCT p.id, p.repository_id, p.source_id, true
-    FROM incoming_bitbucket_pulls p
+    FROM {pulls} JOIN bitbucket_pulls p USING (id)
     LEFT JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
-    JOIN (SELECT pull_id, o.state AS old_state, o.approved AS old_approved, n.state AS new_state, n.approved AS new_approved
-          FROM bitbucket_pull_participants o
-          FULL JOIN incoming_bitbucket_pull_participants n USING (pull_id, user_id)
-          WHERE pull_id IN (SELECT id FROM incoming_bitbucket_pulls)) opinion ON opinion.pull_id = p.id
+    JOIN (SELECT pull_id, o.state AS old_state, o.approved AS old_approved,
+                 n.state AS new_state, n.approved AS new_approved
+          FROM (SELECT * FROM bitbucket_pull_participants WHERE pull_id = ANY(%(ids)s::uuid[])) o
+          FULL JOIN (SELECT * FROM {participants}) n USING (pull_id, user_id)) opinion ON opinion.pull_id = p.id
     WHERE (old_approved AND new_approved IS NOT TRUE)
        OR (old_state IS NOT NULL AND new_state IS DISTINCT FROM old_state)
        OR (feed.fallback IS NOT NULL AND (new_state IS DISTINCT FROM old_state
@@ -29,22 +29,34 @@ _FLAG_CHANGED_OPINIONS = """
 
 _DROP_ABSENT_PARTICIPANTS = """
     DELETE FROM bitbucket_pull_participants gone
-    USING incoming_bitbucket_pulls p JOIN bitbucket_pulls stored USING (id)
-    WHERE gone.pull_id = p.id AND stored.updated_at <= p.updated_at AND gone.synced_at <= p.synced_at
-      AND NOT EXISTS (SELECT FROM incoming_bitbucket_pull_participants n
+    USING (SELECT incoming.* FROM {pulls} JOIN bitbucket_pulls stored USING (id)
+           WHERE stored.updated_at <= incoming.updated_at) p
+    WHERE gone.pull_id = p.id AND gone.synced_at <= p.synced_at
+      AND NOT EXISTS (SELECT FROM (SELECT * FROM {participants}) n
                       WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
 
 
 async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
     """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
+    if pulls.is_empty():
+        return
+    bound = {
+        "pulls": merge.as_json(pulls.select("id", "updated_at", "synced_at")),
+        "participants": merge.as_json(participants.select("pull_id", "user_id", "state", "approved")),
+        "ids": pulls["id"].to_list(),
+    }
+    rows = {
+        "pulls": merge.recordset(tables.pulls, ("id", "updated_at", "synced_at"), "pulls"),
+        "participants": merge.recordset(
+            tables.pull_participants, ("pull_id", "user_id", "state", "approved"), "participants"
+        ),
+    }
     await transaction.merge(merge.USERS, users)
-    await transaction.load(merge.PULLS, pulls)
-    await transaction.load(merge.PARTICIPANTS, participants)
-    await transaction.execute(_FLAG_CHANGED_OPINIONS)
-    await transaction.merge_loaded(merge.PULLS, pulls)
-    await transaction.execute(_DROP_ABSENT_PARTICIPANTS)
-    await transaction.merge_loaded(merge.PARTICIPANTS, participants)
-    await derive_times(transaction, pulls["id"].to_list())
+    await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
+    await transaction.merge(merge.PULLS, pulls)
+    await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
+    await transaction.merge(merge.PARTICIPANTS, participants)
+    await derive_times(transaction, bound["ids"])
 
 
 # A pull request never leaves MERGED, DECLINED or SUPERSEDED again, and later updates (a new title) repeat the state:
@@ -153,17 +165,25 @@ class Marked(Protocol):
     def repository(self) -> Repository: ...
 
 
-async def set_marks(transaction: Transaction, pull: Marked, **changes: datetime | str | None) -> None:
-    """Moves marks of one pull request; asking for its activity settles why it was stale."""
-    if "activity_synced_to" in changes:
-        changes = changes | {"activity_stale": "false"}
-    names = ", ".join(changes)
-    values = ", ".join(f"%({name})s" for name in changes)
-    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in changes)
+Change = Literal["activity_synced_to", "comments_synced_to", "commits_synced_for", "hashes_resolved_for"]
+
+
+async def set_marks(
+    transaction: Transaction, change: Change, marks: Sequence[tuple[Marked, datetime | str | None]]
+) -> None:
+    """Moves one mark of some pull requests; asking for its activity settles why it was stale."""
+    fresh = ", activity_stale = false" if change == "activity_synced_to" else ""
+    kind = "timestamptz" if change.endswith("_to") else "text"
     await transaction.execute(
-        f"INSERT INTO pull_marks (pull_id, repository_id, number, {names}) "  # noqa: S608 - names of our own columns
-        f"VALUES (%(pull_id)s, %(repository_id)s, %(number)s, {values}) ON CONFLICT (pull_id) DO UPDATE SET {updates}",
-        {"pull_id": pull.id, "repository_id": pull.repository.id, "number": pull.number, **changes},
+        f"""INSERT INTO pull_marks (pull_id, repository_id, number, {change})
+            SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::{kind}[])
+            ON CONFLICT (pull_id) DO UPDATE SET {change} = EXCLUDED.{change}{fresh}""",  # noqa: S608 - one of our marks
+        [
+            [pull.id for pull, _ in marks],
+            [pull.repository.id for pull, _ in marks],
+            [pull.number for pull, _ in marks],
+            [value for _, value in marks],
+        ],
     )
 
 

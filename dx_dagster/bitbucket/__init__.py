@@ -1,0 +1,65 @@
+"""Bitbucket Cloud over HTTP: the client, its pool of credentials, paging, endpoints, errors and webhook signatures."""
+
+from dx_dagster.bitbucket import endpoints
+from dx_dagster.bitbucket.call import Json, Requester
+from dx_dagster.bitbucket.client import BitbucketClient, PinnedClient
+from dx_dagster.bitbucket.concurrency import AdaptiveLimiter
+from dx_dagster.bitbucket.credentials import Credential
+from dx_dagster.bitbucket.endpoints import Endpoint
+from dx_dagster.bitbucket.errors import (
+    BadRequest,
+    BitbucketError,
+    CredentialsExhausted,
+    Forbidden,
+    Gone,
+    NotFound,
+    PagingInCircles,
+    RateLimited,
+    RefusedOrigin,
+    Unauthorized,
+    Unavailable,
+    from_response,
+)
+from dx_dagster.bitbucket.ledger import Lease, Ledger, MemoryLedger
+from dx_dagster.bitbucket.paging import Page, cursor, keyset, numbered
+from dx_dagster.bitbucket.pool import CredentialPool
+from dx_dagster.bitbucket.retries import Retries, Timeouts
+from dx_dagster.bitbucket.signatures import sign, verify
+from dx_dagster.bitbucket.windows import id_windows, sweep
+
+__all__ = [
+    "AdaptiveLimiter",
+    "BadRequest",
+    "BitbucketClient",
+    "BitbucketError",
+    "Credential",
+    "CredentialPool",
+    "CredentialsExhausted",
+    "Endpoint",
+    "Forbidden",
+    "Gone",
+    "Json",
+    "Lease",
+    "Ledger",
+    "MemoryLedger",
+    "NotFound",
+    "Page",
+    "PagingInCircles",
+    "PinnedClient",
+    "RateLimited",
+    "RefusedOrigin",
+    "Requester",
+    "Retries",
+    "Timeouts",
+    "Unauthorized",
+    "Unavailable",
+    "cursor",
+    "endpoints",
+    "from_response",
+    "id_windows",
+    "keyset",
+    "numbered",
+    "sign",
+    "sweep",
+    "verify",
+]

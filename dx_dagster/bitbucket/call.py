@@ -1,0 +1,80 @@
+"""One request of a caller's, through all its tries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from json import loads
+from typing import Any, Protocol, TypeAlias
+
+import httpx
+
+from dx_dagster.bitbucket.credentials import Credential
+from dx_dagster.bitbucket.errors import Forbidden, RateLimited, Unavailable
+from dx_dagster.bitbucket.retries import Schedule, Transient
+
+Json: TypeAlias = Any
+Params: TypeAlias = Mapping[str, str | int | Sequence[str]]
+
+
+class Requester(Protocol):
+    """What the pagers need: a client, or a client held to one credential."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Json = None,
+        data: Params | None = None,
+        attempts: int | None = None,
+        idempotent: bool | None = None,
+    ) -> Json: ...
+
+
+@dataclass
+class Call:
+    """One request of the caller's, through all its tries."""
+
+    method: str
+    url: httpx.URL
+    schedule: Schedule
+    json: Json = None
+    data: Params | None = None
+    idempotent: bool = True
+    only: Credential | None = None
+    probing: bool = False
+    tried: set[int] = field(default_factory=set)
+    refusal: Forbidden | None = None
+    limited: RateLimited | None = None
+    redirects: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.url.raw_path.decode("ascii").partition("?")[0]
+
+    def failed(self, how: str) -> Unavailable:
+        return Unavailable(f"{self.method} {self.path} {how}", method=self.method, path=self.path)
+
+    def refuse(self, credential: Credential, error: Forbidden) -> None:
+        """Tokens differ in what they see: the others may try, once each, before this error is the caller's."""
+        self.tried.add(credential.id)
+        self.refusal = self.refusal or error
+
+
+def body_of(call: Call, response: httpx.Response) -> Json:
+    """The JSON, whatever the content type claims.
+
+    Raises:
+        Transient: it is cut short, or no JSON (a gateway's HTML page), and asking again may help.
+    """
+    if not response.content and call.method != "GET":
+        return None
+    try:
+        body = loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    if isinstance(body, dict | list):
+        return body
+    failure = call.failed(f"answered {response.status_code} with something that is not JSON")
+    failure.status = response.status_code
+    raise Transient(failure) if call.idempotent else failure

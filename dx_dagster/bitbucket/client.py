@@ -1,0 +1,307 @@
+"""One origin, one pool of credentials, bounded patience: every request to Bitbucket goes through here."""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type
+
+from dx_dagster.bitbucket import wire
+from dx_dagster.bitbucket.call import Call, Json, Params, body_of
+from dx_dagster.bitbucket.concurrency import AdaptiveLimiter, Slot
+from dx_dagster.bitbucket.credentials import Credential, CredentialAuth
+from dx_dagster.bitbucket.endpoints import kind_of
+from dx_dagster.bitbucket.errors import (
+    BitbucketError,
+    Forbidden,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    from_response,
+)
+from dx_dagster.bitbucket.hints import Hints, read
+from dx_dagster.bitbucket.origin import Origin
+from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
+from dx_dagster.bitbucket.retries import TRANSIENT, Retries, Schedule, Timeouts, Transient
+
+_log = logging.getLogger(__name__)
+
+_MOST_REDIRECTS = 5
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_SENT_NOTHING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class BitbucketClient:
+    """Use it as an async context manager. Paths are below the base URL; links must be the API's own.
+
+    `requests` counts what was sent, tries and redirects included; `requests_by_kind` by kind of endpoint.
+    `probe_path` is something cheap that every good credential can ask, to tell a dead credential from a resource that
+    answers 401 to a living one.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        pool: CredentialPool,
+        *,
+        probe_path: str | None = None,
+        max_in_flight: int = 16,
+        timeouts: Timeouts | None = None,
+        retries: Retries | None = None,
+    ) -> None:
+        self.pool = pool
+        self.limiter = AdaptiveLimiter(max_in_flight)
+        self.requests = 0
+        self.requests_by_kind: Counter[str] = Counter()
+        self._origin = Origin(base_url)
+        self._probe_path = probe_path
+        self._timeouts = timeouts or Timeouts()
+        self._retries = retries or Retries()
+        self._http = wire.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with wire.hushed(), anyio.CancelScope(shield=True):
+            await self._http.aclose()
+
+    def using(self, credential: Credential) -> "PinnedClient":
+        """This client held to one credential: to verify it, or for a listing that differs by who asks."""
+        return PinnedClient(self, credential)
+
+    async def get(
+        self,
+        path: str,
+        params: Params | None = None,
+        *,
+        attempts: int | None = None,
+        credential: Credential | None = None,
+    ) -> Json:
+        """As `request`."""
+        return await self.request("GET", path, params=params, attempts=attempts, credential=credential)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Json = None,
+        data: Params | None = None,
+        attempts: int | None = None,
+        idempotent: bool | None = None,
+        credential: Credential | None = None,
+    ) -> Json:
+        """The JSON (object or array) of the answer; None for an empty answer to anything but GET.
+
+        A request that is not `idempotent` (default: POST and PATCH) is not sent again once it may have been received.
+
+        Raises:
+            BitbucketError: see `errors` for the tree.
+        """
+        url = self._origin.resolve(path)
+        call = Call(
+            method=method,
+            url=url.copy_merge_params({**params}) if params else url,
+            schedule=Schedule(self._retries, attempts),
+            json=json,
+            data=data,
+            idempotent=method in _IDEMPOTENT if idempotent is None else idempotent,
+            only=credential,
+        )
+        return await self._run(call)
+
+    async def _run(self, call: Call) -> Json:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Transient), stop=call.schedule.stop, wait=call.schedule.wait, reraise=True
+        )
+        try:
+            return await retrying(self._try, call)
+        except Transient as transient:
+            error, tries = transient.error, retrying.statistics["attempt_number"]
+        # Raised out here, so that no httpx exception, which holds the request, hangs on to it as its context.
+        error.args = (f"{error.args[0]} ({tries} {'tries' if tries > 1 else 'try'})",)
+        raise error
+
+    async def _try(self, call: Call) -> Json:
+        """Until there is an answer that counts; rests, other credentials and redirects are no failures."""
+        while True:
+            async with self.limiter.slot() as slot:
+                # A grant is taken with the slot in hand: one that waited for a slot might be limited by then.
+                taken = await self.pool.take(call.only, call.tried)
+                response = await self._send(call, taken, slot) if isinstance(taken, Grant) else None
+            if isinstance(taken, Rest):
+                await self._rest(call, taken)
+            elif taken is None or response is None:
+                raise call.refusal or call.failed("was refused to every credential")
+            elif await self._settles(call, taken, response):
+                return body_of(call, response)
+
+    async def _rest(self, call: Call, rest: Rest) -> None:
+        if call.schedule.rested + rest.seconds > self._retries.patience:
+            error = call.limited or RateLimited(
+                f"{call.method} {call.path} was not sent: {rest.reason}", method=call.method, path=call.path
+            )
+            error.retry_after = rest.seconds
+            raise error
+        call.schedule.rested += await self.pool.rest(rest)
+
+    async def _send(self, call: Call, grant: Grant, slot: Slot) -> httpx.Response:
+        """One exchange with the server, body and all.
+
+        Raises:
+            Transient: there is no whole answer, and asking again may help.
+        """
+        kind = kind_of(self._origin.kind_path(call.url))
+        self.requests += 1
+        self.requests_by_kind[kind] += 1
+        try:
+            response, failure = await self._exchange(call, grant)
+        finally:
+            await self.pool.settle(grant)
+        if response is None:
+            self.limiter.overloaded(slot)
+            raise failure or call.failed("failed")
+        _log.debug("%s %s %d", call.method, call.path, response.status_code)
+        hints = read(response.headers)
+        await self._tell_pool(grant, response.status_code, hints)
+        if response.status_code in TRANSIENT or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            self.limiter.overloaded(slot)
+        else:
+            self.limiter.succeeded(kind, time.monotonic() - slot.began)
+        return response
+
+    async def _exchange(self, call: Call, grant: Grant) -> tuple[httpx.Response | None, Exception | None]:
+        """The answer or what to raise for its absence, free of the httpx exception, which holds request and headers."""
+        request = self._http.build_request(call.method, call.url, json=call.json, data=call.data)
+        try:
+            with wire.hushed(), anyio.fail_after(self._timeouts.total):
+                return await self._http.send(request, auth=CredentialAuth(grant.credential)), None
+        except httpx.RequestError as error:
+            failure = call.failed(f"failed: {type(error).__name__}: {grant.credential.redact(str(error))}".rstrip(": "))
+            again = call.idempotent or isinstance(error, _SENT_NOTHING)
+        except TimeoutError:
+            failure = call.failed(f"was not answered in full within {self._timeouts.total:g} s")
+            again = call.idempotent
+        return None, Transient(failure) if again else failure
+
+    async def _tell_pool(self, grant: Grant, status: int, hints: Hints) -> None:
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            await self.pool.limited(grant, hints.retry_after)
+        elif status not in TRANSIENT and status != httpx.codes.UNAUTHORIZED:
+            await self.pool.answered(grant, hints)
+
+    async def _settles(self, call: Call, grant: Grant, response: httpx.Response) -> bool:
+        """Whether the answer is the caller's; False where the request goes on, with another credential or elsewhere.
+
+        Raises:
+            Transient: asking again may help.
+            BitbucketError: it will not.
+        """
+        if response.is_success:
+            return True
+        if response.status_code in _REDIRECTS and wire.LOCATION in response.headers:
+            self._follow(call, response)
+            return False
+        error = from_response(response, grant.credential.redact)
+        if isinstance(error, RateLimited):
+            call.limited = error
+        elif isinstance(error, Unauthorized):
+            await self._question(call, grant, error)
+        elif isinstance(error, Forbidden):
+            call.refuse(grant.credential, error)
+        elif response.status_code in TRANSIENT and call.idempotent:
+            raise Transient(error, read(response.headers).retry_after)
+        else:
+            raise error
+        return False
+
+    def _follow(self, call: Call, response: httpx.Response) -> None:
+        call.redirects += 1
+        if call.redirects > _MOST_REDIRECTS:
+            raise call.failed(f"was redirected more than {_MOST_REDIRECTS} times")
+        if call.method != "GET":
+            # Browsers would turn it into a GET; nothing in this API asks for that.
+            raise call.failed("was redirected, which only a GET may be")
+        call.url = self._origin.redirected(call.url, response.headers[wire.LOCATION])
+
+    async def _question(self, call: Call, grant: Grant, error: Unauthorized) -> None:
+        """A 401: is the credential dead, or is this a resource that answers so to a living one (diffs, activity)?"""
+        if call.probing:
+            raise error
+        async with self.pool.doubt(grant.credential):
+            if self.pool.is_out(grant.credential):
+                return
+            if not self.pool.vouched(grant) and await self._is_dead(grant.credential):
+                await self.pool.take_out(grant.credential, error.message or "Bitbucket answered 401")
+                return
+        refusal = Forbidden(
+            f"{error.args[0]}, to a credential that is good elsewhere",
+            method=error.method,
+            path=error.path,
+            status=error.status,
+            message=error.message,
+        )
+        call.refuse(grant.credential, refusal)
+
+    async def _is_dead(self, credential: Credential) -> bool:
+        """Ask for something that every good credential may see.
+
+        Raises:
+            Unavailable: nobody can tell.
+            RateLimited: likewise, for too long.
+        """
+        if self._probe_path is None:
+            return True
+        url = self._origin.resolve(self._probe_path)
+        try:
+            await self._run(Call("GET", url, Schedule(self._retries, None), only=credential, probing=True))
+        except Unauthorized:
+            return True
+        except (Unavailable, RateLimited):
+            raise
+        except BitbucketError:
+            return False  # refused or not found, but known
+        return False
+
+
+@dataclass(frozen=True)
+class PinnedClient:
+    """A `BitbucketClient` held to one credential; see `BitbucketClient.using`."""
+
+    client: BitbucketClient
+    credential: Credential
+
+    async def get(self, path: str, params: Params | None = None, *, attempts: int | None = None) -> Json:
+        return await self.client.get(path, params, attempts=attempts, credential=self.credential)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Json = None,
+        data: Params | None = None,
+        attempts: int | None = None,
+        idempotent: bool | None = None,
+    ) -> Json:
+        return await self.client.request(
+            method,
+            path,
+            params=params,
+            json=json,
+            data=data,
+            attempts=attempts,
+            idempotent=idempotent,
+            credential=self.credential,
+        )

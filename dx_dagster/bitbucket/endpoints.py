@@ -1,0 +1,195 @@
+"""Where each kind of thing lives: path, parameters and the largest page it allows.
+
+Repositories are addressed by uuid, so that a rename in the middle of an import changes nothing. A `fields` list must
+name `next`, or paging ends after the first page; a misspelled name is dropped without a word, so each one here was seen
+in a recorded payload.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
+
+from dx_dagster.bitbucket.call import Params
+
+PAGE = 100
+"""Rows a page at most; more answers 400 "Invalid pagelen" (BCLOUD-13229)."""
+
+SMALL_PAGE = 50
+"""The same for pull requests and activity (constructorfabric/insight, pull 1898)."""
+
+PULL_REQUEST_STATES = ("OPEN", "MERGED", "DECLINED", "SUPERSEDED")
+
+_PAGING = ("next", "size", "page", "pagelen")
+_USER = ("type", "uuid", "account_id", "display_name", "nickname")
+
+
+def _under(parent: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{parent}.{name}" for name in names)
+
+
+COMMIT_FIELDS = (
+    *("hash", "date", "message", "links.html.href", "parents.hash", "author.raw"),
+    *_under("author.user", *_USER),
+)
+
+PULL_REQUEST_FIELDS = (
+    *("id", "title", "state", "draft", "comment_count", "task_count"),
+    *("created_on", "updated_on", "closed_on", "links.html.href"),
+    *_under("author", *_USER),
+    *_under("closed_by", *_USER),
+    *_under("source", "branch.name", "commit.hash", "repository.uuid"),
+    *_under("destination", "branch.name", "commit.hash", "repository.uuid"),
+    *_under("merge_commit", "hash", "date"),
+    *_under("reviewers", *_USER),
+    *_under("participants", "role", "approved", "state", "participated_on"),
+    *_under("participants.user", *_USER),
+)
+
+REPOSITORY_FIELDS = (
+    *("uuid", "name", "slug", "full_name", "description", "is_private", "created_on", "updated_on", "links.html.href"),
+    *("mainbranch.name", "project.key", "project.name", "workspace.uuid", "workspace.slug", "workspace.name"),
+)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ",".join((*_PAGING, *_under("values", *names)))
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What to ask; `pagelen` is None where one object answers, `data` a form to be sent by POST."""
+
+    path: str
+    params: Params = field(default_factory=dict)
+    pagelen: int | None = PAGE
+    data: Params | None = None
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.data is None else "POST"
+
+    def having(self, params: Params) -> "Endpoint":
+        """The same with more parameters."""
+        return replace(self, params={**self.params, **params})
+
+
+def _workspace(workspace: str) -> str:
+    return f"/workspaces/{quote(workspace, safe='')}"
+
+
+def _repository(workspace: str, repository: str) -> str:
+    # An empty workspace would ask the removed global listing: 410.
+    if not workspace or not repository:
+        raise ValueError("a repository is addressed by its workspace and its uuid")
+    return f"/repositories/{quote(workspace, safe='')}/{quote(repository, safe='')}"
+
+
+def workspace(workspace: str) -> Endpoint:
+    return Endpoint(_workspace(workspace), pagelen=None)
+
+
+def members(workspace: str) -> Endpoint:
+    return Endpoint(f"{_workspace(workspace)}/members")
+
+
+def repositories(workspace: str) -> Endpoint:
+    """Every credential sees its own repositories: walk the whole list with one (`BitbucketClient.using`)."""
+    if not workspace:
+        raise ValueError("repositories are listed by workspace")
+    return Endpoint(f"/repositories/{quote(workspace, safe='')}", {"fields": _listed(REPOSITORY_FIELDS)})
+
+
+def repository(workspace: str, repository: str) -> Endpoint:
+    return Endpoint(_repository(workspace, repository), pagelen=None)
+
+
+def pull_requests(workspace: str, repository: str, states: Sequence[str] = PULL_REQUEST_STATES) -> Endpoint:
+    """Of all states unless told; without any the API lists only the open ones."""
+    params: Params = {"state": list(states), "fields": _listed(PULL_REQUEST_FIELDS)}
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests", params, SMALL_PAGE)
+
+
+def pull_request(workspace: str, repository: str, number: int) -> Endpoint:
+    path = f"{_repository(workspace, repository)}/pullrequests/{number}"
+    return Endpoint(path, {"fields": ",".join(PULL_REQUEST_FIELDS)}, None)
+
+
+def activity(workspace: str, repository: str) -> Endpoint:
+    """The feed of all pull requests, newest first; `q` and `sort` are ignored (BCLOUD-21067), `fields` is not tried."""
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/activity", pagelen=SMALL_PAGE)
+
+
+def pull_request_activity(workspace: str, repository: str, number: int) -> Endpoint:
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/{number}/activity", pagelen=SMALL_PAGE)
+
+
+def comments(workspace: str, repository: str, number: int) -> Endpoint:
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/{number}/comments")
+
+
+def pull_request_commits(workspace: str, repository: str, number: int) -> Endpoint:
+    """Paged by an opaque cursor: `page=1` answers 400 (BCLOUD-19593)."""
+    path = f"{_repository(workspace, repository)}/pullrequests/{number}/commits"
+    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
+
+
+def branch_commits(workspace: str, repository: str, branch: str) -> Endpoint:
+    """Newest first by ancestry, so dates are not monotonic."""
+    path = f"{_repository(workspace, repository)}/commits/{quote(branch, safe='')}"
+    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
+
+
+_LONGEST_QUERY = 2000  # characters of include and exclude that still go into an address
+
+
+def commits(workspace: str, repository: str, include: Sequence[str], exclude: Sequence[str] = ()) -> Endpoint:
+    """What the included revisions reach and the excluded do not; a long list is sent as a form.
+
+    Raises:
+        ValueError: nothing is included, which the POST form takes for "all branches".
+    """
+    if not include:
+        raise ValueError("name at least one revision to include")
+    path = f"{_repository(workspace, repository)}/commits"
+    params: Params = {"fields": _listed(COMMIT_FIELDS)}
+    chosen = {"include": list(include), **({"exclude": list(exclude)} if exclude else {})}
+    if sum(len(revision) + 9 for revision in (*include, *exclude)) > _LONGEST_QUERY:
+        return Endpoint(path, params, data=chosen)
+    return Endpoint(path, {**params, **chosen})
+
+
+def commit(workspace: str, repository: str, revision: str) -> Endpoint:
+    """Takes a short hash too, but no branch with "/" in its name (BCLOUD-9969)."""
+    path = f"{_repository(workspace, repository)}/commit/{quote(revision, safe='')}"
+    return Endpoint(path, {"fields": ",".join(COMMIT_FIELDS)}, None)
+
+
+def pipelines(workspace: str, repository: str) -> Endpoint:
+    """Newest first; walk it with `numbered`, for `next` drops the sort. Without the slash at the end it answers 404."""
+    return Endpoint(f"{_repository(workspace, repository)}/pipelines/", {"sort": "-created_on"})
+
+
+def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:
+    return Endpoint(f"{_repository(workspace, repository)}/pipelines/{quote(pipeline, safe='')}", pagelen=None)
+
+
+def hooks(workspace: str, repository: str | None = None) -> Endpoint:
+    """Of the workspace, or of one repository. POST to `path` makes one."""
+    parent = _workspace(workspace) if repository is None else _repository(workspace, repository)
+    return Endpoint(f"{parent}/hooks")
+
+
+def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:
+    """Raw braces in the path answer 400, so the uid is quoted."""
+    return Endpoint(f"{hooks(workspace, repository).path}/{quote(uid, safe='')}", pagelen=None)
+
+
+_NAMES = frozenset({"activity", "comments", "commit", "commits", "hooks", "members", "pipelines", "pullrequests"})
+
+
+def kind_of(path: str) -> str:
+    """A short name for counting by, such as "pullrequests/comments", from a path below the base."""
+    first, *rest = path.strip("/").split("/")
+    # What people name (a workspace, a slug, a branch) stands at these places and may be called "commits" too.
+    after_names = rest[2:] if first == "repositories" else rest[1:]
+    return "/".join([word for word in after_names[:3:2] if word in _NAMES] or [first or "other"])

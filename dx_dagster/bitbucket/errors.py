@@ -1,0 +1,184 @@
+"""What can go wrong with Bitbucket Cloud, as a tree, so that a caller can catch at any level.
+
+BitbucketError
+├── Unauthorized           401: this credential is refused                      invalid_credentials
+├── CredentialsExhausted   every credential of the pool is refused              invalid_credentials
+├── Forbidden              403, 402, 451, or a 401 of one resource only         invalid_permissions
+├── NotFound               404                                                  no_resources
+├── Gone                   410: a removed API, or a workspace that was shut     no_resources
+├── BadRequest             400 and every other 4xx
+├── RateLimited            429, and waiting any longer was not allowed
+├── Unavailable            5xx, 555, 408, time-outs, resets, broken bodies; retries are used up
+├── RefusedOrigin          a link, redirect or path that leaves the API
+└── PagingInCircles        a listing that repeats itself, or ignores its filter or sort
+
+None of them holds a header, a query string or a secret, so all of them may be logged and stored.
+"""
+
+# ruff: noqa: N818 - the tree already says that these are errors
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import httpx
+
+EXCERPT = 300
+"""Characters of the API's own words that a message quotes."""
+
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
+_SPACE = re.compile(r"\s+")
+
+
+class BitbucketError(Exception):
+    """Attributes: `method`, `path` (no query), `status`, and `message`, the API's own words if it had any."""
+
+    code: ClassVar[str | None] = None
+    """The contract's name for it, where it has one: invalid_credentials, invalid_permissions, no_resources."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        status: int | None = None,
+        message: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.method = method
+        self.path = path
+        self.status = status
+        self.message = message
+
+
+class Unauthorized(BitbucketError):
+    code = "invalid_credentials"
+
+
+class CredentialsExhausted(BitbucketError):
+    code = "invalid_credentials"
+
+
+class Forbidden(BitbucketError):
+    """`required` and `granted` are scopes, where the API names them, else empty."""
+
+    code = "invalid_permissions"
+    required: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(scope for scope in self.required if scope not in self.granted)
+
+
+class NotFound(BitbucketError):
+    code = "no_resources"
+
+
+class Gone(BitbucketError):
+    code = "no_resources"
+
+
+class BadRequest(BitbucketError):
+    pass
+
+
+class RateLimited(BitbucketError):
+    """`retry_after` is in seconds; None where nobody can tell."""
+
+    retry_after: float | None = None
+
+
+class Unavailable(BitbucketError):
+    pass
+
+
+class RefusedOrigin(BitbucketError):
+    pass
+
+
+class PagingInCircles(BitbucketError):
+    pass
+
+
+_KINDS: dict[int, type[BitbucketError]] = {
+    401: Unauthorized,
+    402: Forbidden,  # a feature that the workspace's plan lacks
+    403: Forbidden,
+    404: NotFound,
+    408: Unavailable,
+    410: Gone,
+    425: Unavailable,
+    429: RateLimited,
+    451: Forbidden,
+}
+
+
+def from_response(response: httpx.Response, redact: Callable[[str], str] = str) -> BitbucketError:
+    """The error that an answer amounts to; `redact` blanks out whatever must not be quoted."""
+    status = response.status_code
+    kind = _KINDS.get(status, BadRequest if 400 <= status < 500 else Unavailable)  # noqa: PLR2004
+    method, path = response.request.method, response.request.url.raw_path.decode("ascii").partition("?")[0]
+    body = _parsed(response)
+    message = redact(_words(body) if body is not None else excerpt(response.text)) or None
+    text = f"{method} {path} answered {status}{f': {message}' if message else ''}"
+    error = kind(text, method=method, path=path, status=status, message=message)
+    if isinstance(error, Forbidden):
+        _add_scopes(error, body)
+    return error
+
+
+def _add_scopes(error: Forbidden, body: Any) -> None:
+    error.required, error.granted = _scopes(body, "required"), _scopes(body, "granted")
+    if error.missing:
+        error.args = (f"{error.args[0]} (missing: {', '.join(error.missing)})",)
+
+
+def excerpt(text: str) -> str:
+    """The readable words of a text or HTML body, shortened."""
+    words = _SPACE.sub(" ", html.unescape(_MARKUP.sub(" ", text[:20_000]))).strip()
+    return words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
+
+
+def _parsed(response: httpx.Response) -> Any:
+    """The body as JSON whatever its content type says (they are wrong now and then), or None."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _words(body: Any) -> str:
+    """What an error body says.
+
+    `error.message` is all that is promised; `detail` is text here and an object of scopes there, `fields` maps names to
+    a text or a list of texts, and live answers leave out any of it (bitbucket-api.md, "Error bodies").
+    """
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return excerpt("; ".join(_texts(error)))
+    texts = [text for key in ("message", "detail") for text in _texts(error.get(key), objects=key == "message")]
+    fields = error.get("fields")
+    if isinstance(fields, dict):
+        texts += [f"{name}: {text}" for name, value in fields.items() for text in _texts(value)]
+    return excerpt("; ".join(dict.fromkeys(texts)))
+
+
+def _texts(value: Any, *, objects: bool = True) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value[:10]:
+            yield from _texts(item) if not isinstance(item, list) else ()
+    elif isinstance(value, dict) and objects:
+        yield json.dumps(value, default=str)[:EXCERPT]
+
+
+def _scopes(body: Any, which: str) -> tuple[str, ...]:
+    error = body.get("error") if isinstance(body, dict) else None
+    detail = error.get("detail") if isinstance(error, dict) else None
+    scopes = detail.get(which) if isinstance(detail, dict) else None
+    return tuple(scope for scope in scopes if isinstance(scope, str)) if isinstance(scopes, list) else ()

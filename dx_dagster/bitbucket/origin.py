@@ -1,0 +1,86 @@
+"""The one origin that a token may go to."""
+
+from urllib.parse import unquote
+
+import httpx
+
+from dx_dagster.bitbucket.errors import RefusedOrigin
+from dx_dagster.settings import LOOPBACK_HOSTS
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Origin:
+    """Scheme, host, port and base path of the API; whatever lies elsewhere is refused.
+
+    Raises:
+        ValueError: the base URL is not one that a token may be sent to.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        url = httpx.URL(base_url.rstrip("/"))
+        if url.scheme not in _PORTS or not url.host or url.userinfo or url.query or url.fragment:
+            raise ValueError("the base URL must look like https://api.bitbucket.org/2.0")
+        if url.scheme == "http" and url.host not in LOOPBACK_HOSTS:
+            raise ValueError(f"plain http would send the token readable to {url.host}")
+        self._base = url
+        self._base_path = url.raw_path.decode("ascii").rstrip("/")
+
+    @property
+    def encrypted(self) -> bool:
+        return self._base.scheme == "https"
+
+    def resolve(self, reference: str) -> httpx.URL:
+        """The URL of a path under the base ("/repositories/acme") or of an absolute link of the API's own.
+
+        Raises:
+            RefusedOrigin: it leads away from the API.
+        """
+        if reference.startswith("/") and not reference.startswith("//"):
+            return self._checked(str(self._base).rstrip("/") + reference)
+        if "://" in reference:
+            return self._checked(reference)
+        raise RefusedOrigin("Refused a link that is neither a path nor an absolute address of the API")
+
+    def redirected(self, current: httpx.URL, location: str) -> httpx.URL:
+        """Where a redirect leads; `location` may be relative.
+
+        Raises:
+            RefusedOrigin: it leads away from the API.
+        """
+        try:
+            return self._checked(str(current.join(location)))
+        except httpx.InvalidURL:
+            raise RefusedOrigin("Refused a redirect to something that is no address") from None
+
+    def kind_path(self, url: httpx.URL) -> str:
+        """The path below the base, percent-encoded."""
+        return url.raw_path.decode("ascii").partition("?")[0].removeprefix(self._base_path)
+
+    def _checked(self, address: str) -> httpx.URL:
+        # Programs disagree on where the host ends in an address with these in it.
+        if "\\" in address or any(character.isspace() for character in address):
+            raise RefusedOrigin("Refused an address with a backslash or a space in it")
+        try:
+            url = httpx.URL(address).copy_with(fragment=None)
+        except httpx.InvalidURL:
+            raise RefusedOrigin("Refused something that is no address") from None
+        if url.userinfo or _site(url) != _site(self._base):
+            raise RefusedOrigin(f"Refused to go to {_shown(url)}: the token is for {_shown(self._base)} only")
+        if not self._is_below(url):
+            raise RefusedOrigin(f"Refused to go to {url.path}: it is not below {self._base_path or '/'}")
+        return url
+
+    def _is_below(self, url: httpx.URL) -> bool:
+        path = url.raw_path.decode("ascii").partition("?")[0]
+        # A server may decode "%2e%2e" before it looks for the resource.
+        climbs = any(part in {".", ".."} for part in unquote(unquote(path)).replace("\\", "/").split("/"))
+        return path.startswith(f"{self._base_path}/") and not climbs
+
+
+def _site(url: httpx.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host, url.port or _PORTS.get(url.scheme)
+
+
+def _shown(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"

@@ -1,0 +1,200 @@
+"""Walking a listing so that no row is lost, and noticing when it cannot be.
+
+Each walk is an async generator of `Page`s and raises what the client raises, or `PagingInCircles` where going on would
+repeat or lose rows. It ends only where the listing is complete: a walk that came to its end is news of absence too.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dx_dagster.bitbucket.call import Requester
+from dx_dagster.bitbucket.endpoints import Endpoint
+from dx_dagster.bitbucket.errors import PagingInCircles, Unavailable
+
+Row = dict[str, Any]
+
+_MOST_EMPTY = 3  # empty pages in a row that claim there is more
+
+
+@dataclass(frozen=True)
+class Page:
+    """`values` without what is no object, `count` with it; `next` is the API's own link.
+
+    `size` is that of the whole listing, where told. `number` counts from 1 within a walk, except that of `numbered`,
+    where it is the API's page number.
+    """
+
+    values: list[Row]
+    count: int
+    next: str | None
+    size: int | None
+    pagelen: int
+    number: int
+    asked_at: datetime
+
+    @property
+    def complete(self) -> bool:
+        """Whether this page alone is all there is."""
+        if self.next is not None:
+            return False
+        # `next` was missing before now (BCLOUD-20639): a full page without a size may have a successor.
+        return self.count < self.pagelen if self.size is None else self.size <= self.count
+
+
+async def ask(
+    client: Requester, endpoint: Endpoint, number: int = 1, link: str | None = None, attempts: int | None = None
+) -> Page:
+    """One page of a listing.
+
+    Raises:
+        Unavailable: the answer is no page; a 200 that reports an error is none either.
+    """
+    asked = endpoint.pagelen or 10  # the API's default
+    params = None if link else {**endpoint.params, "pagelen": asked}
+    asked_at = datetime.now(UTC)
+    body = await client.request(
+        endpoint.method, link or endpoint.path, params=params, data=endpoint.data, attempts=attempts, idempotent=True
+    )
+    values = body.get("values") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(values, list | None) or (values is None and "error" in body):
+        raise Unavailable(f"{endpoint.path} answered with something that is no page", path=endpoint.path)
+    rows = values or []
+    following = body.get("next")
+    return Page(
+        values=[row for row in rows if isinstance(row, dict)],
+        count=len(rows),
+        next=following if isinstance(following, str) and following else None,
+        size=_natural(body.get("size")),
+        pagelen=_natural(body.get("pagelen")) or asked,
+        number=number,
+        asked_at=asked_at,
+    )
+
+
+def _natural(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+async def keyset(
+    client: Requester,
+    endpoint: Endpoint,
+    *,
+    key: str = "id",
+    descending: bool = True,
+    q: str | None = None,
+    start: int | str | None = None,
+    attempts: int | None = None,
+) -> AsyncIterator[Page]:
+    """By a unique, unchanging key ("id", "uuid") instead of offsets, which lose rows of a living list.
+
+    `start` is the last key known already. Every page is asked for anew from the last key, and `next` is not used.
+
+    Raises:
+        PagingInCircles: the keys of a page are not strictly beyond the last: the filter or the sort was ignored.
+    """
+    number, last, towards = 0, start, "<" if descending else ">"
+    while True:
+        number += 1
+        condition = None if last is None else f"{key} {towards} {_literal(last)}"
+        asked = endpoint.having({"sort": f"-{key}" if descending else key} | bbql(q, condition))
+        page = await ask(client, asked, number, attempts=attempts)
+        last = _last_key(endpoint, page, key, last, descending=descending)
+        if page.count or number == 1:
+            yield page
+        if page.complete:
+            return
+        if not page.values:
+            raise PagingInCircles(
+                f"{endpoint.path} sent a page without rows and says there are more", path=endpoint.path
+            )
+
+
+def bbql(*conditions: str | None) -> dict[str, str]:
+    """The `q` for all of the conditions; each in parentheses, because one may hold an OR."""
+    given = [condition for condition in conditions if condition]
+    return {"q": given[0] if len(given) == 1 else " AND ".join(f"({one})" for one in given)} if given else {}
+
+
+def _literal(value: int | str) -> str:
+    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+
+
+def _last_key(
+    endpoint: Endpoint, page: Page, key: str, last: int | str | None, *, descending: bool
+) -> int | str | None:
+    for row in page.values:
+        found = row.get(key)
+        if not isinstance(found, int | str) or (last is not None and type(found) is not type(last)):
+            raise PagingInCircles(f"{endpoint.path} sent a row without a usable {key}", path=endpoint.path)
+        beyond = last is None or (found < last if descending else found > last)  # type: ignore[operator]
+        if not beyond:
+            raise PagingInCircles(f"{endpoint.path} ignored the filter or the sort by {key}", path=endpoint.path)
+        last = found
+    return last
+
+
+async def cursor(
+    client: Requester, endpoint: Endpoint, *, start: str | None = None, attempts: int | None = None
+) -> AsyncIterator[Page]:
+    """Along the API's opaque links. Store `Page.next` and pass it as `start` to resume there.
+
+    Raises:
+        RefusedOrigin: a link leads away from the API.
+        PagingInCircles: a link or a page came before, or pages stay empty.
+    """
+    number, empty, link = 0, 0, start
+    links: set[str] = set()
+    pages: set[bytes] = set()
+    while True:
+        number += 1
+        page = await ask(client, endpoint, number, link, attempts)
+        empty = 0 if page.count else empty + 1
+        # Most listings of one pull request are a single page: nothing to compare it with.
+        fingerprint = _fingerprint(page) if links or page.next else b""
+        if page.next in links or (page.count and fingerprint in pages) or empty > _MOST_EMPTY:
+            raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
+        yield page
+        if page.next is None:
+            return
+        link = page.next
+        links.add(link)
+        pages.add(fingerprint)
+
+
+def _fingerprint(page: Page) -> bytes:
+    return hashlib.blake2b(json.dumps(page.values, sort_keys=True).encode(), digest_size=16).digest()
+
+
+async def numbered(
+    client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None
+) -> AsyncIterator[Page]:
+    """By page numbers put together here, because `next` drops `sort` on some endpoints and was missing on others.
+
+    A list that changes meanwhile may shift rows over a page's edge: for lists that only grow at the far end, or whose
+    walk overlaps what is known.
+
+    Raises:
+        PagingInCircles: a page came twice, or pages stay empty though there should be more.
+    """
+    number, empty, before = start, 0, b""
+    while True:
+        page = await ask(client, endpoint.having({"page": number}), number, attempts=attempts)
+        empty = 0 if page.count else empty + 1
+        fingerprint = _fingerprint(page) if before or page.next else b""
+        if (page.count and before and fingerprint == before) or empty > _MOST_EMPTY:
+            raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
+        if page.count or number == start:
+            yield page
+        if not _has_successor(page):
+            return
+        number, before = number + 1, fingerprint
+
+
+def _has_successor(page: Page) -> bool:
+    if page.next is not None:
+        return True
+    return page.count >= page.pagelen if page.size is None else page.number * page.pagelen < page.size

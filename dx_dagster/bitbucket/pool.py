@@ -1,0 +1,208 @@
+"""The credentials of one connection, sharing its requests."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+import anyio
+
+from dx_dagster.bitbucket.credentials import Credential
+from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
+from dx_dagster.bitbucket.hints import Hints
+from dx_dagster.bitbucket.ledger import Lease, Ledger
+
+OnUnauthorized = Callable[[Credential, str], Awaitable[None]]
+"""Called once with each credential that is taken out, and why."""
+
+OnWait = Callable[[float, str], None]
+"""Called with the seconds that everybody is about to wait, and why."""
+
+_LONGEST_NAP = 15.0  # seconds; a limit may be learnt, or another process may free requests, before the rest is over
+_TOO_SHORT_TO_TELL = 0.1
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave to send one request with this credential; give it back with `CredentialPool.settle`."""
+
+    credential: Credential
+    lease: Lease
+    sent: float
+
+
+@dataclass(frozen=True)
+class Rest:
+    """No budget has a request left; `seconds` until the first may have."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass
+class _Strikes:
+    """Refusals (429) in a row on one budget."""
+
+    count: int = 0
+    began: float = -1.0
+    limit: int | None = None
+    near: bool = False
+
+
+@dataclass
+class _Standing:
+    """What is known of one credential."""
+
+    used: int = 0
+    good_at: float = -1.0
+    out: str | None = None
+    doubt: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class CredentialPool:
+    """Least used first; a limited one rests, a refused one is taken out, and the others go on.
+
+    The books of requests are the ledger's; this class keeps only what concerns this process.
+    """
+
+    def __init__(
+        self,
+        credentials: Iterable[Credential],
+        ledger: Ledger,
+        on_unauthorized: OnUnauthorized | None = None,
+        on_wait: OnWait | None = None,
+    ) -> None:
+        self.credentials = tuple(credentials)
+        self.ledger = ledger
+        self._on_unauthorized = on_unauthorized
+        self._on_wait = on_wait
+        self._standings = {credential.id: _Standing() for credential in self.credentials}
+        self._strikes: dict[str, _Strikes] = {credential.budget: _Strikes() for credential in self.credentials}
+        self._announced_until = 0.0
+
+    @property
+    def usable(self) -> tuple[Credential, ...]:
+        """Those that were not taken out, least used first."""
+        left = [credential for credential in self.credentials if not self.is_out(credential)]
+        return tuple(sorted(left, key=lambda credential: self._standings[credential.id].used))
+
+    @property
+    def used(self) -> Counter[int]:
+        """Requests that this process has sent, by credential id."""
+        return Counter({identity: standing.used for identity, standing in self._standings.items()})
+
+    def is_out(self, credential: Credential) -> bool:
+        return self._standings[credential.id].out is not None
+
+    def candidates(self, only: Credential | None, tried: Collection[int]) -> tuple[Credential, ...]:
+        """Who may send a request that some have tried in vain.
+
+        Raises:
+            CredentialsExhausted: nobody is left in the pool.
+            Unauthorized: the one asked for was taken out.
+        """
+        if only is not None and self.is_out(only):
+            reason = self._standings[only.id].out
+            raise Unauthorized(f"Bitbucket refuses the credential {only.label!r}: {reason}", status=401, message=reason)
+        usable = self.usable
+        if not usable:
+            raise self._exhausted()
+        found = tuple(one for one in usable if one.id not in tried and (only is None or one.id == only.id))
+        # While a credential is being questioned, the others do its work.
+        return tuple(one for one in found if not self.doubt(one).locked()) or found
+
+    def _exhausted(self) -> CredentialsExhausted:
+        reasons = "; ".join(f"{one.label!r}: {self._standings[one.id].out}" for one in self.credentials)
+        return CredentialsExhausted(
+            f"Bitbucket refuses every credential of the pool ({reasons or 'it is empty'})", status=401, message=reasons
+        )
+
+    async def take(self, only: Credential | None = None, tried: Collection[int] = ()) -> Grant | Rest | None:
+        """Reserve a request; None when everybody who might send it has tried.
+
+        Raises:
+            CredentialsExhausted: nobody is left in the pool.
+            Unauthorized: the one asked for was taken out.
+        """
+        while candidates := self.candidates(only, tried):
+            lease = await self.ledger.acquire(list(dict.fromkeys(one.budget for one in candidates)))
+            if not isinstance(lease, Lease):
+                return Rest(lease, _why(candidates))
+            # The ledger may have waited for a database, and a credential may have fallen meanwhile.
+            ready = [one for one in candidates if one.budget == lease.budget and not self.is_out(one)]
+            if ready:
+                self._standings[ready[0].id].used += 1
+                return Grant(ready[0], lease, time.monotonic())
+            await self.ledger.settle(lease)
+        return None
+
+    async def settle(self, grant: Grant) -> None:
+        """Must be told of each grant, whatever became of the request; a cancelled one may have been counted too."""
+        with anyio.CancelScope(shield=True):
+            await self.ledger.settle(grant.lease)
+
+    async def rest(self, rest: Rest) -> float:
+        """Wait, or at least nap; the seconds that passed."""
+        began = time.monotonic()
+        if rest.seconds >= _TOO_SHORT_TO_TELL and began + rest.seconds > self._announced_until:
+            self._announced_until = began + rest.seconds + min(1.0, rest.seconds / 10)
+            if self._on_wait:
+                self._on_wait(rest.seconds, rest.reason)
+        await anyio.sleep(min(max(rest.seconds, 0.001), _LONGEST_NAP))
+        return time.monotonic() - began
+
+    async def answered(self, grant: Grant, hints: Hints) -> None:
+        """A credential did its work: learn what the answer says about its budget."""
+        standing, strikes = self._standings[grant.credential.id], self._strikes[grant.lease.budget]
+        standing.good_at = max(standing.good_at, grant.sent)
+        if grant.sent > strikes.began:
+            strikes.count = 0
+        if hints.limit and hints.limit != strikes.limit:
+            strikes.limit = hints.limit
+            await self.ledger.learn(grant.lease.budget, hints.limit)
+        if hints.near_limit and not strikes.near:
+            await self.ledger.near_limit(grant.lease.budget)
+        strikes.near = hints.near_limit
+
+    async def limited(self, grant: Grant, retry_after: float | None) -> None:
+        """A 429: the budget rests for as long as the API says, else for twice as long as the time before."""
+        strikes = self._strikes[grant.lease.budget]
+        if grant.sent >= strikes.began:
+            strikes.count += 1
+            strikes.began = time.monotonic()
+            # A hint that did not help is not followed to the letter a second time: "5-second retry exacerbates" (S18).
+            own = self._back_off(strikes.count - (1 if retry_after else 0))
+            await self.ledger.limited(grant.lease.budget, max(retry_after or 0.0, own))
+        elif retry_after:
+            await self.ledger.limited(grant.lease.budget, retry_after)
+        # Anything else was sent before the rest began: one burst counts once.
+
+    def _back_off(self, count: int) -> float:
+        """1 s, 2 s, 4 s ... a sixth of the window, in proportion when the window is short; with jitter."""
+        if count < 1:
+            return 0.0
+        window = self.ledger.window
+        step: float = min(1.0, window / 60) * 2.0 ** min(count - 1, 30)
+        return min(step * random.uniform(1.0, 1.5), window / 6)  # noqa: S311
+
+    def vouched(self, grant: Grant) -> bool:
+        """Whether a later request than this one was accepted from the same credential."""
+        return self._standings[grant.credential.id].good_at > grant.sent
+
+    def doubt(self, credential: Credential) -> anyio.Lock:
+        """Held while a credential is being questioned, so that a burst of 401s asks once."""
+        return self._standings[credential.id].doubt
+
+    async def take_out(self, credential: Credential, reason: str) -> None:
+        """The credential is refused for good: nobody sends it again, and whoever keeps the books is told."""
+        if not self.is_out(credential):
+            self._standings[credential.id].out = reason
+            if self._on_unauthorized:
+                await self._on_unauthorized(credential, reason)
+
+
+def _why(candidates: Collection[Credential]) -> str:
+    budgets = len({one.budget for one in candidates})
+    who = "the only budget" if budgets == 1 else f"each of the {budgets} budgets"
+    return f"{who} in question has no request left for now"

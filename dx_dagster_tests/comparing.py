@@ -1,0 +1,88 @@
+"""The whole database against the sandbox's truth, row by row and column by column."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from psycopg.rows import dict_row
+
+Row = Mapping[str, object]
+
+_PULL = "JOIN bitbucket_pulls p ON p.id = {pull} JOIN bitbucket_repositories r ON r.id = p.repository_id"
+_WHO = "LEFT JOIN bitbucket_users u ON u.id = {user}"
+
+# Each table with natural keys in the place of our ids, as the truth has them.
+QUERIES = {
+    "bitbucket_workspaces": "SELECT source_id, slug, name FROM bitbucket_workspaces",
+    "bitbucket_repositories": """
+        SELECT r.source_id, w.source_id AS workspace, r.name, r.slug, description, private, project_key, created_at,
+               updated_at, source_url, default_branch, api_accessible
+        FROM bitbucket_repositories r JOIN bitbucket_workspaces w ON w.id = r.workspace_id
+        WHERE r.deleted_at IS NULL""",
+    "bitbucket_users": """
+        SELECT u.source_id, w.source_id AS workspace, u.name, nickname, account_id, active, bot
+        FROM bitbucket_users u JOIN bitbucket_workspaces w ON w.id = u.workspace_id""",
+    "bitbucket_pulls": """
+        SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title, p.state,
+               draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha, comment_count,
+               task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
+               open_to_first_review, open_to_first_approval
+        FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
+        LEFT JOIN bitbucket_users u ON u.id = p.user_id LEFT JOIN bitbucket_users m ON m.id = p.merged_by_user_id
+        WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_pull_participants": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, u.source_id AS user, role, approved, t.state,
+               participated_on
+        FROM bitbucket_pull_participants t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.user_id")}
+        WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_pull_activities": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, u.source_id AS user, kind, t.created_at, t.state,
+               comment_source_id
+        FROM bitbucket_pull_activities t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.user_id")}
+        WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_pull_comments": f"""
+        SELECT t.source_id, r.source_id AS repository, p.source_id AS pull, u.source_id AS user, parent_source_id,
+               content, inline_path, inline_from, inline_to, t.created_at, t.updated_at, deleted, t.source_url
+        FROM bitbucket_pull_comments t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.user_id")}
+        WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_pull_commits": f"""
+        SELECT p.source_id AS pull, r.source_id AS repository, sha, u.source_id AS author, created, message,
+               t.source_url, deleted
+        FROM bitbucket_pull_commits t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.author_id")}
+        WHERE NOT deleted AND p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_repository_default_branch_commits": f"""
+        SELECT r.source_id AS repository, sha, u.source_id AS author, created, message, t.source_url
+        FROM bitbucket_repository_default_branch_commits t
+        JOIN bitbucket_repositories r ON r.id = t.repository_id {_WHO.format(user="t.author_id")}
+        WHERE r.deleted_at IS NULL""",
+    "bitbucket_pipelines": f"""
+        SELECT t.source_id, r.source_id AS repository, build_number, t.state, result, trigger, ref_name, commit_sha,
+               p.source_id AS pull, u.source_id AS user, t.created_at, completed_at, duration, t.source_url
+        FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
+        LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
+        WHERE r.deleted_at IS NULL""",
+}
+
+
+def stored(database_url: str) -> dict[str, list[Row]]:
+    """Every row of every table."""
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        return {table: connection.execute(query).fetchall() for table, query in QUERIES.items()}
+
+
+def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """What differs, by table, in words; empty when database and truth are equal."""
+    found = {}
+    for table, rows in stored(database_url).items():
+        columns = sorted(set(rows[0]) if rows else set(truth[table][0]) if truth[table] else set())
+        ours, theirs = _bag(rows, columns), _bag(truth[table], columns)
+        if ours != theirs:
+            extra, missing = list((ours - theirs).elements()), list((theirs - ours).elements())
+            examples = [dict(zip(columns, row, strict=True)) for row in (*extra[:2], *missing[:2])]
+            found[table] = f"{len(extra)} rows too many or wrong, {len(missing)} missing, such as {examples}"
+    return found
+
+
+def _bag(rows: Sequence[Row], columns: Sequence[str]) -> Counter[tuple[object, ...]]:
+    return Counter(tuple(row[column] for column in columns) for row in rows)
