@@ -1,0 +1,36 @@
+"""What a made-up workspace is made of, and how the API behaves where its documentation is unsure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+FIRST_NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Two worlds of the same configuration are the same, byte for byte, as long as `now` is an instant.
+
+    Attributes:
+        repositories: all of them, the empty, the forbidden and the fork included.
+        pull_requests: those that exist; a few more were opened and deleted, which leaves gaps in the numbers.
+        now: where the world's clock starts; None is this moment.
+        forbidden_repositories: listed, but 403 for everything under them.
+        feed_shows_deleted: deleted comments stay in the activity feed, with `deleted` true and no content.
+        count_includes_deleted: `comment_count` counts deleted comments too.
+        approvals_move_updated_on: giving or taking back an approval or a change request moves `updated_on`.
+        feed_keeps_taken_back: an approval that was taken back stays in the activity feed.
+        commits_outlive_branch: a closed pull request lists its commits although its source branch is gone.
+    """
+
+    workspace: str = "acme"
+    seed: int = 7
+    repositories: int = 40
+    pull_requests: int = 2000
+    members: int = 30
+    now: datetime | None = FIRST_NOW
+    forbidden_repositories: int = 1
+    feed_shows_deleted: bool = True
+    count_includes_deleted: bool = False
+    approvals_move_updated_on: bool = False
+    feed_keeps_taken_back: bool = True
+    commits_outlive_branch: bool = True

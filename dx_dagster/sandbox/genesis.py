@@ -1,0 +1,83 @@
+# ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
+"""How a workspace comes to be: people, projects and repositories from a seed, then each repository's past."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from random import Random
+
+from dx_dagster.sandbox import vocabulary
+from dx_dagster.sandbox.commits import CommitGraph
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.history import History
+from dx_dagster.sandbox.people import People, random_uuid
+from dx_dagster.sandbox.repositories import Project, Repository
+
+HIDDEN_PULL_REQUESTS = 5  # those of a forbidden repository, which nobody gets to see
+
+
+class Founder:
+    """Makes repositories, each with a slug of its own."""
+
+    def __init__(self, config: WorldConfig, rng: Random, next_comment: Callable[[], int]) -> None:
+        self.config, self.rng, self.next_comment = config, rng, next_comment
+        self.projects = [Project(key, name, random_uuid(rng)) for key, name in vocabulary.PROJECTS]
+        self._names: set[str] = set()
+
+    def repository(self, created_on: datetime) -> Repository:
+        rng = self.rng
+        name = vocabulary.repository_name(rng)
+        while name in self._names:
+            name = f"{vocabulary.repository_name(rng)}-{int(rng.random() * 1000)}"
+        self._names.add(name)
+        uuid = random_uuid(rng)
+        return Repository(
+            self.config,
+            uuid,
+            name,
+            name.replace("-", " ").capitalize() if rng.random() < 0.3 else name,
+            "" if rng.random() < 0.3 else f"{vocabulary.plain_title(rng)}, and what belongs to it. 🧰",
+            rng.random() < 0.8,
+            self.projects[int(rng.random() * len(self.projects))],
+            vocabulary.pick(rng, vocabulary.LANGUAGES),
+            created_on,
+            created_on,
+            CommitGraph(uuid),
+            self.next_comment,
+        )
+
+
+def found(founder: Founder, people: People, now: datetime) -> list[Repository]:
+    """All repositories with their past. Of the last ones one each is empty, has no pipelines, is a fork."""
+    config, rng = founder.config, founder.rng
+    years = [timedelta(days=400 + rng.random() * 900) for _ in range(config.repositories)]
+    repositories = [founder.repository(now - age) for age in years]
+    spare = repositories[1:][::-1]
+    forbidden, spare = spare[: config.forbidden_repositories], spare[config.forbidden_repositories :]
+    empty = spare.pop(0) if spare else None
+    if len(spare) > 1:
+        spare[0].has_pipelines = False
+        spare[1].parent = repositories[0]
+    for repository in forbidden:
+        repository.forbidden = True
+    busy = [r for r in repositories if r is not empty and not r.forbidden]
+    for repository, count in zip(busy, _shares(config.pull_requests, len(busy)), strict=True):
+        _live(rng, people, repository, now, count)
+    for repository in forbidden:
+        _live(rng, people, repository, now, HIDDEN_PULL_REQUESTS)
+    return repositories
+
+
+def _live(rng: Random, people: People, repository: Repository, now: datetime, pull_requests: int) -> None:
+    """Each repository has its own stream of chance, so that one's size does not change another's past."""
+    branch = ("main", "main", "master", "develop")[int(rng.random() * 4)]
+    until = now - timedelta(seconds=1)
+    History(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
+
+
+def _shares(total: int, among: int) -> list[int]:
+    """A few repositories have most pull requests, as everywhere; the sum is exact."""
+    weights = [1 / (index + 2) ** 0.8 for index in range(among)]
+    shares = [int(total * weight / sum(weights)) for weight in weights]
+    for index in range(total - sum(shares)):
+        shares[index % among] += 1
+    return shares

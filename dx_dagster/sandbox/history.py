@@ -1,0 +1,165 @@
+# ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
+"""The past of one repository, lived through event by event, by the same hand that moves the world later.
+
+Each pull request is a generator that acts and yields the time of its next act; a heap resumes whoever is next.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
+from random import Random
+
+from dx_dagster.sandbox import vocabulary
+from dx_dagster.sandbox.people import People, User
+from dx_dagster.sandbox.pipelines import run
+from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.reviewing import Reviewing
+
+Life = Iterator[datetime]
+
+GONE_RELEASE = "release/0.x"
+RELEASE = "release/1.x"
+
+
+class History:
+    """Fills a repository with what happened between its creation and `until`."""
+
+    def __init__(self, rng: Random, people: People, repository: Repository, until: datetime) -> None:
+        self.rng, self.people, self.repository, self.until = rng, people, repository, until
+        self.now = repository.created_on
+        self.reviewing = Reviewing(rng, people)
+        self.doomed: list[PullRequest] = []
+
+    def live(self, main_branch: str, pull_requests: int) -> None:
+        """Exactly `pull_requests` exist at the end; about one in two hundred more is opened and deleted."""
+        repository = self.repository
+        repository.main_branch = main_branch
+        repository.commit_to(main_branch, self.people.member(self.rng), "Initial commit", self.now)
+        doomed = -(-pull_requests // 200) if pull_requests > 1 else 0
+        opened = pull_requests + doomed
+        fated = set(self.rng.sample(range(max(1, opened - 1)), doomed))
+        # One in twenty was opened of late, so that something is under review today.
+        starts = [0.997 if index % 20 == 19 else 0.03 for index in range(opened)]
+        lives = [self._pull_request(self._moment(start, 1), fated=i in fated) for i, start in enumerate(starts)]
+        direct = self._direct_commits(max(2.0, (self.until - self.now).total_seconds() / 3600 / (8 + opened / 6)))
+        nightly = [self._schedule(opened)] if repository.has_pipelines else []
+        self._run([*lives, direct, self._branches(), *nightly])
+        for pull_request in self.doomed:
+            repository.delete_pull_request(pull_request.number)
+
+    def _run(self, lives: list[Life]) -> None:
+        queue = [(next(life), index, life) for index, life in enumerate(lives)]
+        heapify(queue)
+        while queue and queue[0][0] <= self.until:
+            self.now, index, life = queue[0]
+            following = next(life, None)
+            if following is None:
+                heappop(queue)
+            else:
+                heapreplace(queue, (following, index, life))
+
+    def _moment(self, start: float, end: float) -> datetime:
+        """A moment between two fractions of the repository's time."""
+        span = self.until - self.repository.created_on
+        fraction = start + (end - start) * self.rng.random()
+        return self.repository.created_on + timedelta(microseconds=int(span / timedelta(microseconds=1) * fraction))
+
+    def _later(self, hours: float) -> datetime:
+        """Some time from now, `hours` on average, at least a second."""
+        return self.now + timedelta(microseconds=1_000_000 + int(self.rng.expovariate(1 / hours) * 3_600_000_000))
+
+    def _direct_commits(self, hours: float) -> Life:
+        """Now and then somebody commits straight to the default branch."""
+        while True:
+            yield self._later(hours)
+            member = self.people.member(self.rng)
+            author: User | str = member if self.rng.random() < 0.9 else f"{member.display_name} <root@localhost>"
+            subject = vocabulary.pick(self.rng, vocabulary.COMMIT_SUBJECTS)
+            self.repository.commit_to(self.repository.main_branch or "main", author, f"{subject}\n", self.now)
+            self._build(None, member, 0.3)
+
+    def _branches(self) -> Life:
+        """One release branch that comes and goes, one that stays."""
+        graph = self.repository.graph
+        for fraction, branch in ((0.05, GONE_RELEASE), (0.3, RELEASE)):
+            yield self._moment(fraction, fraction + 0.05)
+            graph.branches[branch] = self.repository.head
+        yield self._moment(0.55, 0.7)
+        self.repository.delete_branch(GONE_RELEASE)
+
+    def _schedule(self, opened: int) -> Life:
+        """Nightly runs: nobody started them, so they have no creator."""
+        nights = max(1, (self.until - self.now).days // (2 + opened // 20))
+        while True:
+            yield self.now + timedelta(days=nights, microseconds=int(self.rng.random() * 9_000_000))
+            branch = self.repository.main_branch
+            pipeline = self.repository.add_pipeline(self.rng, self.now, trigger="SCHEDULE", ref_name=branch)
+            run(self.rng, pipeline, self.until)
+
+    def _build(self, pull_request: PullRequest | None, creator: User | None, chance: float) -> None:
+        if not self.repository.has_pipelines or self.rng.random() > chance:
+            return
+        kind = self.rng.random()
+        pipeline = self.repository.add_pipeline(
+            self.rng,
+            self.now,
+            pull_request=pull_request if kind < 0.8 else None,
+            creator=creator,
+            trigger="MANUAL" if kind < 0.1 else "PUSH",
+            ref_name=None if kind > 0.95 else self.repository.main_branch,
+        )
+        run(self.rng, pipeline, self.until)
+
+    def _pull_request(self, opened: datetime, *, fated: bool) -> Life:
+        yield opened
+        rng, reviewing = self.rng, self.reviewing
+        pull_request = reviewing.open(self.repository, self.now, self._target(), author=self.people.author(rng))
+        self._build(pull_request, pull_request.author, 0.7)
+        if fated:
+            self.doomed.append(pull_request)
+            return
+        if pull_request.draft and rng.random() < 0.8:
+            yield self._later(10)
+            pull_request.ready(pull_request.author, self.now)
+        stale = rng.random() < 0.03
+        for _ in range(int(rng.expovariate(0.22))):
+            yield self._later(200 if stale else 5)
+            if reviewing.act(pull_request, self.now):
+                self._build(pull_request, pull_request.author, 0.6)
+        if stale:
+            return
+        yield self._later(6)
+        self._close(pull_request)
+        self._build(None, pull_request.closed_by, 0.5)
+        if rng.random() < 0.12:
+            yield self._later(30)
+            reviewing.talk(pull_request, self.now)
+
+    def _target(self) -> str:
+        branches = self.repository.graph.branches
+        chance = self.rng.random()
+        if chance < 0.05 and GONE_RELEASE in branches:
+            return GONE_RELEASE
+        if chance < 0.09 and RELEASE in branches:
+            return RELEASE
+        return self.repository.main_branch or "main"
+
+    def _close(self, pull_request: PullRequest) -> None:
+        rng, repository = self.rng, self.repository
+        closer = self.people.member(rng)
+        chance = rng.random()
+        if pull_request.target_gone or chance < 0.1:
+            reason = "Not needed any more." if chance < 0.03 else ""
+            pull_request.close("DECLINED", closer, self.now, reason=reason)
+            if rng.random() < 0.5:
+                repository.close_source_branch(pull_request)
+        elif chance < 0.13:
+            pull_request.close("SUPERSEDED", closer if chance < 0.12 else None, self.now)
+        else:
+            if pull_request.draft:
+                pull_request.ready(pull_request.author, self.now - timedelta(milliseconds=3))
+            repository.merge(pull_request, self.reviewing.strategy(), closer, self.now)
+        if pull_request.fork and rng.random() < 0.5:
+            pull_request.fork_gone = True
+            pull_request.version += 1

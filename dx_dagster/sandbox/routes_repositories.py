@@ -1,0 +1,153 @@
+"""Workspaces, members, users, repositories and pipelines."""
+
+from collections.abc import Mapping
+
+from dx_dagster.sandbox import rendering
+from dx_dagster.sandbox.answers import Refused, error, gone
+from dx_dagster.sandbox.bbql import Getter
+from dx_dagster.sandbox.calls import Call, encode
+from dx_dagster.sandbox.fields import Selection
+from dx_dagster.sandbox.people import User
+from dx_dagster.sandbox.pipelines import Pipeline
+from dx_dagster.sandbox.rendering import Json
+from dx_dagster.sandbox.repositories import Repository
+
+REPOSITORY_FIELDS: Mapping[str, Getter] = {
+    "uuid": lambda r: r.uuid,
+    "name": lambda r: r.name,
+    "slug": lambda r: r.slug,
+    "full_name": lambda r: r.full_name,
+    "description": lambda r: r.description,
+    "is_private": lambda r: r.is_private,
+    "created_on": lambda r: r.created_on,
+    "updated_on": lambda r: r.updated_on,
+    "language": lambda r: r.language,
+    "size": lambda r: len(r.graph),
+    "mainbranch.name": lambda r: r.main_branch,
+    "project.key": lambda r: r.project.key,
+    "project.uuid": lambda r: r.project.uuid,
+}
+PIPELINE_FIELDS: Mapping[str, Getter] = {
+    "created_on": lambda p: (p.created_on, p.nanoseconds, p.build_number),
+    "run_creation_date": lambda p: (p.created_on, p.nanoseconds, p.build_number),
+    "creator.uuid": lambda p: p.creator and p.creator.uuid,
+}
+
+
+def _whole(call: Call, rendered: Json) -> bytes:
+    return encode(call.selection.apply(rendered))
+
+
+def workspace(call: Call) -> bytes:
+    call.check_workspace()
+    if call.faults.workspace_gone:
+        raise gone()
+    return _whole(call, rendering.workspace(call.world))
+
+
+def members(call: Call) -> bytes:
+    call.check_workspace()
+    short = rendering.workspace(call.world, short=True)
+
+    def render(user: User, selection: Selection) -> bytes:
+        row = {"type": "workspace_membership", "user": rendering.person(user), "workspace": short}
+        return encode(selection.apply(row))
+
+    return call.page(call.world.people.members, render)
+
+
+def _refuse_access_tokens(call: Call) -> None:
+    """Endpoints about a person: an access token belongs to none."""
+    if call.token.kind == "workspace" and not call.faults.user_for_access_tokens:
+        raise Refused(403, error("This API is not accessible by this authentication mechanism"))
+
+
+def user(call: Call) -> bytes:
+    _refuse_access_tokens(call)
+    me = rendering.person(call.world.people.members[0]) or {}
+    return _whole(call, me | {"is_staff": False, "location": None, "has_2fa_enabled": None})
+
+
+def user_workspaces(call: Call) -> bytes:
+    _refuse_access_tokens(call)
+    base = rendering.workspace(call.world, short=True)
+    short = {name: base[name] for name in ("uuid", "slug", "links")} | {"type": "workspace_base"}
+    row = {"type": "workspace_access", "administrator": True, "workspace": short}
+    names = {call.world.config.workspace, call.world.uuid}
+    seen = call.token.workspaces is None or names & set(call.token.workspaces)
+    return call.page([row] if seen else [], lambda item, selection: encode(selection.apply(item)))
+
+
+def removed(_call: Call) -> bytes:
+    raise gone()
+
+
+def repositories(call: Call) -> bytes:
+    """`/repositories/` with no workspace is the removed listing of everybody's, hence 410 and not 404."""
+    call.check_workspace()
+    found = call.filtered(call.world.repositories, REPOSITORY_FIELDS)
+    return call.page(call.sorted(found, REPOSITORY_FIELDS), lambda r, selection: _repository(call, r, selection))
+
+
+def repository(call: Call) -> bytes:
+    return _repository(call, call.repository(), call.selection)
+
+
+def _repository(call: Call, repository: Repository, selection: Selection) -> bytes:
+    def render() -> bytes:
+        rendered = rendering.repository(call.world, repository)
+        return encode(selection.apply(rendered))
+
+    parent = repository.parent.names_version if repository.parent else 0
+    version = (repository.version, repository.names_version, parent, len(repository.graph))
+    return call.memory.rendered(("repository", repository.uuid, selection.text), version, render)
+
+
+def pipelines(call: Call) -> bytes:
+    """Oldest first; `q` is ignored; `next` loses `sort` and `fields` (BCLOUD-20639)."""
+    repository = _with_pipelines(call)
+    found = call.sorted(repository.pipelines, PIPELINE_FIELDS)
+    wanted = call.query.getlist("status")
+    if wanted:
+        found = [p for p in found if _status(p) in wanted]
+    creator, branch = call.query.get("creator.uuid"), call.query.get("target.branch")
+    if creator:
+        found = [p for p in found if p.creator and p.creator.uuid == creator]
+    if branch:
+        found = [p for p in found if p.ref_name == branch and not p.pull_request]
+    return call.page(
+        found, lambda p, selection: _pipeline(call, repository, p, selection), next_drops=("sort", "fields")
+    )
+
+
+def pipeline(call: Call) -> bytes:
+    repository, wanted = _with_pipelines(call), call.path["pipeline"]
+    for found in repository.pipelines:
+        if wanted in {found.uuid, str(found.build_number)}:
+            return _pipeline(call, repository, found, call.selection)
+    raise Refused(404, error(f"Pipeline {wanted} not found", typed=False))
+
+
+def _with_pipelines(call: Call) -> Repository:
+    repository = call.repository()
+    bare = call.url.endswith("/pipelines")
+    if not repository.has_pipelines or (bare and not call.faults.pipelines_without_slash):
+        raise Refused(404, error("Resource not found", detail="There is no API hosted at this URL"))
+    return repository
+
+
+def _status(pipeline: Pipeline) -> str:
+    """The words of the filter `status`, which are not those of the answer."""
+    words = {"SUCCESSFUL": "PASSED", "IN_PROGRESS": "BUILDING", "EXPIRED": "UNKNOWN"}
+    state = pipeline.result or pipeline.state
+    return words.get(state, state)
+
+
+def _pipeline(call: Call, repository: Repository, pipeline: Pipeline, selection: Selection) -> bytes:
+    def render() -> bytes:
+        rendered = rendering.pipeline(repository, pipeline)
+        return encode(selection.apply(rendered))
+
+    pull_request = pipeline.pull_request
+    version = (pipeline.version, repository.names_version, pull_request.version if pull_request else 0)
+    return call.memory.rendered(("pipeline", pipeline.uuid, selection.text), version, render)

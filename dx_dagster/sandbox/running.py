@@ -1,0 +1,108 @@
+"""The front door: a server on a free port of this machine, in a thread, for as long as a `with` lasts."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.faults import Faults
+from dx_dagster.sandbox.hooks import Hooks
+from dx_dagster.sandbox.server import Bitbucket, Requests
+from dx_dagster.sandbox.tokens import Limits, Token
+from dx_dagster.sandbox.world import World
+
+HOST = "127.0.0.1"
+
+
+class Sandbox:
+    """A Bitbucket Cloud on loopback.
+
+    Attributes:
+        url: the base URL, "http://127.0.0.1:PORT/2.0", once it runs.
+        world, faults, limits, tokens, requests, hooks: may all be read and changed while it runs.
+        token: the first token; made from the seed when none was given.
+        live: seconds between two random events; None leaves the world alone.
+    """
+
+    def __init__(
+        self,
+        config: WorldConfig | World | None = None,
+        *,
+        tokens: list[Token] | None = None,
+        faults: Faults | None = None,
+        limits: Limits | None = None,
+        port: int = 0,
+        live: float | None = None,
+    ) -> None:
+        self.world = config if isinstance(config, World) else World(config)
+        self.tokens = [seeded_token(self.world.config)] if tokens is None else tokens
+        self.faults, self.limits = faults or Faults(), limits or Limits()
+        self.live, self._port = live, port
+        self._bitbucket = Bitbucket(self.world, self.tokens, self.limits, self.faults)
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.url = ""
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[0]
+
+    @property
+    def requests(self) -> Requests:
+        return self._bitbucket.requests
+
+    @property
+    def hooks(self) -> Hooks:
+        return self._bitbucket.hooks
+
+    def __enter__(self) -> Self:
+        self._socket = socket.create_server((HOST, self._port))
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/2.0"
+        config = uvicorn.Config(
+            self._bitbucket.application(),
+            log_config=None,
+            log_level="critical",  # faults are made on purpose and need no traceback
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            timeout_keep_alive=75,  # uvicorn's own 5 seconds would race with a client that pauses
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._start(lambda: self._server.run(sockets=[self._socket]), "sandbox")
+        while not self._server.started:
+            if not self._threads[0].is_alive():
+                raise RuntimeError("the sandbox did not start")
+            time.sleep(0.005)
+        if self.live:
+            self._start(self._live, "sandbox-live")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopped.set()
+        self._server.should_exit = True
+        for thread in self._threads:
+            thread.join()
+        self._socket.close()
+
+    def _start(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _live(self) -> None:
+        while not self._stopped.wait(self.live):
+            self.world.step()
+
+
+def seeded_token(config: WorldConfig) -> Token:
+    """A workspace access token that opens everything."""
+    secret = "ATCTT3xFfG" + sha256(f"{config.workspace}/{config.seed}".encode()).hexdigest()[:40]
+    return Token(secret, label="workspace-token")

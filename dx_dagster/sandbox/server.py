@@ -1,0 +1,176 @@
+"""The application: which address is what, and the way every request takes: record, token, budget, scope, handler."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dx_dagster.sandbox import control, routes_commits, routes_pulls, routes_repositories
+from dx_dagster.sandbox.answers import Refused, error
+from dx_dagster.sandbox.calls import Call, Memory
+from dx_dagster.sandbox.faults import Faults, FaultyServer
+from dx_dagster.sandbox.hooks import Hooks
+from dx_dagster.sandbox.tokens import Limits, Token, find_token
+from dx_dagster.sandbox.world import World
+
+KEPT_REQUESTS = 200_000
+JSON = "application/json; charset=utf-8"
+Handler = Callable[[Call], bytes | tuple[int, bytes]]
+
+
+class Recorded(NamedTuple):
+    """A request that came in. `path` has the query; `status` is None when the connection was reset."""
+
+    method: str
+    path: str
+    token: str | None
+    status: int | None
+
+
+@dataclass
+class Requests:
+    """Every request since the last `reset`; `count` goes on when old ones are forgotten."""
+
+    recorded: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Recorded]:
+        return iter(self.list())
+
+    def add(self, request: Recorded) -> None:
+        self.recorded.append(request)
+        self.count += 1
+
+    def list(self) -> list[Recorded]:
+        return list(self.recorded)
+
+    def reset(self) -> None:
+        self.recorded.clear()
+        self.count = 0
+
+
+@dataclass
+class Bitbucket:
+    """All that the server knows; tests turn its knobs while it runs."""
+
+    world: World
+    tokens: list[Token]
+    limits: Limits
+    faults: Faults
+    requests: Requests = field(default_factory=Requests)
+    hooks: Hooks = field(default_factory=Hooks)
+    memory: Memory = field(default_factory=Memory)
+
+    def application(self) -> ASGIApp:
+        routes = [self._route(*row) for row in table(self.hooks)]
+        app = Starlette(routes=[*control.routes(self), *routes])
+        app.router.redirect_slashes = False
+        return Recorder(FaultyServer(app, self.faults), self.requests)
+
+    def _route(self, method: str, path: str, need: str, handler: Handler) -> Route:
+        resource = "webhooks" if need.startswith("webhook") else "api"
+
+        async def endpoint(request: Request) -> Response:
+            body = await request.body()
+            headers: dict[str, str] = {}
+            try:
+                token = find_token(request.headers.get("authorization"), self.tokens)
+                request.scope["sandbox.token"] = token.label
+                headers = self.limits.spend(token, resource)
+                if need != "none":
+                    token.check(need)
+                return self._answer(request, token, body, handler, headers)
+            except Refused as no:
+                return Response(no.body, no.status, {"content-type": no.content_type} | headers | no.headers)
+
+        return Route(f"/2.0{path}", endpoint, methods=[method])
+
+    def _answer(
+        self, request: Request, token: Token, body: bytes, handler: Handler, headers: dict[str, str]
+    ) -> Response:
+        url = f"{request.url.scheme}://{request.url.netloc}{request.scope['path']}"
+        call = Call(
+            self.world, self.memory, self.faults, token,
+            request.method, url, request.path_params, request.query_params, body,
+        )  # fmt: skip
+        with self.world.lock:
+            answer = handler(call)
+        status, content = answer if isinstance(answer, tuple) else (200, answer)
+        return Response(content, status, headers, media_type=JSON)
+
+
+class Recorder:
+    """Outermost: writes down what came in and what went out."""
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
+            await self.app(scope, receive, send)
+            return
+        status: list[int] = []
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status.append(int(str(message["status"])))
+            await send(message)
+
+        query = scope["query_string"].decode()
+        path = scope["raw_path"].decode() + (f"?{query}" if query else "")
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            token = scope.get("sandbox.token")
+            self.requests.add(Recorded(scope["method"], path, token, status[0] if status else None))
+
+
+def nothing_here(_call: Call) -> bytes:
+    raise Refused(404, error("Resource not found", detail="There is no API hosted at this URL"))
+
+
+def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
+    """Method, path, what it needs (`tokens.NEEDS`) and handler."""
+    pulls, commits, rest = routes_pulls, routes_commits, routes_repositories
+    workspace, repository = "/workspaces/{workspace}", "/repositories/{workspace}/{repository}"
+    pull = f"{repository}/pullrequests/{{number}}"
+    rows: list[tuple[str, str, str, Handler]] = [
+        *(("GET", path, "none", rest.removed) for path in ("/repositories", "/repositories/", "/workspaces")),
+        ("GET", "/user/permissions/{anything:path}", "none", rest.removed),
+        ("GET", "/user", "user", rest.user),
+        ("GET", "/user/workspaces", "members", rest.user_workspaces),
+        ("GET", workspace, "workspace", rest.workspace),
+        ("GET", f"{workspace}/members", "members", rest.members),
+        ("GET", "/repositories/{workspace}", "repository", rest.repositories),
+        ("GET", repository, "repository", rest.repository),
+        ("GET", f"{repository}/pullrequests", "pullrequest", pulls.pull_requests),
+        ("GET", f"{repository}/pullrequests/activity", "pullrequest", pulls.repository_activity),
+        ("GET", pull, "pullrequest", pulls.pull_request),
+        ("GET", f"{pull}/activity", "pullrequest", pulls.activity),
+        ("GET", f"{pull}/comments", "pullrequest", pulls.comments),
+        ("GET", f"{pull}/comments/{{comment}}", "pullrequest", pulls.comment),
+        ("GET", f"{pull}/commits", "pullrequest", commits.pull_request_commits),
+        ("GET", f"{repository}/commit/{{revision}}", "repository", commits.commit),
+        *((method, f"{repository}/commits{end}", "repository", commits.commits)
+          for method in ("GET", "POST") for end in ("", "/", "/{revision:path}")),
+        *(("GET", f"{repository}/pipelines{end}", "pipeline", rest.pipelines) for end in ("", "/")),
+        ("GET", f"{repository}/pipelines/{{pipeline}}", "pipeline", rest.pipeline),
+    ]  # fmt: skip
+    for owner in (workspace, repository):
+        rows += [
+            ("GET", f"{owner}/hooks", "webhook", hooks.list),
+            ("POST", f"{owner}/hooks", "webhook:write", hooks.create),
+            ("GET", f"{owner}/hooks/{{hook}}", "webhook", hooks.get),
+            ("PUT", f"{owner}/hooks/{{hook}}", "webhook:write", hooks.change),
+            ("DELETE", f"{owner}/hooks/{{hook}}", "webhook:delete", hooks.delete),
+        ]
+    return [*rows, ("GET", "/{anything:path}", "none", nothing_here)]

@@ -1,0 +1,112 @@
+# ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
+"""One random event in the life of a workspace."""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from dx_dagster.sandbox.history import RELEASE
+from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.reviewing import Reviewing
+
+if TYPE_CHECKING:
+    from dx_dagster.sandbox.world import World
+
+FEW_REPOSITORIES = 3  # no more are deleted below this
+FEW_MEMBERS = 4
+
+
+def step(world: "World", rng: Random) -> str:  # noqa: PLR0911 - a return per kind of event
+    """Does one event, in the proportions of a busy workspace, and says which."""
+    with world.lock:
+        repository = _repository(world, rng)
+        opened = [pr for pr in repository.pull_requests.values() if pr.state == "OPEN"]
+        chance = rng.random()
+        if chance < 0.12:
+            return _people_and_repositories(world, rng, repository)
+        if chance < 0.27:
+            return _pipelines(world, rng, repository)
+        if chance < 0.4 or not opened:
+            world.open_pull_request(repository, author=world.people.author(rng))
+            return "opened"
+        pull_request = opened[int(rng.random() * len(opened))]
+        if chance < 0.58:
+            return _close(world, rng, pull_request)
+        if chance < 0.6 and RELEASE in repository.graph.branches and pull_request.target_branch != RELEASE:
+            world.retarget(pull_request, RELEASE)
+            return "retargeted"
+        if chance < 0.63 and pull_request.draft:
+            world.mark_ready(pull_request)
+            return "made ready"
+        if chance < 0.68:
+            return _afterwards(world, rng, repository)
+        Reviewing(rng, world.people).act(pull_request, world.tick())
+        return "reviewed"
+
+
+def _repository(world: "World", rng: Random) -> Repository:
+    """The first repositories are the busy ones."""
+    candidates = world.open_repositories or [world.create_repository()]
+    return candidates[int(rng.random() ** 2 * len(candidates))]
+
+
+def _close(world: "World", rng: Random, pull_request: PullRequest) -> str:
+    if pull_request.target_branch not in pull_request.repository.graph.branches or rng.random() < 0.15:
+        world.decline(pull_request)
+        return "declined"
+    if pull_request.draft:
+        world.mark_ready(pull_request)
+    strategy = Reviewing(rng, world.people).strategy()
+    world.merge(pull_request, strategy)
+    return f"merged by {strategy}"
+
+
+def _afterwards(world: "World", rng: Random, repository: Repository) -> str:
+    """People talk about closed pull requests too, which moves their `updated_on` long after."""
+    closed = [pr for pr in repository.pull_requests.values() if pr.state != "OPEN"]
+    if not closed:
+        return "nothing"
+    Reviewing(rng, world.people).talk(closed[int(rng.random() * len(closed))], world.tick())
+    return "commented afterwards"
+
+
+def _pipelines(world: "World", rng: Random, repository: Repository) -> str:
+    unfinished = [p for p in repository.pipelines if p.state != "COMPLETED"]
+    if unfinished and rng.random() < 0.5:
+        pipeline = unfinished[int(rng.random() * len(unfinished))]
+        if pipeline.state == "PENDING" and rng.random() < 0.3:
+            pipeline.start(0)
+            world.tick()
+            return "pipeline started"
+        world.finish_pipeline(pipeline)
+        return "pipeline finished"
+    if not repository.has_pipelines:
+        return "nothing"
+    recent = list(repository.pull_requests.values())[-5:]
+    pull_request = recent[int(rng.random() * len(recent))] if recent and rng.random() < 0.7 else None
+    world.add_pipeline(repository, pull_request=pull_request)
+    return "pipeline added"
+
+
+def _people_and_repositories(world: "World", rng: Random, repository: Repository) -> str:  # noqa: PLR0911 - likewise
+    chance = rng.random()
+    if chance < 0.6:
+        world.commit_to_default_branch(repository)
+        return "committed"
+    if chance < 0.7:
+        world.rename_repository(repository)
+        return "repository renamed"
+    if chance < 0.78:
+        world.create_repository()
+        return "repository created"
+    if chance < 0.8 and len(world.open_repositories) > FEW_REPOSITORIES:
+        world.delete_repository(world.open_repositories[-1])
+        return "repository deleted"
+    if chance < 0.88 and len(world.people.members) > FEW_MEMBERS:
+        world.remove_member(world.people.members[-1])
+        return "member left"
+    if chance < 0.97:
+        world.add_member()
+        return "member joined"
+    world.force_push_default_branch(repository)
+    return "default branch force-pushed"

@@ -1,0 +1,166 @@
+"""Who may ask what, and how often: tokens, their scopes and their rolling hour."""
+
+import base64
+import binascii
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from hashlib import sha256
+
+from dx_dagster.sandbox.answers import Refused, error
+
+# Scopes of an access token, and what each brings along. An API token's scopes bring nothing along.
+IMPLIED = {
+    "pullrequest": {"repository"},
+    "pullrequest:write": {"pullrequest", "repository", "repository:write"},
+    "repository:write": {"repository"},
+    "repository:admin": set[str](),
+    "pipeline:write": {"pipeline"},
+    "project:admin": {"project"},
+}
+ACCESS_SCOPES = frozenset({"account", "project", "repository", "pullrequest", "pipeline", "webhook"})
+API_SCOPES = frozenset(
+    f"{verb}:{thing}:bitbucket"
+    for verb, thing in (
+        *(
+            ("read", thing)
+            for thing in ("repository", "pullrequest", "pipeline", "workspace", "user", "project", "webhook")
+        ),
+        ("write", "webhook"),
+        ("delete", "webhook"),
+    )
+)
+# What an operation needs: the scope of an access token, those of an API token.
+Need = tuple[str | None, tuple[str, ...]]
+NEEDS: dict[str, Need] = {
+    "repository": ("repository", ("read:repository:bitbucket",)),
+    "pullrequest": ("pullrequest", ("read:pullrequest:bitbucket",)),
+    "pipeline": ("pipeline", ("read:pipeline:bitbucket",)),
+    "members": ("account", ("read:workspace:bitbucket",)),
+    "workspace": (None, ("read:workspace:bitbucket",)),
+    "user": ("account", ("read:user:bitbucket",)),
+    "webhook": ("webhook", ("read:webhook:bitbucket",)),
+    "webhook:write": ("webhook", ("read:webhook:bitbucket", "write:webhook:bitbucket")),
+    "webhook:delete": ("webhook", ("delete:webhook:bitbucket",)),
+}
+
+
+@dataclass(eq=False)
+class Token:
+    """A secret and what it opens.
+
+    Attributes:
+        kind: "workspace" for an access token (sent as Bearer), "api" for a person's API token (Basic, with `email`).
+        scopes: None takes every scope an importer can want.
+        workspaces: slugs or uuids that it sees; None is all there are.
+        repositories: slugs or uuids that it may enter; the others are listed and answer 403. None is all.
+        revoked: may be set at any time.
+    """
+
+    secret: str = field(repr=False)
+    kind: str = "workspace"
+    email: str | None = None
+    scopes: Collection[str] | None = None
+    workspaces: Collection[str] | None = None
+    repositories: Collection[str] | None = None
+    label: str = ""
+    revoked: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"workspace", "api"} or (self.kind == "api") != (self.email is not None):
+            raise ValueError('kind must be "workspace", or "api" with an email')
+        self.label = self.label or self.email or f"token-{sha256(self.secret.encode()).hexdigest()[:6]}"
+
+    @property
+    def account(self) -> str:
+        """Whose budget a request is paid from: an access token's own, or that of the person behind an API token."""
+        return f"user {self.email}" if self.email else f"token {self.secret}"
+
+    def granted(self) -> frozenset[str]:
+        if self.kind == "api":
+            return API_SCOPES if self.scopes is None else frozenset(self.scopes)
+        scopes = set(ACCESS_SCOPES if self.scopes is None else self.scopes)
+        return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
+
+    def check(self, need: str) -> None:
+        """Refuses with what was required and what is granted; `detail` is an object in this one error."""
+        access, api = NEEDS[need]
+        required = list(api) if self.kind == "api" else [access] if access else []
+        granted = self.granted()
+        if not granted.issuperset(required):
+            message = "Your credentials lack one or more required privilege scopes."
+            raise Refused(403, error(message, detail={"required": required, "granted": sorted(granted)}))
+
+
+def find_token(authorization: str | None, tokens: list[Token]) -> Token:
+    """The token of an Authorization header: access tokens as Bearer, API tokens as Basic, never the other way round."""
+    scheme, _, value = (authorization or "").partition(" ")
+    for token in tokens:
+        if token.revoked:
+            continue
+        if token.kind == "workspace" and scheme.lower() == "bearer" and value == token.secret:
+            return token
+        if token.kind == "api" and scheme.lower() == "basic" and _decoded(value) == f"{token.email}:{token.secret}":
+            return token
+    raise Refused(401, error("Token is invalid, expired, or not supported for this endpoint."))
+
+
+def _decoded(value: str) -> str | None:
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+@dataclass
+class Limits:
+    """The hourly budget. All of it may be changed while the sandbox runs.
+
+    Attributes:
+        retry_after: None (as observed), "seconds" or "date": the header's form.
+        count_rejected: a request that was refused with 429 uses budget too. Not established for the real API.
+        separate_hooks: webhook endpoints draw on a budget of their own, as the documentation says.
+    """
+
+    hourly_limit: int = 100_000
+    window: float = 3600.0
+    retry_after: str | None = None
+    count_rejected: bool = False
+    separate_hooks: bool = False
+    spent: dict[str, deque[float]] = field(default_factory=dict, repr=False)
+
+    def spend(self, token: Token, resource: str) -> dict[str, str]:
+        """Pays for one request; the headers that tell how things stand, which only access tokens get."""
+        key = f"{token.account} {resource if self.separate_hooks else ''}"
+        spent, now = self.spent.setdefault(key, deque()), time.monotonic()
+        while spent and spent[0] <= now - self.window:
+            spent.popleft()
+        over = len(spent) >= self.hourly_limit
+        if not over or self.count_rejected:
+            spent.append(now)
+        headers = {}
+        if token.kind == "workspace":
+            near = len(spent) > 0.8 * self.hourly_limit
+            headers = {
+                "X-RateLimit-Limit": str(self.hourly_limit),
+                "X-RateLimit-Resource": resource,
+                "X-RateLimit-NearLimit": str(near).lower(),
+            }
+        if over:
+            wait = (spent[len(spent) - self.hourly_limit] + self.window - now) if self.hourly_limit else self.window
+            raise Refused(429, TOO_MANY, headers | self.retry_header(wait), content_type="text/plain")
+        return headers
+
+    def retry_header(self, seconds: float) -> dict[str, str]:
+        if self.retry_after == "seconds":
+            return {"Retry-After": str(int(seconds) + 1)}
+        if self.retry_after == "date":
+            moment = datetime.now(UTC) + timedelta(seconds=int(seconds) + 1)
+            return {"Retry-After": format_datetime(moment, usegmt=True)}
+        return {}
+
+
+TOO_MANY = b"Rate limit for this resource has been exceeded"

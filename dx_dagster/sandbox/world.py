@@ -1,0 +1,243 @@
+"""A made-up Bitbucket workspace that lives: a seed makes its past, its methods and `step` make its future."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, repeat
+from random import Random
+from threading import RLock
+
+from dx_dagster.sandbox import steps, vocabulary
+from dx_dagster.sandbox.commits import Commit
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.genesis import Founder, found
+from dx_dagster.sandbox.people import People, User, random_uuid
+from dx_dagster.sandbox.pipelines import Pipeline, any_result
+from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
+from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.reviewing import Reviewing
+
+FIRST_COMMENT = 3_000_000_017  # comment ids are int64, and beyond int32 for years
+
+
+class World:
+    """The workspace and its clock. Every change happens under `lock` and moves `now` forward.
+
+    Methods take a repository itself, its slug or its uuid. What they leave open (who, which words) is decided by the
+    seed, so that the same calls make the same world.
+    """
+
+    def __init__(self, config: WorldConfig | None = None) -> None:
+        self.config = config or WorldConfig()
+        self.lock = RLock()
+        self.now = (self.config.now or datetime.now(UTC)).astimezone(UTC)
+        self.rng = rng = Random(f"{self.config.seed}/{self.config.workspace}")
+        self.uuid = random_uuid(rng)
+        self.name = self.config.workspace.capitalize()
+        self.created_on = self.now - timedelta(days=1500, microseconds=531_532)
+        self.people = People(rng, self.config.workspace, self.config.members)
+        self.reviewing = Reviewing(rng, self.people)
+        numbers = accumulate(repeat(7), initial=FIRST_COMMENT)
+        self._founder = Founder(self.config, rng, lambda: next(numbers))
+        with _collecting_no_garbage():
+            self.repositories = found(self._founder, self.people, self.now)
+
+    def tick(self) -> datetime:
+        """A little later: the time of the next event."""
+        self.now += timedelta(microseconds=1_000_000 + int(self.rng.random() * 90_000_000))
+        return self.now
+
+    def step(self, n: int = 1, random: Random | None = None) -> list[str]:
+        """`n` believable events; what happened, one word each."""
+        return [steps.step(self, random or self.rng) for _ in range(n)]
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    def repository(self, key: Repository | str) -> Repository:
+        """The repository of a slug or uuid; KeyError where there is none."""
+        if isinstance(key, Repository):
+            return key
+        for repository in self.repositories:
+            if key in {repository.slug, repository.uuid}:
+                return repository
+        raise KeyError(key)
+
+    @property
+    def open_repositories(self) -> list[Repository]:
+        """Those that answer and hold commits."""
+        return [r for r in self.repositories if not r.forbidden and r.main_branch]
+
+    @property
+    def pull_requests(self) -> Iterator[PullRequest]:
+        """All that somebody with every permission sees."""
+        for repository in self.repositories:
+            if not repository.forbidden:
+                yield from repository.pull_requests.values()
+
+    # -- pull requests ------------------------------------------------------------------------------------------------
+
+    def open_pull_request(
+        self, repo: Repository | str, *, author: User | None = None, target: str | None = None
+    ) -> PullRequest:
+        with self.lock:
+            repository = self.repository(repo)
+            who = author or self.people.member(self.rng)
+            branch = target or repository.main_branch or ""
+            return self.reviewing.open(repository, self.tick(), branch, author=who)
+
+    def comment(
+        self,
+        pr: PullRequest,
+        text: str | None = None,
+        *,
+        user: User | None = None,
+        parent: Comment | None = None,
+        inline: Inline | None = None,
+    ) -> Comment:
+        with self.lock:
+            who = user or self.people.member(self.rng, (pr.author,))
+            return pr.comment(who, text or vocabulary.remark(self.rng), self.tick(), parent, inline)
+
+    def edit_comment(self, pr: PullRequest, comment: Comment, text: str = "Edited.") -> None:
+        with self.lock:
+            pr.edit_comment(comment, text, self.tick())
+
+    def delete_comment(self, pr: PullRequest, comment: Comment) -> None:
+        with self.lock:
+            pr.delete_comment(comment, self.tick())
+
+    def approve(self, pr: PullRequest, user: User | None = None) -> User:
+        with self.lock:
+            who = user or self.people.member(self.rng, (pr.author,))
+            pr.approve(who, self.tick())
+            return who
+
+    def unapprove(self, pr: PullRequest, user: User) -> None:
+        """Takes back an approval or a change request."""
+        with self.lock:
+            pr.take_back(user, self.tick())
+
+    def request_changes(self, pr: PullRequest, user: User | None = None) -> User:
+        with self.lock:
+            who = user or self.people.member(self.rng, (pr.author,))
+            pr.request_changes(who, self.tick())
+            return who
+
+    def edit_title(self, pr: PullRequest, title: str) -> None:
+        with self.lock:
+            pr.retitle(title, pr.author, self.tick())
+
+    def retarget(self, pr: PullRequest, branch: str) -> None:
+        with self.lock:
+            pr.retarget(branch, pr.author, self.tick())
+
+    def mark_ready(self, pr: PullRequest) -> None:
+        with self.lock:
+            pr.ready(pr.author, self.tick())
+
+    def push(self, pr: PullRequest, *, force: bool = False) -> None:
+        """A commit on the source branch; with `force` the branch is rebased instead."""
+        with self.lock:
+            author, at = pr.author or self.people.member(self.rng), self.tick()
+            if force:
+                pr.repository.rebase(pr, author, at)
+            else:
+                head = self.reviewing.commits(pr.repository, pr.source, author, at, 1)
+                pr.repository.push(pr, head, author, at)
+
+    def merge(self, pr: PullRequest, strategy: str = "merge_commit", *, user: User | None = None) -> Commit:
+        """Merges by `merge_commit`, `squash` or `fast_forward`."""
+        with self.lock:
+            commit = pr.repository.merge(pr, strategy, user or self.people.member(self.rng), self.tick())
+            self.now = max(self.now, pr.updated_on)  # a fast-forward takes a moment longer
+            return commit
+
+    def decline(self, pr: PullRequest, *, user: User | None = None) -> None:
+        with self.lock:
+            pr.close("DECLINED", user or self.people.member(self.rng), self.tick())
+
+    def delete_pull_request(self, pr: PullRequest) -> None:
+        with self.lock:
+            self.tick()
+            pr.repository.delete_pull_request(pr.number)
+
+    # -- repositories -------------------------------------------------------------------------------------------------
+
+    def create_repository(self) -> Repository:
+        """A new repository with one commit on `main`."""
+        with self.lock:
+            repository = self._founder.repository(self.tick())
+            repository.main_branch = "main"
+            repository.commit_to("main", self.people.member(self.rng), "Initial commit", self.now)
+            self.repositories.append(repository)
+            return repository
+
+    def rename_repository(self, repo: Repository | str, slug: str | None = None) -> str:
+        """The slug and the name change, the uuid stays; the new slug."""
+        with self.lock:
+            repository = self.repository(repo)
+            self.tick()
+            base = repository.slug.rstrip("-0123456789")
+            repository.slug = repository.name = slug or f"{base}-{self.rng.randrange(1000, 100_000)}"
+            repository.names_version += 1
+            return repository.slug
+
+    def delete_repository(self, repo: Repository | str) -> None:
+        with self.lock:
+            self.tick()
+            self.repositories.remove(self.repository(repo))
+
+    def commit_to_default_branch(self, repo: Repository | str, message: str = "Direct commit\n") -> Commit:
+        with self.lock:
+            repository = self.repository(repo)
+            repository.main_branch = repository.main_branch or "main"
+            return repository.commit_to(repository.main_branch, self.people.member(self.rng), message, self.tick())
+
+    def force_push_default_branch(self, repo: Repository | str, drop: int = 2) -> Commit:
+        """The default branch loses its last `drop` commits (along the first parents) and gets a new one."""
+        with self.lock:
+            repository = self.repository(repo)
+            commit = repository.head
+            for _ in range(drop):
+                commit = commit.parents[0] if commit.parents else commit
+            repository.graph.branches[repository.main_branch or ""] = commit
+            return self.commit_to_default_branch(repository, "Rewrite history\n")
+
+    # -- pipelines and people -----------------------------------------------------------------------------------------
+
+    def add_pipeline(self, repo: Repository | str, *, pull_request: PullRequest | None = None) -> Pipeline:
+        """A run that waits for a runner, on the pull request or on the default branch."""
+        with self.lock:
+            repository = self.repository(repo)
+            creator = self.people.member(self.rng)
+            branch = repository.main_branch
+            return repository.add_pipeline(
+                self.rng, self.tick(), pull_request=pull_request, creator=creator, ref_name=branch
+            )
+
+    def finish_pipeline(self, pipeline: Pipeline, result: str | None = None) -> None:
+        with self.lock:
+            pipeline.finish(result or any_result(self.rng), self.tick())
+
+    def add_member(self) -> User:
+        with self.lock:
+            self.tick()
+            return self.people.join(self.rng)
+
+    def remove_member(self, user: User) -> None:
+        with self.lock:
+            self.tick()
+            self.people.leave(user)
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """Nothing that a world is made of is garbage, and looking for some again and again doubles the time it takes."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
