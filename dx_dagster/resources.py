@@ -1,7 +1,7 @@
 """Dagster's resources: the warehouse, the pool of credentials, and the client that draws on it.
 
-A run keeps one event loop, one database pool and one client for all its steps. The warehouse owns them: every step needs
-it, and it is closed last.
+A run keeps one event loop, one database pool and one client for all its steps. The warehouse owns them: every step
+needs it, and it is closed last.
 """
 
 import asyncio

@@ -52,7 +52,7 @@ def classify(account: Json) -> str:
 
 
 def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> pl.DataFrame:
-    """One row for each distinct account, whatever the order and the repetitions; accounts that are null are left out."""
+    """One row for each distinct account, whatever the order and the repetitions; null accounts are left out."""
     distinct = {source: account for account in accounts if (source := source_id(account))}
     return frame(
         SCHEMA, [_row(workspace_id, source, account, synced_at, members) for source, account in distinct.items()]

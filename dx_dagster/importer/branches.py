@@ -34,7 +34,7 @@ async def import_branches(workspace: Workspace, report: Report) -> None:
 
 
 def _is_stale(repository: Repository, unresolved: Collection[str]) -> bool:
-    """Only commit activity moves a repository's `updated_on`; a merge that is not found yet is a reason all the same."""
+    """Only commit activity moves a repository's `updated_on`; a merge that is not found yet is a reason as well."""
     return repository.default_branch is not None and (
         repository.mark.checked != _version(repository) or repository.id in unresolved
     )

@@ -1,8 +1,8 @@
 """Comments on pull requests.
 
-The activity feed carries them, so where it holds as many as the pull request counts, there is nothing to ask. An edit or
-a deletion moves the pull request's `updated_on` and is no new entry of the feed: pull requests that moved are asked for
-all their comments, one request for a hundred.
+The activity feed carries them, so where it holds as many as the pull request counts, there is nothing to ask. An edit
+or a deletion moves the pull request's `updated_on` and is no new entry of the feed: pull requests that moved are asked
+for all their comments, one request for a hundred.
 """
 
 from collections.abc import Sequence

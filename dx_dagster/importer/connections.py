@@ -114,7 +114,9 @@ async def verify(
         if not found:
             reason = f"The credential is good, but it sees no repository in workspace {workspace}."
             return Failure("no_resources", reason, curl(settings, credential, asked))
-        return await _verify_parts(settings, client, workspace, credential, kind, found[:_REPOSITORIES_TO_TRY])
+        return await _verify_parts(
+            settings, client, workspace, credential, kind=kind, repositories=found[:_REPOSITORIES_TO_TRY]
+        )
 
 
 async def _verify_parts(
@@ -122,6 +124,7 @@ async def _verify_parts(
     client: BitbucketClient,
     workspace: str,
     credential: Credential,
+    *,
     kind: ConnectionType,
     repositories: Sequence[str],
 ) -> Failure | None:
@@ -181,7 +184,7 @@ def _failure(
         return Failure("invalid_permissions", reason, command)
     if isinstance(first, NotFound | Gone):
         reason = (
-            f"There is no workspace {workspace} that this credential can see. A workspace is named by the first part of "
+            f"There is no workspace {workspace} that this credential can see. It is named by the first part of "
             f"its address: https://bitbucket.org/WORKSPACE/. Bitbucket said: {first.message or first}"
         )
         return Failure("no_resources", reason, command)
@@ -200,7 +203,7 @@ def curl(settings: Settings, credential: Credential, asked: Endpoint) -> str:
 def new_credential(
     secret: SecretStr, username: str | None = None, label: str | None = None, expires: date | None = None
 ) -> NewCredential:
-    """A credential as people give it: an access token alone, or an API token with the e-mail address of its account."""
+    """A credential as people give it: an access token alone, or an API token with its account's e-mail address."""
     trimmed = SecretStr(secret.get_secret_value().strip())
     if username:
         return NewCredential(

@@ -27,7 +27,8 @@ async def import_members(workspace: Workspace) -> Report:
         await transaction.merge(merge.MEMBERS, found)
         if complete:
             await transaction.execute(
-                "UPDATE bitbucket_users SET active = false WHERE workspace_id = %s AND active AND NOT id = ANY(%s::uuid[])",
+                "UPDATE bitbucket_users SET active = false "
+                "WHERE workspace_id = %s AND active AND NOT id = ANY(%s::uuid[])",
                 [workspace_id, found["id"].to_list()],
             )
     if not complete:

@@ -1,7 +1,7 @@
 """Runs of Bitbucket Pipelines.
 
-Newest first by page numbers that are put together here, since `next` drops the sort (BCLOUD-20639) and `q` is ignored. New
-runs push older ones to later pages, so a walk sees some twice and misses none.
+Newest first by page numbers that are put together here, since `next` drops the sort (BCLOUD-20639) and `q` is ignored.
+New runs push older ones to later pages, so a walk sees some twice and misses none.
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,11 @@
 """Pull requests and who takes part in them.
 
-The first import walks each repository by number, newest first; later ones ask for what changed and for all that are open
-(an approval, given or taken back, need not move `updated_on`). Keyset paging on the number, because an offset walk over
-a living list loses rows.
+The first import walks each repository by number, newest first; later ones ask for what changed and for all that are
+open (an approval, given or taken back, need not move `updated_on`). Keyset paging on the number, because an offset walk
+over a living list loses rows.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -80,7 +80,8 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done)
         await transaction.execute(
-            "UPDATE bitbucket_repositories SET pull_requests_synced_at = now(), pull_request_synced_to = %s WHERE id = %s",
+            "UPDATE bitbucket_repositories SET pull_requests_synced_at = now(), pull_request_synced_to = %s "
+            "WHERE id = %s",
             [done.synced_to, repository.id],
         )
     return done, seen
@@ -118,7 +119,7 @@ def _condition(mark: Mark) -> str | None:
 
 
 async def store(
-    transaction: Transaction, workspace: Workspace, repository: Repository, values: list[Json], asked_at: datetime
+    transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], asked_at: datetime
 ) -> None:
     """Merges pull requests as the list and the single pull request give them, participants included."""
     workspace_id = workspace.id

@@ -134,8 +134,7 @@ async def for_each_repository(
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
 
-    Args:
-        refused: records a repository that answers 403, 404 or 410.
+    `refused` records a repository that answers 403, 404 or 410.
 
     Raises:
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.

@@ -1,8 +1,8 @@
 """Marks: how far each kind of thing is imported from each repository.
 
-A walk is one way through a listing. Its mark holds where it goes on after a kill (`walk_cursor`) and what may be vouched
-for once it ends (`walk_head`: the newest time on its first page, so that everything that changes later is newer than it,
-by the server's own clock).
+A walk is one way through a listing. Its mark holds where it goes on after a kill (`walk_cursor`) and what may be
+vouched for once it ends (`walk_head`: the newest time on its first page, so that everything that changes later is newer
+than it, by the server's own clock).
 """
 
 from dataclasses import dataclass, field, fields

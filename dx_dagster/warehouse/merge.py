@@ -118,7 +118,8 @@ def _statement(how: Merge, columns: tuple[str, ...]) -> str:
     return f"""
         WITH merged AS (
             INSERT INTO {how.table.name} AS old ({", ".join(columns)})
-            SELECT DISTINCT ON ({key}) {", ".join(columns)} FROM {recordset(how.table, columns)} ORDER BY {key}, {newest}
+            SELECT DISTINCT ON ({key}) {", ".join(columns)} FROM {recordset(how.table, columns)}
+            ORDER BY {key}, {newest}
             ON CONFLICT ({key}) DO UPDATE SET {", ".join(f"{name} = {value}" for name, value in settled.items())}
             WHERE ({_age(how, "EXCLUDED")}) >= ({_age(how, "old")})
               AND ({", ".join(f"old.{name}" for name in compared)}) IS DISTINCT FROM

@@ -1,4 +1,4 @@
-"""What is kept about pull requests beside their own columns: participants as a set, times from the activity, whole hashes."""
+"""What is kept about pull requests beside their own columns: participants, times from the activity, whole hashes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -63,37 +63,39 @@ async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFra
 # the first update with it is the moment. Where the activity has none, a merge is as old as the commit it made.
 _DERIVE_TIMES = """
     WITH moments AS (
-        SELECT p.id, p.created_at, p.state,
-               min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.state = p.state AND p.state <> 'OPEN') AS closed_at,
-               min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.draft IS FALSE
-                                           AND a.created_at > drafted.at) AS ready_for_review,
-               min(a.created_at) FILTER (WHERE a.kind <> 'update' AND a.user_id IS DISTINCT FROM p.user_id) AS reviewed_at,
-               min(a.created_at) FILTER (WHERE a.kind = 'approval' AND a.user_id IS DISTINCT FROM p.user_id) AS approved_at,
-               (SELECT c.created FROM bitbucket_repository_default_branch_commits c
-                WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha) AS merge_commit_at
+        SELECT p.id, p.created_at, p.state = 'MERGED' AS merged,
+               COALESCE(min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.state = p.state AND p.state <> 'OPEN'),
+                        (SELECT c.created FROM bitbucket_repository_default_branch_commits c
+                         WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha)
+               ) AS closed_at,
+               min(a.created_at) FILTER (WHERE a.draft IS FALSE AND a.created_at > drafted.at) AS ready_for_review,
+               min(a.created_at) FILTER (WHERE a.kind <> 'update' AND by.other) AS reviewed_at,
+               min(a.created_at) FILTER (WHERE a.kind = 'approval' AND by.other) AS approved_at
         FROM bitbucket_pulls p
         LEFT JOIN LATERAL (SELECT min(d.created_at) AS at FROM bitbucket_pull_activities d
                            WHERE d.pull_id = p.id AND d.draft) drafted ON true
         LEFT JOIN bitbucket_pull_activities a ON a.pull_id = p.id
+        CROSS JOIN LATERAL (SELECT a.user_id IS DISTINCT FROM p.user_id AS other) by
         WHERE p.id = ANY(%(pulls)s::uuid[])
         GROUP BY p.id, drafted.at
     ), times AS (
-        SELECT id, ready_for_review, COALESCE(closed_at, merge_commit_at) AS closed_at,
-               CASE WHEN state = 'MERGED' THEN COALESCE(closed_at, merge_commit_at) END AS merged_at,
+        SELECT id, ready_for_review, closed_at,
+               CASE WHEN merged THEN closed_at END AS merged_at,
+               CASE WHEN merged THEN EXTRACT(epoch FROM closed_at - created_at)::float8 END AS open_to_merge,
                EXTRACT(epoch FROM reviewed_at - created_at)::float8 AS open_to_first_review,
-               EXTRACT(epoch FROM approved_at - created_at)::float8 AS open_to_first_approval,
-               CASE WHEN state = 'MERGED'
-                    THEN EXTRACT(epoch FROM COALESCE(closed_at, merge_commit_at) - created_at)::float8 END AS open_to_merge
+               EXTRACT(epoch FROM approved_at - created_at)::float8 AS open_to_first_approval
         FROM moments)
     UPDATE bitbucket_pulls p
     SET ready_for_review = t.ready_for_review, closed_at = t.closed_at, merged_at = t.merged_at,
-        open_to_first_review = t.open_to_first_review, open_to_first_approval = t.open_to_first_approval,
-        open_to_merge = t.open_to_merge
+        open_to_merge = t.open_to_merge, open_to_first_review = t.open_to_first_review,
+        open_to_first_approval = t.open_to_first_approval
     FROM times t
     WHERE t.id = p.id
-      AND (p.ready_for_review, p.closed_at, p.merged_at, p.open_to_first_review, p.open_to_first_approval, p.open_to_merge)
+      AND (p.ready_for_review, p.closed_at, p.merged_at,
+           p.open_to_merge, p.open_to_first_review, p.open_to_first_approval)
           IS DISTINCT FROM
-          (t.ready_for_review, t.closed_at, t.merged_at, t.open_to_first_review, t.open_to_first_approval, t.open_to_merge)"""
+          (t.ready_for_review, t.closed_at, t.merged_at,
+           t.open_to_merge, t.open_to_first_review, t.open_to_first_approval)"""
 
 
 async def derive_times(transaction: Transaction, pull_ids: Collection[str]) -> None:
