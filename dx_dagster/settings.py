@@ -77,5 +77,5 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             name = str(first["loc"][0]) if first["loc"] else "the environment"
-            reason = str(first["msg"]).removeprefix("Value error, ")
+            reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
             raise SettingsError(f"{name} {reason}.") from None

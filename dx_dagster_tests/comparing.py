@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import eq
 
 import psycopg
 from psycopg.rows import dict_row
 
 Row = Mapping[str, object]
+Values = tuple[object, ...]
+_NAMES = {"repository", "pull", "source_id"}
 
 _PULL = "JOIN bitbucket_pulls p ON p.id = {pull} JOIN bitbucket_repositories r ON r.id = p.repository_id"
 _WHO = "LEFT JOIN bitbucket_users u ON u.id = {user}"
@@ -23,9 +26,9 @@ QUERIES = {
         SELECT u.source_id, w.source_id AS workspace, u.name, nickname, account_id, active, bot
         FROM bitbucket_users u JOIN bitbucket_workspaces w ON w.id = u.workspace_id""",
     "bitbucket_pulls": """
-        SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title, p.state,
-               draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha, comment_count,
-               task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
+        SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title,
+               p.state, draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha,
+               comment_count, task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
                open_to_first_review, open_to_first_approval
         FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
         LEFT JOIN bitbucket_users u ON u.id = p.user_id LEFT JOIN bitbucket_users m ON m.id = p.merged_by_user_id
@@ -64,7 +67,7 @@ QUERIES = {
 }
 
 
-def stored(database_url: str) -> dict[str, list[Row]]:
+def stored(database_url: str) -> Mapping[str, Sequence[Row]]:
     """Every row of every table."""
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         connection.execute("SET TIME ZONE 'UTC'")
@@ -72,17 +75,36 @@ def stored(database_url: str) -> dict[str, list[Row]]:
 
 
 def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """What differs, by table, in words; empty when database and truth are equal."""
+    """What differs, by table, in words; empty when database and truth are equal.
+
+    Somebody who left and whose traces are gone stays known as an inactive user; the truth has forgotten them.
+    """
     found = {}
-    for table, rows in stored(database_url).items():
-        columns = sorted(set(rows[0]) if rows else set(truth[table][0]) if truth[table] else set())
-        ours, theirs = _bag(rows, columns), _bag(truth[table], columns)
-        if ours != theirs:
-            extra, missing = list((ours - theirs).elements()), list((theirs - ours).elements())
-            examples = [dict(zip(columns, row, strict=True)) for row in (*extra[:2], *missing[:2])]
-            found[table] = f"{len(extra)} rows too many or wrong, {len(missing)} missing, such as {examples}"
+    for table, ours in stored(database_url).items():
+        theirs = truth[table]
+        known = {row.get("source_id") for row in theirs}
+        kept = [row for row in ours if table != "bitbucket_users" or row["active"] or row["source_id"] in known]
+        columns = sorted((*kept, *theirs, {})[0])
+        extra, missing = _bag(kept, columns), _bag(theirs, columns)
+        if extra != missing:
+            found[table] = _in_words(list((extra - missing).elements()), list((missing - extra).elements()), columns)
     return found
 
 
-def _bag(rows: Sequence[Row], columns: Sequence[str]) -> Counter[tuple[object, ...]]:
+def _in_words(extra: list[Values], missing: list[Values], columns: Sequence[str]) -> str:
+    """How many rows differ, and of some of them in which columns: ours first, then the truth's closest row."""
+    examples: list[object] = []
+    for row in extra[:3]:
+        closest = max(missing, key=lambda other: sum(map(eq, row, other)), default=None)
+        if closest is None:
+            examples.append(("only ours", dict(zip(columns, row, strict=True))))
+        else:
+            both = zip(columns, row, closest, strict=True)
+            examples.append({name: (ours, theirs) for name, ours, theirs in both if ours != theirs or name in _NAMES})
+    if not extra:
+        examples += [("only true", dict(zip(columns, row, strict=True))) for row in missing[:3]]
+    return f"{len(extra)} rows too many or wrong, {len(missing)} missing, such as {examples}"
+
+
+def _bag(rows: Sequence[Row], columns: Sequence[str]) -> Counter[Values]:
     return Counter(tuple(row[column] for column in columns) for row in rows)

@@ -31,7 +31,7 @@ Materialized = dg.MaterializeResult[Any]
 @_bitbucket_asset()
 def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """The workspace and its repositories. One that a complete listing no longer holds gets `deleted_at`."""
-    return materialize(context, config, import_repositories, tables.repositories, tables.workspaces)
+    return materialize(context, config, import_repositories, tables.repositories)
 
 
 @_bitbucket_asset(deps=[repositories])
@@ -43,13 +43,13 @@ def members(context: dg.AssetExecutionContext, config: ImportConfig) -> Material
 @_bitbucket_asset(deps=[repositories])
 def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """Pull requests in all states, with their reviewers and participants."""
-    return materialize(context, config, import_pull_requests, tables.pulls, tables.pull_participants)
+    return materialize(context, config, import_pull_requests, tables.pulls)
 
 
 @_bitbucket_asset(deps=[pullrequests])
 def activity(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """Updates, approvals, change requests and comments of pull requests, and the times that follow from them."""
-    return materialize(context, config, import_activity, tables.pull_activities, tables.pull_comments)
+    return materialize(context, config, import_activity, tables.pull_activities)
 
 
 @_bitbucket_asset(deps=[activity])
@@ -61,7 +61,7 @@ def comments(context: dg.AssetExecutionContext, config: ImportConfig) -> Materia
 @_bitbucket_asset(deps=[pullrequests])
 def commits(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """Commits of pull requests and of default branches."""
-    return materialize(context, config, import_commits, tables.pull_commits, tables.default_branch_commits)
+    return materialize(context, config, import_commits, tables.pull_commits)
 
 
 @_bitbucket_asset(deps=[repositories])

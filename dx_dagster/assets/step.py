@@ -3,19 +3,21 @@
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from sqlalchemy import Table
 
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.session import NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
-from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
 from dx_dagster.settings import SettingsError
 from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.tables import Table
+
+if TYPE_CHECKING:
+    from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
 
 RESOURCES = {"warehouse", "credential_pool", "bitbucket"}
 _SECONDS_BETWEEN_LINES = 5.0
@@ -56,9 +58,9 @@ class RunListener:
 
 
 def materialize(
-    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, *tables: Table
+    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, table: Table
 ) -> dg.MaterializeResult[Any]:
-    """Runs the step for the partition's workspace and reports what it did to `tables`; the first names the asset's.
+    """Runs the step for the partition's workspace and reports what it did; `table` is the asset's main one.
 
     Raises:
         Failure: with one sentence that says what is wrong.
@@ -75,11 +77,12 @@ def materialize(
             workspace = await open_workspace(
                 context.partition_key, client, warehouse.connected, listener, full=config.full, since=since
             )
-            before = client.requests
+            requests, written = client.requests, warehouse.connected.written_so_far()
             report = await step(workspace)
-            report.requests = client.requests - before
+            report.requests = client.requests - requests
+            report.written = warehouse.connected.written_so_far() - written
             workspace = await open_workspace(context.partition_key, client, warehouse.connected, listener)
-            return await _metadata(workspace, report, *tables)
+            return await _metadata(workspace, report, table)
 
         return dg.MaterializeResult(metadata=warehouse.run(run()))
     except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
@@ -91,20 +94,15 @@ def _sentence(error: Exception) -> str:
     return f"{code}: {error}" if code else str(error)
 
 
-async def _metadata(workspace: Workspace, report: Report, *tables: Table) -> dict[str, Any]:
-    main, *_ = tables
-    written = workspace.warehouse.written
+async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[str, Any]:
     metadata: dict[str, Any] = {
-        "dagster/row_count": await counts.all_rows(workspace.warehouse, main),
-        "dagster/partition_row_count": await counts.rows(workspace.warehouse, main, workspace.id),
-        "dagster/column_schema": column_schema(main),
-        "dagster/table_name": main.name,
+        "dagster/row_count": await counts.all_rows(workspace.warehouse, table),
+        "dagster/partition_row_count": await counts.rows(workspace.warehouse, table, workspace.id),
+        "dagster/column_schema": column_schema(table),
+        "dagster/table_name": table.name,
         "requests": report.requests,
+        "written": dg.JsonMetadataValue(dict(report.written)),
     }
-    for table in tables:
-        metadata[f"{table.name}/inserted"] = written[table.name].inserted
-        metadata[f"{table.name}/updated"] = written[table.name].updated
-        metadata[f"{table.name}/rows"] = await counts.rows(workspace.warehouse, table, workspace.id)
     if report.skipped:
         metadata["skipped"] = dg.JsonMetadataValue([vars(skipped) for skipped in report.skipped])
     if report.notes:

@@ -87,6 +87,8 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
     """One way through the feed, down to what is known; returns the mark at its end."""
     full = mark.synced_to is None
     stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
+    whole = full and mark.since is None and mark.walk_cursor is None
+    seen: set[str] | None = set() if whole and await pulls.has_activities(workspace.warehouse, repository.id) else None
     endpoint = endpoints.activity(workspace.slug, repository.source_id)
     async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
         entries = list(frames.entries(page.values))
@@ -95,8 +97,12 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
         over = page.next is None or (stop is not None and bool(entries) and all(e.date < stop for e in entries))
         mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=page.next)
         async with workspace.warehouse.transaction() as transaction:
-            await _store(transaction, workspace, repository, entries, page)
+            ids = await _store(transaction, workspace, repository, entries, page, known=not full)
             await marks.put(transaction, mark)
+            if seen is not None:
+                seen.update(ids)
+                if over:
+                    await pulls.drop_unseen_activities(transaction, repository.id, seen)
         if over:
             break
     return mark
@@ -113,17 +119,29 @@ def _ended(mark: Mark, *, full: bool) -> Mark:
 
 
 async def _store(
-    transaction: Transaction, workspace: Workspace, repository: Repository, entries: Sequence[Entry], page: Page
-) -> None:
-    """Merges entries and the comments that they carry; remembers pull requests that are heard of for the first time."""
+    transaction: Transaction,
+    workspace: Workspace,
+    repository: Repository,
+    entries: Sequence[Entry],
+    page: Page,
+    *,
+    known: bool = False,
+) -> list[str]:
+    """Merges entries and the comments that they carry; remembers pull requests that are heard of for the first time.
+
+    `known` says that older entries are stored already. Returns the ids of the entries.
+    """
     said = [(pull_id(repository, entry.number), entry.body) for entry in entries if entry.kind == "comment"]
     numbers = {entry.number: pull_id(repository, entry.number) for entry in entries}
-    asked_at = page.asked_at
-    await transaction.merge(merge.USERS, users.users(workspace.id, [entry.actor for entry in entries], asked_at))
-    await transaction.merge(merge.ACTIVITIES, frames.activities(workspace.id, repository.id, entries, asked_at))
-    await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
-    await pulls.remember_unknown(transaction, repository.id, numbers)
+    activities = frames.activities(workspace.id, repository.id, entries, page.asked_at)
+    await pulls.remember(transaction, repository.id, numbers, all_of_them=known)
+    if known:
+        await pulls.flag_repeated_opinions(transaction, activities)
+    await transaction.merge(merge.USERS, users.users(workspace.id, [one.actor for one in entries], page.asked_at))
+    await transaction.merge(merge.ACTIVITIES, activities)
+    await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, page.asked_at))
     await pulls.derive_times(transaction, numbers.values())
+    return activities["id"].to_list()
 
 
 async def _fetch_unknown(workspace: Workspace, repository: Repository) -> None:
@@ -160,8 +178,7 @@ async def _import_one(workspace: Workspace, row: PullRow) -> None:
     pages = [page async for page in cursor(workspace.client, endpoint)]
     entries = [entry for page in pages for entry in frames.entries(page.values)]
     async with workspace.warehouse.transaction() as transaction:
-        await _store(transaction, workspace, row.repository, entries, pages[0])
-        kept = frames.activities(workspace.id, row.repository.id, entries, pages[0].asked_at)["id"].to_list()
+        kept = await _store(transaction, workspace, row.repository, entries, pages[0])
         await pulls.drop_other_activities(transaction, row.id, kept)
         await pulls.derive_times(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

@@ -77,6 +77,8 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
             await _store(transaction, workspace, repository, page.values, page)
             await marks.put(transaction, mark)
             if over:
+                # Of a branch that was the default before, or a walk that is made again (--full), there may be rests.
+                await branches.drop_unreachable(transaction, repository.id, mark.head or "")
                 await _finish(transaction, repository, mark)
         if over:
             break
@@ -108,8 +110,9 @@ async def _follow(workspace: Workspace, repository: Repository, mark: Mark) -> N
     mark = replace(mark, head=head, walk_head=max([*dates, *([mark.synced_to] if mark.synced_to else [])]))
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, list(found.values()), pages[0])
-        if repository.mark.head not in (None, head):
-            await branches.drop_unreachable(transaction, repository.id, head, repository.mark.head or "")
+        old_head = repository.mark.head
+        if old_head not in (None, head) and await branches.is_rewritten(transaction, repository.id, old_head):
+            await branches.drop_unreachable(transaction, repository.id, head)
         mark = _ended(mark, repository)
         await marks.put(transaction, mark)
         await _finish(transaction, repository, mark)

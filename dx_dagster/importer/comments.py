@@ -84,5 +84,6 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         await transaction.merge(merge.COMMENTS, frame)
         asked = [fetched.row.id for fetched in batch]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
+        await pulls.derive_times(transaction, asked)
         marks = [(fetched.row, fetched.row.updated_at) for fetched in batch]
         await pulls.set_marks(transaction, "comments_synced_to", marks)

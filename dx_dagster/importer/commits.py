@@ -13,8 +13,11 @@ from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge, pulls
 
-# The commits follow from where the pull request comes from and where it goes to.
-_VERSION = "concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch)"
+# The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
+# matters how many the target has got by other ways (a pull request below this one was merged).
+_VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
+    SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
+    WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
 _STALE = f"m.commits_synced_for IS DISTINCT FROM {_VERSION}"
 _HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
 _SHORT = (

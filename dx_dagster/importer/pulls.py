@@ -47,8 +47,9 @@ class GroupCommit(Generic[Item]):
 
 
 async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
-    """Pull requests that can be read and fulfil an SQL condition over `p` (bitbucket_pulls) and `m` (pull_marks); newest
-    changes first.
+    """Pull requests that can be read and fulfil an SQL condition over `p` (bitbucket_pulls) and `m` (pull_marks).
+
+    Those that changed last come first.
     """
     known = {one.id: one for one in await repositories(workspace.warehouse, workspace.id, "") if one.accessible}
     rows = await workspace.warehouse.rows(

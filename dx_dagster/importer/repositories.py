@@ -9,7 +9,7 @@ from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, record, text
 from dx_dagster.importer.workspace import Report, Workspace
-from dx_dagster.warehouse import merge
+from dx_dagster.warehouse import addresses, merge
 
 KIND = "repositories"
 
@@ -29,6 +29,7 @@ async def import_repositories(workspace: Workspace) -> Report:
         frame = frames.repositories(workspace.id, page.values, page.asked_at)
         seen.update(frame["id"])
         async with workspace.warehouse.transaction() as transaction:
+            await addresses.follow_renames(transaction, frame)
             await transaction.merge(merge.REPOSITORIES, frame)
         workspace.listener.progress(KIND, len(seen), max(len(seen), page.size or 0), workspace.client.requests)
     async with workspace.warehouse.transaction() as transaction:

@@ -1,5 +1,6 @@
 """What every step of an import works with, and what it reports."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -44,12 +45,14 @@ class Report:
         requests: sent to Bitbucket, repeated ones included.
         skipped: what could not be imported, and why.
         notes: where a short way failed and the long one was taken.
+        written: rows written, by `TABLE/inserted` and `TABLE/updated`.
     """
 
     step: str
     requests: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    written: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,22 @@ _DROP = """
     WHERE repository_id = %(repository)s AND sha NOT IN (SELECT sha FROM reachable)"""
 
 
-async def drop_unreachable(transaction: Transaction, repository_id: str, head: str, old_head: str) -> None:
-    """After a forced push: commits that the branch no longer reaches are not on it."""
-    bound = {"repository": repository_id, "head": head, "old_head": old_head}
-    row = await transaction.row(_REWRITTEN, bound)
-    if row.rewritten:
-        await transaction.execute(_DROP, bound)
+# What the branch has lost may belong to open pull requests into it again.
+_ASK_OPEN_PULLS = """
+    UPDATE pull_marks m SET commits_synced_for = NULL
+    FROM bitbucket_pulls p
+    JOIN bitbucket_repositories r ON r.id = p.repository_id AND r.default_branch = p.target_branch
+    WHERE m.pull_id = p.id AND p.repository_id = %(repository)s AND p.state = 'OPEN'"""
+
+
+async def is_rewritten(transaction: Transaction, repository_id: str, old_head: str) -> bool:
+    """Whether the branch no longer contains its old head: a forced push."""
+    row = await transaction.row(_REWRITTEN, {"repository": repository_id, "old_head": old_head})
+    return bool(row.rewritten)
+
+
+async def drop_unreachable(transaction: Transaction, repository_id: str, head: str) -> None:
+    """Removes commits that the branch no longer reaches."""
+    bound = {"repository": repository_id, "head": head}
+    if await transaction.execute(_DROP, bound):
+        await transaction.execute(_ASK_OPEN_PULLS, bound)

@@ -54,6 +54,7 @@ class NewCredential:
     expiration_date: date | None = None
 
 
+_LONG_ENOUGH_TO_HINT = 12  # characters of a secret, of which the last four may be shown
 _CONNECTION = "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at"
 
 
@@ -91,16 +92,22 @@ async def store(
 
 
 async def add_credential(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int:
-    """Stores the credential; the same account or token again replaces its predecessor. Returns its id."""
+    """Stores the credential and returns its id; one with the same secret is replaced, and enabled again."""
+    secret, settings = new.secret.get_secret_value(), {"username": new.username} if new.username else {}
+    hint = secret[-4:] if len(secret) > _LONG_ENOUGH_TO_HINT else ""
+    for row in await transaction.rows(
+        "SELECT id, secret FROM credentials WHERE connection_id = %s AND hint = %s AND deleted_at IS NULL FOR UPDATE",
+        [connection_id, hint],
+    ):
+        if vault.unlock(row.secret, _row_name(row.id)).get_secret_value() == secret:
+            await transaction.execute("UPDATE credentials SET deleted_at = now(), secret = '' WHERE id = %s", [row.id])
     row = await transaction.row("SELECT nextval(pg_get_serial_sequence('credentials', 'id'))::int AS id")
-    secret = new.secret.get_secret_value()
-    settings = {"username": new.username} if new.username else {}
     await transaction.execute(
         """INSERT INTO credentials (id, connection_id, type, label, settings, secret, hint, expiration_date)
            OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
         [
             *(row.id, connection_id, new.type, new.label, Jsonb(settings)),
-            *(vault.lock(new.secret, _row_name(row.id)), secret[-4:] if len(secret) > 8 else "", new.expiration_date),  # noqa: PLR2004
+            *(vault.lock(new.secret, _row_name(row.id)), hint, new.expiration_date),
         ],
     )
     return int(row.id)

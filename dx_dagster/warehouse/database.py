@@ -1,6 +1,6 @@
 """Connections to the warehouse, transactions over it, and what they have written."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -92,6 +92,16 @@ class Warehouse:
             yield transaction
         for table, counts in transaction.written.items():
             self.written[table] += counts
+
+    def written_so_far(self) -> Counter[str]:
+        """Rows written by committed transactions, by `TABLE/inserted` and `TABLE/updated`."""
+        return Counter(
+            {
+                f"{table}/{what}": rows
+                for table, counts in self.written.items()
+                for what, rows in (("inserted", counts.inserted), ("updated", counts.updated))
+            }
+        )
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[bool]:

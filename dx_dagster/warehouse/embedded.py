@@ -11,6 +11,7 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -158,7 +159,8 @@ class EmbeddedServer:
 
     def wait_for_end_of(self, session: int) -> None:
         """Holds the lease for as long as a process lives that is not ours."""
-        with suppress(psutil.NoSuchProcess):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        with suppress(psutil.NoSuchProcess, SystemExit):
             process = psutil.Process(session)
             while process.is_running():
                 time.sleep(1)

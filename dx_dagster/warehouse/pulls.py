@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import polars as pl
 
 from dx_dagster.warehouse import merge, tables
-from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import Repository
 
 # An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
@@ -69,7 +69,9 @@ _DERIVE_TIMES = """
                          WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha)
                ) AS closed_at,
                min(a.created_at) FILTER (WHERE a.draft IS FALSE AND a.created_at > drafted.at) AS ready_for_review,
-               min(a.created_at) FILTER (WHERE a.kind <> 'update' AND by.other) AS reviewed_at,
+               LEAST(min(a.created_at) FILTER (WHERE a.kind <> 'update' AND by.other),
+                     (SELECT min(c.created_at) FROM bitbucket_pull_comments c
+                      WHERE c.pull_id = p.id AND c.user_id IS DISTINCT FROM p.user_id)) AS reviewed_at,
                min(a.created_at) FILTER (WHERE a.kind = 'approval' AND by.other) AS approved_at
         FROM bitbucket_pulls p
         LEFT JOIN LATERAL (SELECT min(d.created_at) AS at FROM bitbucket_pull_activities d
@@ -99,7 +101,7 @@ _DERIVE_TIMES = """
 
 
 async def derive_times(transaction: Transaction, pull_ids: Collection[str]) -> None:
-    """Works out what the activity says about when these pull requests were reviewed, approved and closed."""
+    """Works out from activity and comments when these pull requests were reviewed, approved and closed."""
     if pull_ids:
         await transaction.execute(_DERIVE_TIMES, {"pulls": list(pull_ids)})
 
@@ -137,15 +139,57 @@ async def resolve_hashes(transaction: Transaction, repository_id: str) -> None:
     await derive_times(transaction, [row.id for row in merged])
 
 
-async def remember_unknown(transaction: Transaction, repository_id: str, numbers: Mapping[int, str]) -> None:
-    """Notes pull requests (number: id) that are heard of and not stored, so that a killed import still fetches them."""
+async def remember(
+    transaction: Transaction, repository_id: str, numbers: Mapping[int, str], *, all_of_them: bool
+) -> None:
+    """Gives marks to pull requests (number: id) that are heard of and not stored, so that a killed import still fetches
+    them; or simply to all of them.
+    """
     await transaction.execute(
         """INSERT INTO pull_marks (pull_id, repository_id, number)
            SELECT heard.id, %(repository)s, heard.number
            FROM unnest(%(ids)s::uuid[], %(numbers)s::bigint[]) AS heard (id, number)
-           WHERE NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
+           WHERE %(all)s OR NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
            ON CONFLICT DO NOTHING""",
-        {"repository": repository_id, "ids": list(numbers.values()), "numbers": list(numbers)},
+        {"all": all_of_them, "repository": repository_id, "ids": list(numbers.values()), "numbers": list(numbers)},
+    )
+
+
+# Who approves for the second time has taken the first approval back, and it may have left the feed.
+_FLAG_REPEATED_OPINIONS = """
+    UPDATE pull_marks SET activity_stale = true
+    WHERE pull_id IN (
+        SELECT before.pull_id FROM {rows}
+        JOIN bitbucket_pull_activities before USING (pull_id, user_id, kind)
+        WHERE kind IN ('approval', 'changes_requested') AND before.created_at < incoming.created_at
+          AND NOT EXISTS (SELECT FROM bitbucket_pull_activities stored WHERE stored.id = incoming.id))"""
+_OPINION = ("id", "pull_id", "user_id", "kind", "created_at")
+
+
+async def flag_repeated_opinions(transaction: Transaction, activities: pl.DataFrame) -> None:
+    """Before new entries of the feed are merged: marks pull requests whose own activity must be asked."""
+    rows = merge.recordset(tables.pull_activities, _OPINION)
+    await transaction.execute(
+        _FLAG_REPEATED_OPINIONS.format(rows=rows), {"rows": merge.as_json(activities.select(_OPINION))}
+    )
+
+
+async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:
+    """Whether any entry of the repository's feed is stored."""
+    row = await warehouse.row(
+        "SELECT EXISTS (SELECT FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id "
+        "WHERE p.repository_id = %s) AS found",
+        [repository_id],
+    )
+    return bool(row.found)
+
+
+async def drop_unseen_activities(transaction: Transaction, repository_id: str, seen: Collection[str]) -> None:
+    """After a walk through a repository's whole feed: entries that it did not hold are gone."""
+    await transaction.execute(
+        "DELETE FROM bitbucket_pull_activities a USING bitbucket_pulls p "
+        "WHERE p.id = a.pull_id AND p.repository_id = %s AND NOT a.id = ANY(%s::uuid[])",
+        [repository_id, list(seen)],
     )
 
 

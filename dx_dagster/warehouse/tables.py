@@ -19,6 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION
 
+__all__ = ["Table", "metadata"]
+
 metadata = MetaData()
 
 

@@ -1,0 +1,38 @@
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+
+.PHONY: help venv demo test lint lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+venv: .venv/.installed ## a .venv with everything locked and the command .venv/bin/dx-dagster
+
+demo: venv ## a sandbox Bitbucket Cloud, imported; ARGS=--exit ends after the import
+	@$(BIN)/dx-dagster demo $(ARGS)
+
+test: venv ## all tests; ARGS go to pytest
+	$(BIN)/pytest $(ARGS)
+
+lint: venv ## style, types, walls between the rooms, and workspace.yaml
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	.ci/validate-workspace
+
+lock: ## resolves requirements.lock anew; needs uv
+	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
+
+# --no-deps: the lock is complete, and pip's resolver stumbles over hashes of packages with extras.
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "dx-dagster needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

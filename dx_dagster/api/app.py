@@ -1,0 +1,49 @@
+"""The ASGI application."""
+
+import anyio
+import anyio.to_thread
+import psycopg
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.embedded import database_url
+
+_READY_WITHIN_SECONDS = 2
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application of an installation, by default of the one that the environment describes."""
+    url = database_url(settings or Settings.read())
+    app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
+
+    @app.get("/healthz")
+    async def alive() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/readyz")
+    async def ready() -> JSONResponse:
+        missing = await _what_is_not_ready(url)
+        if missing is None:
+            return JSONResponse({"ok": True})
+        return JSONResponse({"ok": False, "not_ready": missing}, status_code=503)
+
+    return app
+
+
+async def _what_is_not_ready(url: str) -> str | None:
+    """`database`, `migrations` or nothing, within two seconds whatever the database does."""
+    with anyio.move_on_after(_READY_WITHIN_SECONDS):
+        try:
+            current = await anyio.to_thread.run_sync(_migrations_are_current, url, abandon_on_cancel=True)
+        except psycopg.OperationalError:
+            return "database"
+        return None if current else "migrations"
+    return "database"
+
+
+def _migrations_are_current(url: str) -> bool:
+    from dx_dagster.warehouse import migrations  # noqa: PLC0415 - Alembic, which only this needs
+
+    with psycopg.connect(url, connect_timeout=_READY_WITHIN_SECONDS, autocommit=True):
+        return migrations.is_current(url)

@@ -1,0 +1,3 @@
+from dx_dagster.cli import main
+
+main()

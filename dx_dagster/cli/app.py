@@ -1,0 +1,66 @@
+"""The application `dx-dagster`: its commands, and the one place where their errors become paragraphs.
+
+Dagster, polars and SQLAlchemy are imported inside the commands, so that `dx-dagster --help` answers at once.
+"""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from dx_dagster.cli.connect import connect, credentials, verify
+from dx_dagster.cli.demo import demo
+from dx_dagster.cli.env import env
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.migrate import migrate
+from dx_dagster.cli.serve import serve
+from dx_dagster.cli.status import status
+from dx_dagster.cli.sync import sync
+from dx_dagster.cli.up import up
+
+app = typer.Typer(
+    name="dx-dagster",
+    help="Bitbucket Cloud in PostgreSQL, correct to the row, as Dagster assets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals hold secrets
+)
+
+for command in (demo, up, connect, verify, sync, status, serve, migrate, env):
+    app.command()(command)
+app.add_typer(credentials, name="credentials")
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a command cleans up as after Ctrl-C
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted. What was fetched is stored; run the command again to go on.", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
+        sys.exit(1)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the person; nothing for an error that only a developer can mend."""
+    from dx_dagster.settings import SettingsError
+
+    if isinstance(error, CommandError | SettingsError):
+        return str(error)
+    cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
+    driver = sys.modules.get("psycopg")  # no command that failed there has not imported it
+    if driver is not None and isinstance(cause, driver.OperationalError):
+        return f"The database at DX_DATABASE_URL does not answer: {' '.join(str(cause).split())}"
+    return None

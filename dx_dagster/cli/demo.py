@@ -1,0 +1,123 @@
+"""`dx-dagster demo`."""
+
+import json
+import os
+import shlex
+import sys
+import sysconfig
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import SecretStr
+
+from dx_dagster.cli.ports import Port, free_port, require_free
+
+if TYPE_CHECKING:
+    from dx_dagster.cli.processes import Service, Supervisor
+    from dx_dagster.settings import Settings
+
+WORKSPACE = "acme"
+# Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
+_TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
+
+
+def demo(
+    exit_: Annotated[bool, typer.Option("--exit", help="End after the import.")] = False,
+    ui_port: Annotated[int, Port] = 3000,
+    api_port: Annotated[int, Port] = 8000,
+) -> None:
+    """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
+
+    It works in a folder of its own, .dx/demo, unless DX_HOME or DX_DATABASE_URL name another place.
+
+    Example: dx-dagster demo --ui-port 3001
+    """
+    from dx_dagster.cli.installation import Installation
+    from dx_dagster.cli.processes import Supervisor
+    from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+
+    sandbox_port = free_port()
+    settings = _demo_settings(sandbox_port)
+    if not exit_:
+        require_free(LOOPBACK, ui_port, option="--ui-port")
+        require_free(LOOPBACK, api_port, option="--api-port")
+    with suppress(KeyboardInterrupt):
+        print("Preparing the database ...", flush=True)
+        installation = Installation.open(settings)
+        _refuse_real_workspaces(installation.database_url)
+        installation.activate()
+        with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
+            sandbox = _sandbox(sandbox_port)
+            supervisor.start(sandbox)
+            _wait_for(sandbox, supervisor)
+            if not exit_:
+                supervisor.start(*services(ui_port, api_port))  # they start while the import runs
+            _import(settings)
+            print(_how_to_query(settings), flush=True)
+            if not exit_:
+                supervisor.wait_until_healthy()
+                print(where_to_look(settings, ui_port, api_port), flush=True)
+                supervisor.watch()
+
+
+def _demo_settings(sandbox_port: int) -> "Settings":
+    """The demo's own settings; made-up data must not get among real data unasked."""
+    from dx_dagster.settings import Settings
+
+    os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
+    if not os.environ.get("DX_HOME") and not os.environ.get("DX_DATABASE_URL"):
+        os.environ["DX_HOME"] = str(Settings.read().home / "demo")
+    return Settings.read()
+
+
+def _refuse_real_workspaces(url: str) -> None:
+    import psycopg
+
+    from dx_dagster.cli.errors import CommandError
+
+    with psycopg.connect(url) as connection:
+        query = "SELECT workspace FROM connections WHERE workspace <> %s AND deleted_at IS NULL LIMIT 1"
+        found = connection.execute(query, [WORKSPACE]).fetchone()
+    if found:
+        raise CommandError(
+            f"This installation imports the workspace {found[0]}; the demo would mix made-up data with it. "
+            "Unset DX_HOME and DX_DATABASE_URL, or set DX_HOME to an empty folder."
+        )
+
+
+def _sandbox(port: int) -> "Service":
+    from dx_dagster.cli.processes import Service
+
+    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE)
+    return Service("sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN})
+
+
+def _wait_for(sandbox: "Service", supervisor: "Supervisor") -> None:
+    """The sandbox writes one line of JSON when its world is made."""
+    supervisor.wait_for(sandbox, lambda: any(_is_json(line) for line in supervisor.output_of(sandbox).splitlines()))
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _import(settings: "Settings") -> None:
+    from dx_dagster.cli.connect import connect_workspace
+    from dx_dagster.cli.sync import print_outcome, sync_workspace
+
+    print(f"Importing the workspace {WORKSPACE} ...", flush=True)
+    connect_workspace(settings, WORKSPACE, SecretStr(_TOKEN))
+    print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
+
+
+def _how_to_query(settings: "Settings") -> str:
+    command = Path(sysconfig.get_path("scripts")) / "dx-dagster"
+    return (
+        "\nThe tables are in PostgreSQL. For psql, dg and dagster to find them ($DX_DATABASE_URL is their address):\n"
+        f'\n  eval "$(DX_HOME={shlex.quote(str(settings.home))} {shlex.quote(str(command))} env)"'
+    )

@@ -1,0 +1,74 @@
+"""An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from dx_dagster.settings import Settings
+
+_OURS = "# Kept up to date by dx-dagster"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What Dagster's processes need to work on this installation."""
+
+    home: Path
+    database_url: str
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Installation":
+        """Starts the embedded database if there is to be one, upgrades the tables, and writes Dagster's home."""
+        from dx_dagster.warehouse import migrations
+        from dx_dagster.warehouse.embedded import database_url
+
+        installation = cls(settings.home, database_url(settings))
+        migrations.upgrade(installation.database_url)
+        installation._write_dagster_home()
+        return installation
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables for our own processes and Dagster's. They hold the database's password: never arguments."""
+        return {
+            "DX_HOME": str(self.home),
+            "DX_DATABASE_URL": self.database_url,
+            "DAGSTER_HOME": str(self.dagster_home),
+            "DAGSTER_PG_URL": dagster_url(self.database_url),
+        }
+
+    def activate(self) -> None:
+        """Makes this process one of the installation's: `DagsterInstance.get()` finds its storage from now on."""
+        os.environ.update(self.environment)
+
+    def _write_dagster_home(self) -> None:
+        self.dagster_home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = self.dagster_home / "dagster.yaml"
+        if not target.exists() or target.read_text().startswith(_OURS):
+            # In one step: another process may be reading it.
+            draft = target.with_name(f"dagster.yaml.{os.getpid()}")
+            draft.write_bytes(packaged("dagster.yaml").read_bytes())
+            draft.replace(target)
+
+
+def dagster_url(url: str) -> str:
+    """The same database for Dagster, with its tables in their own schema.
+
+    The driver is named because SQLAlchemy 2.1 takes psycopg 3 by default, and dagster-postgres brings psycopg2.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query["options"] = f"{query.get('options', '')} -csearch_path=dagster".strip()
+    return f"postgresql+psycopg2://{parts.netloc}{parts.path}?{urlencode(query, quote_via=quote)}"
+
+
+def packaged(name: str) -> Path:
+    """A file of the top level: in the installed package, or in the checkout that we run from."""
+    package = Path(__file__).parent.parent
+    inside = package / name
+    return inside if inside.exists() else package.parent / name

@@ -1,0 +1,14 @@
+"""`dx-dagster migrate`."""
+
+
+def migrate() -> None:
+    """Creates or upgrades the tables; safe to run again and from several processes at once.
+
+    Example: DX_DATABASE_URL=postgresql://dx@db.example.com/dx dx-dagster migrate
+    """
+    from dx_dagster.settings import Settings
+    from dx_dagster.warehouse import migrations
+    from dx_dagster.warehouse.embedded import database_url
+
+    migrations.upgrade(database_url(Settings.read()))
+    print("The tables are at the newest version.")

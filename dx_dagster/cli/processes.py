@@ -1,0 +1,226 @@
+"""Child processes kept alive together and ended together."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from dx_dagster.cli.errors import CommandError
+
+_POLL_SECONDS = 0.2
+_LOG_LIMIT_BYTES = 10 * 1024 * 1024
+_SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal take these
+_CRASHES_PER_MINUTE = 5
+_OK = 200
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that runs until it is told to end; `health` is a port and a path that answers 200 once it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    health: tuple[int, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def is_healthy(self) -> bool:
+        if self.health is None:
+            return True
+        port, path = self.health
+        connection = HTTPConnection("127.0.0.1", port, timeout=3)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == _OK
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@dataclass
+class _Child:
+    service: Service
+    process: subprocess.Popen[bytes]
+    log_start: int
+    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=_CRASHES_PER_MINUTE))
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs services, restarts one that dies, and on leaving the block ends them with everything that they started.
+
+    Each service leads a process group of its own: Ctrl-C reaches only this one, which then ends the others in order.
+    """
+
+    def __init__(self, log_folder: Path, environment: Mapping[str, str], cwd: Path) -> None:
+        self._log_folder = log_folder
+        kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        self._environment = {**kept, "PYTHONUNBUFFERED": "1", **environment}
+        self._cwd = cwd
+        self._children: list[_Child] = []
+        self._groups: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            self._end_all()
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+
+    def start(self, *services: Service) -> None:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        for service in services:
+            log = self.log_of(service)
+            if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+            log_start = log.stat().st_size if log.exists() else 0
+            self._children.append(_Child(service, self._launch(service), log_start))
+
+    def log_of(self, service: Service) -> Path:
+        return self._log_folder / f"{service.name}.log"
+
+    def output_of(self, service: Service) -> str:
+        """What the service has written since it was first started."""
+        log_start = next(child.log_start for child in self._children if child.service is service)
+        with self.log_of(service).open("rb") as log:
+            log.seek(log_start)
+            return _COLOURS.sub("", log.read().decode(errors="replace"))
+
+    def wait_until_healthy(self, seconds: float = 120) -> None:
+        """Returns when every service is ready.
+
+        Raises:
+            CommandError: one ended, or took longer.
+        """
+        deadline = time.monotonic() + seconds
+        for service in [child.service for child in self._children]:
+            self.wait_for(service, service.is_healthy, deadline - time.monotonic())
+
+    def wait_for(self, service: Service, is_ready: Callable[[], bool], seconds: float = 60) -> None:
+        """As `wait_until_healthy`, for one service and by another sign."""
+        deadline = time.monotonic() + seconds
+        while not is_ready():
+            self._require_alive()
+            if time.monotonic() > deadline:
+                raise CommandError(self._story(service, "does not get ready"))
+            time.sleep(_POLL_SECONDS)
+        self._require_alive()
+
+    def _require_alive(self) -> None:
+        for child in self._children:
+            if child.process.poll() is not None:
+                raise CommandError(self._story(child.service, f"ended at once ({_cause(child.process.returncode)})"))
+
+    def watch(self) -> None:
+        """Restarts what dies, until an interrupt.
+
+        Raises:
+            CommandError: a service keeps dying.
+        """
+        while True:
+            for child in self._children:
+                self._tend(child)
+            time.sleep(_POLL_SECONDS)
+
+    def _tend(self, child: _Child) -> None:
+        now = time.monotonic()
+        if child.restart_at is None and child.process.poll() is not None:
+            child.crashes.append(now)
+            recent = sum(1 for crash in child.crashes if now - crash < 60)  # noqa: PLR2004 - a minute
+            if recent == _CRASHES_PER_MINUTE:
+                raise CommandError(self._story(child.service, f"died {recent} times within a minute"))
+            pause = 2.0 ** (recent - 1)
+            print(
+                f"{child.service.name} ended ({_cause(child.process.returncode)}), again in {pause:.0f} s", flush=True
+            )
+            child.restart_at = now + pause
+        elif child.restart_at is not None and now >= child.restart_at:
+            child.restart_at = None
+            child.process = self._launch(child.service)
+
+    def _launch(self, service: Service) -> subprocess.Popen[bytes]:
+        with self.log_of(service).open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own services
+                service.command,
+                env={**self._environment, **service.environment},
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - services start before any thread of ours
+            )
+        # A dead leader's group is remembered too: it may have left code servers and runs at work.
+        self._groups.add(process.pid)
+        return process
+
+    def _end_all(self) -> None:
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGINT)
+        if self._ended_within(6):
+            return
+        for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            for process in self._alive():
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            if self._ended_within(seconds):
+                return
+
+    def _ended_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while alive := self._alive():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        return not alive
+
+    def _alive(self) -> list[psutil.Process]:
+        """Every process of the services' sessions. A session's number stays taken while one process of it lives."""
+        for child in self._children:
+            child.process.poll()
+        return [process for process in psutil.process_iter() if _session(process) in self._groups]
+
+    def _story(self, service: Service, what: str) -> str:
+        lines = self.output_of(service).strip().splitlines()[-12:]
+        return "\n".join(
+            [f"{service.name} {what}. The end of {self.log_of(service)}:", *(f"  {line}" for line in lines)]
+        )
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to interrupt the service when its supervisor is killed outright, and cannot do so itself."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else os.getsid(process.pid)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _cause(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name

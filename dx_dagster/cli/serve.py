@@ -1,0 +1,38 @@
+"""`dx-dagster serve`."""
+
+import logging
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from dx_dagster.cli.ports import Port, require_free
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, Port] = 8000,
+) -> None:
+    """Serves webhooks, the Data Cloud API and the connections page alone, without Dagster.
+
+    Example: dx-dagster serve --host 0.0.0.0 --port 8080
+    """
+    import uvicorn
+
+    from dx_dagster.api.app import create_app
+    from dx_dagster.settings import Settings
+
+    settings = Settings.read()
+    require_free(host, port, option="--port")
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order by then
+        application = create_app(settings)
+        logging.getLogger("uvicorn.access").addFilter(_without_query)
+        uvicorn.run(application, host=host, port=port, server_header=False)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """A query may hold what somebody should not have put there, such as a key."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:  # noqa: PLR2004 - client, method, path, version, status
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).split("?", 1)[0], *rest)
+    return True

@@ -1,0 +1,93 @@
+"""`dx-dagster status`."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from dx_dagster.cli.connect import with_warehouse
+from dx_dagster.settings import Settings
+
+
+def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Says of each workspace how far it is imported and how its credentials are.
+
+    Example: dx-dagster status --json
+    """
+    workspaces = with_warehouse(_workspaces)
+    _add_materializations(workspaces)
+    if json_:
+        print(json.dumps({"workspaces": workspaces}))
+    else:
+        _print(workspaces)
+
+
+async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
+    from dx_dagster.warehouse import connections, counts
+
+    del settings
+    found = []
+    for connection in await connections.all_connections(warehouse):
+        if connection.type != "bitbucket":
+            continue
+        found.append(
+            {
+                "workspace": connection.workspace,
+                "state": connection.state,
+                "last_synced_at": connection.last_synced_at.isoformat() if connection.last_synced_at else None,
+                "lag_seconds": _lag(connection.last_synced_at),
+                "rows": await counts.of_workspace(warehouse, connection.workspace),
+                "inbox": 0,
+                "credentials": await connections.health(warehouse, connection.id),
+            }
+        )
+    return found
+
+
+def _lag(moment: datetime | None) -> float | None:
+    return round((datetime.now(UTC) - moment).total_seconds(), 1) if moment else None
+
+
+def _add_materializations(workspaces: list[dict[str, Any]]) -> None:
+    """Dagster knows when each asset was last materialized for a workspace."""
+    import dagster as dg
+
+    from dx_dagster.cli.installation import Installation
+    from dx_dagster.definitions import defs
+
+    Installation.open(Settings.read()).activate()
+    with dg.DagsterInstance.get() as instance:
+        for workspace in workspaces:
+            assets = {}
+            for key in sorted(defs.resolve_all_asset_keys()):
+                records = instance.fetch_materializations(
+                    dg.AssetRecordsFilter(asset_key=key, asset_partitions=[workspace["workspace"]]), limit=1
+                ).records
+                moment = datetime.fromtimestamp(records[0].timestamp, UTC).isoformat() if records else None
+                assets[key.to_user_string()] = {"last_materialized_at": moment}
+            workspace["assets"] = assets
+
+
+def _print(workspaces: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not workspaces:
+        console.print("No workspace is connected. Begin with: dx-dagster connect WORKSPACE")
+    for one in workspaces:
+        console.print(
+            f"[bold]{one['workspace']}[/bold]  {one['state']}, last synced {one['last_synced_at'] or 'never'}"
+        )
+        table = Table("asset", "last materialized")
+        for name, asset in one["assets"].items():
+            table.add_row(name, asset["last_materialized_at"] or "never")
+        console.print(table)
+        table = Table("table", "rows")
+        for name, rows in one["rows"].items():
+            table.add_row(name, f"{rows:,}")
+        console.print(table)
+        for credential in one["credentials"]:
+            state = f"disabled: {credential['disabled_reason']}" if credential["disabled_at"] else "enabled"
+            console.print(f"credential {credential['id']}  {credential['label']}: {state}", highlight=False)

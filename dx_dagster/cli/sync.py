@@ -1,0 +1,156 @@
+"""`dx-dagster sync`: a workspace's assets as one Dagster run in this process."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dx_dagster.cli.connect import Workspace, never_connected, slug, with_warehouse
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.installation import Installation
+from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from dx_dagster.warehouse.database import Warehouse
+
+STEPS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
+
+
+@dataclass
+class Outcome:
+    """What a sync did, in the shape that `--json` prints."""
+
+    run_id: str
+    seconds: float
+    requests: int
+    tables: dict[str, dict[str, int]]
+    skipped: list[dict[str, str]]
+
+
+def sync(
+    workspace: Workspace,
+    since: Annotated[str | None, typer.Option(help="Import nothing older than this day, as 2026-01-31.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Fetch all again.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Imports what changed in a workspace since the last sync; all of it the first time.
+
+    Example: dx-dagster sync acme --since 2026-01-01
+    """
+    outcome = sync_workspace(Settings.read(), slug(workspace), since=_day(since), full=full)
+    if json_:
+        print(json.dumps(asdict(outcome)))
+    else:
+        print_outcome(slug(workspace), outcome)
+
+
+def _day(text: str | None) -> str | None:
+    try:
+        return datetime.fromisoformat(text).isoformat() if text else None
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00:00.", param_hint="--since"
+        ) from None
+
+
+def sync_workspace(settings: Settings, workspace: str, *, since: str | None = None, full: bool = False) -> Outcome:
+    """Materializes the workspace's assets.
+
+    Raises:
+        CommandError: the workspace was never connected, or a step failed; what the others fetched is stored.
+    """
+    from dx_dagster.cli.progress import display
+    from dx_dagster.importer.progress import DISPLAY
+
+    installation = Installation.open(settings)
+    installation.activate()
+    started = time.monotonic()
+    with display() as shown:
+        token = DISPLAY.set(shown)
+        try:
+            result = _run(workspace, since=since, full=full)
+        finally:
+            DISPLAY.reset(token)
+    if not result.success:
+        raise CommandError(_reason(result))
+    return _outcome(result, workspace, time.monotonic() - started)
+
+
+def _run(workspace: str, *, since: str | None, full: bool) -> "dg.ExecuteInProcessResult":
+    import dagster as dg
+
+    from dx_dagster.assets.partitions import WORKSPACES
+    from dx_dagster.definitions import defs
+
+    config = {"config": {"full": full} | ({"since": since} if since else {})}
+    with dg.DagsterInstance.get() as instance:
+        if not instance.has_dynamic_partition(str(WORKSPACES.name), workspace):
+            raise never_connected(workspace)
+        return defs.resolve_job_def("sync_workspace").execute_in_process(
+            instance=instance,
+            partition_key=workspace,
+            tags={"dx/workspace": workspace},
+            run_config={
+                "ops": {f"bitbucket__{step}": config for step in STEPS},
+                # The command has its own display; Dagster's log is in its UI.
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+            raise_on_error=False,
+        )
+
+
+def _reason(result: "dg.ExecuteInProcessResult") -> str:
+    """What the first failed step said."""
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        data = event.step_failure_data
+        if data.user_failure_data and data.user_failure_data.description:
+            return str(data.user_failure_data.description)
+        if data.error:
+            cause = data.error.cause or data.error
+            return f"{event.step_key} failed: {cause.message.strip()} (run {result.run_id})"
+    return f"Run {result.run_id} failed."
+
+
+def _outcome(result: "dg.ExecuteInProcessResult", workspace: str, seconds: float) -> Outcome:
+    from dx_dagster.warehouse import connections, counts
+
+    outcome = Outcome(result.run_id, round(seconds, 3), requests=0, tables={}, skipped=[])
+    written: Counter[str] = Counter()
+    for event in result.get_asset_materialization_events():
+        metadata: dict[str, Any] = {name: value.value for name, value in event.materialization.metadata.items()}
+        outcome.requests += metadata["requests"]
+        outcome.skipped += metadata.get("skipped", [])
+        written.update(metadata["written"])
+
+    async def finish(_: Settings, warehouse: "Warehouse") -> dict[str, int]:
+        await connections.record_sync(warehouse, workspace)
+        return await counts.of_workspace(warehouse, workspace)
+
+    rows = with_warehouse(finish)
+    outcome.tables = {
+        table: {"inserted": written[f"{table}/inserted"], "updated": written[f"{table}/updated"], "rows": count}
+        for table, count in rows.items()
+    }
+    return outcome
+
+
+def print_outcome(workspace: str, outcome: Outcome) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("table", "rows", "inserted", "updated", title=f"Workspace {workspace}", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, counts in sorted(outcome.tables.items()):
+        table.add_row(name, *(f"{counts[what]:,}" for what in ("rows", "inserted", "updated")))
+    console = Console()
+    console.print(table)
+    console.print(f"{outcome.requests:,} requests in {outcome.seconds:.1f} s. Run {outcome.run_id}", highlight=False)
+    for one in outcome.skipped:
+        console.print(f"Skipped {one['repository']} ({one['step']}): {one['reason']}", markup=False, highlight=False)

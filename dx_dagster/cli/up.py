@@ -1,0 +1,30 @@
+"""`dx-dagster up`."""
+
+from contextlib import suppress
+from typing import Annotated
+
+from dx_dagster.cli.ports import Port, require_free
+
+
+def up(ui_port: Annotated[int, Port] = 3000, api_port: Annotated[int, Port] = 8000) -> None:
+    """Runs everything on this machine: Dagster's UI and daemon, and the API. Ctrl-C ends it all.
+
+    Example: dx-dagster up --ui-port 3001
+    """
+    from dx_dagster.cli.installation import Installation
+    from dx_dagster.cli.processes import Supervisor
+    from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+    from dx_dagster.settings import Settings
+
+    settings = Settings.read()
+    require_free(LOOPBACK, ui_port, option="--ui-port")
+    require_free(LOOPBACK, api_port, option="--api-port")
+    with suppress(KeyboardInterrupt):
+        print("Preparing the database ...", flush=True)
+        installation = Installation.open(settings)
+        with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
+            print("Starting Dagster and the API ...", flush=True)
+            supervisor.start(*services(ui_port, api_port))
+            supervisor.wait_until_healthy()
+            print(where_to_look(settings, ui_port, api_port), flush=True)
+            supervisor.watch()

