@@ -6,17 +6,20 @@ The list is newest first by ancestry, so dates say nothing about where to stop. 
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 
-from dx_dagster.bitbucket import BadRequest, NotFound, Page, cursor, endpoints
+from dx_dagster.bitbucket import BadRequest, NotFound, Page, PagingInCircles, RefusedOrigin, cursor, endpoints
+from dx_dagster.bitbucket.paging import ask
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository
+from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
 from dx_dagster.warehouse import branches, marks, merge, pulls
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
 KIND = "commits"
+PARENTS_AT_ONCE = 20
 
 
 async def import_branches(workspace: Workspace, report: Report) -> None:
@@ -27,7 +30,7 @@ async def import_branches(workspace: Workspace, report: Report) -> None:
     unresolved = await branches.with_unresolved_merges(workspace.warehouse, workspace.id)
 
     async def work(repository: Repository) -> None:
-        await _import_repository(workspace, repository)
+        await _import_repository(workspace, report, repository)
 
     stale = [one for one in repositories if one.accessible and _is_stale(one, unresolved)]
     await for_each_repository(workspace, report, stale, work)
@@ -44,31 +47,41 @@ def _version(repository: Repository) -> str:
     return f"{repository.updated_at.isoformat() if repository.updated_at else ''} {repository.default_branch}"
 
 
-async def _import_repository(workspace: Workspace, repository: Repository) -> None:
+async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
     mark = repository.mark
     if mark.branch != repository.default_branch:
         mark = Mark(repository.id, KIND, branch=repository.default_branch, since=workspace.since)
-    if mark.synced_to is None:
-        mark = await _first_walk(workspace, repository, mark)
-        if repository.mark.walk_cursor is None:
-            return
-    await _follow(workspace, repository, mark)
-
-
-async def _first_walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
-    """The whole branch, stored page by page; begins anew where a cursor from before a kill is no longer good."""
     try:
-        return await _walk(workspace, repository, mark)
+        if mark.fallback is not None:
+            await _walk_by_parents(workspace, repository, mark)
+        elif mark.synced_to is None:
+            await _walk_from_the_start(workspace, repository, mark)
+        else:
+            await _follow(workspace, repository, mark)
+    except (PagingInCircles, RefusedOrigin) as error:
+        note(workspace, report, f"{repository.slug}: commits are fetched by their parents ({error})")
+        await _walk_by_parents(workspace, repository, replace(mark, fallback=str(error)))
+
+
+async def _walk_from_the_start(workspace: Workspace, repository: Repository, mark: Mark) -> None:
+    """The whole branch, stored page by page; begins anew where a cursor from before a kill is no longer good."""
+    resumed = mark.walk_cursor is not None
+    try:
+        mark = await _walk(workspace, repository, mark)
     except (NotFound, BadRequest):
-        if mark.walk_cursor is None:
+        if not resumed:
             raise
-        return await _walk(workspace, repository, replace(mark, walk_cursor=None, head=None))
+        await _walk(workspace, repository, replace(mark, walk_cursor=None, head=None))
+        return
+    if resumed:
+        # What was pushed since the walk began.
+        await _follow(workspace, replace(repository, mark=mark), mark)
 
 
 async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
     endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
     async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
-        dates = [date for value in page.values if (date := time(value.get("date")))]
+        dates = _dates(page.values)
         if mark.head is None and page.values:
             mark = replace(mark, head=page.values[0].get("hash"), walk_head=max(dates, default=None))
         over = page.next is None or (mark.since is not None and bool(dates) and max(dates) < mark.since)
@@ -85,6 +98,32 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
     return mark
 
 
+async def _walk_by_parents(workspace: Workspace, repository: Repository, mark: Mark) -> None:
+    """Without links to a next page: asks for commits that are known only as somebody's parent, until there are none."""
+    endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
+    head: str | None = None
+    while True:
+        page = await ask(workspace.client, endpoint)
+        if head is None:
+            head = page.values[0]["hash"] if page.values else ""
+            mark = replace(mark, head=head, walk_head=max(_dates(page.values), default=None), walk_cursor=None)
+        async with workspace.warehouse.transaction() as transaction:
+            await _store(transaction, workspace, repository, page.values, page)
+            await marks.put(transaction, mark)
+            wanted = await branches.unknown_parents(transaction, repository.id, mark.since, PARENTS_AT_ONCE)
+            if not wanted:
+                await branches.drop_unreachable(transaction, repository.id, head)
+                mark = _ended(mark, repository)
+                await marks.put(transaction, mark)
+                await _finish(transaction, repository, mark)
+                return
+        endpoint = endpoints.commits(workspace.slug, repository.source_id, wanted)
+
+
+def _dates(values: Sequence[Json]) -> list[datetime]:
+    return [date for value in values if (date := time(value.get("date")))]
+
+
 def _ended(mark: Mark, repository: Repository) -> Mark:
     return replace(
         mark, synced_to=mark.walk_head or mark.synced_to, walk_cursor=None, walk_head=None, checked=_version(repository)
@@ -99,14 +138,14 @@ async def _follow(workspace: Workspace, repository: Repository, mark: Mark) -> N
     async for page in cursor(workspace.client, endpoint):
         pages.append(page)
         found |= {value["hash"]: value for value in page.values if isinstance(value.get("hash"), str)}
-        dates = [date for value in page.values if (date := time(value.get("date")))]
+        dates = _dates(page.values)
         too_old = mark.since is not None and bool(dates) and max(dates) < mark.since
         if too_old or not await _missing(workspace, repository, found):
             break
     if not found:
         return
     head = next(iter(found))
-    dates = [date for value in found.values() if (date := time(value.get("date")))]
+    dates = _dates(list(found.values()))
     mark = replace(mark, head=head, walk_head=max([*dates, *([mark.synced_to] if mark.synced_to else [])]))
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, list(found.values()), pages[0])

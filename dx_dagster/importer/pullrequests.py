@@ -31,6 +31,8 @@ from dx_dagster.warehouse.marks import Mark, Repository
 KIND = "pullrequests"
 # Asked again before a mark: the clocks of a large service differ.
 OVERLAP = timedelta(minutes=5)
+# There is another way when sorting fails, so it is not worth much patience.
+_ATTEMPTS_AT_SORTING = 3
 
 
 async def import_pull_requests(workspace: Workspace) -> Report:
@@ -66,16 +68,16 @@ async def _import_repository(workspace: Workspace, report: Report, repository: R
 async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> tuple[Mark, set[int]]:
     """One way through the list; returns the mark at its end and the numbers seen."""
     seen: set[int] = set()
-    async for page, resumable in _pages(workspace, report, repository, mark):
-        if mark.walk_head is None:
-            mark = replace(mark, walk_head=newest(value.get("updated_on") for value in page.values))
-        numbers = [value["id"] for value in page.values]
-        seen.update(numbers)
-        if resumable and numbers:
-            mark = replace(mark, walk_cursor=str(min(numbers)))
-        async with workspace.warehouse.transaction() as transaction:
-            await store(transaction, workspace, repository, page.values, page.asked_at)
-            await marks.put(transaction, mark)
+    try:
+        if mark.fallback is None:
+            mark = await _store_pages(workspace, repository, mark, _newest_first(workspace, repository, mark), seen)
+    except (Unavailable, PagingInCircles, BadRequest) as error:
+        note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
+        stored = await marks.repositories(workspace.warehouse, workspace.id, KIND)
+        reached = next((one.mark for one in stored if one.id == repository.id and one.mark.walk_cursor), mark)
+        mark = replace(reached, fallback=str(error))
+    if mark.fallback is not None:
+        mark = await _store_pages(workspace, repository, mark, _by_ranges(workspace, repository, mark), seen)
     done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done)
@@ -87,29 +89,37 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
     return done, seen
 
 
-async def _pages(
-    workspace: Workspace, report: Report, repository: Repository, mark: Mark
-) -> AsyncIterator[tuple[Page, bool]]:
-    """Pages of the list, and whether a walk can go on below the smallest number on them.
+async def _store_pages(
+    workspace: Workspace, repository: Repository, mark: Mark, pages: AsyncIterator[Page], seen: set[int]
+) -> Mark:
+    async for page in pages:
+        if mark.walk_head is None:
+            mark = replace(mark, walk_head=newest(value.get("updated_on") for value in page.values))
+        numbers = [value["id"] for value in page.values]
+        seen.update(numbers)
+        if mark.fallback is None and numbers:
+            mark = replace(mark, walk_cursor=str(min(numbers)))
+        async with workspace.warehouse.transaction() as transaction:
+            await store(transaction, workspace, repository, page.values, page.asked_at)
+            await marks.put(transaction, mark)
+    return mark
 
-    Sorting together with the state filters fails for good on some large repositories (insight's connector met 500s):
-    there, ranges of numbers are asked for without sorting.
+
+def _newest_first(workspace: Workspace, repository: Repository, mark: Mark) -> AsyncIterator[Page]:
+    """Pages below the number that the walk has come to."""
+    endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
+    below = int(mark.walk_cursor) if mark.walk_cursor else None
+    return keyset(workspace.client, endpoint, q=_condition(mark), start=below, attempts=_ATTEMPTS_AT_SORTING)
+
+
+def _by_ranges(workspace: Workspace, repository: Repository, mark: Mark) -> AsyncIterator[Page]:
+    """The same without sorting: together with the state filters it fails for good on some large repositories.
+
+    (Met by constructorfabric/insight: 500 every time.) Ranges come in no order, so a killed walk begins them again.
     """
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
-    condition = _condition(mark)
-    below = int(mark.walk_cursor) if mark.walk_cursor else None
-    begun = False
-    try:
-        async for page in keyset(workspace.client, endpoint, q=condition, start=below):
-            begun = True
-            yield page, True
-    except (Unavailable, PagingInCircles, BadRequest) as error:
-        if begun:
-            raise
-        note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
-        high = None if below is None else below - 1
-        async for page in id_windows(workspace.client, endpoint, q=condition, high=high):
-            yield page, False
+    high = int(mark.walk_cursor) - 1 if mark.walk_cursor else None
+    return id_windows(workspace.client, endpoint, q=_condition(mark), high=high)
 
 
 def _condition(mark: Mark) -> str | None:

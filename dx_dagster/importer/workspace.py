@@ -8,7 +8,17 @@ from typing import Protocol, TypeVar
 
 import anyio
 
-from dx_dagster.bitbucket import BitbucketClient, BitbucketError, Forbidden, Gone, NotFound, Unavailable
+from dx_dagster.bitbucket import (
+    BadRequest,
+    BitbucketClient,
+    BitbucketError,
+    Forbidden,
+    Gone,
+    NotFound,
+    PagingInCircles,
+    RefusedOrigin,
+    Unavailable,
+)
 from dx_dagster.frames import identifiers
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.marks import Repository
@@ -155,6 +165,8 @@ async def for_each_repository(
             skip(workspace, report, repository.slug, error)
             if refused is not None:
                 await refused(repository, error)
+        except (BadRequest, PagingInCircles, RefusedOrigin) as error:
+            skip(workspace, report, repository.slug, error)
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)
             unavailable.append(error)

@@ -1,6 +1,7 @@
 """The graph of commits on default branches."""
 
 from collections.abc import Collection
+from datetime import datetime
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
@@ -12,6 +13,22 @@ async def known(warehouse: Warehouse, repository_id: str, hashes: Collection[str
         [repository_id, list(hashes)],
     )
     return {row.sha for row in rows}
+
+
+async def unknown_parents(
+    transaction: Transaction, repository_id: str, since: datetime | None, limit: int
+) -> list[str]:
+    """Hashes of commits that are stored only as a parent of another (not older than `since`)."""
+    rows = await transaction.rows(
+        """SELECT DISTINCT parent
+           FROM bitbucket_repository_default_branch_commits c CROSS JOIN unnest(c.parents) AS parent
+           WHERE c.repository_id = %(repository)s AND c.created >= COALESCE(%(since)s::timestamptz, '-infinity')
+             AND NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits k
+                             WHERE k.repository_id = c.repository_id AND k.sha = parent)
+           LIMIT %(limit)s""",
+        {"repository": repository_id, "since": since, "limit": limit},
+    )
+    return [row.parent for row in rows]
 
 
 async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set[str]:

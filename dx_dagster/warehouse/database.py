@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import polars as pl
 import psycopg
+from anyio import CancelScope
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -87,9 +88,11 @@ class Warehouse:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._pool.connection() as connection:
-            transaction = Transaction(connection)
-            yield transaction
+        # A run that is cancelled still stores what it is just storing: transactions are short.
+        with CancelScope(shield=True):
+            async with self._pool.connection() as connection:
+                transaction = Transaction(connection)
+                yield transaction
         for table, counts in transaction.written.items():
             self.written[table] += counts
 
