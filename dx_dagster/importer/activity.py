@@ -6,6 +6,7 @@ pull requests about which it says too little, their own activity is asked instea
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from dx_dagster.bitbucket import (
     BadRequest,
@@ -21,7 +22,7 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments, users
 from dx_dagster.frames.activities import Entry
-from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later
+from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import (
     Report,
@@ -71,7 +72,13 @@ async def _import_repository(workspace: Workspace, report: Report, repository: R
 
 
 async def _import_feed(workspace: Workspace, repository: Repository) -> None:
+    """Reads what is new in the feed.
+
+    Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed is
+    asked once a day only, for what does not: an opinion about a pull request that is closed.
+    """
     mark = repository.mark
+    checked = f"{datetime.now(UTC).date()} {await pulls.fingerprint(workspace.warehouse, repository.id)}"
     if mark.walk_cursor is not None:
         try:
             mark = await _walk(workspace, repository, mark)
@@ -80,7 +87,9 @@ async def _import_feed(workspace: Workspace, repository: Repository) -> None:
             mark = Mark(repository.id, KIND, since=mark.since)
     elif mark.synced_to is None:
         mark = replace(mark, since=workspace.since)
-    await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None))
+    elif mark.checked == checked:
+        return
+    await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None, checked=checked))
 
 
 async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
@@ -94,7 +103,7 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
         entries = list(frames.entries(page.values))
         if mark.walk_head is None:
             mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
-        over = page.next is None or (stop is not None and bool(entries) and all(e.date < stop for e in entries))
+        over = page.next is None or reaches_below([entry.date for entry in entries], stop)
         mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=page.next)
         async with workspace.warehouse.transaction() as transaction:
             ids = await _store(transaction, workspace, repository, entries, page, known=not full)

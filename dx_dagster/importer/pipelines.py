@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from dx_dagster.bitbucket import Forbidden, Gone, NotFound, Page, endpoints, numbered
+from dx_dagster.bitbucket import Forbidden, Gone, NotFound, endpoints, numbered
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
-from dx_dagster.importer.pullrequests import OVERLAP, later, newest
+from dx_dagster.importer.pullrequests import OVERLAP, later, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
 from dx_dagster.warehouse import marks, merge, pulls
 from dx_dagster.warehouse.database import Transaction
@@ -55,44 +55,42 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> tup
     """One way back through the runs, down to what is known; returns the mark at its end and the runs seen."""
     stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
     seen: set[str] = set()
-    over = False
+    written = False
     endpoint = endpoints.pipelines(workspace.slug, repository.source_id)
     async for page in numbered(workspace.client, endpoint, start=int(mark.walk_cursor or 1)):
-        head = newest(value.get("created_on") for value in page.values)
+        times = [moment for value in page.values if (moment := time(value.get("created_on")))]
         if mark.walk_head is None:
-            mark = replace(mark, walk_head=head)
+            mark = replace(mark, walk_head=max(times, default=None))
         seen.update(value["uuid"] for value in page.values if value.get("uuid"))
-        over = stop is not None and head is not None and head < stop and _is_newest_first(page)
+        # Where the sort was not heeded, older pages may hold newer runs.
+        over = times == sorted(times, reverse=True) and reaches_below(times, stop)
         if not over:
             mark = replace(mark, walk_cursor=str(page.number + 1))
         async with workspace.warehouse.transaction() as transaction:
-            await _store(transaction, workspace, repository, page.values, page.asked_at)
+            written |= await _store(transaction, workspace, repository, page.values, page.asked_at)
             await marks.put(transaction, mark)
         if over:
             break
     done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done)
-        await pulls.resolve_hashes(transaction, repository.id)
+        if written:
+            await pulls.resolve_hashes(transaction, repository.id)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET pipelines_synced_at = now() WHERE id = %s", [repository.id]
         )
     return done, seen
 
 
-def _is_newest_first(page: Page) -> bool:
-    """Whether the sort was heeded; where it was not, older pages may hold newer runs."""
-    times = [moment for value in page.values if (moment := time(value.get("created_on")))]
-    return times == sorted(times, reverse=True)
-
-
 async def _store(
     transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], asked_at: datetime
-) -> None:
+) -> bool:
+    """Merges runs; returns whether anything was new."""
     creators = [value.get("creator") for value in values]
     await transaction.merge(merge.USERS, users.users(workspace.id, creators, asked_at))
     rows = frames.pipelines(workspace.id, repository.id, values, asked_at)
-    await transaction.merge(merge.PIPELINES, rows)
+    counts = await transaction.merge(merge.PIPELINES, rows)
+    return bool(counts.inserted or counts.updated)
 
 
 async def _ask_unfinished(workspace: Workspace, repository: Repository, seen: set[str]) -> None:

@@ -33,6 +33,7 @@ KIND = "pullrequests"
 OVERLAP = timedelta(minutes=5)
 # There is another way when sorting fails, so it is not worth much patience.
 _ATTEMPTS_AT_SORTING = 3
+ROWS_TO_BE_SURE = 10
 
 
 async def import_pull_requests(workspace: Workspace) -> Report:
@@ -182,6 +183,14 @@ async def _record_access(workspace: Workspace, repository: Repository, reason: s
 def newest(moments: Iterable[object]) -> datetime | None:
     """The latest of some of Bitbucket's times."""
     return max((moment for one in moments if (moment := time(one))), default=None)
+
+
+def reaches_below(moments: Sequence[datetime], stop: datetime | None) -> bool:
+    """Whether a page of a list that is newest first ends with what is known already.
+
+    Several rows must be older: the order of entries that happened together is nobody's promise.
+    """
+    return stop is not None and bool(moments) and all(moment < stop for moment in moments[-ROWS_TO_BE_SURE:])
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:

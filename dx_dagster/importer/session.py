@@ -1,22 +1,24 @@
 """What an import of one workspace holds while it runs: the workspace's lock, a pool of credentials, a client."""
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 
 import anyio
 
-from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, MemoryLedger, endpoints
+from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints
 from dx_dagster.importer.connections import usable
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import ConnectionType
+from dx_dagster.warehouse.connections import ConnectionType, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.ledger import SharedLedger
 from dx_dagster.warehouse.vault import Vault
 
 MAX_IN_FLIGHT = 8
-# Until the ledger lives in the database, a process knows its own requests only: it goes by what the API says.
-_UNLIMITED = 1_000_000
+WARNED_BEFORE_EXPIRY = timedelta(days=14)
 _SECONDS_BETWEEN_TRIES = 1.0
 
 
@@ -51,15 +53,34 @@ async def open_pool(
         listener.warning(f"credential {credential.label!r} is disabled: {reason}")
 
     def waiting(seconds: float, reason: str) -> None:
-        listener.warning(f"waiting {seconds:.0f} s: {reason}")
+        until = datetime.now().astimezone() + timedelta(seconds=seconds)
+        listener.warning(f"waiting {math.ceil(seconds)} s, until {until:%H:%M:%S}: {reason}")
 
-    ledger = MemoryLedger(settings.budget_window, default_limit=_UNLIMITED)
+    _warn_of_expiry(stored, listener, workspace)
+    ledger = SharedLedger(warehouse, settings.budget_window)
     return CredentialPool([usable(one) for one in stored], ledger, disable, waiting)
 
 
-def open_client(settings: Settings, pool: CredentialPool, workspace: str) -> BitbucketClient:
+def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, workspace: str) -> None:
+    today = datetime.now().astimezone().date()
+    for one in stored:
+        if one.expiration_date and one.expiration_date <= today + WARNED_BEFORE_EXPIRY:
+            listener.warning(
+                f"credential {one.label!r} expires on {one.expiration_date}: make a new one in Bitbucket, then run: "
+                f"dx-dagster credentials add {workspace}"
+            )
+
+
+@asynccontextmanager
+async def open_client(settings: Settings, pool: CredentialPool, workspace: str) -> AsyncIterator[BitbucketClient]:
+    """A client for the workspace; at its end the pool gives back what it had reserved."""
     probe = f"{endpoints.repositories(workspace).path}?pagelen=1"
-    return BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=MAX_IN_FLIGHT)
+    client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=MAX_IN_FLIGHT)
+    try:
+        async with client:
+            yield client
+    finally:
+        await pool.close()
 
 
 @asynccontextmanager

@@ -174,6 +174,20 @@ async def flag_repeated_opinions(transaction: Transaction, activities: pl.DataFr
     )
 
 
+async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
+    """What changes whenever the list of a repository's pull requests told something new."""
+    row = await warehouse.row(
+        """SELECT concat_ws(' ', count(*), max(updated_at), sum(comment_count), sum(task_count),
+                            max(o.on), sum(o.opinions)) AS of_pulls
+           FROM bitbucket_pulls p
+           LEFT JOIN LATERAL (SELECT max(participated_on) AS on, count(state) + count(*) AS opinions
+                              FROM bitbucket_pull_participants o WHERE o.pull_id = p.id) o ON true
+           WHERE p.repository_id = %s""",
+        [repository_id],
+    )
+    return str(row.of_pulls)
+
+
 async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:
     """Whether any entry of the repository's feed is stored."""
     row = await warehouse.row(
