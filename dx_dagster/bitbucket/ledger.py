@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 DEFAULT_LIMIT = 1000
 """Requests an hour of a token on most plans: support.atlassian.com, api-request-limits."""
@@ -12,12 +12,15 @@ DEFAULT_LIMIT = 1000
 _RECHECK = 0.05  # seconds; when only requests in flight stand in the way
 
 
-@dataclass(frozen=True)
-class Lease:
+@runtime_checkable
+class Lease(Protocol):
     """One request reserved on `budget`; it stays reserved until it is settled."""
 
-    budget: str
-    number: int = 0
+    @property
+    def budget(self) -> str: ...
+
+    @property
+    def number(self) -> int: ...
 
 
 class Ledger(Protocol):
@@ -40,7 +43,16 @@ class Ledger(Protocol):
         """The API says how many requests a window this budget has."""
 
     async def near_limit(self, budget: str) -> None:
-        """The API says that less than a fifth is left; recorded for people, slows nothing."""
+        """The API says that less than a fifth is left; others may go first for a while, nothing waits."""
+
+    async def close(self) -> None:
+        """Nobody asks any more: what was reserved and not sent goes back."""
+
+
+@dataclass(frozen=True)
+class _Reservation:
+    budget: str
+    number: int
 
 
 @dataclass
@@ -104,7 +116,7 @@ class MemoryLedger:
         best = max(ready, key=lambda budget: self.account(budget).limit - self.account(budget).used)
         self.account(best).in_flight += 1
         self._issued += 1
-        lease = Lease(best, self._issued)
+        lease = _Reservation(best, self._issued)
         self._leases.add(lease)
         return lease
 
@@ -124,3 +136,6 @@ class MemoryLedger:
 
     async def near_limit(self, budget: str) -> None:
         self.account(budget).near_limit_at = self._clock()
+
+    async def close(self) -> None:
+        """Nothing is shared, so nothing is missed."""

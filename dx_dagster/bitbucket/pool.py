@@ -1,10 +1,12 @@
 """The credentials of one connection, sharing its requests."""
 
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import anyio
 
@@ -20,7 +22,7 @@ OnWait = Callable[[float, str], None]
 """Called with the seconds that everybody is about to wait, and why."""
 
 _LONGEST_NAP = 15.0  # seconds; a limit may be learnt, or another process may free requests, before the rest is over
-_TOO_SHORT_TO_TELL = 0.1
+_TOO_SHORT_TO_TELL = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class _Strikes:
     count: int = 0
     began: float = -1.0
     limit: int | None = None
-    near: bool = False
+    near_told: float = -math.inf
 
 
 @dataclass
@@ -112,10 +114,17 @@ class CredentialPool:
         # While a credential is being questioned, the others do its work.
         return tuple(one for one in found if not self.doubt(one).locked()) or found
 
+    async def _take_out_expired(self) -> None:
+        """A run may last longer than a credential."""
+        today = datetime.now().astimezone().date()
+        for one in self.credentials:
+            if one.expires and one.expires < today:
+                await self.take_out(one, f"it expired on {one.expires}")
+
     def _exhausted(self) -> CredentialsExhausted:
         reasons = "; ".join(f"{one.label!r}: {self._standings[one.id].out}" for one in self.credentials)
         return CredentialsExhausted(
-            f"Bitbucket refuses every credential of the pool ({reasons or 'it is empty'})", status=401, message=reasons
+            f"no credential of the pool is left ({reasons or 'it is empty'})", status=401, message=reasons
         )
 
     async def take(self, only: Credential | None = None, tried: Collection[int] = ()) -> Grant | Rest | None:
@@ -125,9 +134,10 @@ class CredentialPool:
             CredentialsExhausted: nobody is left in the pool.
             Unauthorized: the one asked for was taken out.
         """
+        await self._take_out_expired()
         while candidates := self.candidates(only, tried):
             lease = await self.ledger.acquire(list(dict.fromkeys(one.budget for one in candidates)))
-            if not isinstance(lease, Lease):
+            if isinstance(lease, int | float):
                 return Rest(lease, _why(candidates))
             # The ledger may have waited for a database, and a credential may have fallen meanwhile.
             ready = [one for one in candidates if one.budget == lease.budget and not self.is_out(one)]
@@ -136,6 +146,11 @@ class CredentialPool:
                 return Grant(ready[0], lease, time.monotonic())
             await self.ledger.settle(lease)
         return None
+
+    async def close(self) -> None:
+        """Nobody takes any more: what the ledger had reserved for this process goes back."""
+        with anyio.CancelScope(shield=True):
+            await self.ledger.close()
 
     async def settle(self, grant: Grant) -> None:
         """Must be told of each grant, whatever became of the request; a cancelled one may have been counted too."""
@@ -161,9 +176,9 @@ class CredentialPool:
         if hints.limit and hints.limit != strikes.limit:
             strikes.limit = hints.limit
             await self.ledger.learn(grant.lease.budget, hints.limit)
-        if hints.near_limit and not strikes.near:
+        if hints.near_limit and time.monotonic() > strikes.near_told + self.ledger.window / 60:
+            strikes.near_told = time.monotonic()
             await self.ledger.near_limit(grant.lease.budget)
-        strikes.near = hints.near_limit
 
     async def limited(self, grant: Grant, retry_after: float | None) -> None:
         """A 429: the budget rests for as long as the API says, else for twice as long as the time before."""
@@ -204,5 +219,6 @@ class CredentialPool:
 
 def _why(candidates: Collection[Credential]) -> str:
     budgets = len({one.budget for one in candidates})
-    who = "the only budget" if budgets == 1 else f"each of the {budgets} budgets"
-    return f"{who} in question has no request left for now"
+    if budgets == 1:
+        return f"the budget of {next(iter(candidates)).label!r} is used up for now"
+    return f"all {budgets} budgets are used up for now"

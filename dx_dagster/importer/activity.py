@@ -50,18 +50,18 @@ async def import_activity(workspace: Workspace) -> Report:
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
 
     async def work(repository: Repository) -> None:
-        await _import_repository(workspace, report, repository)
+        await import_feed(workspace, report, repository)
 
     readable = [repository for repository in repositories if repository.accessible]
     await for_each_repository(workspace, report, readable, work)
-    stale = await pull_rows(workspace, _STALE)
-    await for_each_pull(workspace, report, stale, lambda row: _import_one(workspace, row))
+    stale = await pull_rows(workspace, STALE)
+    await for_each_pull(workspace, report, stale, lambda row: import_one(workspace, row))
     return report
 
 
-async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
+async def import_feed(workspace: Workspace, report: Report, repository: Repository) -> None:
     try:
-        await _import_feed(workspace, repository)
+        await _read_feed(workspace, repository)
     except FEED_UNUSABLE as error:
         if lacks_scope(error):
             raise
@@ -71,7 +71,7 @@ async def _import_repository(workspace: Workspace, report: Report, repository: R
     await _fetch_unknown(workspace, repository)
 
 
-async def _import_feed(workspace: Workspace, repository: Repository) -> None:
+async def _read_feed(workspace: Workspace, repository: Repository) -> None:
     """Reads what is new in the feed.
 
     Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed is
@@ -104,6 +104,8 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
         if mark.walk_head is None:
             mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
         over = page.next is None or reaches_below([entry.date for entry in entries], stop)
+        if full and stop is not None:
+            entries = [entry for entry in entries if entry.date >= stop]
         mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=page.next)
         async with workspace.warehouse.transaction() as transaction:
             ids = await _store(transaction, workspace, repository, entries, page, known=not full)
@@ -166,7 +168,7 @@ async def _fetch_unknown(workspace: Workspace, repository: Repository) -> None:
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used, or began after the pull
 # request did (--since); it is closed or approved and the feed does not say when.
-_STALE = """
+STALE = """
     m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
         EXISTS (SELECT FROM sync_marks feed
                 WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
@@ -181,7 +183,7 @@ _STALE = """
                 WHERE a.pull_id = p.id AND a.kind = 'approval' AND a.user_id = o.user_id))))"""
 
 
-async def _import_one(workspace: Workspace, row: PullRow) -> None:
+async def import_one(workspace: Workspace, row: PullRow) -> None:
     """Asks one pull request for its whole activity, which replaces what was stored."""
     endpoint = endpoints.pull_request_activity(workspace.slug, row.repository.source_id, row.number)
     pages = [page async for page in cursor(workspace.client, endpoint)]

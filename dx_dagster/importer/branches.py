@@ -30,7 +30,7 @@ async def import_branches(workspace: Workspace, report: Report) -> None:
     unresolved = await branches.with_unresolved_merges(workspace.warehouse, workspace.id)
 
     async def work(repository: Repository) -> None:
-        await _import_repository(workspace, report, repository)
+        await import_branch(workspace, report, repository)
 
     stale = [one for one in repositories if one.accessible and _is_stale(one, unresolved)]
     await for_each_repository(workspace, report, stale, work)
@@ -47,7 +47,7 @@ def _version(repository: Repository) -> str:
     return f"{repository.updated_at.isoformat() if repository.updated_at else ''} {repository.default_branch}"
 
 
-async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
+async def import_branch(workspace: Workspace, report: Report, repository: Repository) -> None:
     mark = repository.mark
     if mark.branch != repository.default_branch:
         mark = Mark(repository.id, KIND, branch=repository.default_branch, since=workspace.since)

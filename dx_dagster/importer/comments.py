@@ -40,7 +40,7 @@ _FORGET = """
     UPDATE pull_marks SET comments_synced_to = NULL
     WHERE repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)"""
 
-_STALE = "m.comments_synced_to IS DISTINCT FROM p.updated_at"
+STALE = "m.comments_synced_to IS DISTINCT FROM p.updated_at"
 
 
 class Fetched(NamedTuple):
@@ -64,7 +64,7 @@ async def import_comments(workspace: Workspace) -> Report:
     async def one(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
 
-    await for_each_pull(workspace, report, await pull_rows(workspace, _STALE), one)
+    await for_each_pull(workspace, report, await pull_rows(workspace, STALE), one)
     return report
 
 

@@ -15,14 +15,14 @@ from dx_dagster.warehouse import merge, pulls
 
 # The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
 # matters how many the target has got by other ways (a pull request below this one was merged).
-_VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
+VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
     SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
     WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
-_STALE = f"m.commits_synced_for IS DISTINCT FROM {_VERSION}"
-_HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
-_SHORT = (
+STALE = f"m.commits_synced_for IS DISTINCT FROM {VERSION}"
+HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
+SHORT = (
     f"(length(p.merge_commit_sha) < 40 OR length(p.source_commit_sha) < 40) "
-    f"AND m.hashes_resolved_for IS DISTINCT FROM {_HASHES}"
+    f"AND m.hashes_resolved_for IS DISTINCT FROM {HASHES}"
 )
 _FORGET = """
     UPDATE pull_marks SET commits_synced_for = NULL, hashes_resolved_for = NULL
@@ -50,13 +50,15 @@ async def import_commits(workspace: Workspace) -> Report:
     async def one(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
 
-    rows = await pull_rows(workspace, _STALE, _VERSION)
+    rows = await pull_rows(workspace, STALE, VERSION)
     await for_each_pull(workspace, report, rows, one)
+    # A killed import may have fetched commits and not yet looked into them.
+    short = await pull_rows(workspace, SHORT, HASHES)
     async with workspace.warehouse.transaction() as transaction:
-        for repository_id in {row.repository.id for row in rows}:
+        for repository_id in {row.repository.id for row in (*rows, *short)}:
             await pulls.resolve_hashes(transaction, repository_id)
-    short = await pull_rows(workspace, _SHORT, _HASHES)
-    await for_each_pull(workspace, report, short, lambda row: _resolve(workspace, row))
+    short = await pull_rows(workspace, SHORT, HASHES)
+    await for_each_pull(workspace, report, short, lambda row: resolve(workspace, row))
     return report
 
 
@@ -89,7 +91,7 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         await pulls.set_marks(transaction, "commits_synced_for", marks)
 
 
-async def _resolve(workspace: Workspace, row: PullRow) -> None:
+async def resolve(workspace: Workspace, row: PullRow) -> None:
     """Asks for short hashes one by one: merges into other branches, heads of pull requests without commits."""
     whole: list[str] = []
     for short in row.version.split():

@@ -31,7 +31,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
 
     async def work(repository: Repository) -> None:
         try:
-            await _import_repository(workspace, repository)
+            await import_runs(workspace, repository)
         except (Forbidden, NotFound, Gone) as error:
             # What a repository with Pipelines off answers: normal, and nothing to warn of.
             if lacks_scope(error):
@@ -41,7 +41,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
     return report
 
 
-async def _import_repository(workspace: Workspace, repository: Repository) -> None:
+async def import_runs(workspace: Workspace, repository: Repository) -> None:
     mark = repository.mark
     if mark.walk_cursor is not None:
         mark, _ = await _walk(workspace, repository, mark)

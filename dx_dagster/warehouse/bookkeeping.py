@@ -120,3 +120,30 @@ credentials = Table(
     Index("ix_credentials_connection_id", "connection_id"),
     comment="Secrets that draw on Bitbucket's budgets",
 )
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column(
+        "name", Text, primary_key=True, comment="credential:ID of an access token, account:ADDRESS for all API tokens"
+    ),
+    Column("request_limit", Integer, comment="Requests a window, as Bitbucket said; null until then"),
+    Column(
+        "spent",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="Requests of the window: [end of a sixtieth of it in seconds since 1970, how many], …",
+    ),
+    Column(
+        "leases",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Requests that processes have reserved: {process: [how many, second by which they will have ended]}",
+    ),
+    Column("rests_until", DateTime(timezone=True), comment="Until when nothing is sent, after a 429"),
+    Column("careful_until", DateTime(timezone=True), comment="Until when one request is sent at a time, after that"),
+    Column("near_limit_at", DateTime(timezone=True), comment="When Bitbucket last said that less than a fifth is left"),
+    comment="Requests that each budget of Bitbucket has used in the rolling window, shared by all processes",
+)

@@ -1,0 +1,145 @@
+"""The rolling window of one budget, as arithmetic. Times are seconds of one clock, which the caller keeps."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+ASSUMED_LIMIT = 1000
+"""Requests an hour of a token on most plans: support.atlassian.com, api-request-limits. API tokens never say theirs."""
+
+SCALED_LIMIT = 10_000
+"""The most that a large workspace's access tokens get (bitbucket.org/blog, scaled rate limits). They say theirs in every
+answer; one that says nothing is not known to be small, and waiting an hour for nothing would be worse than a 429."""
+
+_BUCKETS = 60  # in a window: Bitbucket counts by the minute too ("for every minute that passes ...")
+_LARGEST_BLOCK = 16
+_LONGEST_LEASE = 10.0  # seconds
+_LONGEST_REQUEST = 60.0  # seconds; the client gives up then
+
+
+@dataclass(frozen=True)
+class Held:
+    """Requests that one process has reserved; by `ends_by` all of them will have been sent, and will have ended."""
+
+    requests: int
+    ends_by: float
+
+
+@dataclass
+class Books:
+    """What is known of one budget.
+
+    A reserved request counts until its process reports it as sent or returns it. Of a process that was killed nobody
+    knows which were sent: all count as if they had been at the last moment they could be, and no longer.
+
+    Attributes:
+        window: seconds after which a request no longer counts.
+        limit: requests in a window; None until the API says it.
+        spent: requests that ended, by the end of their bucket.
+        leases: by process.
+        careful_until: after a 429, one request at a time; the refusal says that somebody else draws on the budget.
+        near_limit_at: when the API last said that less than a fifth is left.
+        assumed_limit: what goes for `limit` until the API says it.
+    """
+
+    window: float
+    limit: int | None = None
+    spent: dict[float, int] = field(default_factory=dict)
+    leases: dict[str, Held] = field(default_factory=dict)
+    rests_until: float | None = None
+    careful_until: float | None = None
+    near_limit_at: float | None = None
+    assumed_limit: int = ASSUMED_LIMIT
+
+    @property
+    def bucket(self) -> float:
+        return self.window / _BUCKETS
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a process may keep a reserved request before it sends it."""
+        return min(_LONGEST_LEASE, self.window / 6)
+
+    @property
+    def request_seconds(self) -> float:
+        """How long a request may take that nobody reports any more."""
+        return min(_LONGEST_REQUEST, self.window / 6)
+
+    @property
+    def recheck(self) -> float:
+        """Seconds after which to ask again where only requests under way stand in the way."""
+        return min(1.0, self.bucket)
+
+    @property
+    def _counts_for(self) -> float:
+        # One bucket more than the window: clocks drift, and Bitbucket's own hour may move in steps.
+        return self.window + self.bucket
+
+    def forget(self, now: float) -> None:
+        """Drop what no longer counts."""
+        since = now - self._counts_for
+        self.spent = {until: requests for until, requests in self.spent.items() if until > since}
+        self.leases = {who: held for who, held in self.leases.items() if held.requests and held.ends_by > since}
+
+    def used(self, now: float) -> int:
+        """Requests of the window that are known or taken to be sent."""
+        return sum(self.spent.values()) + sum(held.requests for held in self.leases.values() if held.ends_by <= now)
+
+    def leased(self, now: float) -> int:
+        """Requests that a process may be sending now, or is yet to send."""
+        return sum(held.requests for held in self.leases.values() if held.ends_by > now)
+
+    def room(self, now: float) -> int:
+        """How many requests may be reserved now."""
+        if self.rests_until and now < self.rests_until:
+            return 0
+        limit, leased = self.limit or self.assumed_limit, self.leased(now)
+        room = limit - self.used(now) - leased
+        if self.careful_until and now < self.careful_until:
+            room = min(room, 0 if leased else 1)
+        if self.near_limit_at and now < self.near_limit_at + 2 * self.bucket:
+            room = min(room, max(1, limit // 5))
+        return max(0, room)
+
+    def block(self, now: float) -> int:
+        """How many requests a process is given at once: few where little is left, for they lie idle elsewhere."""
+        room = self.room(now)
+        return min(room, max(1, min(_LARGEST_BLOCK, room // 8)))
+
+    def ready_in(self, now: float) -> float:
+        """Seconds until a request may be reserved, as far as one can see; 0 when one may be now."""
+        if self.room(now):
+            return 0.0
+        rest = max(0.0, (self.rests_until or 0.0) - now)
+        ends = sorted([*self.spent.items(), *((held.ends_by, held.requests) for held in self.leases.values())])
+        excess = self.used(now) + self.leased(now) - (self.limit or self.assumed_limit)
+        for until, requests in ends:
+            if excess < 0:
+                break
+            excess -= requests
+            rest = max(rest, until + self._counts_for - now)
+        return rest or self.recheck
+
+    def record(self, ended: float) -> None:
+        """A request ended then; the API may have counted it as late as that."""
+        until = math.ceil(ended / self.bucket) * self.bucket
+        self.spent[until] = self.spent.get(until, 0) + 1
+
+    def hold(self, who: str, requests: int, now: float) -> None:
+        """What a process has reserved from now on, all in all."""
+        self.leases[who] = Held(requests, now + self.lease_seconds + self.request_seconds)
+
+    def limited(self, now: float, seconds: float) -> None:
+        """A 429: nobody sends anything for so long; never shortens a rest."""
+        self.rests_until = max(self.rests_until or 0.0, now + seconds)
+        self.careful_until = self.rests_until + self.bucket
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "request_limit": self.limit,
+            "spent": sorted([until, requests] for until, requests in self.spent.items()),
+            "leases": {who: [held.requests, held.ends_by] for who, held in self.leases.items() if held.requests},
+            "rests_until": self.rests_until,
+            "careful_until": self.careful_until,
+            "near_limit_at": self.near_limit_at,
+        }

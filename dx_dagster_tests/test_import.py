@@ -1,0 +1,235 @@
+"""The import, through the command line, against a sandbox whose truth is known to the row."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from dx_dagster.sandbox import Sandbox, Token, WorldConfig, truth
+from dx_dagster_tests.comparing import differences
+
+SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12)
+Sync = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SMALL) as running:
+        yield running
+
+
+@pytest.fixture
+def connected(
+    environment: dict[str, str], sandbox: Sandbox, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> dict[str, str]:
+    """The environment of an installation with the workspace connected."""
+    chosen = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
+    done = run_cli("connect", "acme", env=chosen)
+    assert done.returncode == 0, done.stderr
+    sandbox.requests.reset()
+    return chosen
+
+
+@pytest.fixture
+def sync(connected: dict[str, str], run_cli: Callable[..., subprocess.CompletedProcess[str]]) -> Sync:
+    """Runs `sync acme --json` and gives what it prints."""
+
+    def run(*arguments: str) -> dict[str, Any]:
+        done = run_cli("sync", "acme", "--json", *arguments, env=connected)
+        assert done.returncode == 0, done.stderr
+        outcome: dict[str, Any] = json.loads(done.stdout)
+        return outcome
+
+    return run
+
+
+@pytest.fixture
+def wrong(connected: dict[str, str], sandbox: Sandbox) -> Callable[[], dict[str, str]]:
+    """What differs between the database and the truth of this moment, by table."""
+    return lambda: differences(connected["DX_DATABASE_URL"], truth(sandbox.world))
+
+
+def query(environment: Mapping[str, str], statement: str) -> list[dict[str, Any]]:
+    with psycopg.connect(environment["DX_DATABASE_URL"], row_factory=dict_row) as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+def written(outcome: dict[str, Any]) -> int:
+    return sum(counts["inserted"] + counts["updated"] for counts in outcome["tables"].values())
+
+
+def test_every_row_and_column_equals_the_truth_and_a_second_sync_writes_nothing(sandbox, sync, wrong):
+    first = sync()
+    assert wrong() == {}
+    assert first["requests"] == sandbox.requests.count
+    assert first["tables"]["bitbucket_pulls"] == {"inserted": 160, "updated": 0, "rows": 160}
+
+    sandbox.requests.reset()
+    second = sync()
+    assert written(second) == 0
+    # The workspace, its members and its repositories; then each repository's pull requests and pipelines.
+    assert second["requests"] == sandbox.requests.count <= 3 + 2 * SMALL.repositories
+    assert wrong() == {}
+
+
+def test_a_sync_fetches_what_changed_and_little_else(sandbox, sync, wrong):
+    sync()
+    idle = sync()["requests"]
+    sandbox.world.step(10, random.Random(1))
+    changed = sync()
+    assert written(changed) > 0
+    assert changed["requests"] <= idle + 4 * 10
+    assert wrong() == {}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(seed, sandbox, connected, sync, wrong):
+    changes = random.Random(seed)
+    sandbox.faults.latency = 0.01
+    with running_sync(connected) as importing:
+        while importing.poll() is None:
+            sandbox.world.step(1, changes)
+            time.sleep(0.05)
+    sync()
+    assert wrong() == {}
+    sync("--full")
+    assert wrong() == {}
+
+
+def running_sync(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
+    return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wrong):
+    sandbox.faults.latency = 0.02
+    moments = random.Random(7)
+    for _ in range(4):
+        before = sandbox.requests.count
+        with running_sync(connected) as importing:
+            while sandbox.requests.count == before and importing.poll() is None:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0.1, 1.0))
+            importing.kill()
+    sync()
+    assert wrong() == {}
+    commits = [path for _, path, _, _ in sandbox.requests.list() if path.split("?")[0].endswith("/commits")]
+    # What was in flight when it was killed is asked again, and nothing else.
+    assert len(commits) - len(set(commits)) <= 4 * 8
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "errors, resets, cut and odd bodies, 429": {
+        "errors": 0.05, "resets": 0.02, "truncated": 0.01, "html": 0.01, "throttles": 0.01,
+    },
+    "sorting that fails": {"sort_with_states_fails": True},
+    "no feed": {"feed_missing": True},
+    "links that lead elsewhere": {"next_origin": "http://192.0.2.1"},
+    "paging in circles": {"pages_in_circles": True},
+    "a workspace that is gone": {"workspace_gone": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_service_that_misbehaves_costs_requests_and_no_row(faults, sandbox, sync, wrong):
+    sandbox.faults.set(faults)
+    sync()
+    assert wrong() == {}
+    sandbox.world.step(30, random.Random(2))
+    sync()
+    assert wrong() == {}
+
+
+def test_a_repository_that_is_refused_is_recorded_and_the_rest_is_imported(connected, sync, wrong):
+    outcome = sync()
+    [refused] = query(
+        connected, "SELECT slug, inaccessible_reason FROM bitbucket_repositories WHERE NOT api_accessible"
+    )
+    assert [(one["repository"], one["step"]) for one in outcome["skipped"]] == [(refused["slug"], "pullrequests")]
+    assert "403" in refused["inaccessible_reason"]
+    assert wrong() == {}
+
+
+def test_pipelines_that_are_off_are_normal(sandbox, sync):
+    assert any(not repository.has_pipelines for repository in sandbox.world.repositories)
+    assert [one for one in sync()["skipped"] if one["step"] == "pipelines"] == []
+
+
+def test_a_renamed_repository_keeps_its_rows_and_a_vanished_one_is_marked(sandbox, connected, sync, wrong):
+    sync()
+    renamed, vanished = [one for one in sandbox.world.repositories if not one.forbidden and one.pull_requests][:2]
+    before = query(connected, "SELECT count(*) FROM bitbucket_pulls")
+    sandbox.world.rename_repository(renamed)
+    sandbox.world.delete_repository(vanished)
+    sync()
+    assert query(connected, "SELECT count(*) FROM bitbucket_pulls") == before
+    [gone] = query(connected, "SELECT source_id FROM bitbucket_repositories WHERE deleted_at IS NOT NULL")
+    assert gone["source_id"] == vanished.uuid
+    assert wrong() == {}
+
+
+def test_a_pull_request_that_was_deleted_is_marked(sandbox, connected, sync, wrong):
+    sync()
+    deleted = next(one for one in sandbox.world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
+    sandbox.world.delete_pull_request(deleted)
+    sync()
+    assert [
+        one["source_id"]
+        for one in query(connected, "SELECT source_id FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")
+    ] == [deleted.number]
+    assert wrong() == {}
+
+
+def test_since_bounds_the_first_import_and_nothing_older_is_missed_in_what_it_brings(sandbox, connected, sync):
+    since = datetime(2026, 9, 1, tzinfo=UTC)
+    outcome = sync("--since", "2026-09-01")
+    true = truth(sandbox.world)
+    active = {
+        (one["repository"], one["pull"]) for one in true["bitbucket_pull_activities"] if one["created_at"] >= since
+    }
+    every = {(one["repository"], one["source_id"]): one for one in true["bitbucket_pulls"]}
+    # An approval need not move `updated_on`: what was approved since is recent too.
+    recent = {key: one for key, one in every.items() if one["updated_at"] >= since or key in active}
+    stored = query(
+        connected,
+        "SELECT r.source_id AS repository, p.source_id, p.merged_at, p.open_to_first_review "
+        "FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id",
+    )
+    assert {(one["repository"], one["source_id"]) for one in stored} == set(recent)
+    for one in stored:
+        expected = recent[one["repository"], one["source_id"]]
+        assert one["merged_at"] == expected["merged_at"]
+        assert one["open_to_first_review"] == expected["open_to_first_review"]
+    assert outcome["requests"] < 2 * len(recent) + 6 * SMALL.repositories
+
+
+def test_a_revoked_credential_is_taken_out_and_the_others_go_on(sandbox, connected, sync, wrong, run_cli):
+    second = Token("second-token-0123456789")
+    sandbox.tokens.append(second)
+    added = run_cli("credentials", "add", "acme", env=connected | {"BITBUCKET_TOKEN": second.secret})
+    assert added.returncode == 0, added.stderr
+    sandbox.token.revoked = True
+    sync()
+    assert wrong() == {}
+    listed = query(connected, "SELECT disabled_reason FROM credentials WHERE disabled_at IS NOT NULL")
+    assert len(listed) == 1
+    assert listed[0]["disabled_reason"]
+
+
+def test_two_syncs_at_once_fetch_nothing_twice(sandbox, connected, sync, wrong):
+    sandbox.faults.latency = 0.02
+    with running_sync(connected) as first:
+        while not sandbox.requests.count:
+            time.sleep(0.02)
+        second = sync()
+        assert first.wait(60) == 0
+    assert written(second) == 0
+    assert wrong() == {}
