@@ -184,7 +184,7 @@ async def numbered(
     while True:
         page = await ask(client, endpoint.having({"page": number}), number, attempts=attempts)
         empty = 0 if page.count else empty + 1
-        fingerprint = _fingerprint(page) if before or page.next else b""
+        fingerprint = _fingerprint(page) if before or _has_successor(page) else b""
         if (page.count and before and fingerprint == before) or empty > _MOST_EMPTY:
             raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
         if page.count or number == start:

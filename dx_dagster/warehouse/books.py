@@ -8,8 +8,8 @@ ASSUMED_LIMIT = 1000
 """Requests an hour of a token on most plans: support.atlassian.com, api-request-limits. API tokens never say theirs."""
 
 SCALED_LIMIT = 10_000
-"""The most that a large workspace's access tokens get (bitbucket.org/blog, scaled rate limits). They say theirs in every
-answer; one that says nothing is not known to be small, and waiting an hour for nothing would be worse than a 429."""
+"""The most that a large workspace's access tokens get (bitbucket.org/blog, scaled rate limits). They are told theirs in
+every answer: one that is told nothing is not known to be small, and an hour's wait for nothing is worse than a 429."""
 
 _BUCKETS = 60  # in a window: Bitbucket counts by the minute too ("for every minute that passes ...")
 _LARGEST_BLOCK = 16

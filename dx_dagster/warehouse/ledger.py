@@ -317,7 +317,7 @@ def _books(row: Any, window: float) -> Books:
 
 
 def assumed_limit(budget: str, window: float) -> int:
-    """Requests in a window until the API says how many. A window shorter than Bitbucket's hour is there to try limits."""
+    """Requests in a window until the API says how many; a window that is no hour is there to try limits out."""
     return SCALED_LIMIT if budget.startswith("credential:") and window == HOUR else ASSUMED_LIMIT
 
 
