@@ -1,14 +1,23 @@
 """The environment, read once into one frozen object."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port, if there is one, is a number."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 class SettingsError(Exception):
@@ -29,6 +38,14 @@ class Settings(BaseSettings):
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
+
+    sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
+    sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
+    sync_pace: Annotated[int | None, Field(alias="DX_SYNC_PACE", gt=0)] = None
+    reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
+    reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
+    webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
+    webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
 
     bitbucket_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_TOKEN")] = None
     bitbucket_email: Annotated[str | None, Field(alias="BITBUCKET_EMAIL")] = None
@@ -52,13 +69,22 @@ class Settings(BaseSettings):
             raise ValueError(f"must use https: plain http would send your token readable to {parts.hostname}")
         if parts.username or parts.password:
             raise ValueError("must not hold a user name or password; credentials come from `dx-dagster connect`")
+        if parts.query or parts.fragment or not _has_port(parts):
+            raise ValueError("must be host, port and path alone, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
 
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+        """Refuses here what the drivers would quote, password and all."""
+        if url is None:
+            return None
+        written = url.get_secret_value()
+        parts = urlsplit(written)
+        if not written.startswith(("postgresql://", "postgres://")) or not _has_port(parts):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
+        if parts.netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", written):
+            raise ValueError("holds a character that must be escaped: in a password, write @ as %40 and % as %25")
         return url
 
     @cached_property

@@ -191,7 +191,7 @@ def test_a_pull_request_that_was_deleted_is_marked(sandbox, connected, sync, wro
 def test_since_bounds_the_first_import_and_nothing_older_is_missed_in_what_it_brings(sandbox, connected, sync):
     since = datetime(2026, 9, 1, tzinfo=UTC)
     outcome = sync("--since", "2026-09-01")
-    true = truth(sandbox.world)
+    true: dict[str, Any] = dict(truth(sandbox.world))
     active = {
         (one["repository"], one["pull"]) for one in true["bitbucket_pull_activities"] if one["created_at"] >= since
     }

@@ -10,7 +10,9 @@ from typing import NoReturn
 
 import typer
 
-from dx_dagster.cli.connect import connect, credentials, verify
+from dx_dagster.cli.api_keys import api_keys
+from dx_dagster.cli.connect import connect, verify
+from dx_dagster.cli.credentials import credentials
 from dx_dagster.cli.demo import demo
 from dx_dagster.cli.env import env
 from dx_dagster.cli.errors import CommandError
@@ -19,6 +21,7 @@ from dx_dagster.cli.serve import serve
 from dx_dagster.cli.status import status
 from dx_dagster.cli.sync import sync
 from dx_dagster.cli.up import up
+from dx_dagster.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="dx-dagster",
@@ -31,6 +34,8 @@ app = typer.Typer(
 for command in (demo, up, connect, verify, sync, status, serve, migrate, env):
     app.command()(command)
 app.add_typer(credentials, name="credentials")
+app.add_typer(webhooks, name="webhooks")
+app.add_typer(api_keys, name="api-keys")
 
 
 def main() -> None:
@@ -59,8 +64,13 @@ def _message(error: Exception) -> str | None:
 
     if isinstance(error, CommandError | SettingsError):
         return str(error)
+    warehouse = sys.modules.get("dx_dagster.warehouse.database")
+    if warehouse is not None and isinstance(error, warehouse.WarehouseError):
+        return str(error)
     cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
     driver = sys.modules.get("psycopg")  # no command that failed there has not imported it
+    if driver is not None and isinstance(cause, driver.ProgrammingError) and "connection option" in str(cause):
+        return f"DX_DATABASE_URL cannot be read: {' '.join(str(cause).split())}"
     if driver is not None and isinstance(cause, driver.OperationalError):
         return f"The database at DX_DATABASE_URL does not answer: {' '.join(str(cause).split())}"
     return None

@@ -43,8 +43,10 @@ def text(value: Any) -> str | None:
     return storable
 
 
-def number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def number(value: Any, bits: int = 64) -> int | None:
+    """A whole number that a column of so many bits holds."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and -(1 << (bits - 1)) <= value < 1 << (bits - 1) else None
 
 
 def flag(value: Any) -> bool | None:
@@ -57,9 +59,9 @@ def time(value: Any) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)
-    except ValueError:
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def link(value: Json) -> str | None:

@@ -45,7 +45,7 @@ def user_id(workspace_id: str, account: Any) -> str | None:
 def classify(account: Json) -> str:
     """human, bot or ai_bot."""
     name = text(account.get("display_name")) or ""
-    machine = account.get("type") in _MACHINE_TYPES or bool(_BOT_NAME.search(name))
+    machine = text(account.get("type")) in _MACHINE_TYPES or bool(_BOT_NAME.search(name))
     if machine and _AI_NAME.search(name):
         return "ai_bot"
     return "bot" if machine else "human"
