@@ -123,16 +123,16 @@ def lacks_scope(error: BitbucketError) -> bool:
 
 async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
     """Does `work` for every item, some at a time. The first error ends all, and is raised itself, not in a group."""
-    limit = anyio.CapacityLimiter(at_once)
+    waiting = iter(items)
 
-    async def one(item: Item) -> None:
-        async with limit:
+    async def worker() -> None:
+        for item in waiting:
             await work(item)
 
     try:
         async with anyio.create_task_group() as tasks:
-            for item in items:
-                tasks.start_soon(one, item)
+            for _ in range(min(at_once, len(items))):
+                tasks.start_soon(worker)
     except BaseExceptionGroup as group:
         raise _first_of(group) from group
 
