@@ -24,10 +24,11 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
-    from dx_dagster.warehouse import connections, counts
+    from dx_dagster.warehouse import connections, counts, inbox
 
     del settings
     found = []
+    depths = await inbox.depths(warehouse)
     for connection in await connections.all_connections(warehouse):
         if connection.type != "bitbucket":
             continue
@@ -38,7 +39,7 @@ async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]
                 "last_synced_at": connection.last_synced_at.isoformat() if connection.last_synced_at else None,
                 "lag_seconds": _lag(connection.last_synced_at),
                 "rows": await counts.of_workspace(warehouse, connection.workspace),
-                "inbox": 0,
+                "inbox": depths.get(connection.workspace, 0),
                 "credentials": await connections.health(warehouse, connection.id),
             }
         )

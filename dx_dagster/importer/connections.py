@@ -1,62 +1,40 @@
-"""Connecting a workspace: a credential is verified before anything is stored."""
+"""Connections and their credentials: what the command line, the API and the page do with them.
 
-import shlex
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+A credential is verified before it is stored, and nothing is stored when that fails.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
-from urllib.parse import urlencode
+from typing import Any
 
 from pydantic import SecretStr
 
-from dx_dagster.bitbucket import (
-    BitbucketClient,
-    BitbucketError,
-    Credential,
-    CredentialPool,
-    CredentialsExhausted,
-    Endpoint,
-    Forbidden,
-    Gone,
-    MemoryLedger,
-    NotFound,
-    Retries,
-    Unauthorized,
-    endpoints,
-)
-from dx_dagster.frames.reading import records, text
+from dx_dagster.importer.given import Fields, GivenError, credential_of, new_credential, usable
+from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed, verify
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import ConnectionType, NewCredential, StoredConnection, StoredCredential
-from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse import connections, rekeying, vault
+from dx_dagster.warehouse.connections import (
+    ConnectionType,
+    NewCredential,
+    ShownCredential,
+    StoredConnection,
+    StoredCredential,
+)
+from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.vault import Vault
 
-# Somebody waits for the answer.
-_IMPATIENT = Retries(attempts=3, total=30.0, patience=30.0)
-_REPOSITORIES_TO_TRY = 5
+__all__ = ["Failure", "VerificationFailed", "connect", "new_credential", "usable"]
+
+_CHANGES_AT_ONCE = 3
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a credential does not do.
-
-    Attributes:
-        code: invalid_credentials, invalid_permissions or no_resources; unavailable when nobody could tell.
-        reason: one sentence.
-        curl: a command that shows the same answer, with a placeholder where the secret belongs.
-    """
-
-    code: str
-    reason: str
-    curl: str
+class CredentialNotFoundError(LookupError):
+    """The connection has no credential of this number."""
 
 
-class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not a fault of ours
-    """The credential was refused, and nothing was stored."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(f"{failure.code}: {failure.reason}")
-        self.failure = failure
+class ConnectionNotFoundError(LookupError):
+    """There is no such connection, or there is none any more."""
 
 
 async def connect(
@@ -67,147 +45,208 @@ async def connect(
     *,
     kind: ConnectionType = "bitbucket",
     name: str | None = None,
+    jira_url: str | None = None,
 ) -> StoredConnection:
     """Verifies the credential, then stores connection and credential together.
 
     Raises:
         VerificationFailed: nothing was stored.
     """
-    failure = await verify(settings, workspace, new, kind)
-    if failure is not None:
-        raise VerificationFailed(failure)
-    vault = Vault.of(settings)
+    await _require_good(Subject.of(settings, kind, workspace, jira_url), new)
+    vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}
     async with warehouse.transaction() as transaction:
-        connection_id = await connections.store(transaction, workspace, kind, name or workspace, {})
-        await connections.add_credential(transaction, vault, connection_id, new)
-    found = await connections.find(warehouse, workspace, kind)
+        connection_id = await connections.store(transaction, workspace, kind, name or workspace, known)
+        await _store(transaction, vault, connection_id, new)
+    found = await connections.get(warehouse, connection_id)
     if found is None:
-        raise LookupError(workspace)
+        raise ConnectionNotFoundError(workspace)
     return found
 
 
-def usable(stored: StoredCredential | NewCredential, credential_id: int = 0) -> Credential:
-    """A stored credential as the client sends it."""
-    expires: date | None = stored.expiration_date
-    identity = stored.id if isinstance(stored, StoredCredential) else credential_id
-    return Credential(identity, stored.label, stored.type, stored.secret, stored.username, expires)
+async def add(
+    settings: Settings, warehouse: Warehouse, connection: StoredConnection, new: NewCredential
+) -> ShownCredential:
+    """Verifies one more credential, then stores it.
+
+    Raises:
+        VerificationFailed: nothing was stored.
+        ConnectionNotFoundError: somebody removed the connection meanwhile.
+    """
+    await _require_good(subject_of(settings, connection), new)
+    async with warehouse.transaction() as transaction:
+        added = await _store(transaction, Vault.of(settings), connection.id, new)
+    # Somebody may have removed it again by now.
+    return await show(warehouse, connection, added, deleted=True)
 
 
-async def verify(
-    settings: Settings,
-    workspace: str,
-    stored: StoredCredential | NewCredential,
-    kind: ConnectionType = "bitbucket",
-) -> Failure | None:
-    """Asks for all that an import of this kind of connection needs; None when everything was given."""
+async def _store(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int:
+    added = await connections.add_credential(transaction, vault, connection_id, new)
+    if added is None:
+        raise ConnectionNotFoundError(connection_id)
+    await connections.record_check(transaction, added, None, None, None)
+    await connections.settle_state(transaction, connection_id)
+    return added
+
+
+async def add_fields(
+    settings: Settings, warehouse: Warehouse, connection: StoredConnection, fields: Fields
+) -> ShownCredential:
+    """As `add`, for a credential as the API and the forms name its parts."""
+    return await add(settings, warehouse, connection, described(connection.type, fields))
+
+
+def described(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:
+    """The credential that the fields describe.
+
+    Raises:
+        VerificationFailed: they describe none.
+    """
     try:
-        credential = usable(stored)
-    except ValueError as error:
-        return Failure("invalid_credentials", f"This cannot be a credential: {error}.", "")
-    async with _client(settings, credential) as client:
-        asked = endpoints.repositories(workspace)
-        try:
-            body = await client.get(asked.path, {"pagelen": 10, "sort": "-updated_on"})
-        except BitbucketError as error:
-            return _failure(settings, workspace, credential, asked, [error])
-        found = [uuid for one in records(body, "values") if (uuid := text(one.get("uuid")))]
-        if not found:
-            reason = f"The credential is good, but it sees no repository in workspace {workspace}."
-            return Failure("no_resources", reason, curl(settings, credential, asked))
-        return await _verify_parts(
-            settings, client, workspace, credential, kind=kind, repositories=found[:_REPOSITORIES_TO_TRY]
-        )
+        return credential_of(kind, fields, before)
+    except GivenError as error:
+        raise VerificationFailed(Failure("invalid_credentials", str(error))) from None
 
 
-async def _verify_parts(
-    settings: Settings,
-    client: BitbucketClient,
-    workspace: str,
-    credential: Credential,
-    *,
-    kind: ConnectionType,
-    repositories: Sequence[str],
-) -> Failure | None:
-    refusals: list[tuple[Endpoint, BitbucketError]] = []
-    members = endpoints.members(workspace)
-    if error := await _refusal(client, members):
-        refusals.append((members, error))
-    parts = [endpoints.pipelines] if kind == "bitbucket_pipelines" else [endpoints.pull_requests, endpoints.pipelines]
-    for part in parts:
-        for repository in repositories:
-            asked = part(workspace, repository)
-            error = await _refusal(client, asked)
-            # A repository may be closed to us, or have Pipelines off: only a missing scope speaks for the others.
-            if error is None or isinstance(error, NotFound | Gone) or (isinstance(error, Forbidden) and error.required):
+@dataclass(frozen=True)
+class Changes:
+    """What to change of a credential; what is left out, or empty, stays. A day of expiry may be taken away."""
+
+    label: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, SecretStr] = field(default_factory=dict)
+    expires: bool = False
+    expiration_date: date | None = None
+
+
+async def update(
+    settings: Settings, warehouse: Warehouse, connection: StoredConnection, credential_id: int, changes: Changes
+) -> ShownCredential:
+    """Verifies the credential as it would be, then changes it; a new secret or user name enables it again.
+
+    Raises:
+        CredentialNotFoundError: there is none, or none any more.
+        VerificationFailed: the row is as it was.
+    """
+    for _ in range(_CHANGES_AT_ONCE):
+        before = await connections.credential(warehouse, Vault.of(settings), connection.id, credential_id)
+        if before is None:
+            raise CredentialNotFoundError(credential_id)
+        expires = changes.expiration_date if changes.expires else before.expiration_date
+        fields = Fields(changes.label, changes.settings, changes.secrets, expires)
+        after = described(connection.type, fields, before)
+        await _require_good(subject_of(settings, connection), after)
+        enable = after.username != before.username or after.secret != before.secret
+        async with warehouse.transaction() as transaction:
+            if await connections.replace_credential(transaction, Vault.of(settings), before, after, enable=enable):
+                await connections.record_check(transaction, credential_id, None, None, None)
+                await connections.settle_state(transaction, connection.id)
                 break
-        if error is not None and _counts(error):
-            refusals.append((asked, error))
-    if not refusals:
-        return None
-    return _failure(settings, workspace, credential, refusals[0][0], [error for _, error in refusals])
+        # Somebody else has changed it since it was read: begin again with what it is now.
+    else:
+        reason = "Others keep changing this credential at the same time."
+        raise VerificationFailed(Failure("unavailable", reason, hint="Try again."))
+    return await show(warehouse, connection, credential_id, deleted=True)
 
 
-def _counts(error: BitbucketError) -> bool:
-    return not isinstance(error, NotFound | Gone) and not (isinstance(error, Forbidden) and not error.required)
+@dataclass(frozen=True)
+class Checked:
+    """A stored credential and what verifying it again has shown."""
+
+    credential: StoredCredential
+    verdict: Verdict
 
 
-async def _refusal(client: BitbucketClient, asked: Endpoint) -> BitbucketError | None:
-    try:
-        await client.get(asked.path, {"pagelen": 1})
-    except BitbucketError as error:
-        return error
-    return None
+async def check(
+    settings: Settings, warehouse: Warehouse, connection: StoredConnection, credential_id: int | None = None
+) -> list[Checked]:
+    """Verifies the stored credentials again, or one of them; puts those that are good back into the pool.
+
+    Raises:
+        CredentialNotFoundError: there is none of this number.
+    """
+    stored = await connections.credentials(warehouse, Vault.of(settings), connection.id, enabled=False)
+    chosen = [one for one in stored if credential_id in {None, one.id}]
+    if credential_id is not None and not chosen:
+        raise CredentialNotFoundError(credential_id)
+    done = []
+    for one in chosen:
+        verdict = await verify(subject_of(settings, connection), one)
+        failure = verdict.failure
+        async with warehouse.transaction() as transaction:
+            if failure is None:
+                await connections.enable_credential(transaction, one)
+                await connections.record_check(transaction, one.id, None, None, None)
+            else:
+                await connections.record_check(transaction, one.id, failure.code, failure.sentence, failure.curl)
+            await connections.settle_state(transaction, connection.id)
+        done.append(Checked(one, verdict))
+    return done
 
 
-@asynccontextmanager
-async def _client(settings: Settings, credential: Credential) -> AsyncIterator[BitbucketClient]:
-    pool = CredentialPool([credential], MemoryLedger(settings.budget_window))
-    async with BitbucketClient(settings.bitbucket_api_url, pool, retries=_IMPATIENT) as client:
-        yield client
+async def disable(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
+    """Takes a credential out of the pool, which `check` puts a good one back into.
+
+    Raises:
+        CredentialNotFoundError: there is none.
+    """
+    await show(warehouse, connection, credential_id)
+    await connections.disable_credential(warehouse, credential_id, reason.strip() or "disabled by hand")
+    async with warehouse.transaction() as transaction:
+        await connections.settle_state(transaction, connection.id)
 
 
-def _failure(
-    settings: Settings, workspace: str, credential: Credential, asked: Endpoint, errors: Sequence[BitbucketError]
-) -> Failure:
-    command = curl(settings, credential, asked)
-    first = errors[0]
-    if isinstance(first, Unauthorized | CredentialsExhausted):
-        how = "as a workspace access token (Bearer)" if credential.kind == "access_token" else "as an API token (Basic)"
-        said = f" Bitbucket said: {first.message}" if first.message else ""
-        return Failure("invalid_credentials", f"Bitbucket does not accept this credential {how}.{said}", command)
-    missing = sorted({scope for error in errors if isinstance(error, Forbidden) for scope in error.missing})
-    if missing:
-        reason = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
-        return Failure("invalid_permissions", reason, command)
-    if isinstance(first, Forbidden):
-        reason = f"The credential may not read workspace {workspace}: {first.message or first}"
-        return Failure("invalid_permissions", reason, command)
-    if isinstance(first, NotFound | Gone):
-        reason = (
-            f"There is no workspace {workspace} that this credential can see. It is named by the first part of "
-            f"its address: https://bitbucket.org/WORKSPACE/. Bitbucket said: {first.message or first}"
-        )
-        return Failure("no_resources", reason, command)
-    return Failure(first.code or "unavailable", str(first), command)
+async def remove(warehouse: Warehouse, connection: StoredConnection, credential_id: int) -> None:
+    """Hides the credential and forgets its secret.
+
+    Raises:
+        CredentialNotFoundError: there is none.
+    """
+    await show(warehouse, connection, credential_id)
+    if not await connections.remove_credential(warehouse, credential_id):
+        raise CredentialNotFoundError(credential_id)
+    async with warehouse.transaction() as transaction:
+        await connections.settle_state(transaction, connection.id)
 
 
-def curl(settings: Settings, credential: Credential, asked: Endpoint) -> str:
-    """A command that asks the same; YOUR_TOKEN stands for the secret."""
-    query = {name: value for name, value in asked.params.items() if name != "fields"} | {"pagelen": 1}
-    url = f"{settings.bitbucket_api_url}{asked.path}?{urlencode(query, doseq=True)}"
-    if credential.kind == "access_token":
-        return f"curl -H 'Authorization: Bearer YOUR_TOKEN' {shlex.quote(url)}"
-    return f"curl -u {shlex.quote(f'{credential.username}:YOUR_TOKEN')} {shlex.quote(url)}"
+async def show(
+    warehouse: Warehouse, connection: StoredConnection, credential_id: int, *, deleted: bool = False
+) -> ShownCredential:
+    """What may be shown of a credential; of a removed one when asked for.
+
+    Raises:
+        CredentialNotFoundError: there is none.
+    """
+    found = await connections.shown(warehouse, connection.id, credential_id=credential_id, deleted=deleted)
+    if not found:
+        raise CredentialNotFoundError(credential_id)
+    return found[0]
 
 
-def new_credential(
-    secret: SecretStr, username: str | None = None, label: str | None = None, expires: date | None = None
-) -> NewCredential:
-    """A credential as people give it: an access token alone, or an API token with its account's e-mail address."""
-    trimmed = SecretStr(secret.get_secret_value().strip())
-    if username:
-        return NewCredential(
-            "api_token", label or f"API token of {username.strip()}", trimmed, username.strip(), expires
-        )
-    label = label or f"Access token …{trimmed.get_secret_value()[-4:]}"
-    return NewCredential("access_token", label, trimmed, expiration_date=expires)
+async def pool_for_pipelines(warehouse: Warehouse, workspace: str) -> ConnectionType:
+    """Whose credentials ask for pipelines: those of a connection of their own, where there is one that has any."""
+    own = await connections.find(warehouse, workspace, "bitbucket_pipelines")
+    has_some = own is not None and await connections.usable_ids(warehouse, own.id)
+    return "bitbucket_pipelines" if has_some else "bitbucket"
+
+
+async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
+    """Puts every stored secret under the first key; how many, and whether that key was made for it just now.
+
+    Raises:
+        VaultError: a secret does not open, and nothing was changed.
+    """
+    renewed = vault.renew(settings)
+    done = await rekeying.rekey(warehouse, Vault.of(settings))
+    vault.forget_old_keys(settings)
+    return done, renewed
+
+
+def subject_of(settings: Settings, connection: StoredConnection) -> Subject:
+    return Subject.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))
+
+
+async def _require_good(subject: Subject, new: NewCredential) -> Verdict:
+    verdict = await verify(subject, new)
+    if verdict.failure is not None:
+        raise VerificationFailed(verdict.failure)
+    return verdict

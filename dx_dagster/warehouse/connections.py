@@ -1,8 +1,8 @@
 """Connections and their credentials, as they are stored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
@@ -25,6 +25,9 @@ class StoredConnection:
     disabled_at: datetime | None
     disabled_reason: str | None
     last_synced_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,32 @@ class StoredCredential:
     expiration_date: date | None
     disabled_at: datetime | None
     disabled_reason: str | None
+    version: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class ShownCredential:
+    """What may be shown of a credential, and how its last verification ended: `code` is None when it was good."""
+
+    id: int
+    connection_id: int
+    type: CredentialType
+    label: str
+    username: str | None
+    hint: str
+    expiration_date: date | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    created_at: datetime
+    deleted_at: datetime | None
+    checked_at: datetime | None
+    code: str | None
+    reason: str | None
+    curl: str | None
+
+    @property
+    def expired(self) -> bool:
+        return self.expiration_date is not None and self.expiration_date < datetime.now(UTC).date()
 
 
 @dataclass(frozen=True)
@@ -55,7 +84,14 @@ class NewCredential:
 
 
 _LONG_ENOUGH_TO_HINT = 12  # characters of a secret, of which the last four may be shown
-_CONNECTION = "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at"
+_STORED = (
+    "id, connection_id, type, label, settings ->> 'username' AS username, secret, hint, expiration_date, disabled_at, "
+    "disabled_reason, updated_at::text AS version"
+)
+_USABLE = "disabled_at IS NULL AND (expiration_date IS NULL OR expiration_date >= current_date)"
+_CONNECTION = (
+    "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at, settings"
+)
 
 
 async def find(warehouse: Warehouse, workspace: str, kind: ConnectionType = "bitbucket") -> StoredConnection | None:
@@ -63,6 +99,14 @@ async def find(warehouse: Warehouse, workspace: str, kind: ConnectionType = "bit
         f"SELECT {_CONNECTION} FROM connections "  # noqa: S608 - names of our own columns
         "WHERE workspace = %s AND type = %s AND deleted_at IS NULL",
         [workspace, kind],
+    )
+    return StoredConnection(*row) if row else None
+
+
+async def get(warehouse: Warehouse, connection_id: int) -> StoredConnection | None:
+    row = await warehouse.row(
+        f"SELECT {_CONNECTION} FROM connections WHERE id = %s AND deleted_at IS NULL",  # noqa: S608
+        [connection_id],
     )
     return StoredConnection(*row) if row else None
 
@@ -91,26 +135,69 @@ async def store(
     return int(row.id)
 
 
-async def add_credential(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int:
-    """Stores the credential and returns its id; one with the same secret is replaced, and enabled again."""
-    secret, settings = new.secret.get_secret_value(), {"username": new.username} if new.username else {}
-    hint = secret[-4:] if len(secret) > _LONG_ENOUGH_TO_HINT else ""
-    for row in await transaction.rows(
-        "SELECT id, secret FROM credentials WHERE connection_id = %s AND hint = %s AND deleted_at IS NULL FOR UPDATE",
-        [connection_id, hint],
-    ):
-        if vault.unlock(row.secret, _row_name(row.id)).get_secret_value() == secret:
-            await transaction.execute("UPDATE credentials SET deleted_at = now(), secret = '' WHERE id = %s", [row.id])
+async def add_credential(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int | None:
+    """Stores the credential and returns its id; one with the same secret is replaced, and enabled again.
+
+    None when the connection is no longer there.
+    """
+    # One addition at a time, or two of the same secret would not see each other.
+    connection = await transaction.row(
+        "SELECT id FROM connections WHERE id = %s AND deleted_at IS NULL FOR UPDATE", [connection_id]
+    )
+    if connection is None:
+        return None
+    await _delete_twins(transaction, vault, connection_id, new.secret)
     row = await transaction.row("SELECT nextval(pg_get_serial_sequence('credentials', 'id'))::int AS id")
     await transaction.execute(
         """INSERT INTO credentials (id, connection_id, type, label, settings, secret, hint, expiration_date)
            OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-        [
-            *(row.id, connection_id, new.type, new.label, Jsonb(settings)),
-            *(vault.lock(new.secret, _row_name(row.id)), hint, new.expiration_date),
-        ],
+        [row.id, connection_id, *_columns(vault, row.id, new)],
     )
     return int(row.id)
+
+
+async def _delete_twins(
+    transaction: Transaction, vault: Vault, connection_id: int, secret: SecretStr, but: int | None = None
+) -> None:
+    """A secret is in a pool once, or its budget would count twice."""
+    for row in await transaction.rows(
+        "SELECT id, secret FROM credentials WHERE connection_id = %s AND hint = %s AND deleted_at IS NULL "
+        "AND id IS DISTINCT FROM %s FOR UPDATE",
+        [connection_id, _hint(secret.get_secret_value()), but],
+    ):
+        if vault.unlock(row.secret, _row_name(row.id)).get_secret_value() == secret.get_secret_value():
+            await _delete(transaction, row.id)
+
+
+def _hint(secret: str) -> str:
+    return secret[-4:] if len(secret) > _LONG_ENOUGH_TO_HINT else ""
+
+
+def _columns(vault: Vault, credential_id: int, new: NewCredential) -> list[Any]:
+    """Type, label, settings, secret, hint and expiration_date of a row."""
+    settings = {"username": new.username} if new.username else {}
+    locked = vault.lock(new.secret, _row_name(credential_id))
+    return [new.type, new.label, Jsonb(settings), locked, _hint(new.secret.get_secret_value()), new.expiration_date]
+
+
+async def replace_credential(
+    transaction: Transaction, vault: Vault, seen: StoredCredential, new: NewCredential, *, enable: bool
+) -> bool:
+    """Writes `new` over the row that was read as `seen`; False where it is not as it was then."""
+    await transaction.execute("SELECT FROM connections WHERE id = %s FOR UPDATE", [seen.connection_id])
+    written = bool(
+        await transaction.execute(
+            """UPDATE credentials
+               SET type = %s, label = %s, settings = %s, secret = %s, hint = %s, expiration_date = %s,
+                   disabled_at = CASE WHEN %s THEN NULL ELSE disabled_at END,
+                   disabled_reason = CASE WHEN %s THEN NULL ELSE disabled_reason END, updated_at = clock_timestamp()
+               WHERE id = %s AND deleted_at IS NULL AND updated_at::text = %s""",
+            [*_columns(vault, seen.id, new), enable, enable, seen.id, seen.version],
+        )
+    )
+    if written and new.secret != seen.secret:
+        await _delete_twins(transaction, vault, seen.connection_id, new.secret, but=seen.id)
+    return written
 
 
 def _row_name(credential_id: int) -> str:
@@ -126,15 +213,82 @@ async def credentials(
         VaultError: the keys do not open them.
     """
     rows = await warehouse.rows(
-        """SELECT id, connection_id, type, label, settings ->> 'username' AS username, secret, hint, expiration_date,
-                  disabled_at, disabled_reason
-           FROM credentials
-           WHERE connection_id = %s AND deleted_at IS NULL
-             AND (NOT %s OR (disabled_at IS NULL AND (expiration_date IS NULL OR expiration_date >= current_date)))
-           ORDER BY id""",
+        f"""SELECT {_STORED} FROM credentials
+            WHERE connection_id = %s AND deleted_at IS NULL AND (NOT %s OR {_USABLE}) ORDER BY id""",  # noqa: S608
         [connection_id, enabled],
     )
-    return [StoredCredential(**row._asdict() | {"secret": vault.unlock(row.secret, _row_name(row.id))}) for row in rows]
+    return [_opened(vault, row) for row in rows]
+
+
+async def credential(
+    warehouse: Warehouse, vault: Vault, connection_id: int, credential_id: int
+) -> StoredCredential | None:
+    """One credential with its secret, whether it may be used or not.
+
+    Raises:
+        VaultError: the keys do not open it.
+    """
+    row = await warehouse.row(
+        f"SELECT {_STORED} FROM credentials "  # noqa: S608
+        "WHERE connection_id = %s AND id = %s AND deleted_at IS NULL",
+        [connection_id, credential_id],
+    )
+    return _opened(vault, row) if row else None
+
+
+def _opened(vault: Vault, row: Any) -> StoredCredential:
+    return StoredCredential(**row._asdict() | {"secret": vault.unlock(row.secret, _row_name(row.id))})
+
+
+async def usable_ids(warehouse: Warehouse, connection_id: int) -> set[int]:
+    """Which credentials may send requests at this moment."""
+    rows = await warehouse.rows(
+        f"""SELECT id FROM credentials
+            WHERE connection_id = %s AND deleted_at IS NULL AND {_USABLE}""",  # noqa: S608
+        [connection_id],
+    )
+    return {row.id for row in rows}
+
+
+async def shown(
+    warehouse: Warehouse, connection_id: int, *, credential_id: int | None = None, deleted: bool = False
+) -> list[ShownCredential]:
+    """What may be shown of the credentials of a connection, or of one of them; the removed ones when asked for."""
+    rows = await warehouse.rows(
+        """SELECT c.id, connection_id, type, label, settings ->> 'username' AS username, hint, expiration_date,
+                  disabled_at, disabled_reason, created_at, deleted_at, checked_at, code, reason, curl
+           FROM credentials c LEFT JOIN credential_checks k ON k.credential_id = c.id
+           WHERE connection_id = %(connection)s AND (%(deleted)s OR deleted_at IS NULL)
+             AND (%(one)s::int IS NULL OR c.id = %(one)s) ORDER BY c.id""",
+        {"connection": connection_id, "deleted": deleted, "one": credential_id},
+    )
+    return [ShownCredential(*row) for row in rows]
+
+
+async def record_check(
+    transaction: Transaction, credential_id: int, code: str | None, reason: str | None, curl: str | None
+) -> None:
+    """How a verification ended; `code` is None when the credential was good."""
+    await transaction.execute(
+        """INSERT INTO credential_checks (credential_id, code, reason, curl) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (credential_id) DO UPDATE
+           SET checked_at = now(), code = EXCLUDED.code, reason = EXCLUDED.reason, curl = EXCLUDED.curl""",
+        [credential_id, code, reason, curl],
+    )
+
+
+async def settle_state(transaction: Transaction, connection_id: int) -> None:
+    """A connection is verified as long as one of its usable credentials was not found bad, else failed."""
+    await transaction.execute(
+        f"""UPDATE connections k SET state = found.state, updated_at = now()
+            FROM (SELECT CASE WHEN EXISTS (
+                    SELECT FROM credentials c LEFT JOIN credential_checks x ON x.credential_id = c.id
+                    WHERE c.connection_id = %(id)s AND deleted_at IS NULL AND {_USABLE}
+                      AND (x.code IS NULL OR x.code = 'unavailable')
+                  ) THEN 'verified' ELSE 'failed' END AS state) found
+            WHERE k.id = %(id)s AND k.state <> found.state""",  # noqa: S608
+        {"id": connection_id},
+    )
 
 
 async def disable_credential(warehouse: Warehouse, credential_id: int, reason: str) -> bool:
@@ -142,7 +296,7 @@ async def disable_credential(warehouse: Warehouse, credential_id: int, reason: s
     async with warehouse.transaction() as transaction:
         return bool(
             await transaction.execute(
-                "UPDATE credentials SET disabled_at = now(), disabled_reason = %s, updated_at = now() "
+                "UPDATE credentials SET disabled_at = now(), disabled_reason = %s, updated_at = clock_timestamp() "
                 "WHERE id = %s AND disabled_at IS NULL AND deleted_at IS NULL",
                 [reason, credential_id],
             )
@@ -156,32 +310,39 @@ async def record_sync(warehouse: Warehouse, workspace: str) -> None:
         )
 
 
-async def enable_credential(warehouse: Warehouse, credential_id: int) -> None:
-    """Puts a credential that proved good back into its pool."""
-    async with warehouse.transaction() as transaction:
-        await transaction.execute(
-            "UPDATE credentials SET disabled_at = NULL, disabled_reason = NULL, updated_at = now() "
-            "WHERE id = %s AND disabled_at IS NOT NULL AND deleted_at IS NULL",
-            [credential_id],
-        )
-
-
-async def remove_credential(warehouse: Warehouse, credential_id: int) -> None:
-    async with warehouse.transaction() as transaction:
-        await transaction.execute(
-            "UPDATE credentials SET deleted_at = now(), secret = '' WHERE id = %s AND deleted_at IS NULL",
-            [credential_id],
-        )
-
-
-async def belongs(warehouse: Warehouse, credential_id: int, workspace: str) -> bool:
-    """Whether the workspace has this credential, in whichever of its connections."""
-    row = await warehouse.row(
-        "SELECT FROM credentials c JOIN connections k ON k.id = c.connection_id "
-        "WHERE c.id = %s AND k.workspace = %s AND c.deleted_at IS NULL AND k.deleted_at IS NULL",
-        [credential_id, workspace],
+async def enable_credential(transaction: Transaction, seen: StoredCredential) -> None:
+    """Puts a credential that proved good back into its pool, unless somebody has changed it since it was read."""
+    await transaction.execute(
+        "UPDATE credentials SET disabled_at = NULL, disabled_reason = NULL, updated_at = clock_timestamp() "
+        "WHERE id = %s AND disabled_at IS NOT NULL AND deleted_at IS NULL AND updated_at::text = %s",
+        [seen.id, seen.version],
     )
-    return row is not None
+
+
+async def remove_credential(warehouse: Warehouse, credential_id: int) -> bool:
+    """Hides the credential and forgets its secret; whether it was there."""
+    async with warehouse.transaction() as transaction:
+        return await _delete(transaction, credential_id)
+
+
+async def _delete(transaction: Transaction, credential_id: int) -> bool:
+    return bool(
+        await transaction.execute(
+            "UPDATE credentials SET deleted_at = now(), secret = '', updated_at = clock_timestamp() "
+            "WHERE id = %s AND deleted_at IS NULL",
+            [credential_id],
+        )
+    )
+
+
+async def of_credential(warehouse: Warehouse, credential_id: int, workspace: str) -> StoredConnection | None:
+    """The connection of the workspace, of whichever type, that has this credential."""
+    row = await warehouse.row(
+        f"SELECT {_CONNECTION} FROM connections k WHERE workspace = %s AND deleted_at IS NULL "  # noqa: S608
+        "AND EXISTS (SELECT FROM credentials c WHERE c.connection_id = k.id AND c.id = %s AND c.deleted_at IS NULL)",
+        [workspace, credential_id],
+    )
+    return StoredConnection(*row) if row else None
 
 
 async def health(warehouse: Warehouse, connection_id: int) -> list[dict[str, Any]]:

@@ -62,14 +62,43 @@ class Vault:
         return SecretStr(secret)
 
 
+def renew(settings: Settings) -> bool:
+    """Puts a new key before the installation's own; False where the keys come from DX_SECRET_KEYS."""
+    if settings.secret_keys is not None:
+        return False
+    _write(settings.home, [Fernet.generate_key().decode(), *_own_keys(settings.home)])
+    return True
+
+
+def forget_old_keys(settings: Settings) -> None:
+    """Once all is under the installation's first key; the one before stays for a process that encrypts just now."""
+    if settings.secret_keys is None:
+        _write(settings.home, _own_keys(settings.home)[:2])
+
+
+def _own_keys(home: Path) -> list[str]:
+    return [key.strip() for key in _generated(home).split(",") if key.strip()]
+
+
+def _write(home: Path, keys: list[str]) -> None:
+    _draft(home, ",".join(keys).encode()).replace(home / _KEY_FILE)
+
+
+def _draft(home: Path, content: bytes) -> Path:
+    draft = home / f"{_KEY_FILE}.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
 def _generated(home: Path) -> str:
     """The installation's own key, made by whichever process comes first."""
     path = home / _KEY_FILE
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
-        draft = home / f"{_KEY_FILE}.{os.getpid()}"
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(Fernet.generate_key())
+        draft = _draft(home, Fernet.generate_key())
         try:
             os.link(draft, path)  # only one process wins
         except FileExistsError:

@@ -1,0 +1,232 @@
+"""The Data Cloud API: the methods that DX documents for connections and their credentials."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.security import HTTPBearer
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from dx_dagster.api import envelope
+from dx_dagster.api.bodies import Arguments, arguments
+from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.installation import Installation, installation
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer.connections import Changes, CredentialNotFoundError, VerificationFailed
+from dx_dagster.importer.given import Fields
+from dx_dagster.warehouse import api_keys, connections
+from dx_dagster.warehouse.connections import StoredConnection
+
+if TYPE_CHECKING:
+    from dx_dagster.api.guessing import Guessing
+
+_LARGEST_ID = 2**31 - 1
+
+bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key of `dx-dagster api-keys create`.")
+
+
+async def authenticated(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
+    """Lets nobody pass without a key.
+
+    Raises:
+        RefusedError: not_authed, or rate_limited after too many wrong keys.
+    """
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    key = SecretStr(given.strip())
+    if scheme.lower() != "bearer" or not key:
+        raise _not_authed()
+    await recognized(request, key)
+
+
+async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
+    """Whose key it is.
+
+    Raises:
+        RefusedError: not_authed, or rate_limited after too many wrong keys.
+    """
+    guessing: Guessing = request.app.state.guessing
+    address = request.client.host if request.client else ""
+    wait = guessing.must_wait(address, key)
+    if wait > 0:
+        seconds = {"Retry-After": str(int(wait) + 1)}
+        raise RefusedError("rate_limited", "Too many wrong keys: try again later.", status=429, headers=seconds)
+    found = await api_keys.recognize(await installation(request).warehouse(), key)
+    if found is None:
+        guessing.was_wrong(address, key)
+        raise _not_authed()
+    guessing.was_good(address, key)
+    return found
+
+
+def _not_authed() -> RefusedError:
+    return RefusedError(
+        "not_authed",
+        "The request did not include a valid API key.",
+        status=401,
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+ConnectionId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="Number of the connection.")]
+CredentialId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="Number of the credential.")]
+Doors = Annotated[Installation, Depends(installation)]
+
+
+async def connection_of(found: Doors, connection_id: int) -> StoredConnection:
+    connection = await connections.get(await found.warehouse(), connection_id)
+    if connection is None:
+        raise RefusedError("connection_not_found", "No connection exists for the given connection_id.")
+    return connection
+
+
+async def _in_path(found: Doors, connection_id: ConnectionId) -> StoredConnection:
+    return await connection_of(found, connection_id)
+
+
+Connection = Annotated[StoredConnection, Depends(_in_path)]
+Body = Annotated[Arguments, Depends(arguments)]
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    401: {"model": envelope.Refusal, "description": "not_authed"},
+    422: {"model": envelope.Refusal, "description": "Understood and refused: `error` says why."},
+    429: {"model": envelope.Refusal, "description": "rate_limited: too many wrong keys from this address."},
+    503: {"model": envelope.Refusal, "description": "unavailable: the database does not answer."},
+}
+
+
+def _takes(**schema: Any) -> dict[str, Any]:
+    """The description of a body that is read by hand."""
+    content = {"schema": {"type": "object", **schema}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": content,
+                "application/x-www-form-urlencoded": {
+                    **content,
+                    "encoding": {name: {"style": "deepObject", "explode": True} for name in ("settings", "secrets")},
+                },
+            },
+        }
+    }
+
+
+_ID = {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID, "description": "Number of the credential."}
+_FIELDS = {
+    "label": {"type": "string", "maxLength": 4000, "description": "Display name; one is chosen when it is left out."},
+    "settings": {
+        "type": "object",
+        "properties": {
+            "username": {"type": "string", "description": "bitbucket: e-mail address of the Atlassian account."},
+            "jira_user": {"type": "string", "description": "jira_cloud: e-mail address of the account."},
+        },
+    },
+    "secrets": {
+        "type": "object",
+        "properties": {
+            "api_token": {
+                "type": "string",
+                "format": "password",
+                "description": "bitbucket: a workspace access token, alone. jira_cloud: the API token.",
+            },
+            "password": {"type": "string", "format": "password", "description": "bitbucket: API token of `username`."},
+        },
+    },
+    "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day on which it expires."},
+}
+
+routes = APIRouter(prefix="/api", dependencies=[Depends(authenticated)], responses=_REFUSED, tags=["Data Cloud API"])
+
+
+@routes.get("/connections.list", response_model=envelope.Connections)
+async def connections_list(found: Doors) -> dict[str, Any]:
+    """Returns all connections, ordered by type."""
+    every = await connections.all_connections(await found.warehouse())
+    ordered = sorted(every, key=lambda one: (one.type, one.id))
+    return {"ok": True, "connections": [envelope.connection(one) for one in ordered]}
+
+
+@routes.get("/connections.info/{connection_id}", response_model=envelope.OneConnection)
+async def connections_info(connection: Connection) -> dict[str, Any]:
+    """Returns details of one connection."""
+    return {"ok": True, "connection": envelope.whole_connection(connection)}
+
+
+@routes.get("/connections/{connection_id}/credentials.list", response_model=envelope.Credentials)
+async def credentials_list(found: Doors, connection: Connection) -> dict[str, Any]:
+    """Lists the credentials of a connection; never their secrets."""
+    every = await connections.shown(await found.warehouse(), connection.id)
+    return {"ok": True, "credentials": [envelope.credential(connection, one) for one in every]}
+
+
+@routes.get("/connections/{connection_id}/credentials.info/{credential_id}", response_model=envelope.OneWholeCredential)
+async def credentials_info(found: Doors, connection: Connection, credential_id: CredentialId) -> dict[str, Any]:
+    """Returns details of one credential, a removed one too; never its secret."""
+    try:
+        one = await doors.show(await found.warehouse(), connection, credential_id, deleted=True)
+    except CredentialNotFoundError:
+        raise _no_credential() from None
+    return {"ok": True, "credential": envelope.whole_credential(connection, one)}
+
+
+@routes.post(
+    "/connections/{connection_id}/credentials.create",
+    status_code=201,
+    response_model=envelope.OneCredential,
+    openapi_extra=_takes(properties=_FIELDS),
+)
+async def credentials_create(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
+    """Verifies a credential, then adds it; nothing is stored when verification fails.
+
+    For Bitbucket: `secrets.api_token` alone, or `settings.username` with `secrets.password`.
+    """
+    fields = Fields(body.label, body.settings, body.secrets, body.expiration_date)
+    try:
+        one = await doors.add_fields(found.settings, await found.warehouse(), connection, fields)
+    except VerificationFailed as error:
+        raise RefusedError.of(error.failure) from None
+    except doors.ConnectionNotFoundError:
+        raise RefusedError("connection_not_found", "The connection was removed meanwhile.") from None
+    return {"ok": True, "credential": envelope.credential(connection, one)}
+
+
+@routes.post(
+    "/connections/{connection_id}/credentials.update",
+    response_model=envelope.OneCredential,
+    openapi_extra=_takes(required=["id"], properties={"id": _ID, **_FIELDS}),
+)
+async def credentials_update(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
+    """Verifies a credential as it would be, then changes it; what is left out stays, and all of it on failure."""
+    changes = Changes(body.label, body.settings, body.secrets, "expiration_date" in body.given, body.expiration_date)
+    warehouse = await found.warehouse()
+    try:
+        one = await doors.update(found.settings, warehouse, connection, _id(body), changes)
+    except VerificationFailed as error:
+        raise RefusedError.of(error.failure) from None
+    except CredentialNotFoundError:
+        raise _no_credential() from None
+    return {"ok": True, "credential": envelope.credential(connection, one)}
+
+
+@routes.post(
+    "/connections/{connection_id}/credentials.delete",
+    response_model=envelope.Done,
+    openapi_extra=_takes(required=["id"], properties={"id": _ID}),
+)
+async def credentials_delete(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
+    """Removes a credential: it is no longer listed or used, and its secret is forgotten."""
+    try:
+        await doors.remove(await found.warehouse(), connection, _id(body))
+    except CredentialNotFoundError:
+        raise _no_credential() from None
+    return {"ok": True}
+
+
+def _id(body: Arguments) -> int:
+    if body.id is None:
+        raise _no_credential()
+    return body.id
+
+
+def _no_credential() -> RefusedError:
+    return RefusedError("credential_not_found", "No credential exists for the given id on that connection.")

@@ -1,0 +1,95 @@
+"""The Data Cloud API and the connections page on an application: state, routes, and what errors are answered."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from psycopg_pool import PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from dx_dagster.api import data_cloud, page, reference
+from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.guessing import Guessing
+from dx_dagster.api.headers import SafeHeaders
+from dx_dagster.api.installation import Installation, OnConnected
+from dx_dagster.api.sessions import ForgedError, SignInNeededError
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.vault import VaultError
+
+_log = logging.getLogger(__name__)
+
+
+def attach(app: FastAPI, settings: Settings, url: str, on_connected: OnConnected | None = None) -> None:
+    """Adds everything to the application; `on_connected` hears of workspaces that are connected on the page."""
+    app.state.installation = Installation(settings, url, on_connected)
+    app.state.guessing = Guessing()
+    app.include_router(_closing(app.state.installation))
+    app.include_router(data_cloud.routes)
+    app.include_router(page.routes)
+    app.include_router(reference.routes)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(SignInNeededError, page.to_sign_in)
+    app.add_exception_handler(ForgedError, page.to_sign_in)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _other)
+    for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):
+        app.add_exception_handler(kind, _unavailable)
+    app.add_middleware(SafeHeaders)
+
+
+def _closing(installation: Installation) -> APIRouter:
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        yield
+        await installation.close()
+
+    return APIRouter(lifespan=lifespan)
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RefusedError):
+        raise error
+    if _is_api(request):
+        return error.response()
+    missing = error.code == "connection_not_found"
+    return PlainTextResponse("There is no such connection." if missing else error.message, 404 if missing else 400)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A number in the path that is none of ours. What was sent is not quoted."""
+    fields = {str(part) for one in getattr(error, "errors", list)() for part in one["loc"]}
+    if not _is_api(request):
+        return PlainTextResponse("There is no such page.", 404)
+    if "connection_id" in fields:
+        return RefusedError("connection_not_found", "No connection exists for the given connection_id.").response()
+    return RefusedError("credential_not_found", "No credential exists for the given id on that connection.").response()
+
+
+async def _other(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    status = getattr(error, "status_code", 404)
+    headers = getattr(error, "headers", None)
+    if not _is_api(request):
+        return PlainTextResponse(f"{getattr(error, 'detail', 'Not Found')}", status, headers)
+    codes = {404: "method_not_found", 405: "method_not_allowed"}
+    message = "No method of the Data Cloud API is called like this."
+    return RefusedError(codes.get(status, "invalid_json"), message, status=status, headers=headers).response()
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    _log.error("%s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, VaultError):
+        refused = RefusedError("unavailable", str(error), status=503)
+    else:
+        refused = RefusedError("unavailable", "The database does not answer.", status=503)
+    return refused.response() if _is_api(request) else PlainTextResponse(refused.message, 503)

@@ -1,0 +1,154 @@
+"""What the Data Cloud API answers: `{"ok": true, …}`, or `{"ok": false, "error": CODE, "message": …}`."""
+
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from dx_dagster.importer.connections import Failure
+from dx_dagster.warehouse.connections import ConnectionType, ShownCredential, StoredConnection
+
+ErrorCode = Literal[
+    "not_authed",
+    "connection_not_found",
+    "credential_not_found",
+    "invalid_json",
+    "invalid_credentials",
+    "invalid_permissions",
+    "no_resources",
+    "unavailable",
+    "rate_limited",
+]
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error code."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int = 422, curl: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status, self.curl, self.headers = code, message, status, curl, headers
+
+    @classmethod
+    def of(cls, failure: Failure) -> "RefusedError":
+        return cls(failure.code, failure.sentence, curl=failure.curl)
+
+    def response(self) -> JSONResponse:
+        body = {"ok": False, "error": self.code, "message": self.message}
+        return JSONResponse(body | ({"curl": self.curl} if self.curl else {}), self.status, self.headers)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Refusal(_Answer):
+    ok: Literal[False]
+    error: ErrorCode
+    message: str = Field(description="Why, in a sentence.")
+    curl: str | None = Field(
+        None, description="After a failed verification: a command that shows the same, with a placeholder."
+    )
+
+
+class Connection(_Answer):
+    id: int
+    type: ConnectionType
+    name: str
+    state: str = Field(description="verified or failed")
+    disabled_at: str | None
+    last_synced_at: str | None
+    created_at: str
+    supports_multiple_credentials: bool
+
+
+class WholeConnection(Connection):
+    settings: dict[str, Any]
+    disabled_reason: str | None
+    updated_at: str
+
+
+class Credential(_Answer):
+    id: int
+    type: ConnectionType
+    label: str
+    settings: dict[str, Any]
+    created_at: str
+    disabled_at: str | None
+    expiration_date: str | None
+
+
+class WholeCredential(Credential):
+    deleted_at: str | None
+
+
+class Done(_Answer):
+    ok: Literal[True] = True
+
+
+class Connections(Done):
+    connections: list[Connection]
+
+
+class OneConnection(Done):
+    connection: WholeConnection
+
+
+class Credentials(Done):
+    credentials: list[Credential]
+
+
+class OneCredential(Done):
+    credential: Credential
+
+
+class OneWholeCredential(Done):
+    credential: WholeCredential
+
+
+def time(moment: datetime | None) -> str | None:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z" if moment else None
+
+
+def day(date_: date | None) -> str | None:
+    return date_.isoformat() if date_ else None
+
+
+def connection(found: StoredConnection) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "type": found.type,
+        "name": found.name,
+        "state": found.state,
+        "disabled_at": time(found.disabled_at),
+        "last_synced_at": time(found.last_synced_at),
+        "created_at": time(found.created_at),
+        "supports_multiple_credentials": True,
+    }
+
+
+def whole_connection(found: StoredConnection) -> dict[str, Any]:
+    return connection(found) | {
+        "settings": {"workspace": found.workspace} | found.settings,
+        "disabled_reason": found.disabled_reason,
+        "updated_at": time(found.updated_at),
+    }
+
+
+def credential(of: StoredConnection, found: ShownCredential) -> dict[str, Any]:
+    username = "jira_user" if of.type == "jira_cloud" else "username"
+    return {
+        "id": found.id,
+        "type": of.type,
+        "label": found.label,
+        "settings": {username: found.username} if found.username else {},
+        "created_at": time(found.created_at),
+        "disabled_at": time(found.disabled_at),
+        "expiration_date": day(found.expiration_date),
+    }
+
+
+def whole_credential(of: StoredConnection, found: ShownCredential) -> dict[str, Any]:
+    return credential(of, found) | {"deleted_at": time(found.deleted_at)}

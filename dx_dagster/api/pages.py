@@ -1,0 +1,47 @@
+"""HTML out of templates."""
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from dx_dagster.api import sessions
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dx_dagster.api"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["moment"] = _moment
+    environment.filters["ago"] = _ago
+    return environment
+
+
+def render(request: Request, template: str, *, status: int = 200, csrf_cookie: str = "", **values: Any) -> HTMLResponse:
+    """A page; its forms carry the token that belongs to the session, or to `csrf_cookie` before there is one."""
+    secret = csrf_cookie or request.cookies.get(sessions.SESSION, "")
+    known = {"csrf": sessions.csrf_token(secret), "signed_in": not csrf_cookie}
+    return HTMLResponse(_templates().get_template(template).render(known | values), status)
+
+
+def _moment(value: datetime | None) -> str:
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if value else "never"
+
+
+def _ago(value: datetime | None) -> str:
+    if value is None:
+        return "never"
+    seconds = (datetime.now(UTC) - value).total_seconds()
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"

@@ -1,0 +1,91 @@
+"""Who is signed in to the page, and that a form was sent from it."""
+
+import hmac
+import secrets
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends
+from pydantic import SecretStr
+from python_multipart.exceptions import FormParserError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dx_dagster.api.bodies import limited
+from dx_dagster.api.installation import installation
+from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.warehouse import api_keys
+
+SESSION, VISIT = "dx_session", "dx_visit"
+CSRF = "csrf_token"
+_PATH = "/connections"
+
+
+class SignInNeededError(Exception):
+    """Nobody is signed in."""
+
+
+class ForgedError(Exception):
+    """The form was not sent from our page, or the session it was made for has ended."""
+
+
+async def signed_in(request: Request) -> api_keys.ApiKey:
+    """The key that somebody has signed in with.
+
+    Raises:
+        SignInNeededError: nobody has, or the session has ended.
+    """
+    token = request.cookies.get(SESSION)
+    key = await api_keys.session(await installation(request).warehouse(), SecretStr(token)) if token else None
+    if key is None:
+        raise SignInNeededError
+    return key
+
+
+SignedIn = Annotated[api_keys.ApiKey, Depends(signed_in)]
+
+
+def csrf_token(secret: str) -> str:
+    """What the forms of one session carry; it tells nothing about the cookie it is derived from."""
+    return hmac.new(secret.encode(), b"dx-dagster form", sha256).hexdigest()
+
+
+async def from_our_page(request: Request, cookie: str = SESSION) -> None:
+    """Compares the form's token with the cookie.
+
+    Raises:
+        ForgedError: they do not belong together.
+    """
+    await limited(request)
+    try:
+        form = await request.form(max_files=0, max_fields=50)
+    except (HTTPException, FormParserError, ValueError):
+        raise ForgedError from None
+    given, secret = form.get(CSRF), request.cookies.get(cookie, "")
+    if not secret or not isinstance(given, str) or not hmac.compare_digest(given.encode(), csrf_token(secret).encode()):
+        raise ForgedError
+
+
+async def signed_form(request: Request, _: SignedIn) -> None:
+    await from_our_page(request)
+
+
+def visit(request: Request) -> str:
+    """What the sign-in form is bound to, before there is a session."""
+    return request.cookies.get(VISIT) or secrets.token_urlsafe(32)
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str, *, lasts: int | None = None) -> None:
+    response.set_cookie(
+        name, value, max_age=lasts, path=_PATH, secure=must_be_secure(request), httponly=True, samesite="lax"
+    )
+
+
+def drop_cookie(request: Request, response: Response, name: str) -> None:
+    response.delete_cookie(name, path=_PATH, secure=must_be_secure(request), httponly=True, samesite="lax")
+
+
+def must_be_secure(request: Request) -> bool:
+    """Only a browser on this machine may send the session without encryption."""
+    return request.url.hostname not in LOOPBACK_HOSTS

@@ -1,0 +1,212 @@
+"""The receiver of Bitbucket's webhooks: verifies who sent a delivery, stores it, and does no other work.
+
+Bitbucket waits ten seconds, tries again after a 5xx only, and promises neither order nor that a delivery comes once.
+Nothing of a delivery is believed before its signature fits, beyond which connection's secret to try.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from dx_dagster.bitbucket.signatures import verify
+from dx_dagster.frames.reading import Json, inner, number, record, text
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.receiving import Delivery, InboxUnavailableError, Intake
+from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.webhook_secrets import Sender
+
+PATH = "/webhooks/bitbucket"
+LARGEST_BODY = 1024 * 1024  # four times what Bitbucket says it sends at the most
+_LARGEST_HEADERS = 16 * 1024
+# Bitbucket hangs up after ten seconds, and should have heard by then what is not stored.
+_SEND_WITHIN_SECONDS = 30.0
+_STORE_WITHIN_SECONDS = 8.0
+_KEPT_HEADERS = ("x-event-key", "x-hook-uuid", "x-request-uuid", "x-attempt-number", "content-type", "user-agent")
+_LONGEST_HEADER = 200
+_BIGGEST_NUMBER = 2**63 - 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RefusedError(Exception):
+    """Why a delivery is not stored, and what to answer."""
+
+    status: int
+    reason: str
+    workspace: str | None = None
+
+
+def router(settings: Settings, url: str) -> APIRouter:
+    """The route of the receiver, for the database at `url`.
+
+    Raises:
+        VaultError: the settings hold no usable keys.
+    """
+    intake = Intake(url, Vault.of(settings))
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        with suppress(InboxUnavailableError):  # the first delivery finds the connection open
+            await intake.senders()
+        yield
+        await intake.close()
+
+    async def receive(request: Request) -> Response:
+        try:
+            body = await _body(request)
+            async with asyncio.timeout(_STORE_WITHIN_SECONDS):
+                await intake.store(await _verified(request, body, intake))
+        except RefusedError as refused:
+            return _refuse(request, refused)
+        except (InboxUnavailableError, TimeoutError) as error:
+            reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
+            return _refuse(request, RefusedError(503, reason))
+        except ClientDisconnect:
+            return _refuse(request, RefusedError(400, "the connection ended before the body did"))
+        return JSONResponse({"ok": True})
+
+    routes = APIRouter(lifespan=lifespan)
+    routes.add_route(PATH, receive, methods=["POST"], include_in_schema=False)
+    return routes
+
+
+async def _body(request: Request) -> bytes:
+    """The body as it was signed.
+
+    Raises:
+        RefusedError: headers or body are too large, by what the request says or by what comes, or take too long.
+    """
+    if sum(len(name) + len(value) for name, value in request.headers.raw) > _LARGEST_HEADERS:
+        raise RefusedError(431, f"the headers are larger than {_LARGEST_HEADERS} bytes")
+    too_large = RefusedError(413, f"the body is larger than {LARGEST_BODY} bytes")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > LARGEST_BODY:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_SEND_WITHIN_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise too_large
+    except TimeoutError:
+        raise RefusedError(408, "the body did not arrive in time") from None
+    return bytes(body)
+
+
+async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
+    """The delivery, once it is clear that one of our senders has signed it.
+
+    Raises:
+        RefusedError: nobody that we know has, or it says nothing.
+        InboxUnavailableError: nobody can tell.
+    """
+    received_at, asked_at = datetime.now(UTC), asyncio.get_running_loop().time()
+    signature = request.headers.get("x-hub-signature")
+    if not signature:
+        raise RefusedError(401, "it is not signed")
+    payload = _payload(request, body)
+    names, hook = list(dict.fromkeys(_names(payload))), request.headers.get("x-hook-uuid")
+    sender = (await intake.senders()).find(names, hook)
+    if sender is None or not verify(body, signature, sender.secrets):
+        # Connected, or given a new secret, a moment ago?
+        sender = (await intake.senders(newer_than=asked_at)).find(names, hook)
+        sender = _signed_by(sender, names, body, signature)
+    return _delivery(request, sender, payload, body.decode(), received_at)
+
+
+def _signed_by(sender: Sender | None, names: Sequence[str], body: bytes, signature: str) -> Sender:
+    workspace = names[0] if names else None
+    if sender is None:
+        raise RefusedError(404, "no connection has this workspace", workspace)
+    if not verify(body, signature, sender.secrets):
+        if not sender.readable:
+            raise RefusedError(503, "the secret of its connection cannot be read: see DX_SECRET_KEYS", workspace)
+        raise RefusedError(401, "the signature does not fit", workspace)
+    return sender
+
+
+def _payload(request: Request, body: bytes) -> Json:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusedError(400, "its content type is not application/json")
+    try:
+        payload = json.loads(body.decode(), parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "it is not JSON") from None
+    if not isinstance(payload, dict):
+        raise RefusedError(400, "it is no JSON object")
+    return payload
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _names(payload: Json) -> Iterator[str]:
+    """What the payload calls its workspace: slug, uuid, the first part of a repository's name."""
+    for holder in (record(payload, "repository"), record(payload, "project"), payload):
+        for path in (("workspace", "slug"), ("workspace", "uuid"), ("full_name",), ("owner", "username")):
+            if name := text(inner(holder, *path)):
+                yield name.partition("/")[0]
+
+
+def _delivery(request: Request, sender: Sender, payload: Json, body: str, received_at: datetime) -> Delivery:
+    headers = {name: _short(request.headers[name]) for name in _KEPT_HEADERS if name in request.headers}
+    attempt = headers.get("x-attempt-number", "")
+    pull = number(inner(payload, "pullrequest", "id"))
+    return Delivery(
+        connection_id=sender.connection_id,
+        workspace=sender.workspace,
+        request_uuid=headers.get("x-request-uuid") or _fingerprint(headers, body),
+        hook_uuid=headers.get("x-hook-uuid"),
+        attempt_number=int(attempt) if attempt.isascii() and attempt.isdecimal() and len(attempt) < 6 else None,  # noqa: PLR2004
+        event_key=headers.get("x-event-key") or "unnamed",
+        repository_source_id=text(inner(payload, "repository", "uuid")),
+        pull_number=pull if pull is not None and abs(pull) <= _BIGGEST_NUMBER else None,
+        headers=headers,
+        body=body,
+        received_at=received_at,
+    )
+
+
+def _short(header: str) -> str:
+    """A header that can be stored; one of any length stays different from others."""
+    storable = text(header) or ""
+    if len(storable) <= _LONGEST_HEADER:
+        return storable
+    return f"{storable[: _LONGEST_HEADER - 65]} {hashlib.sha256(storable.encode()).hexdigest()}"
+
+
+def _fingerprint(headers: dict[str, str], body: str) -> str:
+    """Stands for the request's id where it has none. Which attempt it is makes no difference."""
+    same = sorted(headers.items() - {("x-attempt-number", headers.get("x-attempt-number"))})
+    return "sha256:" + hashlib.sha256(json.dumps([same, body]).encode()).hexdigest()
+
+
+def _refuse(request: Request, refused: RefusedError) -> Response:
+    """One line for whoever looks after this; the body and the signature are nobody's business."""
+    shown = {
+        "workspace": refused.workspace,
+        "event": request.headers.get("x-event-key"),
+        "request": request.headers.get("x-request-uuid"),
+    }
+    details = " ".join(f"{name}={value[:80]!a}" for name, value in shown.items() if value)
+    _log.warning("webhook refused with %d: %s %s", refused.status, refused.reason, details)
+    ours = refused.status == 503  # noqa: PLR2004 - Service Unavailable: what is wrong here is not for strangers
+    return JSONResponse(
+        {"ok": False, "error": "unavailable" if ours else refused.reason},
+        status_code=refused.status,
+        headers={"retry-after": "5"} if ours else None,
+    )

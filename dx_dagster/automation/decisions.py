@@ -1,0 +1,49 @@
+"""Which workspaces get a run, decided from what is known and nothing else."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dx_dagster.warehouse.inbox import Waiting
+from dx_dagster.warehouse.pace import Paced
+
+RUNS_A_TICK = 50
+_TICKS_AN_HOUR = 12
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Partitions to register and workspaces to run, in this order."""
+
+    register: tuple[str, ...]
+    run: tuple[str, ...]
+
+
+def refreshes(waiting: Sequence[Waiting], busy: Collection[str], registered: Collection[str]) -> Decision:
+    """One run for each workspace with deliveries to apply, however many they are; none where one is under way.
+
+    What must wait after a failure is not among those waiting: the inbox knows when it may be tried again.
+    """
+    return Decision(
+        tuple(one.workspace for one in waiting if one.workspace not in registered),
+        tuple(one.workspace for one in waiting if one.due and one.workspace not in busy)[:RUNS_A_TICK],
+    )
+
+
+def due_for_sync(
+    known: Sequence[Paced], busy: Collection[str], now: datetime, every: timedelta, pace: int | None
+) -> list[str]:
+    """The workspaces to sync now: not synced for `every`, those never synced and the stalest first.
+
+    At most `pace` of them, so that the runs spread over the hour; by default as many as let each have its turn.
+    """
+    most = pace or math.ceil(len(known) / _TICKS_AN_HOUR)
+    stale = [
+        one
+        for one in known
+        if one.workspace not in busy and (one.last_synced_at is None or now - one.last_synced_at >= every)
+    ]
+    stale.sort(key=lambda one: (one.last_synced_at or _LONG_AGO, one.workspace))
+    return [one.workspace for one in stale[:most]]

@@ -1,0 +1,87 @@
+"""The job that applies webhook deliveries to one workspace."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+
+from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.step import RESOURCES, RunListener
+from dx_dagster.bitbucket import BitbucketError
+from dx_dagster.importer.draining import drain
+from dx_dagster.importer.refresh import Refreshed
+from dx_dagster.importer.session import NotConnectedError
+from dx_dagster.importer.workspace import open_workspace
+from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.warehouse import inbox
+
+if TYPE_CHECKING:
+    from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
+
+# Which asset the rows of a table belong to.
+_ASSETS = {
+    "bitbucket_repositories": "repositories",
+    "bitbucket_pulls": "pullrequests",
+    "bitbucket_pull_activities": "activity",
+    "bitbucket_pull_comments": "comments",
+    "bitbucket_pull_commits": "commits",
+    "bitbucket_repository_default_branch_commits": "commits",
+    "bitbucket_pipelines": "pipelines",
+}
+
+
+@dg.op(required_resource_keys=RESOURCES)
+def apply_webhooks(context: dg.OpExecutionContext) -> None:
+    """Applies the deliveries in the workspace's inbox, and reports what became of them and of which assets.
+
+    Raises:
+        Failure: with one sentence that says what is wrong; the deliveries come again.
+    """
+    warehouse: WarehouseResource = context.resources.warehouse
+    pool: CredentialPoolResource = context.resources.credential_pool
+    bitbucket: BitbucketResource = context.resources.bitbucket
+    workspace, settings = context.partition_key, Settings.read()
+    listener = RunListener(cast("dg.AssetExecutionContext", context))  # of which it takes the log
+
+    async def run() -> Refreshed:
+        opened = await open_workspace(workspace, client, warehouse.connected, listener)
+        keep = timedelta(days=settings.webhooks_keep_days)
+        return await drain(opened, context.run_id, linger=settings.webhooks_linger, keep=keep)
+
+    try:
+        client = bitbucket.open(warehouse, pool, workspace, listener)
+        result = warehouse.run(run())
+    except (BitbucketError, NotConnectedError, SettingsError) as error:
+        warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    metadata = {
+        "outcomes": dg.JsonMetadataValue(dict(result.outcomes)),
+        "failed": result.failed,
+        "set_aside": result.set_aside,
+        "requests": client.requests,
+    }
+    context.add_output_metadata(metadata)
+    _report_materializations(context, warehouse.connected.written_so_far())
+
+
+def _report_materializations(context: dg.OpExecutionContext, written: "dict[str, int]") -> None:
+    """An event for each asset that has new rows."""
+    by_asset: dict[str, dict[str, Any]] = {}
+    for what, rows in written.items():
+        asset = _ASSETS.get(what.partition("/")[0])
+        if asset is not None and rows:
+            by_asset.setdefault(asset, {})[what] = rows
+    for asset, rows_written in sorted(by_asset.items()):
+        context.log_event(
+            dg.AssetMaterialization(
+                ["bitbucket", asset],
+                description="by webhooks",
+                partition=context.partition_key,
+                metadata={"written": dg.JsonMetadataValue(rows_written)},
+            )
+        )
+
+
+@dg.job(partitions_def=WORKSPACES, description="Applies the webhook deliveries of one workspace.")
+def refresh_workspace() -> None:
+    apply_webhooks()

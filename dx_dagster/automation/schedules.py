@@ -1,0 +1,81 @@
+"""Schedules: what no webhook told."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from dx_dagster.automation.decisions import due_for_sync
+from dx_dagster.automation.jobs import sync_workspace
+from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, busy_workspaces, registered
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import pace
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.embedded import database_url
+from dx_dagster.warehouse.pace import Paced
+
+_SETTINGS = Settings.read()
+
+
+@dg.schedule(
+    job=sync_workspace,
+    cron_schedule=_SETTINGS.sync_cron,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Syncs each connected workspace once an hour (DX_SYNC_EVERY), some at each tick, the stalest first.",
+)
+def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    settings = Settings.read()
+    now = context.scheduled_execution_time.astimezone(UTC)
+    due = due_for_sync(
+        _connected(context.instance),
+        busy_workspaces(context.instance),
+        now,
+        timedelta(seconds=settings.sync_every),
+        settings.sync_pace,
+    )
+    if not due:
+        return dg.SkipReason("every connected workspace was synced lately, or is being synced")
+    return [_request(workspace, now, {}) for workspace in due]
+
+
+@dg.schedule(
+    job=sync_workspace,
+    cron_schedule=_SETTINGS.reconcile_cron,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Syncs each connected workspace and lists all of its pull requests, to find what nothing else told.",
+)
+def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """A closed pull request that vanished, or an opinion on one, moves nothing that an hourly sync asks for.
+
+    All pull requests of a very large workspace (DX_RECONCILE_MOST_PULLS) are too many requests for a night.
+    """
+    now = context.scheduled_execution_time.astimezone(UTC)
+    listing: dict[str, object] = {"ops": {"bitbucket__pullrequests": {"config": {"full": True}}}}
+    most = Settings.read().reconcile_most_pulls
+    connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))
+    if not connected:
+        return dg.SkipReason("no workspace is connected")
+    return [_request(one.workspace, now, listing if one.pulls <= most else {}, priority="-10") for one in connected]
+
+
+def _connected(instance: dg.DagsterInstance) -> list[Paced]:
+    """The connected workspaces that Dagster has a partition for; the sensor registers the others."""
+
+    async def read() -> list[Paced]:
+        async with Warehouse(database_url(Settings.read())) as warehouse:
+            return await pace.workspaces(warehouse)
+
+    known = registered(instance)
+    return [one for one in asyncio.run(read()) if one.workspace in known]
+
+
+def _request(workspace: str, now: datetime, run_config: dict[str, object], *, priority: str = "0") -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{workspace} {now.isoformat()}",
+        partition_key=workspace,
+        run_config=run_config,
+        tags={WORKSPACE_TAG: workspace, PRIORITY_TAG: priority},
+    )
+
+
+SCHEDULES = [hourly_sync, nightly_reconcile]

@@ -1,0 +1,64 @@
+"""Sensors: deliveries become runs, successful syncs are remembered."""
+
+import asyncio
+
+import dagster as dg
+
+from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.automation.decisions import refreshes
+from dx_dagster.automation.jobs import sync_workspace
+from dx_dagster.automation.refreshing import refresh_workspace
+from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, busy_workspaces, registered
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections, inbox
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.embedded import database_url
+
+SECONDS_BETWEEN_TICKS = 5
+
+
+@dg.sensor(
+    job=refresh_workspace,
+    minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A run for each workspace with webhook deliveries to apply.",
+)
+def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """There is no cursor to skip a delivery that was committed late, and no run key that would let one run count for
+    all times: a delivery is waiting until a run has marked it as applied.
+    """
+    waiting = inbox.waiting(database_url(Settings.read()))
+    known = registered(context.instance)
+    busy = busy_workspaces(context.instance) if any(one.due for one in waiting) else set()
+    decision = refreshes(waiting, busy, known)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(partition_key=workspace, tags={WORKSPACE_TAG: workspace, PRIORITY_TAG: "10"})
+            for workspace in decision.run
+        ],
+        dynamic_partitions_requests=(
+            [WORKSPACES.build_add_request(list(decision.register))] if decision.register else None
+        ),
+        skip_reason=None if decision.run else "no delivery waits for a run",
+    )
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[sync_workspace],
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Remembers when a workspace was last synced.",
+)
+def finished_syncs(context: dg.RunStatusSensorContext) -> None:
+    workspace = context.dagster_run.tags.get("dagster/partition")
+
+    async def record(workspace: str) -> None:
+        async with Warehouse(database_url(Settings.read())) as warehouse:
+            await connections.record_sync(warehouse, workspace)
+
+    if workspace:
+        asyncio.run(record(workspace))
+
+
+SENSORS = [webhook_events, finished_syncs]

@@ -1,0 +1,153 @@
+"""`dx-dagster credentials`: the pool of a workspace's connection."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dx_dagster.cli.connect import (
+    ConnectionType,
+    Type,
+    Workspace,
+    given_secret,
+    never_connected,
+    not_stored,
+    slug,
+    with_warehouse,
+)
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.database import Warehouse
+
+credentials = typer.Typer(help="Manages the credentials of a workspace.", no_args_is_help=True)
+
+
+@credentials.command("list")
+def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
+    """Lists the credentials; of a secret, the last four characters.
+
+    Example: dx-dagster credentials list acme
+    """
+
+    async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.warehouse import connections
+
+        connection = await connections.find(warehouse, slug(workspace), type_.value)
+        if connection is None:
+            raise never_connected(slug(workspace))
+        for one in await connections.shown(warehouse, connection.id):
+            state = f"disabled: {one.disabled_reason}" if one.disabled_at else "expired" if one.expired else "enabled"
+            expiry = f", expires {one.expiration_date}" if one.expiration_date else ""
+            failing = f", last check: {one.code}" if one.code else ""
+            print(f"{one.id}  {one.type}  …{one.hint}  {one.label}  ({state}{expiry}{failing})")
+
+    with_warehouse(work)
+
+
+@credentials.command()
+def add(
+    workspace: Workspace,
+    type_: Type = ConnectionType.bitbucket,
+    label: Annotated[str | None, typer.Option(help="Display name of the credential.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Day on which it expires, as 2027-01-31.")] = None,
+) -> None:
+    """Verifies one more credential and adds it to the pool.
+
+    Example: BITBUCKET_TOKEN=… dx-dagster credentials add acme --label "second token"
+    """
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer.connections import VerificationFailed, new_credential
+        from dx_dagster.importer.connections import add as add_credential
+        from dx_dagster.warehouse import connections
+
+        connection = await connections.find(warehouse, slug(workspace), type_.value)
+        if connection is None:
+            raise never_connected(slug(workspace))
+        secret, username = given_secret(settings, type_)
+        new = new_credential(secret, username, label, _day(expires))
+        try:
+            added = await add_credential(settings, warehouse, connection, new)
+        except VerificationFailed as error:
+            raise not_stored(error) from None
+        print(f"{added.label}: good, and added with number {added.id}.")
+
+    with_warehouse(work)
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day; write it as 2027-01-31.", param_hint="--expires") from None
+
+
+Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the credential, from `credentials list`.")]
+
+
+@credentials.command()
+def disable(
+    workspace: Workspace, number: Number, reason: Annotated[str, typer.Option(help="Why.")] = "disabled by hand"
+) -> None:
+    """Takes a credential out of the pool; `dx-dagster verify` puts a good one back.
+
+    Example: dx-dagster credentials disable acme 3
+    """
+    from dx_dagster.importer.connections import disable as disable_credential
+
+    _change(workspace, number, lambda warehouse, connection: disable_credential(warehouse, connection, number, reason))
+
+
+@credentials.command()
+def remove(workspace: Workspace, number: Number) -> None:
+    """Removes a credential.
+
+    Example: dx-dagster credentials remove acme 3
+    """
+    from dx_dagster.importer.connections import remove as remove_credential
+
+    _change(workspace, number, lambda warehouse, connection: remove_credential(warehouse, connection, number))
+
+
+def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredConnection], Awaitable[None]]") -> None:
+    async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer.connections import CredentialNotFoundError
+        from dx_dagster.warehouse import connections
+
+        unknown = CommandError(
+            f"Workspace {slug(workspace)} has no credential {number}: see dx-dagster credentials list."
+        )
+        connection = await connections.of_credential(warehouse, number, slug(workspace))
+        if connection is None:
+            raise unknown
+        try:
+            await change(warehouse, connection)
+        except CredentialNotFoundError:
+            raise unknown from None
+
+    with_warehouse(work)
+
+
+@credentials.command()
+def rekey() -> None:
+    """Encrypts every stored secret anew with the first key.
+
+    To rotate keys of your own, put a new one first in DX_SECRET_KEYS wherever dx-dagster runs, then run this, then
+    drop the old ones. Where dx-dagster keeps its own key, it makes a new one.
+
+    Example: DX_SECRET_KEYS=NEW,OLD dx-dagster credentials rekey
+    """
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer import connections
+
+        done, renewed = await connections.rekey(settings, warehouse)
+        what = "a new key" if renewed else "the first of DX_SECRET_KEYS; the others may be dropped"
+        print(f"{done} secrets are encrypted with {what}.")
+
+    with_warehouse(work)

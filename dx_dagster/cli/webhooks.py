@@ -1,0 +1,195 @@
+"""`dx-dagster webhooks`: the hooks at Bitbucket and the inbox behind them."""
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dx_dagster.cli.connect import Workspace, never_connected, slug, with_warehouse
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dx_dagster.bitbucket import BitbucketClient
+    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.database import Warehouse
+
+webhooks = typer.Typer(help="Manages the webhook of a workspace, and what it delivered.", no_args_is_help=True)
+
+Repositories = Annotated[
+    bool,
+    typer.Option("--repositories", help="A hook on each repository, where the workspace's own may not be managed."),
+]
+
+
+@webhooks.command()
+def install(
+    workspace: Workspace,
+    repositories: Repositories = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Give the hook a new secret.")] = False,
+) -> None:
+    """Makes the webhook at DX_PUBLIC_URL/webhooks/bitbucket, or mends the one that is there.
+
+    Example: DX_PUBLIC_URL=https://dx.example.com dx-dagster webhooks install acme
+    """
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer import hooks
+        from dx_dagster.warehouse import webhook_secrets
+        from dx_dagster.warehouse.vault import Vault
+
+        url, vault = hooks.address(settings), Vault.of(settings)
+        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+            secret = None if rotate else await webhook_secrets.current(warehouse, vault, connection.id)
+            chosen = secret or await webhook_secrets.add(warehouse, vault, connection.id)
+            chosen_subjects = await hooks.subjects(warehouse, slug(workspace), repositories=repositories)
+            made = await webhook_secrets.hooks(warehouse, connection.id)
+            for subject in chosen_subjects:
+                done = await hooks.install(client, warehouse, subject, url, made=made, secret=chosen)
+                print(f"{subject}: {done}")
+            if rotate:
+                await webhook_secrets.retire(warehouse, connection.id, but=chosen[0])
+        if not chosen_subjects:
+            raise CommandError(f"No repository is imported yet: run dx-dagster sync {slug(workspace)} first.")
+
+    with_warehouse(work)
+
+
+@webhooks.command()
+def status(
+    workspace: Workspace,
+    repositories: Repositories = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compares the hook with what it should be, and shows the last delivery of each event.
+
+    Example: dx-dagster webhooks status acme
+    """
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> dict[str, Any]:
+        from dx_dagster.importer import hooks
+        from dx_dagster.warehouse import inbox, webhook_secrets
+
+        url = hooks.address(settings)
+        found: list[dict[str, Any]] = []
+        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+            made = await webhook_secrets.hooks(warehouse, connection.id)
+            for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
+                ours = await hooks.find(client, subject, url, made)
+                found += [
+                    {"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)}
+                    for one in ours
+                ]
+                if not ours:
+                    found.append({"subject": str(subject), "uuid": None, "url": None, "wrong": ["there is no hook"]})
+        return {
+            "hooks": found,
+            "events": await inbox.by_event(warehouse, slug(workspace)),
+            "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, slug(workspace))],
+        }
+
+    answer = with_warehouse(work)
+    if json_:
+        print(json.dumps(answer, default=str))
+    else:
+        _print(answer, slug(workspace))
+
+
+def _print(answer: dict[str, Any], workspace: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for hook in answer["hooks"]:
+        console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or 'as it should be'}", markup=False)
+    if any(hook["wrong"] for hook in answer["hooks"]):
+        console.print(f"To mend it: dx-dagster webhooks install {workspace}")
+    table = Table("event", "deliveries", "last delivery", "last applied", "waiting", "set aside")
+    for event in answer["events"]:
+        moments = (str(event[name] or "")[:19] for name in ("last_received_at", "last_applied_at"))
+        table.add_row(
+            event["event"], str(event["deliveries"]), *moments, str(event["waiting"]), str(event["set_aside"])
+        )
+    console.print(table)
+    for one in answer["set_aside"]:
+        console.print(f"{one['id']}  {one['event_key']}  set aside: {one['error']}", markup=False)
+    if answer["set_aside"]:
+        console.print(f"To apply them again: dx-dagster webhooks replay {workspace}")
+
+
+@webhooks.command()
+def remove(workspace: Workspace, repositories: Repositories = False) -> None:
+    """Removes the hook and lets its secret expire. What was delivered is still applied.
+
+    Example: dx-dagster webhooks remove acme
+    """
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer import hooks
+        from dx_dagster.warehouse import webhook_secrets
+
+        url = hooks.address(settings)
+        removed = 0
+        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+            made = await webhook_secrets.hooks(warehouse, connection.id)
+            for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
+                for one in await hooks.find(client, subject, url, made):
+                    await hooks.remove(client, one)
+                    print(f"{subject}: removed")
+                    removed += 1
+            await webhook_secrets.retire(warehouse, connection.id)
+        if not removed:
+            print("There was no hook of ours.")
+
+    with_warehouse(work)
+
+
+@webhooks.command()
+def replay(
+    workspace: Workspace,
+    events: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of deliveries; all that were set aside.")
+    ] = None,
+) -> None:
+    """Applies deliveries again: those that were set aside, or the ones named.
+
+    Example: dx-dagster webhooks replay acme
+    """
+
+    async def work(_: Settings, warehouse: "Warehouse") -> int:
+        from dx_dagster.warehouse import inbox
+
+        return await inbox.replay(warehouse, slug(workspace), events or None)
+
+    print(f"{with_warehouse(work)} deliveries will be applied again.")
+
+
+@asynccontextmanager
+async def _client(
+    settings: Settings, warehouse: "Warehouse", workspace: str
+) -> "AsyncIterator[tuple[BitbucketClient, StoredConnection]]":
+    """A client for the workspace, and its connection.
+
+    Raises:
+        CommandError: there is none that works, or Bitbucket refuses.
+    """
+    from rich.console import Console
+
+    from dx_dagster.bitbucket import BitbucketError
+    from dx_dagster.cli.progress import Lines
+    from dx_dagster.importer.hooks import HooksRefusedError
+    from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
+    from dx_dagster.warehouse import connections
+
+    connection = await connections.find(warehouse, workspace)
+    if connection is None:
+        raise never_connected(workspace)
+    try:
+        pool = await open_pool(settings, warehouse, Lines(Console(stderr=True, highlight=False)), workspace)
+        async with open_client(settings, pool, workspace) as client:
+            yield client, connection
+    except (BitbucketError, HooksRefusedError, NotConnectedError) as error:
+        raise CommandError(str(error)) from None

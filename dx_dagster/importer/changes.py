@@ -1,0 +1,156 @@
+"""What webhook deliveries say is no longer as it is stored. Pure: from payloads to what must be looked at."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from dx_dagster.frames.pulls import states_participants
+from dx_dagster.frames.reading import Json, record, records, text, time
+from dx_dagster.warehouse.inbox import Event
+
+# Every pullrequest:… is understood: the pull request has changed. Of comments the feed does not tell all.
+_PULL = "pullrequest:"
+_COMMENT = "pullrequest:comment_"
+_PUSH = "repo:push"
+_STATUS = frozenset({"repo:commit_status_created", "repo:commit_status_updated"})
+_REPOSITORY = frozenset({"repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported", "repo:transfer"})
+UNDERSTOOD = (
+    *("pullrequest:created", "pullrequest:updated", "pullrequest:push", "pullrequest:approved"),
+    *("pullrequest:unapproved", "pullrequest:changes_request_created", "pullrequest:changes_request_removed"),
+    *("pullrequest:fulfilled", "pullrequest:rejected", "pullrequest:comment_created", "pullrequest:comment_updated"),
+    *("pullrequest:comment_deleted", "pullrequest:comment_resolved", "pullrequest:comment_reopened"),
+    *(_PUSH, *sorted(_STATUS), "repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported"),
+    "repo:transfer",
+)
+"""Event keys that a refresh does something about, and that `webhooks install` therefore asks for."""
+
+# Which rows of pull request and participants come of a payload.
+_SHOWN = (
+    *("title", "state", "draft", "comment_count", "task_count", "author", "closed_by", "source", "destination"),
+    *("merge_commit", "participants", "reviewers"),
+)
+
+
+@dataclass
+class PullNews:
+    """Deliveries about one pull request.
+
+    Attributes:
+        versions: the pull request as each delivery shows it, and when that arrived.
+        comments: whether comments were written, changed or deleted.
+    """
+
+    number: int
+    events: list[int] = field(default_factory=list)
+    versions: list[tuple[Json, datetime]] = field(default_factory=list)
+    comments: bool = False
+
+    def newest(self) -> tuple[Json, datetime] | None:
+        """The newest version, where all that are as new say the same.
+
+        An approval need not move `updated_on`, so several versions may claim to be equally new.
+        """
+        dated = [(moment, one, at) for one, at in self.versions if (moment := time(one.get("updated_on")))]
+        if not dated or any(not states_participants(one) for one, _ in self.versions):
+            return None
+        latest = max(moment for moment, _, _ in dated)
+        candidates = [(one, at) for moment, one, at in dated if moment == latest]
+        if len({_shown(one) for one, _ in candidates}) > 1:
+            return None
+        return candidates[-1]
+
+
+@dataclass
+class RepositoryNews:
+    """Deliveries about one repository and what is in it.
+
+    Attributes:
+        name: its uuid with braces, or its slug where no delivery tells that.
+        itself: whether its own row is stale.
+        pushed: branches that moved; None stands for some that nobody named.
+        runs: whether its pipelines have.
+    """
+
+    name: str
+    events: list[int] = field(default_factory=list)
+    itself: bool = False
+    pushed: set[str | None] = field(default_factory=set)
+    runs: bool = False
+    pulls: dict[int, PullNews] = field(default_factory=dict)
+
+    @property
+    def all_events(self) -> list[int]:
+        return [*self.events, *(event for pull in self.pulls.values() for event in pull.events)]
+
+
+def read(events: Iterable[Event]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
+    """What the deliveries are about, by repository; and those that say nothing to us, by reason."""
+    news: dict[str, RepositoryNews] = {}
+    nothing: dict[str, list[int]] = {}
+    for event in events:
+        reason = _read_one(event, json.loads(event.body), news)
+        if reason is not None:
+            nothing.setdefault(reason, []).append(event.id)
+    return list(news.values()), nothing
+
+
+def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> str | None:
+    key = event.event_key
+    if not key.startswith(_PULL) and key != _PUSH and key not in _STATUS and key not in _REPOSITORY:
+        return f"nothing depends on {key}"
+    name = _name(record(payload, "repository"))
+    if name is None:
+        return "it names no repository"
+    if key in _STATUS and not _is_of_pipelines(record(payload, "commit_status")):
+        return "the status is not of Bitbucket Pipelines"
+    if key.startswith(_PULL) and event.pull_number is None:
+        return "it names no pull request"
+    found = news.setdefault(name, RepositoryNews(name))
+    if key.startswith(_PULL):
+        _read_pull(event, payload, found.pulls)
+        return None
+    found.events.append(event.id)
+    found.itself = found.itself or key not in _STATUS
+    found.runs = found.runs or key in _STATUS
+    if key == _PUSH:
+        found.pushed.update(_branches(payload))
+    if key == "repo:fork" and (fork := _name(record(payload, "fork"))) and fork != name:
+        copy = news.setdefault(fork, RepositoryNews(fork))
+        copy.itself = True
+    return None
+
+
+def _read_pull(event: Event, payload: Json, pulls: dict[int, PullNews]) -> None:
+    number = event.pull_number or 0
+    pull = pulls.setdefault(number, PullNews(number))
+    pull.events.append(event.id)
+    pull.versions.append((record(payload, "pullrequest"), event.received_at))
+    pull.comments = pull.comments or event.event_key.startswith(_COMMENT)
+
+
+def _name(repository: Json) -> str | None:
+    return text(repository.get("uuid")) or (text(repository.get("full_name")) or "").rpartition("/")[2] or None
+
+
+def _branches(payload: Json) -> Iterator[str | None]:
+    """Branches that a push moved; tags are none."""
+    changes = records(payload, "push", "changes")
+    for change in changes:
+        for end in (record(change, "new"), record(change, "old")):
+            if end and end.get("type") != "tag":
+                yield text(end.get("name"))
+    if not changes:
+        yield None
+
+
+def _is_of_pipelines(status: Json) -> bool:
+    """Whether Bitbucket Pipelines said so, and not some other builder; it is when nobody can tell."""
+    url = text(status.get("url"))
+    host = urlsplit(url).hostname if url else None
+    return host is None or host.endswith("bitbucket.org")
+
+
+def _shown(value: Json) -> str:
+    return json.dumps([value.get(name) for name in _SHOWN], sort_keys=True)

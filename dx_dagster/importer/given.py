@@ -1,0 +1,158 @@
+"""What people give, put right where it can be: names of workspaces, addresses of Jira sites, secrets."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dx_dagster.bitbucket import Credential
+from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.warehouse.connections import ConnectionType, CredentialType, NewCredential, StoredCredential
+
+_BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
+_SLUG = re.compile(r"[A-Za-z0-9_.{}-]+")
+_LONGEST = 4000  # characters of a secret, a label or an address; far beyond any
+# What comes along when a token is copied: quotes, and characters that nobody sees.
+_AROUND = "\"'`\u200b\u200c\u200d\u2060\ufeff"
+
+
+class GivenError(ValueError):
+    """It cannot be what it is given as; the message says what it should look like, and holds no secret."""
+
+
+def workspace_slug(given: str) -> str:
+    """The name of a workspace, as typed or out of any address within it.
+
+    Raises:
+        GivenError: it cannot be one.
+    """
+    trimmed = given.strip()
+    slug = _BITBUCKET.sub("", trimmed).strip("/")
+    if slug != trimmed:
+        slug = slug.partition("/")[0].partition("?")[0]
+    if not _SLUG.fullmatch(slug) or slug.strip(".") == "" or len(slug) > _LONGEST:
+        raise GivenError(
+            f"{given[:100]!r} is no name of a workspace. It is the first part of the workspace's address: for "
+            "https://bitbucket.org/acme/ it is acme."
+        )
+    return slug
+
+
+def jira_site(given: str) -> str:
+    """The base of a Jira site, out of any address within it.
+
+    Raises:
+        GivenError: it cannot be one.
+    """
+    trimmed = given.strip()
+    try:
+        parts = urlsplit(trimmed if "://" in trimmed else f"https://{trimmed}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or parts.username or parts.password or not re.fullmatch(r"[A-Za-z0-9.:-]+", host):
+        raise GivenError(f"{given[:100]!r} is no address of a Jira site; it looks like https://acme.atlassian.net.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK_HOSTS):
+        raise GivenError("The address of the Jira site must begin with https://: anything else would show the token.")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}{f':{port}' if port else ''}"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A credential as the Data Cloud API and the forms name its parts; empty ones count as not given."""
+
+    label: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, SecretStr] = field(default_factory=dict)
+    expiration_date: date | None = None
+
+    def setting(self, *names: str) -> str | None:
+        for name in names:
+            value = self.settings.get(name)
+            if isinstance(value, str) and value.strip():
+                return value.strip()
+        return None
+
+    def secret(self, *names: str) -> SecretStr | None:
+        for name in names:
+            value = self.secrets.get(name)
+            if value is not None and trimmed(value).get_secret_value():
+                return value
+        return None
+
+
+def new_credential(
+    secret: SecretStr, username: str | None = None, label: str | None = None, expires: date | None = None
+) -> NewCredential:
+    """A credential as people give it: an access token alone, or an API token with its account's e-mail address."""
+    clean = trimmed(secret)
+    if username and username.strip():
+        default = f"API token of {username.strip()}"
+        return NewCredential("api_token", label or default, clean, username.strip(), expires)
+    shown = clean.get_secret_value()[-4:] if len(clean.get_secret_value()) > 12 else ""  # noqa: PLR2004 - as `hint`
+    return NewCredential("access_token", label or f"Access token …{shown}", clean, expiration_date=expires)
+
+
+def credential_of(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:
+    """The credential that the fields describe; what they leave out is taken from the one `before`.
+
+    Raises:
+        GivenError: both kinds of it, or half of one.
+    """
+    token, password, username = _parts(kind, fields)
+    if token and (password or username):
+        raise GivenError(
+            "Give secrets.api_token alone (a workspace access token), or settings.username with secrets.password (an "
+            "API token), not both."
+        )
+    how: CredentialType = (
+        "access_token" if token or (before is not None and before.type == "access_token") else "api_token"
+    )
+    if password or username:
+        how = "api_token"
+    same_kind = before is not None and before.type == how
+    secret = token or password or (before.secret if before is not None and same_kind else None)
+    if how == "api_token":
+        username = username or (before.username if before is not None and same_kind else None)
+    if secret is None or (how == "api_token" and not username):
+        raise GivenError(_NEEDED[kind])
+    label = fields.label or (_own_label(before) if before is not None else None)
+    return new_credential(secret, username if how == "api_token" else None, label, fields.expiration_date)
+
+
+_NEEDED: dict[ConnectionType, str] = {
+    "bitbucket": "A credential is secrets.api_token, or settings.username together with secrets.password.",
+    "bitbucket_pipelines": "A credential is secrets.api_token, or settings.username together with secrets.password.",
+    "jira_cloud": "A credential is settings.jira_user (an e-mail address) together with secrets.api_token.",
+}
+
+
+def _parts(kind: ConnectionType, fields: Fields) -> tuple[SecretStr | None, SecretStr | None, str | None]:
+    """Access token, API token and user name."""
+    if kind == "jira_cloud":
+        return None, fields.secret("api_token", "password"), fields.setting("jira_user", "username")
+    return fields.secret("api_token"), fields.secret("password"), fields.setting("username")
+
+
+def _own_label(before: StoredCredential) -> str | None:
+    """The label that somebody chose; one that we made up goes with what it was made of."""
+    return None if before.label == new_credential(before.secret, before.username).label else before.label
+
+
+def trimmed(secret: SecretStr) -> SecretStr:
+    return SecretStr(secret.get_secret_value().strip().strip(_AROUND).strip())
+
+
+def usable(stored: StoredCredential | NewCredential, credential_id: int = 0) -> Credential:
+    """A credential as the client sends it.
+
+    Raises:
+        ValueError: its secret cannot be sent; the message does not show it.
+    """
+    identity = stored.id if isinstance(stored, StoredCredential) else credential_id
+    return Credential(identity, stored.label, stored.type, stored.secret, stored.username, stored.expiration_date)

@@ -1,0 +1,40 @@
+"""How the credentials of a connection are."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.ledger import headroom
+
+
+@dataclass(frozen=True)
+class Health:
+    """A credential with what is left of its budget, which all API tokens of an account share.
+
+    Attributes:
+        left, limit: requests of the window; None where none was counted yet.
+        rests_until: when the next may be sent, if not now.
+    """
+
+    credential: ShownCredential
+    left: int | None = None
+    limit: int | None = None
+    rests_until: datetime | None = None
+
+
+async def health(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Health]:
+    budgets = await headroom(warehouse, settings.budget_window)
+    found = []
+    for one in await connections.shown(warehouse, connection.id):
+        name = f"credential:{one.id}" if one.type == "access_token" else f"account:{(one.username or '').lower()}"
+        budget = budgets.get(name) if connection.type != "jira_cloud" else None
+        if budget is None:
+            found.append(Health(one))
+            continue
+        left = max(0, budget["limit"] - budget["used"] - budget["leased"])
+        rests = budget["rests_until"]
+        found.append(Health(one, left, budget["limit"], datetime.fromisoformat(rests) if rests else None))
+    return found

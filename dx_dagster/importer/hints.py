@@ -1,0 +1,113 @@
+"""What is usually wrong when a credential fails, in a sentence or two."""
+
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited
+from dx_dagster.warehouse.connections import ConnectionType
+
+# How Atlassian's secrets begin.
+_API_TOKEN, _ACCESS_TOKEN, _APP_PASSWORD = "ATATT", "ATCTT", "ATBB"
+
+_SCOPES: dict[ConnectionType, tuple[str, str]] = {
+    "bitbucket": (
+        "account, pipeline, pullrequest and repository",
+        "read:repository:bitbucket, read:pullrequest:bitbucket, read:pipeline:bitbucket and read:workspace:bitbucket",
+    ),
+    "bitbucket_pipelines": ("pipeline and repository", "read:repository:bitbucket and read:pipeline:bitbucket"),
+    "jira_cloud": ("", "read:jira-user"),
+}
+
+
+def of_form(secret: SecretStr) -> str:
+    """For a secret that cannot be sent at all."""
+    first = secret.get_secret_value().partition(" ")[0].lower()
+    if first in {"bearer", "basic", "authorization:"}:
+        return "Give the token alone, without the word before it."
+    return "Copy it again: it is one word."
+
+
+def of_refusal(service: str, credential: Credential) -> str:
+    """For a 401."""
+    secret = credential.secret.get_secret_value()
+    if service == "Jira":
+        return (
+            "Check that the e-mail address is that of the token's Atlassian account, and that the token is neither "
+            "revoked nor expired."
+        )
+    if secret.startswith(_APP_PASSWORD):
+        return (
+            "It looks like an app password; Bitbucket removed those on 2026-07-28. Make a workspace access token, or "
+            "an API token with scopes."
+        )
+    return _of_access_token(secret) if credential.kind == "access_token" else _of_api_token(secret, credential)
+
+
+def _of_access_token(secret: str) -> str:
+    if secret.startswith(_API_TOKEN):
+        return (
+            "It looks like an API token, which belongs to a person and is sent with the e-mail address of the "
+            "Atlassian account: set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN in the place of BITBUCKET_TOKEN, or "
+            "choose Basic auth (settings.username and secrets.password)."
+        )
+    return (
+        "It may be revoked or expired, or be an API token: that one needs its account's e-mail address too "
+        "(BITBUCKET_EMAIL and BITBUCKET_API_TOKEN; Basic auth)."
+    )
+
+
+def _of_api_token(secret: str, credential: Credential) -> str:
+    if secret.startswith(_ACCESS_TOKEN):
+        return (
+            "It looks like an access token, which is sent alone, without an e-mail address: set BITBUCKET_TOKEN, or "
+            "choose API token (secrets.api_token)."
+        )
+    if "@" not in (credential.username or ""):
+        return "The user name must be the e-mail address of the Atlassian account, not the name in Bitbucket."
+    return (
+        "Check that the e-mail address is that of the token's Atlassian account, and that the token was made with "
+        "scopes and has not expired (a year is the longest)."
+    )
+
+
+def of_scopes(kind: ConnectionType, credential: Credential) -> str:
+    """For a 403 that names scopes, which a token cannot get later."""
+    access, api = _SCOPES[kind]
+    return f"Make a new token with the scopes {access if credential.kind == 'access_token' else api}."
+
+
+def of_absence(workspace: str, credential: Credential, seen: Sequence[str]) -> str:
+    """For a workspace that is not there, is closed, or seems empty."""
+    others = [slug for slug in seen if slug != workspace]
+    if others:
+        return f"This credential sees {'workspaces' if len(others) > 1 else 'workspace'} {', '.join(others)}."
+    hint = "A workspace is named by the first part of its address: https://bitbucket.org/WORKSPACE/."
+    if credential.kind == "access_token":
+        hint += " An access token opens only the workspace, project or repository it was made in: is it one of another?"
+    return hint
+
+
+def of_silence(service: str, host: str, error: BitbucketError) -> tuple[str, str]:
+    """A reason and a hint for a service that said nothing about the credential."""
+    words = str(error)
+    if isinstance(error, RateLimited):
+        return (
+            f"{service} takes no more requests of this credential at the moment, so it could not be verified.",
+            "Its budget of the hour is used up: try again later.",
+        )
+    if "CERTIFICATE" in words or "SSL" in words:
+        return (
+            f"The certificate of {host} cannot be verified, so nothing was sent.",
+            "If a proxy of yours opens TLS connections, set SSL_CERT_FILE to a file with its root certificate.",
+        )
+    if "Timeout" in words or "within" in words:
+        return (f"{host} did not answer in time.", "Check the network, the firewall and HTTPS_PROXY, then try again.")
+    if "not JSON" in words:
+        return (
+            f"{host} answered with a page that is no answer of {service}'s API.",
+            "Check the address, and whether a proxy or a sign-in page stands in between.",
+        )
+    if error.status is None:
+        return (f"{host} cannot be reached.", "Check the address, the network, the firewall and HTTPS_PROXY.")
+    return (f"{service} answered {error.status}, so the credential could not be verified.", "Try again in a while.")

@@ -1,0 +1,174 @@
+"""The webhook of a workspace at Bitbucket: made, mended, compared with what it should be, and removed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dx_dagster.bitbucket import BitbucketClient, BitbucketError, Forbidden, NotFound, endpoints, numbered
+from dx_dagster.frames.reading import Json, text
+from dx_dagster.importer.changes import UNDERSTOOD
+from dx_dagster.settings import LOOPBACK_HOSTS, Settings, SettingsError
+from dx_dagster.warehouse import webhook_secrets
+from dx_dagster.warehouse.database import Warehouse
+
+PATH = "/webhooks/bitbucket"
+DESCRIPTION = "dx-dagster"
+
+
+class HooksRefusedError(Exception):
+    """Bitbucket does not let this credential manage the hooks; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a hook hangs on: the workspace, or one of its repositories."""
+
+    workspace: str
+    repository: str | None = None
+    slug: str | None = None
+
+    def __str__(self) -> str:
+        return f"repository {self.slug}" if self.repository else f"workspace {self.workspace}"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A hook as Bitbucket has it, and what is wrong with it, in words."""
+
+    subject: Subject
+    uuid: str
+    url: str
+    active: bool
+    events: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+
+
+def address(settings: Settings) -> str:
+    """Where Bitbucket delivers.
+
+    Raises:
+        SettingsError: nobody has said where this installation is reached.
+    """
+    url = (settings.public_url or "").rstrip("/")
+    parts = urlsplit(url)
+    if not parts.hostname or parts.scheme not in {"https", "http"}:
+        raise SettingsError(
+            "DX_PUBLIC_URL must be the address at which Bitbucket reaches this installation, such as "
+            "https://dx.example.com; `dx-dagster serve` or `up` must answer behind it."
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        raise SettingsError("DX_PUBLIC_URL must begin with https: deliveries hold titles and texts of pull requests.")
+    return url + PATH
+
+
+async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) -> list[Subject]:
+    """The workspace alone, or each of its repositories that is imported."""
+    if not repositories:
+        return [Subject(workspace)]
+    rows = await warehouse.rows(
+        "SELECT r.source_id, COALESCE(r.slug, r.source_id) AS slug FROM bitbucket_repositories r "
+        "JOIN bitbucket_workspaces w ON w.id = r.workspace_id "
+        "WHERE w.slug = %s AND r.deleted_at IS NULL AND r.allowlisted AND r.api_accessible ORDER BY 2",
+        [workspace],
+    )
+    return [Subject(workspace, row.source_id, row.slug) for row in rows]
+
+
+async def find(client: BitbucketClient, subject: Subject, url: str, made: Collection[str]) -> list[Hook]:
+    """Our hooks: those with our address, and those that we have `made` (uuids), with an address of before perhaps.
+
+    Raises:
+        HooksRefusedError: the credential may not read hooks.
+    """
+    endpoint = endpoints.hooks(subject.workspace, subject.repository)
+    try:
+        values = [value async for page in numbered(client, endpoint) for value in page.values]
+    except (Forbidden, NotFound) as error:
+        raise _refusal(subject, error) from None
+    return [_hook(subject, one, url) for one in values if one.get("url") == url or one.get("uuid") in made]
+
+
+def _hook(subject: Subject, value: Json, url: str) -> Hook:
+    events = tuple(event for event in value.get("events") or () if isinstance(event, str))
+    theirs, active = text(value.get("url")) or "", value.get("active") is True
+    wrong = [f"it delivers to {theirs}"] if theirs != url else []
+    wrong += [] if active else ["it is switched off"]
+    wrong += [] if value.get("secret_set") is not False else ["it does not sign"]
+    if missing := [event for event in UNDERSTOOD if event not in events]:
+        wrong.append(f"it does not send {', '.join(missing)}")
+    return Hook(subject, str(value.get("uuid")), theirs, active, events, tuple(wrong))
+
+
+async def install(
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    subject: Subject,
+    url: str,
+    *,
+    made: Collection[str],
+    secret: tuple[int, SecretStr],
+) -> str:
+    """Makes the hook, or mends the one that is there; says which.
+
+    The secret is sent every time, for Bitbucket never tells which one it has.
+
+    Raises:
+        HooksRefusedError: the credential may not.
+    """
+    found = await find(client, subject, url, made)
+    first = found[0] if found else None
+    wanted = {
+        "description": DESCRIPTION,
+        "url": url,
+        "active": True,
+        "secret": secret[1].get_secret_value(),
+        "events": sorted({*UNDERSTOOD, *(first.events if first else ())}),
+    }
+    try:
+        if first is None:
+            path = endpoints.hooks(subject.workspace, subject.repository).path
+            answer = await client.request("POST", path, json=wanted)
+        else:
+            path = endpoints.hook(subject.workspace, first.uuid, subject.repository).path
+            answer = await client.request("PUT", path, json=wanted)
+        for twin in found[1:]:
+            await remove(client, twin)
+    except (Forbidden, NotFound) as error:
+        raise _refusal(subject, error) from None
+    await webhook_secrets.given_to(warehouse, secret[0], str(answer.get("uuid")))
+    if first is None:
+        return "made"
+    return f"mended: {'; '.join(first.wrong)}" if first.wrong else "as it should be"
+
+
+async def remove(client: BitbucketClient, hook: Hook) -> None:
+    """Deletes the hook; one that is gone is no error.
+
+    Raises:
+        HooksRefusedError: the credential may not.
+    """
+    try:
+        await client.request("DELETE", endpoints.hook(hook.subject.workspace, hook.uuid, hook.subject.repository).path)
+    except NotFound:
+        return
+    except Forbidden as error:
+        raise _refusal(hook.subject, error) from None
+
+
+def _refusal(subject: Subject, error: BitbucketError) -> HooksRefusedError:
+    missing = error.missing if isinstance(error, Forbidden) else ()
+    if missing:
+        what = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
+        return HooksRefusedError(
+            f"{what} A workspace access token needs the scope webhook; an API token needs read:webhook:bitbucket, "
+            "write:webhook:bitbucket and delete:webhook:bitbucket."
+        )
+    if subject.repository:
+        return HooksRefusedError(f"Hooks of {subject} belong to its administrators. Bitbucket said: {error}")
+    return HooksRefusedError(
+        f"Only owners of {subject} may manage its hooks, and this credential is of none. Bitbucket said: {error}. With "
+        "administrators' rights on repositories, put a hook on each: dx-dagster webhooks install "
+        f"{subject.workspace} --repositories"
+    )

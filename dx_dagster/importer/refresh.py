@@ -1,0 +1,357 @@
+"""A workspace's inbox into its tables: just what the deliveries say is stale, and no more requests than that takes.
+
+A delivery never has the last word. It may come late, twice, before one that happened earlier, or about something that
+is gone: what it shows is stored only where it is newer than what is stored, and everything else is asked of Bitbucket.
+So it does not matter how often a delivery is applied; it is marked as applied when all that it made stale is stored.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from dx_dagster.bitbucket import (
+    BitbucketError,
+    CredentialsExhausted,
+    Forbidden,
+    Gone,
+    NotFound,
+    RateLimited,
+    Unavailable,
+    endpoints,
+)
+from dx_dagster.frames import repositories as frames
+from dx_dagster.frames.identifiers import of_bitbucket
+from dx_dagster.frames.reading import Json, inner, link, text, time
+from dx_dagster.importer import activity, branches, changes, comments, commits, pipelines
+from dx_dagster.importer.changes import PullNews, RepositoryNews
+from dx_dagster.importer.pullrequests import fetch_one, store
+from dx_dagster.importer.pulls import PullRow, pull_rows
+from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.workspace import (
+    REQUESTS_AT_ONCE,
+    Report,
+    Workspace,
+    for_each,
+    lacks_scope,
+    open_workspace,
+    pull_id,
+)
+from dx_dagster.warehouse import addresses, inbox, marks, merge, pulls
+from dx_dagster.warehouse.inbox import Event
+from dx_dagster.warehouse.marks import Repository
+
+KIND = "webhooks"
+AT_ONCE = 500
+# From so many pull requests on, the repository's feed is fewer requests than each one's own activity.
+_FEED_PAYS_FROM = 5
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Refreshed:
+    """What became of the deliveries that a refresh took.
+
+    Attributes:
+        outcomes: how many were settled, by outcome.
+        failed: how many could not be applied and come again.
+        set_aside: how many were given up.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    set_aside: int = 0
+
+    @property
+    def taken(self) -> int:
+        return self.outcomes.total() + self.failed
+
+
+async def refresh(workspace: Workspace, run: str, result: Refreshed) -> int:
+    """Applies the oldest deliveries that are due; returns how many it took. `run` is remembered as who applied them.
+
+    Raises:
+        BitbucketError: nothing can be asked at the moment; the deliveries come again.
+    """
+    warehouse = workspace.warehouse
+    result.set_aside += await inbox.set_hopeless_aside(warehouse, workspace.slug)
+    events = await inbox.take(warehouse, workspace.slug, AT_ONCE)
+    if not events:
+        return 0
+    try:
+        if not workspace.id:
+            await import_repositories(workspace)
+            workspace = await open_workspace(workspace.slug, workspace.client, warehouse, workspace.listener)
+        await _Batch(workspace, events).apply(run, result)
+    except BitbucketError as error:
+        async with warehouse.transaction() as transaction:
+            await inbox.give_back(transaction, [event.id for event in events], str(error))
+        raise
+    return len(events)
+
+
+class _Batch:
+    """Some deliveries on their way. What fails does so alone: each step goes on with the others."""
+
+    def __init__(self, workspace: Workspace, events: Sequence[Event]) -> None:
+        self._workspace = workspace
+        self._report = Report(KIND)
+        self._news, self._nothing = changes.read(events)
+        self._refused: dict[str, list[int]] = {}
+        self._failed: dict[int, Exception] = {}
+        self._found: list[tuple[RepositoryNews, Repository]] = []
+        self._moved: set[str] = set()  # repositories whose default branch was asked for
+
+    async def apply(self, run: str, result: Refreshed) -> None:
+        await self._repositories()
+        await self._pull_requests()
+        await self._activity()
+        await self._comments()
+        await self._branches()
+        await self._commits()
+        await self._runs()
+        await self._settle(run, result)
+
+    # -- repositories -------------------------------------------------------------------------------------------------
+
+    async def _repositories(self) -> None:
+        """Asks for those that changed or are not known, then finds all of them in the database."""
+        known = await self._stored("")
+        stale = [one for one in self._news if one.itself or one.name not in known]
+        await self._each(stale, self._fetch_repository, lambda news: news.all_events)
+        known = await self._stored("")
+        for news in self._news:
+            repository = known.get(news.name)
+            if repository is not None and repository.accessible:
+                self._found.append((news, repository))
+            elif not self._has_failed(news.all_events):
+                reason = "the repository is not imported" if repository is None else "the repository cannot be read"
+                self._refused.setdefault(reason, []).extend(news.all_events)
+
+    async def _stored(self, kind: str) -> dict[str, Repository]:
+        """The workspace's repositories by uuid and slug, with their marks of one kind."""
+        found = await marks.repositories(self._workspace.warehouse, self._workspace.id, kind)
+        return {one.slug: one for one in found} | {one.source_id: one for one in found}
+
+    async def _fetch_repository(self, news: RepositoryNews) -> None:
+        """Stores the repository; one that Bitbucket no longer has in this workspace is marked as deleted."""
+        workspace = self._workspace
+        asked_at = datetime.now(UTC)
+        try:
+            value: Json = await workspace.client.get(endpoints.repository(workspace.slug, news.name).path)
+        except (NotFound, Gone):
+            value = {}
+        owner = text(inner(value, "workspace", "uuid"))
+        here = bool(value) and (owner is None or of_bitbucket(owner) == workspace.id)
+        async with workspace.warehouse.transaction() as transaction:
+            if here:
+                frame = frames.repositories(workspace.id, [value], asked_at)
+                await addresses.follow_renames(transaction, frame)
+                await transaction.merge(merge.REPOSITORIES, frame)
+            await transaction.execute(
+                "UPDATE bitbucket_repositories SET deleted_at = CASE WHEN %s THEN NULL ELSE now() END "
+                "WHERE workspace_id = %s AND source_id = %s AND (deleted_at IS NULL) <> %s",
+                [here, workspace.id, text(value.get("uuid")) if here else news.name, here],
+            )
+        if here and text(value.get("uuid")):
+            news.name = str(value["uuid"])
+
+    # -- pull requests ------------------------------------------------------------------------------------------------
+
+    async def _pull_requests(self) -> None:
+        """Stores what deliveries show where it is newer, and asks for pull requests of which they show too little."""
+        ask: list[tuple[Repository, PullNews]] = []
+        for news, repository in self._found:
+            rows = await self._workspace.warehouse.rows(
+                "SELECT source_id, updated_at FROM bitbucket_pulls WHERE repository_id = %s AND source_id = ANY(%s)",
+                [repository.id, list(news.pulls)],
+            )
+            stored = {row.source_id: row.updated_at for row in rows}
+            ask += [
+                (repository, pull)
+                for pull in news.pulls.values()
+                if not await self._take_from_payload(repository, pull, stored.get(pull.number))
+            ]
+
+        async def work(item: tuple[Repository, PullNews]) -> None:
+            await fetch_one(self._workspace, item[0], item[1].number)
+
+        await self._each(ask, work, lambda item: item[1].events)
+
+    async def _take_from_payload(self, repository: Repository, pull: PullNews, stored: datetime | None) -> bool:
+        """Whether that was enough. What is as new as the stored version may be older all the same: ask."""
+        newest = pull.newest()
+        if newest is None:
+            return False
+        value, received_at = newest
+        if f"/{repository.slug}/" not in (link(value) or ""):
+            return False  # one of both is from before the repository was renamed
+        updated_at = time(value.get("updated_on"))
+        if updated_at is None or (stored is not None and updated_at <= stored):
+            return updated_at is not None and stored is not None and updated_at < stored
+        try:
+            async with self._workspace.warehouse.transaction() as transaction:
+                await store(transaction, self._workspace, repository, [value], received_at)
+        except Exception as error:  # noqa: BLE001 - whatever is odd about a payload, Bitbucket can be asked instead
+            self._workspace.listener.warning(f"{repository.slug}#{pull.number}: its payload is not used: {error}")
+            return False
+        return True
+
+    def _ids(self, *, comments_only: bool = False) -> list[str]:
+        return [
+            pull_id(repository, pull.number)
+            for news, repository in self._found
+            for pull in news.pulls.values()
+            if (pull.comments or not comments_only) and not self._has_failed(pull.events)
+        ]
+
+    def _events_of(self, row: PullRow) -> list[int]:
+        return [
+            event
+            for news, repository in self._found
+            if repository.id == row.repository.id and row.number in news.pulls
+            for event in news.pulls[row.number].events
+        ]
+
+    async def _each_pull(self, rows: Sequence[PullRow], work: Callable[[PullRow], Awaitable[None]]) -> None:
+        async def one(row: PullRow) -> None:
+            try:
+                await work(row)
+            except NotFound:
+                await fetch_one(self._workspace, row.repository, row.number)
+
+        await self._each(rows, one, self._events_of)
+
+    async def _activity(self) -> None:
+        many = {repository.id for news, repository in self._found if len(news.pulls) >= _FEED_PAYS_FROM}
+        with_marks = await self._stored(activity.KIND) if many else {}
+        feeds = [(news, with_marks[one.source_id]) for news, one in self._found if one.id in many]
+
+        async def feed(item: tuple[RepositoryNews, Repository]) -> None:
+            await activity.import_feed(self._workspace, self._report, item[1])
+
+        await self._each(feeds, feed, lambda item: item[0].all_events)
+        ids = self._ids()
+        told = f"p.repository_id = ANY({_uuids(many)}) AND NOT ({activity.STALE})"
+        rows = await pull_rows(self._workspace, f"p.id = ANY({_uuids(ids)}) AND ({told}) IS NOT TRUE")
+        await self._each_pull(rows, lambda row: activity.import_one(self._workspace, row))
+
+    async def _comments(self) -> None:
+        ids = self._ids(comments_only=True)
+        rows = await pull_rows(self._workspace, f"p.id = ANY({_uuids(ids)}) AND ({comments.STALE})")
+
+        async def work(row: PullRow) -> None:
+            await comments.store(self._workspace, [await comments.fetch(self._workspace, row)])
+
+        await self._each_pull(rows, work)
+
+    # -- commits and pipelines ----------------------------------------------------------------------------------------
+
+    async def _branches(self) -> None:
+        """Default branches that were pushed to, or that a pull request was merged into."""
+        merged = await pull_rows(
+            self._workspace,
+            f"p.id = ANY({_uuids(self._ids())}) AND p.state = 'MERGED' AND length(p.merge_commit_sha) < 40",
+        )
+        into = {row.repository.id for row in merged}
+        with_marks = await self._stored(branches.KIND)
+        stale = [
+            (news, with_marks[repository.source_id])
+            for news, repository in self._found
+            if repository.default_branch is not None
+            and (repository.id in into or {repository.default_branch, None} & news.pushed)
+        ]
+
+        async def work(item: tuple[RepositoryNews, Repository]) -> None:
+            await branches.import_branch(self._workspace, self._report, item[1])
+
+        await self._each(stale, work, lambda item: item[0].all_events)
+        self._moved = {repository.id for _, repository in stale}
+
+    async def _commits(self) -> None:
+        """Commits of the pull requests, and of those whose target has moved below them."""
+        here = f"(p.id = ANY({_uuids(self._ids())}) OR p.repository_id = ANY({_uuids(self._moved)}))"
+        rows = await pull_rows(self._workspace, f"{here} AND ({commits.STALE})", commits.VERSION)
+
+        async def work(row: PullRow) -> None:
+            await commits.store(self._workspace, [await commits.fetch(self._workspace, row)])
+
+        await self._each_pull(rows, work)
+        async with self._workspace.warehouse.transaction() as transaction:
+            for repository_id in sorted({row.repository.id for row in rows}):
+                await pulls.resolve_hashes(transaction, repository_id)
+        short = await pull_rows(self._workspace, f"{here} AND {commits.SHORT}", commits.HASHES)
+        await self._each_pull(short, lambda row: commits.resolve(self._workspace, row))
+
+    async def _runs(self) -> None:
+        stale = [news for news, _ in self._found if news.runs]
+        with_marks = await self._stored(pipelines.KIND) if stale else {}
+
+        async def work(news: RepositoryNews) -> None:
+            try:
+                await pipelines.import_runs(self._workspace, with_marks[news.name])
+            except (Forbidden, NotFound, Gone) as error:
+                if lacks_scope(error):
+                    raise
+
+        await self._each(stale, work, lambda news: news.events)
+
+    # -- how it ended -------------------------------------------------------------------------------------------------
+
+    async def _each(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Item], Awaitable[None]],
+        events_of: Callable[[Item], Collection[int]],
+    ) -> None:
+        """Does the work for each. An item that fails does so with its events; what concerns all is raised."""
+
+        async def one(item: Item) -> None:
+            try:
+                await work(item)
+            except (CredentialsExhausted, RateLimited):
+                raise
+            except BitbucketError as error:
+                if lacks_scope(error):
+                    raise
+                self._fail(events_of(item), error)
+            except Exception as error:  # noqa: BLE001 - a delivery that breaks us must not hold up all the others
+                self._fail(events_of(item), error)
+
+        await for_each(items, one, REQUESTS_AT_ONCE)
+
+    def _fail(self, events: Iterable[int], error: Exception) -> None:
+        self._workspace.listener.warning(f"{KIND}: {error}")
+        self._failed |= dict.fromkeys(events, error)
+
+    def _has_failed(self, events: Iterable[int]) -> bool:
+        return any(event in self._failed for event in events)
+
+    async def _settle(self, run: str, result: Refreshed) -> None:
+        """Says of each delivery what became of it.
+
+        Raises:
+            Unavailable: Bitbucket was away for every single one, which is no delivery's fault.
+        """
+        asked = {event for news in self._news for event in news.all_events}
+        errors = list(self._failed.values())
+        if errors and asked <= self._failed.keys() and all(isinstance(error, Unavailable) for error in errors):
+            raise errors[0]
+        outcomes = {**self._nothing, **self._refused}
+        settled = {event for events in outcomes.values() for event in events} | self._failed.keys()
+        outcomes["applied"] = sorted(asked - settled)
+        async with self._workspace.warehouse.transaction() as transaction:
+            for outcome, events in outcomes.items():
+                await inbox.settle(transaction, events, run, outcome)
+                result.outcomes[outcome] += len(events)
+            for error in set(errors):
+                events = [event for event, its in self._failed.items() if its is error]
+                result.set_aside += await inbox.fail(transaction, events, f"{type(error).__name__}: {error}")
+        result.failed += len(self._failed)
+
+
+def _uuids(ids: Iterable[str]) -> str:
+    """An SQL array of ids that we have derived ourselves."""
+    return f"'{{{','.join(ids)}}}'::uuid[]"

@@ -1,0 +1,48 @@
+"""Runs hear of it when a credential is removed or disabled under their feet."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from dx_dagster.bitbucket import CredentialPool
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.database import Warehouse
+
+EVERY = 2.0  # seconds; no request leaves with a credential later than 5 s after its removal
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def following(
+    warehouse: Warehouse, pool: CredentialPool, connection_id: int, every: float = EVERY
+) -> AsyncIterator[None]:
+    """Takes credentials out of the pool as they are removed, disabled or expire, for as long as it lasts.
+
+    One that is added meanwhile is for the next run.
+    """
+    # A task, not a task group: a run of Dagster enters and leaves in different tasks.
+    watching = asyncio.create_task(_watch(warehouse, pool, connection_id, every))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _watch(warehouse: Warehouse, pool: CredentialPool, connection_id: int, every: float) -> None:
+    while True:
+        try:
+            usable = await connections.usable_ids(warehouse, connection_id)
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            _log.warning("nobody can tell whether credentials were removed: %s", error)
+        else:
+            for credential in pool.usable:
+                if credential.id not in usable:
+                    await pool.take_out(credential, "it was removed, disabled or expired")
+        await asyncio.sleep(every)

@@ -1,0 +1,267 @@
+"""Whether a credential opens what an import needs; if not: why, what to do, and how to see it for oneself."""
+
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlencode, urlsplit
+
+from dx_dagster.bitbucket import (
+    BitbucketClient,
+    BitbucketError,
+    Credential,
+    CredentialPool,
+    Endpoint,
+    Forbidden,
+    Gone,
+    MemoryLedger,
+    NotFound,
+    PinnedClient,
+    Retries,
+    Timeouts,
+    Unauthorized,
+    endpoints,
+)
+from dx_dagster.frames.reading import inner, records, text
+from dx_dagster.importer import hints
+from dx_dagster.importer.given import usable
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connections import ConnectionType, NewCredential, StoredCredential
+
+# Somebody waits for the answer.
+_IMPATIENT = Retries(attempts=3, total=8.0, patience=5.0)
+_TIMEOUTS = Timeouts(connect=5.0, read=10.0, write=10.0, pool=10.0, total=15.0)
+_REPOSITORIES_TO_TRY = 5
+UNAVAILABLE = "unavailable"
+
+JIRA_MYSELF = Endpoint("/rest/api/3/myself", pagelen=None)
+_JIRA_PERMISSIONS = Endpoint("/rest/api/3/mypermissions", {"permissions": "USER_PICKER"}, pagelen=None)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a credential does not do.
+
+    Attributes:
+        code: invalid_credentials, invalid_permissions or no_resources; unavailable when nobody could tell.
+        reason: one sentence.
+        curl: a command that shows the same answer, with a placeholder where the secret belongs; may be empty.
+        hint: what is usually wrong then, and what to do; may be empty.
+    """
+
+    code: str
+    reason: str
+    curl: str = ""
+    hint: str = ""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.reason} {self.hint}".strip()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a verification ended; `notes` are what a good credential cannot do all the same."""
+
+    failure: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+
+class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not a fault of ours
+    """The credential was refused, and nothing was stored."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.sentence}")
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a credential is to open: a workspace of Bitbucket Cloud, or a Jira site."""
+
+    kind: ConnectionType
+    workspace: str
+    base_url: str
+
+    @property
+    def service(self) -> str:
+        return "Jira" if self.kind == "jira_cloud" else "Bitbucket"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).hostname or self.base_url
+
+    @classmethod
+    def of(cls, settings: Settings, kind: ConnectionType, workspace: str, jira_url: str | None = None) -> "Subject":
+        return cls(kind, workspace, (jira_url or "") if kind == "jira_cloud" else settings.bitbucket_api_url)
+
+
+async def verify(subject: Subject, stored: StoredCredential | NewCredential) -> Verdict:
+    """Asks for all that an import of this kind of connection needs."""
+    try:
+        credential = usable(stored)
+    except ValueError:
+        reason = "This cannot be a credential: it is empty, or has spaces, line breaks or accented letters in it."
+        return Verdict(Failure("invalid_credentials", reason, hint=hints.of_form(stored.secret)))
+    if credential.expires is not None and credential.expires < datetime.now(UTC).date():
+        reason = f"Its day of expiry, {credential.expires}, is past."
+        return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
+    async with _client(subject, credential) as client:
+        check = _Check(subject, credential, client)
+        failure = await (check.jira() if subject.kind == "jira_cloud" else check.bitbucket())
+        return Verdict(failure, await check.notes() if failure is None else ())
+
+
+@asynccontextmanager
+async def _client(subject: Subject, credential: Credential) -> AsyncIterator[PinnedClient]:
+    # Books of its own: the request of a credential that is not stored yet belongs to no budget.
+    pool = CredentialPool([credential], MemoryLedger())
+    probe = JIRA_MYSELF.path if subject.kind == "jira_cloud" else f"{endpoints.repositories(subject.workspace).path}"
+    async with BitbucketClient(
+        subject.base_url, pool, probe_path=probe, timeouts=_TIMEOUTS, retries=_IMPATIENT
+    ) as client:
+        yield client.using(credential)
+
+
+@dataclass(frozen=True)
+class _Check:
+    subject: Subject
+    credential: Credential
+    client: PinnedClient
+
+    async def bitbucket(self) -> Failure | None:
+        workspace = self.subject.workspace
+        asked = endpoints.repositories(workspace)
+        try:
+            body = await self.client.get(asked.path, {"pagelen": 10, "sort": "-updated_on"})
+        except BitbucketError as error:
+            refusals = [(asked, error)]
+            if isinstance(error, Forbidden) and error.missing:
+                refusals += await self._members()
+            return await self._failure(refusals)
+        found = [uuid for one in records(body, "values") if (uuid := text(one.get("uuid")))]
+        if not found:
+            return Failure(
+                "no_resources",
+                f"The credential is good, but it sees no repository in workspace {workspace}.",
+                curl(self.subject, self.credential, asked),
+                hints.of_absence(workspace, self.credential, await self._seen()),
+            )
+        refusals = await self._members() + await self._parts(found[:_REPOSITORIES_TO_TRY])
+        return await self._failure(refusals) if refusals else None
+
+    async def _members(self) -> list[tuple[Endpoint, BitbucketError]]:
+        if self.subject.kind == "bitbucket_pipelines":
+            return []
+        members = endpoints.members(self.subject.workspace)
+        error = await self._refusal(members)
+        return [(members, error)] if error else []
+
+    async def _parts(self, repositories: Sequence[str]) -> list[tuple[Endpoint, BitbucketError]]:
+        only_pipelines = self.subject.kind == "bitbucket_pipelines"
+        parts = [endpoints.pipelines] if only_pipelines else [endpoints.pull_requests, endpoints.pipelines]
+        refusals = []
+        for part in parts:
+            for repository in repositories:
+                asked = part(self.subject.workspace, repository)
+                error = await self._refusal(asked)
+                # A repository may be closed to us, or have Pipelines off: only a missing scope speaks for the others.
+                if error is not None and _counts(error):
+                    refusals.append((asked, error))
+                if not (isinstance(error, Forbidden) and not error.required):
+                    break
+        return refusals
+
+    async def _refusal(self, asked: Endpoint) -> BitbucketError | None:
+        try:
+            await self.client.get(asked.path, {"pagelen": 1})
+        except BitbucketError as error:
+            return error
+        return None
+
+    async def _seen(self) -> list[str]:
+        """The workspaces that the credential does see, where the API tells (access tokens may not ask)."""
+        try:
+            body = await self.client.get("/user/workspaces", {"pagelen": 10}, attempts=1)
+        except BitbucketError:
+            return []
+        return [slug for one in records(body, "values") if (slug := text(inner(one, "workspace", "slug")))]
+
+    async def notes(self) -> tuple[str, ...]:
+        """Hooks need scopes that an import does without."""
+        if self.subject.kind != "bitbucket":
+            return ()
+        error = await self._refusal(endpoints.hooks(self.subject.workspace))
+        if error is None or not isinstance(error, Forbidden):
+            return ()
+        scopes = f" (scope {', '.join(error.missing)})" if error.missing else ""
+        return (f"It cannot install webhooks{scopes}; the import does without.",)
+
+    async def jira(self) -> Failure | None:
+        for asked in (JIRA_MYSELF, _JIRA_PERMISSIONS):
+            try:
+                body = await self.client.get(asked.path, asked.params)
+            except BitbucketError as error:
+                return await self._failure([(asked, error)])
+        if inner(body, "permissions", "USER_PICKER", "havePermission") is False:
+            return Failure(
+                "invalid_permissions",
+                "The account may not look up users: it lacks the permission Browse users and groups.",
+                curl(self.subject, self.credential, _JIRA_PERMISSIONS),
+                "A Jira administrator gives it under System, Global permissions.",
+            )
+        return None
+
+    async def _failure(self, refusals: Sequence[tuple[Endpoint, BitbucketError]]) -> Failure:
+        asked, first = refusals[0]
+        command, service = curl(self.subject, self.credential, asked), self.subject.service
+        said = f" {service} said: {first.message}" if first.message else ""
+        if isinstance(first, Unauthorized):
+            how = "as an access token (Bearer)" if self.credential.kind == "access_token" else "as an API token (Basic)"
+            reason = f"{service} does not accept this credential {how}.{said}"
+            return Failure("invalid_credentials", reason, command, hints.of_refusal(service, self.credential))
+        scoped = [(at, error) for at, error in refusals if isinstance(error, Forbidden) and error.missing]
+        if scoped:
+            missing = sorted({scope for _, error in scoped for scope in error.missing})
+            reason = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
+            command = curl(self.subject, self.credential, scoped[0][0])
+            return Failure("invalid_permissions", reason, command, hints.of_scopes(self.subject.kind, self.credential))
+        if isinstance(first, Forbidden | NotFound | Gone):
+            reason, hint = await self._closed(first)
+            return Failure(first.code or "", reason + said, command, hint)
+        reason, hint = hints.of_silence(service, self.subject.host, first)
+        return Failure(first.code or UNAVAILABLE, reason, command, hint)
+
+    async def _closed(self, error: Forbidden | NotFound | Gone) -> tuple[str, str]:
+        """A reason and a hint for something that is not there, or not for this credential."""
+        subject = self.subject
+        if subject.kind == "jira_cloud":
+            if isinstance(error, Forbidden):
+                return "The account may not use this Jira site.", ""
+            return (
+                f"There is no Jira Cloud site at {subject.base_url}.",
+                "Its address looks like https://acme.atlassian.net.",
+            )
+        hint = hints.of_absence(subject.workspace, self.credential, await self._seen())
+        if isinstance(error, Forbidden):
+            return f"The credential may not read workspace {subject.workspace}.", hint
+        return f"There is no workspace {subject.workspace} that this credential can see.", hint
+
+
+def _counts(error: BitbucketError) -> bool:
+    return not isinstance(error, NotFound | Gone) and not (isinstance(error, Forbidden) and not error.required)
+
+
+def curl(subject: Subject, credential: Credential, asked: Endpoint) -> str:
+    """A command that asks the same; YOUR_TOKEN stands for the secret."""
+    query = {name: value for name, value in asked.params.items() if name != "fields"}
+    if asked.pagelen is not None:
+        query["pagelen"] = 1
+    url = f"{subject.base_url}{asked.path}{f'?{urlencode(query, doseq=True)}' if query else ''}"
+    who = (
+        "-H 'Authorization: Bearer YOUR_TOKEN'"
+        if credential.kind == "access_token"
+        else f"-u {shlex.quote(f'{credential.username}:YOUR_TOKEN')}"
+    )
+    return f"curl -i {who} -H 'Accept: application/json' {shlex.quote(url)}"

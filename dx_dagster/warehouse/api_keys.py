@@ -1,0 +1,124 @@
+"""Keys of the Data Cloud API and the sessions they open; of both, only hashes are stored."""
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from psycopg.errors import UniqueViolation
+from pydantic import SecretStr
+
+from dx_dagster.warehouse.database import Warehouse
+
+PREFIX = "dxk_"
+SESSION_LASTS = timedelta(hours=12)
+_RANDOM_BYTES = 32  # a hash without salt or stretching is enough for so much chance
+
+
+class NameTakenError(Exception):
+    """A key of this name is in use."""
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What may be shown of a key."""
+
+    id: int
+    name: str
+    hint: str
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+_KEY = "id, name, hint, created_at, last_used_at, revoked_at"
+
+
+def _hash(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+async def create(warehouse: Warehouse, name: str) -> SecretStr:
+    """A new key, which nobody can show again.
+
+    Raises:
+        NameTakenError: a key of this name is in use.
+    """
+    key = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    async with warehouse.transaction() as transaction:
+        try:
+            await transaction.execute(
+                "INSERT INTO api_keys (name, hash, hint) VALUES (%s, %s, %s)", [name, _hash(key), key[-4:]]
+            )
+        except UniqueViolation:
+            raise NameTakenError(name) from None
+    return SecretStr(key)
+
+
+async def all_keys(warehouse: Warehouse) -> list[ApiKey]:
+    return [ApiKey(*row) for row in await warehouse.rows(f"SELECT {_KEY} FROM api_keys ORDER BY id")]  # noqa: S608
+
+
+async def revoke(warehouse: Warehouse, name: str) -> bool:
+    """Ends a key and the sessions it opened; whether there was one of this name."""
+    async with warehouse.transaction() as transaction:
+        row = await transaction.row(
+            "UPDATE api_keys SET revoked_at = now() WHERE name = %s AND revoked_at IS NULL RETURNING id", [name]
+        )
+        if row is not None:
+            await transaction.execute("DELETE FROM api_sessions WHERE api_key_id = %s", [row.id])
+        return row is not None
+
+
+async def recognize(warehouse: Warehouse, key: SecretStr) -> ApiKey | None:
+    """Whose key this is; None for one that is unknown or revoked."""
+    given = _hash(key.get_secret_value())
+    found = None
+    # All of them, each in constant time: how long it takes tells nothing.
+    for row in await warehouse.rows(f"SELECT {_KEY}, hash FROM api_keys WHERE revoked_at IS NULL"):  # noqa: S608
+        if hmac.compare_digest(bytes(row.hash), given):
+            found = ApiKey(*row[:-1])
+    if found is not None:
+        await _record_use(warehouse, found.id)
+    return found
+
+
+async def _record_use(warehouse: Warehouse, key_id: int) -> None:
+    async with warehouse.transaction() as transaction:
+        await transaction.execute(
+            "UPDATE api_keys SET last_used_at = now() "
+            "WHERE id = %s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+            [key_id],
+        )
+
+
+async def open_session(warehouse: Warehouse, key: ApiKey) -> SecretStr:
+    """A session of the key's owner on the connections page."""
+    token = secrets.token_urlsafe(_RANDOM_BYTES)
+    async with warehouse.transaction() as transaction:
+        await transaction.execute("DELETE FROM api_sessions WHERE expires_at < now()")
+        await transaction.execute(
+            "INSERT INTO api_sessions (hash, api_key_id, expires_at) VALUES (%s, %s, now() + %s)",
+            [_hash(token), key.id, SESSION_LASTS],
+        )
+    return SecretStr(token)
+
+
+async def session(warehouse: Warehouse, token: SecretStr) -> ApiKey | None:
+    """Whose session this is; None when it ended or its key was revoked."""
+    row = await warehouse.row(
+        """SELECT k.id, name, hint, k.created_at, last_used_at, revoked_at
+           FROM api_sessions s JOIN api_keys k ON k.id = s.api_key_id
+           WHERE s.hash = %s AND s.expires_at > now() AND k.revoked_at IS NULL""",
+        [_hash(token.get_secret_value())],
+    )
+    if row is None:
+        return None
+    await _record_use(warehouse, row.id)
+    return ApiKey(*row)
+
+
+async def close_session(warehouse: Warehouse, token: SecretStr) -> None:
+    async with warehouse.transaction() as transaction:
+        await transaction.execute("DELETE FROM api_sessions WHERE hash = %s", [_hash(token.get_secret_value())])

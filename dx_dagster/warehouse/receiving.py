@@ -1,0 +1,236 @@
+"""How deliveries get into the inbox: many at once with one commit, over a connection that stays open.
+
+The receiver answers only what is committed. Deliveries that arrive while a commit is under way wait for the next one
+together, so that the disk's latency bounds how long an answer takes and not how many there are.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, namedtuple_row
+
+from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.webhook_secrets import SENDERS, Sender, sender
+
+# Bitbucket waits 10 seconds for an answer.
+_STATEMENT_SECONDS = 3.0
+_CONNECT_SECONDS = 2
+_DELIVERIES_A_COMMIT = 200
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
+# A delivery nobody is known for makes us look again, but not at every one of them.
+_SECONDS_BETWEEN_LOOKS = 0.25
+_SECONDS_KNOWN = 5.0
+
+
+class InboxUnavailableError(Exception):
+    """The database takes nothing at the moment; whoever delivers should try again."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A delivery whose signature was verified; `webhook_events` says what its parts mean."""
+
+    connection_id: int
+    workspace: str
+    request_uuid: str
+    hook_uuid: str | None
+    attempt_number: int | None
+    event_key: str
+    repository_source_id: str | None
+    pull_number: int | None
+    headers: dict[str, str]
+    body: str
+    received_at: datetime
+
+
+_TYPES = {"connection_id": "int", "attempt_number": "int", "pull_number": "bigint", "received_at": "timestamptz"}
+_COLUMNS = tuple(Delivery.__dataclass_fields__)
+# In the binary format, where texts need no escaping: in the other one that takes half of a delivery's time.
+_ARRAYS = ", ".join(f"%b::{_TYPES.get(name, 'text')}[]" for name in _COLUMNS)
+_INSERT = f"""
+    INSERT INTO webhook_events ({", ".join(_COLUMNS)}, next_attempt_at)
+    SELECT {", ".join("headers::jsonb" if name == "headers" else name for name in _COLUMNS)}, received_at
+    FROM unnest({_ARRAYS}) AS new ({", ".join(_COLUMNS)})
+    ON CONFLICT (connection_id, request_uuid) DO NOTHING"""  # noqa: S608 - names of our own columns
+
+
+@dataclass(frozen=True)
+class Senders:
+    """Who may deliver, by what deliveries call them.
+
+    Attributes:
+        looked_at: time of the event loop at which this was read.
+    """
+
+    by_name: dict[str, Sender]
+    by_hook: dict[str, Sender]
+    looked_at: float
+
+    def find(self, names: Sequence[str], hook_uuid: str | None) -> Sender | None:
+        """The sender that one of the names belongs to; that of the hook where a payload names nobody."""
+        for name in names:
+            if found := self.by_name.get(name.lower()):
+                return found
+        return self.by_hook.get(hook_uuid) if hook_uuid and not names else None
+
+
+@dataclass(eq=False)
+class _Waiting:
+    delivery: Delivery
+    stored: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Intake:
+    """The way into the inbox. One for each process that receives; close it at the end."""
+
+    def __init__(self, url: str, vault: Vault) -> None:
+        self._url = url
+        self._vault = vault
+        self._connection: AsyncConnection[TupleRow] | None = None
+        self._turn = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._committing: asyncio.Task[None] | None = None
+        self._senders: Senders | None = None
+
+    async def store(self, delivery: Delivery) -> None:
+        """Returns when the delivery is committed, or was before.
+
+        Raises:
+            InboxUnavailableError: it is not, as far as anybody knows.
+        """
+        if self._waiting_bytes + len(delivery.body) > _MOST_WAITING_BYTES:
+            raise InboxUnavailableError("too many deliveries wait for the database")
+        waiting = _Waiting(delivery)
+        self._waiting.append(waiting)
+        self._waiting_bytes += len(delivery.body)
+        if self._committing is None or self._committing.done():
+            # A task of its own: whoever hangs up takes nobody else's delivery along.
+            self._committing = asyncio.create_task(self._commit_all())
+        await waiting.stored
+
+    async def senders(self, *, newer_than: float | None = None) -> Senders:
+        """Who may deliver, as known for a few seconds, or as looked up after `newer_than` (time of the event loop).
+
+        Raises:
+            InboxUnavailableError: nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            known = self._senders
+            if known is not None:
+                age = loop.time() - known.looked_at
+                if (known.looked_at >= newer_than) if newer_than is not None else age < _SECONDS_KNOWN:
+                    return known
+                await asyncio.sleep(max(0.0, _SECONDS_BETWEEN_LOOKS - age))
+            looked_at = loop.time()
+            rows = await self._rows(SENDERS)
+            found = [sender(self._vault, row) for row in rows]
+            by_name = {one.source_id.lower(): one for one in found if one.source_id}
+            by_name |= {one.workspace.lower(): one for one in found}
+            self._senders = Senders(by_name, {hook: one for one in found for hook in one.hooks}, looked_at)
+            return self._senders
+
+    async def close(self) -> None:
+        if self._committing is not None:
+            with suppress(asyncio.CancelledError):
+                await self._committing
+        await self._hang_up()
+
+    async def _commit_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_DELIVERIES_A_COMMIT], self._waiting[_DELIVERIES_A_COMMIT:]
+            await self._commit(batch)
+            self._waiting_bytes -= sum(len(one.delivery.body) for one in batch)
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """Stores the batch and tells everybody; what the database does not take goes one by one, to spare the rest."""
+        failure: InboxUnavailableError | None = None
+        try:
+            await self._execute([one.delivery for one in batch])
+        except psycopg.DataError as error:
+            if len(batch) > 1:
+                for one in batch:
+                    await self._commit([one])
+                return
+            failure = InboxUnavailableError(_first_line(error))
+        except (psycopg.Error, TimeoutError, OSError) as error:
+            failure = InboxUnavailableError(_first_line(error))
+        for one in batch:
+            if one.stored.done():
+                continue  # whoever waited has hung up
+            if failure is None:
+                one.stored.set_result(None)
+            else:
+                one.stored.set_exception(failure)
+
+    async def _execute(self, deliveries: Sequence[Delivery]) -> None:
+        columns = [[getattr(one, name) for one in deliveries] for name in _COLUMNS]
+        columns[_COLUMNS.index("headers")] = [json.dumps(one.headers) for one in deliveries]
+
+        async def insert(connection: AsyncConnection[TupleRow]) -> None:
+            await connection.execute(_INSERT, columns)
+
+        await self._on_connection(insert)
+
+    async def _rows(self, statement: str) -> list[Any]:
+        rows: list[Any] = []
+
+        async def select(connection: AsyncConnection[TupleRow]) -> None:
+            async with connection.cursor(row_factory=namedtuple_row) as cursor:
+                await cursor.execute(statement)
+                rows.extend(await cursor.fetchall())
+
+        try:
+            await self._on_connection(select)
+        except (psycopg.Error, TimeoutError, OSError) as error:
+            raise InboxUnavailableError(_first_line(error)) from None
+        return rows
+
+    async def _on_connection(self, work: Any) -> None:
+        """Does the work, once more over a new connection where the old one turns out to be dead."""
+        async with self._turn:
+            was_open = self._connection is not None
+            try:
+                await self._try(work)
+            except psycopg.OperationalError:
+                if not was_open:
+                    raise
+                await self._try(work)
+
+    async def _try(self, work: Any) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS + _STATEMENT_SECONDS):
+                if self._connection is None:
+                    self._connection = await self._connect()
+                await work(self._connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
+            await self._hang_up()
+            raise
+
+    async def _connect(self) -> AsyncConnection[TupleRow]:
+        return await AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="dx-dagster webhooks",
+            options=f"-c statement_timeout={int(_STATEMENT_SECONDS * 1000)}",
+        )
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error, OSError):
+                await connection.close()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

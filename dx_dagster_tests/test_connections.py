@@ -1,0 +1,275 @@
+"""Connecting, verifying and managing credentials, by the functions that every door calls."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import anyio
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from dx_dagster.bitbucket import Retries, Timeouts
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer import verification
+from dx_dagster.importer.connections import Changes, VerificationFailed
+from dx_dagster.importer.given import Fields, new_credential
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.tokens import Token
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.vault import Vault, VaultError
+from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, Work, connect, run, stored
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Sandbox]:
+    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(world: Sandbox) -> Iterator[Sandbox]:
+    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
+    world.faults.clear()
+    world.requests.reset()
+    yield world
+    world.faults.clear()
+
+
+@pytest.fixture
+def settings(sandbox, database_url, tmp_path) -> Settings:
+    return Settings.model_validate(
+        {
+            "DX_HOME": tmp_path / "home",
+            "DX_DATABASE_URL": database_url,
+            "DX_SECRET_KEYS": Fernet.generate_key().decode(),
+            "BITBUCKET_API_URL": sandbox.url,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
+    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
+
+
+# Changing
+
+
+def updating(settings: Settings, connection: StoredConnection, changes: Changes) -> Work:
+    return lambda warehouse: doors.update(settings, warehouse, connection, 1, changes)
+
+
+def test_update_keeps_what_is_left_out(settings):
+    connection = connect(settings, API_TOKEN, EMAIL)
+    [before] = stored(settings)
+    empty = Changes(settings={}, secrets={"password": SecretStr("")})
+    for changes in (Changes(), empty, Changes(label=""), Changes(settings={"username": " "})):
+        run(settings, updating(settings, connection, changes))
+        after = stored(settings)[0]
+        assert (after[1:4], after[5:10]) == (before[1:4], before[5:10])
+    day = date(2030, 1, 31)
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes("mine", {}, {}, True, day)))
+    assert (shown.label, shown.username, shown.expiration_date) == ("mine", EMAIL, day)
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(expires=True)))
+    assert (shown.label, shown.expiration_date) == ("mine", None)
+
+
+def test_update_can_change_the_kind_of_credential(settings):
+    connection = connect(settings, API_TOKEN, EMAIL)
+    changes = Changes(secrets={"api_token": SecretStr(TOKEN)})
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    assert (shown.type, shown.label, shown.username) == ("access_token", "Access token …0001", None)
+    changes = Changes(settings={"username": EMAIL}, secrets={"password": SecretStr(API_TOKEN)})
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    assert (shown.type, shown.username) == ("api_token", EMAIL)
+
+
+def test_an_update_that_fails_leaves_the_row_as_it_was(settings, sandbox):
+    connection = connect(settings)
+    before = stored(settings)
+    for changes in (
+        Changes(label="new", secrets={"api_token": SecretStr("ATCTT3xWrong")}),
+        Changes(settings={"username": EMAIL}),
+        Changes(settings={"username": EMAIL}, secrets={"api_token": SecretStr(TOKEN)}),
+        Changes(secrets={"api_token": SecretStr(TOKEN), "password": SecretStr(API_TOKEN)}),
+    ):
+        with pytest.raises(VerificationFailed) as caught:
+            run(settings, updating(settings, connection, changes))
+        assert caught.value.failure.code == "invalid_credentials"
+    sandbox.tokens[0].revoked = True
+    with pytest.raises(VerificationFailed):
+        run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(label="new")))
+    assert stored(settings) == before
+
+
+def test_a_label_alone_does_not_enable_but_a_new_secret_does(settings):
+    connection = connect(settings)
+    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    assert run(settings, lambda w: connections.get(w, connection.id)).state == "failed"
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(label="new")))
+    assert shown.disabled_reason == "resting"
+    changes = Changes(secrets={"api_token": SecretStr(SECOND)})
+    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    assert (shown.disabled_at, shown.hint) == (None, "0002")
+    assert run(settings, lambda w: connections.get(w, connection.id)).state == "verified"
+
+
+def test_removed_credentials_keep_no_secret_and_cannot_be_touched(settings):
+    connection = connect(settings)
+    run(settings, lambda w: doors.remove(w, connection, 1))
+    [row] = stored(settings)
+    assert (row[4], row[9] is not None) == ("", True)
+    for work in (
+        lambda w: doors.remove(w, connection, 1),
+        lambda w: doors.disable(w, connection, 1, "x"),
+        lambda w: doors.check(settings, w, connection, 1),
+        lambda w: doors.update(settings, w, connection, 1, Changes(label="x")),
+        lambda w: doors.show(w, connection, 1),
+    ):
+        with pytest.raises(doors.CredentialNotFoundError):
+            run(settings, work)
+    assert run(settings, lambda w: doors.show(w, connection, 1, deleted=True)).deleted_at is not None
+
+
+def test_checking_again_enables_the_good_and_notes_the_bad(settings, sandbox):
+    connection = connect(settings)
+    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    sandbox.tokens[1].revoked = True
+    first, second = run(settings, lambda w: doors.check(settings, w, connection))
+    assert (first.verdict.failure, second.verdict.failure.code) == (None, "invalid_credentials")
+    one, two = run(settings, lambda w: connections.shown(w, connection.id))
+    assert (one.disabled_at, one.code, two.code) == (None, None, "invalid_credentials")
+    assert run(settings, lambda w: connections.get(w, connection.id)).state == "verified"
+
+
+def test_the_same_secret_again_replaces_its_row(settings):
+    connection = connect(settings)
+    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(TOKEN), label="again")))
+    assert [(row[2], row[9] is None) for row in stored(settings)] == [("Access token …0001", False), ("again", True)]
+
+
+def test_an_update_to_the_secret_of_another_replaces_that_one(settings):
+    connection = connect(settings)
+    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    changes = Changes(secrets={"api_token": SecretStr(SECOND)})
+    run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    assert [(row[0], row[5]) for row in stored(settings) if row[9] is None] == [(1, "0002")]
+
+
+# At rest
+
+
+def test_swapped_ciphertexts_do_not_open(settings, database_url):
+    connection = connect(settings)
+    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    with psycopg.connect(database_url) as database:
+        database.execute("UPDATE credentials SET secret = (SELECT secret FROM credentials WHERE id = 2) WHERE id = 1")
+    with pytest.raises(VaultError, match="belongs to credential 2"):
+        run(settings, lambda w: connections.credentials(w, Vault.of(settings), connection.id))
+
+
+def test_rekeying_with_keys_of_ones_own(settings):
+    connection = connect(settings)
+    old = settings.secret_keys.get_secret_value()
+    new = Fernet.generate_key().decode()
+    rotating = settings.model_copy(update={"secret_keys": SecretStr(f"{new},{old}")})
+    assert run(rotating, lambda w: doors.rekey(rotating, w)) == (1, False)
+    only_new = settings.model_copy(update={"secret_keys": SecretStr(new)})
+    [one] = run(only_new, lambda w: connections.credentials(w, Vault.of(only_new), connection.id))
+    assert one.secret.get_secret_value() == TOKEN
+    with pytest.raises(VaultError):
+        run(settings, lambda w: doors.rekey(settings, w))
+
+
+def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
+    own = settings.model_copy(update={"secret_keys": None})
+    connection = connect(own)
+    file, before = own.home / "secret_keys", []
+    for _ in range(3):
+        before.append(file.read_text().split(",")[0])
+        assert run(own, lambda w: doors.rekey(own, w)) == (1, True)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.read_text().split(",")[1:] == before[-1:]
+    [one] = run(own, lambda w: connections.credentials(w, Vault.of(own), connection.id))
+    assert one.secret.get_secret_value() == TOKEN
+    with psycopg.connect(database_url) as database:
+        database.execute("UPDATE credentials SET secret = 'damaged'")
+    with pytest.raises(VaultError):
+        run(own, lambda w: doors.rekey(own, w))
+    assert file.read_text().split(",")[2:] == before[-1:]  # nothing is forgotten while something does not open
+
+
+# At once
+
+
+def test_two_at_once_lose_no_update(settings):
+    """Label, day of expiry and disabling from several sides: each change is there in the end, or was refused."""
+    connection = connect(settings)
+    day = date(2030, 1, 31)
+
+    async def work(warehouse: Warehouse) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(doors.update, settings, warehouse, connection, 1, Changes(label="new"))
+            group.start_soon(
+                doors.update, settings, warehouse, connection, 1, Changes(expires=True, expiration_date=day)
+            )
+            group.start_soon(doors.disable, warehouse, connection, 1, "resting")
+
+    run(settings, work)
+    [row] = stored(settings)
+    assert (row[2], row[6], row[8]) == ("new", day, "resting")
+
+
+def test_a_check_does_not_undo_a_disabling_that_came_meanwhile(settings, sandbox):
+    connection = connect(settings)
+    run(settings, lambda w: doors.disable(w, connection, 1, "before"))
+    sandbox.faults.latency = 0.1
+
+    async def work(warehouse: Warehouse) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(doors.check, settings, warehouse, connection)
+            await anyio.sleep(0.15)
+            await connections.disable_credential(warehouse, 1, "no-op")
+            async with warehouse.transaction() as transaction:
+                await transaction.execute(
+                    "UPDATE credentials SET disabled_reason = 'later', updated_at = clock_timestamp()"
+                )
+
+    run(settings, work)
+    assert stored(settings)[0][8] == "later"
+
+
+def test_the_same_secret_added_twice_at_once_is_one_credential(settings):
+    connection = connect(settings)
+
+    async def work(warehouse: Warehouse) -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(doors.add_fields, settings, warehouse, connection, _fields(SECOND))
+
+    run(settings, work)
+    assert len([row for row in stored(settings) if row[9] is None]) == 2
+
+
+def _fields(token: str) -> Fields:
+    return Fields(secrets={"api_token": SecretStr(token)})
+
+
+def test_expired_credentials_are_not_used(settings, database_url):
+    connection = connect(settings)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with pytest.raises(VerificationFailed, match="is past"):
+        run(settings, lambda w: doors.update(settings, w, connection, 1, Changes("", {}, {}, True, yesterday)))
+    with psycopg.connect(database_url) as database:
+        database.execute("UPDATE credentials SET expiration_date = current_date - 1")
+    assert run(settings, lambda w: doors.show(w, connection, 1)).expired
+    assert run(settings, lambda w: connections.usable_ids(w, connection.id)) == set()
+    [checked] = run(settings, lambda w: doors.check(settings, w, connection))
+    assert checked.verdict.failure.code == "invalid_credentials"

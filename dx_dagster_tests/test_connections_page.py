@@ -1,0 +1,373 @@
+"""The connections page as a person uses it, in a browser and by hand-made requests."""
+
+import asyncio
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from pydantic import SecretStr
+
+from dx_dagster.api.app import create_app
+from dx_dagster.bitbucket import Retries, Timeouts
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer import verification
+from dx_dagster.importer.given import new_credential
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.tokens import Token
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import api_keys, connections
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
+
+PHONE: ViewportSize = {"width": 375, "height": 740}
+WIDE: ViewportSize = {"width": 1200, "height": 900}
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "chromium is not installed; on Debian: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Sandbox]:
+    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(world: Sandbox) -> Iterator[Sandbox]:
+    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
+    world.faults.clear()
+    yield world
+    world.faults.clear()
+
+
+@pytest.fixture
+def settings(environment, sandbox) -> Settings:
+    ours = {name: environment[name] for name in environment if name.startswith("DX_")}
+    return Settings.model_validate({**ours, "BITBUCKET_API_URL": sandbox.url})
+
+
+def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:
+    """In a thread of its own: a browser keeps an event loop in this one."""
+    results: list[Any] = []
+
+    async def whole() -> None:
+        async with Warehouse(database_url) as warehouse:
+            results.append(await work(warehouse))
+
+    thread = threading.Thread(target=lambda: asyncio.run(whole()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+@pytest.fixture
+def key(database_url) -> str:
+    made: SecretStr = on_warehouse(database_url, lambda warehouse: api_keys.create(warehouse, "tests"))
+    return made.get_secret_value()
+
+
+@pytest.fixture
+def registered() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def url(settings, registered, monkeypatch) -> Iterator[str]:
+    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
+    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=1, total=1.5, backoff=0.01, patience=1))
+    with serving(create_app(settings, registered.append)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A page on which any complaint of the browser, such as one about the policy, is an error."""
+    context = browser.new_context(base_url=url, viewport=WIDE)
+    page, complaints = context.new_page(), []
+    page.set_default_timeout(15_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if _is_complaint(said.text, said.type) else None)
+    page.on("request", lambda request: complaints.append(request.url) if not _is_ours(request.url, url) else None)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def _is_complaint(text: str, kind: str) -> bool:
+    # A refused form is answered with 422, which the console mentions.
+    return kind == "error" and "status of 4" not in text
+
+
+def _is_ours(address: str, url: str) -> bool:
+    return address.startswith((url, "data:"))
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.goto("/connections")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Connections")).to_be_visible()
+
+
+def shoot(page: Page, name: str) -> None:
+    """Nothing runs over the edge, on the screen as it is or on a phone; pictures where they are asked for."""
+    for label, chosen in (("wide", WIDE), ("phone", PHONE)):
+        page.set_viewport_size(chosen)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{label}.png", full_page=True)
+    page.set_viewport_size(WIDE)
+
+
+def connect(page: Page, token: str = TOKEN) -> None:
+    page.goto("/connections/new")
+    page.get_by_label("Workspace", exact=True).fill("https://bitbucket.org/acme/")
+    page.get_by_label("Token", exact=True).fill(token)
+    page.get_by_role("button", name="Verify and connect").click()
+
+
+def test_connecting_a_workspace(page, key, registered):
+    page.goto("/connections")
+    shoot(page, "sign-in")
+    sign_in(page, key)
+    shoot(page, "empty")
+    page.get_by_role("link", name="+ Connection").first.click()
+    shoot(page, "new")
+    connect(page, API_TOKEN)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("invalid_credentials")
+    expect(alert).to_contain_text("looks like an API token")
+    expect(alert).to_contain_text("curl -i -H 'Authorization: Bearer YOUR_TOKEN'")
+    expect(alert).to_be_focused()
+    expect(page.get_by_label("Workspace", exact=True)).to_have_value("https://bitbucket.org/acme/")
+    expect(page.get_by_label("Token", exact=True)).to_have_value("")
+    assert API_TOKEN not in page.content()
+    shoot(page, "refused")
+    page.get_by_label("Basic auth").check()
+    page.get_by_label("E-mail address", exact=True).fill(EMAIL)
+    page.get_by_label("Token", exact=True).fill(API_TOKEN)
+    page.get_by_role("button", name="Verify and connect").click()
+    expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
+    assert registered == ["acme"]
+    shoot(page, "connection")
+    page.goto("/connections")
+    expect(page.get_by_role("link", name=re.compile("acme"))).to_contain_text("verified")
+    shoot(page, "overview")
+
+
+def test_managing_credentials(page, key, sandbox, database_url):
+    sign_in(page, key)
+    connect(page)
+    page.get_by_text("Add credential").click()
+    page.get_by_label("Token", exact=True).fill(SECOND)
+    page.get_by_label("Label").fill("<script>alert(1)</script> second")
+    page.get_by_label("Expires").fill("2030-01-31")
+    page.get_by_role("button", name="Verify and add").click()
+    expect(page.get_by_role("status")).to_contain_text("was added")
+    card = page.get_by_role("listitem").filter(has_text="second")
+    expect(card).to_contain_text("2030-01-31")
+    card.get_by_text("Disable…").click()
+    card.get_by_label("Why").fill("resting")
+    card.get_by_role("button", name="Disable").click()
+    expect(card).to_contain_text("Disabled becauseresting")
+    shoot(page, "credentials")
+    sandbox.tokens[1].revoked = True
+    card.get_by_role("button", name="Verify and enable").click()
+    expect(card).to_contain_text("invalid_credentials")
+    expect(card).to_contain_text("YOUR_TOKEN")
+    shoot(page, "failing")
+    sandbox.tokens[1].revoked = False
+    page.get_by_role("button", name="Verify all").click()
+    expect(card.get_by_text("good", exact=True)).to_be_visible()
+    card.get_by_text("Remove…").click()
+    card.get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("status")).to_contain_text("its secret forgotten")
+    expect(card).to_have_count(0)
+    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+
+
+def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
+    sign_in(page, key)
+    connect(page)
+    expect(page.get_by_label("Secret")).to_have_count(0)
+    expect(page.get_by_label("Address", exact=True)).to_have_value(re.compile(r"/webhooks/bitbucket$"))
+    page.get_by_role("button", name="Show the secret").click()
+    first = page.get_by_label("Secret").input_value()
+    page.get_by_text("Rotate the secret…").click()
+    page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_role("status")).to_contain_text("new secret")
+    second = page.get_by_label("Secret").input_value()
+    assert len({first, second, ""}) == 3
+    shoot(page, "webhook")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copy = page.locator(".copy").filter(has=page.get_by_label("Secret"))
+    copy.get_by_role("button").click()
+    expect(copy.get_by_role("button")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == second
+
+
+def test_keyboard_alone_is_enough(page, key):
+    page.goto("/connections")
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Connections")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="New connection")).to_be_visible()
+    page.get_by_label("Type").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.type("acme")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("radio", name="API token a workspace")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.type(EMAIL)
+    page.keyboard.press("Tab")
+    page.keyboard.type(API_TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
+
+
+def test_it_works_without_scripts(browser, url, key):
+    context = browser.new_context(base_url=url, java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, key)
+    connect(page)
+    expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    context.close()
+
+
+def test_the_reference_page(page, key):
+    sign_in(page, key)
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_role("heading", name="Data Cloud API")).to_be_visible()
+    shoot(page, "reference")
+
+
+# Without a browser
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def form_token(text: str) -> str:
+    found = re.search(r'name="csrf_token" value="([0-9a-f]+)"', text)
+    assert found
+    return found[1]
+
+
+def signed_in(client: httpx.Client, key: str) -> str:
+    """Signs in and returns the token of the session's forms."""
+    token = form_token(client.get("/connections/sign-in").text)
+    assert client.post("/connections/sign-in", data={"key": key, "csrf_token": token}).status_code == 303
+    return form_token(client.get("/connections").text)
+
+
+def test_nothing_is_shown_or_done_without_a_session(client, key):
+    for path in ("/connections", "/connections/new", "/connections/1"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/connections/sign-in")
+    token = signed_in(client, key)
+    client.cookies.clear()
+    changes = ("new", "sign-out", "1/check", "1/credentials", "1/credentials/1/check", "1/credentials/1/disable",
+               "1/credentials/1/remove", "1/webhook/show", "1/webhook/rotate")  # fmt: skip
+    for path in changes:
+        assert client.post(f"/connections/{path}", data={"csrf_token": token}).status_code == 303
+
+
+def test_every_form_needs_its_token(client, key, settings, database_url):
+    new = new_credential(SecretStr(TOKEN))
+    on_warehouse(database_url, lambda warehouse: doors.connect(settings, warehouse, "acme", new))
+    assert client.post("/connections/sign-in", data={"key": key}).status_code == 403
+    right = signed_in(client, key)
+    changes = ("new", "sign-out", "1/check", "1/credentials", "1/credentials/1/check", "1/credentials/1/disable",
+               "1/credentials/1/remove", "1/webhook/show", "1/webhook/rotate")  # fmt: skip
+    for path in changes:
+        for token in ("", "0" * 64, "é", right[:-1]):
+            assert client.post(f"/connections/{path}", data={"csrf_token": token}).status_code == 403
+        assert client.post(f"/connections/{path}").status_code == 403
+    for text in (client.get(path).text for path in ("/connections/new", "/connections/1")):
+        assert text.count('method="post"') == text.count('name="csrf_token"') >= 2
+    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+
+
+def test_cookies_and_headers(client, key):
+    first = client.get("/connections/sign-in")
+    answer = client.post("/connections/sign-in", data={"key": key, "csrf_token": form_token(first.text)})
+    cookie = next(value for value in answer.headers.get_list("set-cookie") if value.startswith("dx_session="))
+    assert {"HttpOnly", "SameSite=lax", "Path=/connections"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie.split("; ")
+    assert key not in cookie
+    policy = first.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    away = client.get("/connections/sign-in", headers={"Host": "dx.example.com"})
+    assert all("Secure" in value.split("; ") for value in away.headers.get_list("set-cookie"))
+    assert "opened without encryption" in away.text
+
+
+def test_wrong_and_revoked_keys(client, key, database_url):
+    token = form_token(client.get("/connections/sign-in").text)
+    for wrong in ("", "wrong", key[:-1]):
+        answer = client.post("/connections/sign-in", data={"key": wrong, "csrf_token": token})
+        assert (answer.status_code, "no key of this installation" in answer.text) == (401, True)
+    statuses = [
+        client.post("/connections/sign-in", data={"key": f"guess {n}", "csrf_token": token}).status_code
+        for n in range(20)
+    ]
+    assert statuses[-1] == 429
+    with httpx.Client(base_url=str(client.base_url)) as other:
+        session = on_warehouse(database_url, _session_of)
+        other.cookies.set("dx_session", session.get_secret_value())
+        assert other.get("/connections").status_code == 200
+        assert on_warehouse(database_url, lambda w: api_keys.revoke(w, "tests"))
+        assert other.get("/connections").status_code == 303
+
+
+async def _session_of(warehouse: Warehouse) -> SecretStr:
+    return await api_keys.open_session(warehouse, (await api_keys.all_keys(warehouse))[0])
+
+
+def test_signing_out_ends_the_session(client, key):
+    token = signed_in(client, key)
+    session = client.cookies["dx_session"]
+    assert client.post("/connections/sign-out", data={"csrf_token": token}).status_code == 303
+    client.cookies.clear()
+    client.cookies.set("dx_session", session)
+    assert client.get("/connections").status_code == 303
+
+
+def test_unknown_pages_and_oversized_forms(client, key):
+    token = signed_in(client, key)
+    for path in ("/connections/7", "/connections/x", "/connections/99999999999999", "/connections/static/app.py"):
+        assert client.get(path).status_code == 404
+    data = {"csrf_token": token, "workspace": "x" * 100_000}
+    assert client.post("/connections/new", data=data).status_code == 400

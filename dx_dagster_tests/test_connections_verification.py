@@ -1,0 +1,240 @@
+"""Verifying credentials: every way it can fail has its code, its sentence and its hint."""
+
+from collections.abc import Iterator
+
+import pytest
+from cryptography.fernet import Fernet
+
+from dx_dagster.bitbucket import Retries, Timeouts
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer import verification
+from dx_dagster.importer.given import GivenError, jira_site, workspace_slug
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.tokens import Token
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster_tests.connecting import (
+    API_TOKEN,
+    EMAIL,
+    SECOND,
+    TOKEN,
+    Serving,
+    at,
+    connect,
+    failure,
+    run,
+    self_signed,
+    stored,
+)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Sandbox]:
+    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(world: Sandbox) -> Iterator[Sandbox]:
+    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
+    world.faults.clear()
+    world.requests.reset()
+    yield world
+    world.faults.clear()
+
+
+@pytest.fixture
+def settings(sandbox, database_url, tmp_path) -> Settings:
+    return Settings.model_validate(
+        {
+            "DX_HOME": tmp_path / "home",
+            "DX_DATABASE_URL": database_url,
+            "DX_SECRET_KEYS": Fernet.generate_key().decode(),
+            "BITBUCKET_API_URL": sandbox.url,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
+    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
+
+
+# Verification
+
+
+def test_both_kinds_of_credentials_are_taken(settings):
+    connect(settings)
+    connect(settings, API_TOKEN, EMAIL)
+    assert [row[1:4] for row in stored(settings)] == [
+        ("access_token", "Access token …0001", {}),
+        ("api_token", f"API token of {EMAIL}", {"username": EMAIL}),
+    ]
+
+
+@pytest.mark.parametrize("around", ["  {}\n", '"{}"', "'{}' ", "\ufeff{}\u200b"])
+def test_what_was_copied_along_is_left_behind(settings, around):
+    connect(settings, around.format(TOKEN))
+    assert stored(settings)[0][5] == "0001"
+
+
+def test_a_wrong_token_is_invalid_credentials(settings, sandbox):
+    failed = failure(settings, "ATCTT3xSomethingElse")
+    assert failed.code == "invalid_credentials"
+    assert "Token is invalid, expired, or not supported" in failed.reason
+    assert failed.curl == (
+        "curl -i -H 'Authorization: Bearer YOUR_TOKEN' -H 'Accept: application/json' "
+        f"'{sandbox.url}/repositories/acme?pagelen=1'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("secret", "username", "hint"),
+    [
+        (API_TOKEN, None, "looks like an API token, which belongs to a person"),
+        (TOKEN, EMAIL, "looks like an access token, which is sent alone"),
+        ("ATBBxyzOldAppPassword", None, "app password; Bitbucket removed those on 2026-07-28"),
+        ("ATBBxyzOldAppPassword", "robot", "app password; Bitbucket removed those on 2026-07-28"),
+        ("ATATT3xOther", "robot", "The user name must be the e-mail address"),
+        ("ATATT3xOther", "other@example.com", "has not expired"),
+        ("unknown", None, "may be revoked or expired"),
+        (f"Bearer {TOKEN}", None, "without the word before it"),
+        ("two words", None, "it is one word"),
+        ("", None, "it is one word"),
+    ],
+)
+def test_usual_mistakes_get_a_hint(settings, secret, username, hint):
+    failed = failure(settings, secret, username)
+    assert failed.code == "invalid_credentials"
+    assert hint in failed.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "scopes", "missing"),
+    [
+        ("workspace", ["repository"], "account, pipeline, pullrequest"),
+        ("workspace", ["repository", "pullrequest", "account"], "pipeline"),
+        ("workspace", ["webhook"], "account, repository"),
+        ("api", ["read:repository:bitbucket", "read:workspace:bitbucket"], "read:pipeline:bitbucket, read:pullrequest"),
+    ],
+)
+def test_missing_scopes_are_named_all_at_once(settings, sandbox, kind, scopes, missing):
+    email = EMAIL if kind == "api" else None
+    sandbox.tokens[:] = [Token("ATxTT3xNarrowToken", kind=kind, email=email, scopes=scopes)]
+    failed = failure(settings, "ATxTT3xNarrowToken", email)
+    assert failed.code == "invalid_permissions"
+    assert missing in failed.reason
+    assert "Make a new token with the scopes" in failed.hint
+    assert "YOUR_TOKEN" in failed.curl
+
+
+def test_a_token_of_another_workspace(settings, sandbox):
+    sandbox.tokens[:] = [Token(TOKEN, workspaces=["other"]), Token(API_TOKEN, kind="api", email=EMAIL)]
+    failed = failure(settings)
+    assert failed.code in {"invalid_permissions", "no_resources"}
+    assert "is it one of another?" in failed.hint
+    failed = failure(settings, API_TOKEN, EMAIL, workspace="amce")
+    assert failed.code in {"invalid_permissions", "no_resources"}
+    assert failed.hint == "This credential sees workspace acme."
+
+
+def test_no_repository_in_sight(settings):
+    with Serving({"/repositories/acme": (200, '{"values": []}'), "/user/workspaces": (403, "{}")}) as url:
+        failed = failure(at(settings, url))
+    assert failed.code == "no_resources"
+    assert "sees no repository in workspace acme" in failed.reason
+
+
+def test_a_missing_workspace_is_no_resources(settings):
+    answers = {"/repositories/acme": (404, '{"error": {"message": "No workspace acme."}}'), "": (403, "{}")}
+    with Serving(answers) as url:
+        failed = failure(at(settings, url))
+    assert (failed.code, failed.reason) == (
+        "no_resources",
+        "There is no workspace acme that this credential can see. Bitbucket said: No workspace acme.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "sentence"),
+    [
+        ("hang", "127.0.0.1 did not answer in time."),
+        ("html", "127.0.0.1 answered with a page that is no answer of Bitbucket's API."),
+        ("reset", "127.0.0.1 cannot be reached."),
+        (503, "Bitbucket answered 503, so the credential could not be verified."),
+        ("throttle", "Bitbucket takes no more requests of this credential at the moment"),
+    ],
+)
+def test_silence_is_unavailable_and_says_so(settings, sandbox, action, sentence):
+    sandbox.faults.hang_seconds = 3
+    sandbox.faults.on("/repositories/acme", action)
+    failed = failure(settings)
+    assert (failed.code, failed.reason.startswith(sentence)) == ("unavailable", True), failed
+    assert "YOUR_TOKEN" in failed.curl
+
+
+def test_a_certificate_that_nobody_vouches_for(settings, tmp_path):
+    with Serving({}, self_signed(tmp_path)) as url:
+        failed = failure(at(settings, url))
+    assert failed.code == "unavailable"
+    assert failed.reason == "The certificate of 127.0.0.1 cannot be verified, so nothing was sent."
+    assert "SSL_CERT_FILE" in failed.hint
+
+
+def test_pipelines_and_closed_repositories_do_not_stand_in_the_way(settings, sandbox):
+    for repository in sandbox.world.repositories:
+        sandbox.faults.on(f"/repositories/acme/.*{repository.uuid[1:-1]}.*/pipelines", 404)
+    connect(settings)
+
+
+def test_pipelines_connection_needs_pipelines_only(settings, sandbox):
+    sandbox.tokens[:] = [Token(TOKEN), Token(SECOND, scopes=["repository", "pipeline"])]
+    connect(settings)
+    connect(settings, SECOND, kind="bitbucket_pipelines")
+    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket_pipelines"
+    connection = run(settings, lambda w: connections.find(w, "acme", "bitbucket_pipelines"))
+    run(settings, lambda w: doors.disable(w, connection, 2, "resting"))
+    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket"
+
+
+def test_names_and_addresses_are_read_out_of_what_people_paste():
+    for given in ("acme", " acme ", "https://bitbucket.org/acme/", "bitbucket.org/acme/workspace/overview",
+                  "https://www.bitbucket.org/acme?x=1", "HTTPS://Bitbucket.org/acme/widget/src/main/"):  # fmt: skip
+        assert workspace_slug(given) == "acme"
+    for given in ("", "a b", "https://bitbucket.org/", "https://example.com/acme", "acme/widget", "a" * 5000):
+        with pytest.raises(GivenError):
+            workspace_slug(given)
+    for given in ("acme.atlassian.net", "https://acme.atlassian.net/", " https://acme.atlassian.net/jira/software/x?y"):
+        assert jira_site(given) == "https://acme.atlassian.net"
+    assert jira_site("http://localhost:8080/jira") == "http://localhost:8080"
+    for given in ("", "http://acme.atlassian.net", "https://u:p@acme.atlassian.net", "ftp://x", "https://[", "a b"):
+        with pytest.raises(GivenError):
+            jira_site(given)
+
+
+# Jira
+
+
+def test_a_jira_site_is_connected_and_its_failures_are_told(settings):
+    answers = {
+        "/rest/api/3/myself": (200, '{"accountId": "1", "emailAddress": "robot@example.com"}'),
+        "/rest/api/3/mypermissions": (200, '{"permissions": {"USER_PICKER": {"havePermission": true}}}'),
+    }
+    with Serving(answers) as url:
+        site = url.removesuffix("/2.0")
+        answers["/rest/api/3/myself"] = (401, "Client must be authenticated")
+        failed = failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
+        assert failed.code == "invalid_credentials"
+        assert failed.curl == (f"curl -i -u {EMAIL}:YOUR_TOKEN -H 'Accept: application/json' {site}/rest/api/3/myself")
+        answers["/rest/api/3/myself"] = (404, "<html>nothing</html>")
+        assert failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site).code == "no_resources"
+        answers["/rest/api/3/myself"] = (200, "{}")
+        answers["/rest/api/3/mypermissions"] = (200, '{"permissions": {"USER_PICKER": {"havePermission": false}}}')
+        failed = failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
+        assert (failed.code, "Browse users and groups" in failed.reason) == ("invalid_permissions", True)
+        del answers["/rest/api/3/mypermissions"]
+        answers["/rest/api/3/mypermissions"] = (200, '{"permissions": {"USER_PICKER": {"havePermission": true}}}')
+        found = connect(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
+    assert (found.type, found.settings, found.state) == ("jira_cloud", {"jira_url": site}, "verified")

@@ -1,0 +1,354 @@
+"""The Data Cloud API, as a client written for DX uses it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import schemathesis
+from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from schemathesis.checks import CHECKS, load_all_checks
+
+from dx_dagster.api import guessing
+from dx_dagster.api.app import create_app
+from dx_dagster.bitbucket import Timeouts
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer import verification
+from dx_dagster.importer.given import new_credential
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.tokens import Token
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Sandbox]:
+    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(world: Sandbox) -> Iterator[Sandbox]:
+    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
+    world.faults.clear()
+    yield world
+    world.faults.clear()
+
+
+@pytest.fixture
+def environment(environment, sandbox) -> dict[str, str]:
+    return {**environment, "BITBUCKET_API_URL": sandbox.url}
+
+
+@pytest.fixture
+def settings(environment) -> Settings:
+    return Settings.model_validate(
+        {name: environment[name] for name in environment if name.startswith(("DX_", "BITB"))}
+    )
+
+
+def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:
+    async def whole() -> Any:
+        async with Warehouse(database_url) as warehouse:
+            return await work(warehouse)
+
+    return asyncio.run(whole())
+
+
+@pytest.fixture
+def key(settings, database_url) -> str:
+    """A key for an installation with one connection, which has one credential."""
+
+    async def prepare(warehouse: Warehouse) -> SecretStr:
+        await doors.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
+        return await api_keys.create(warehouse, "tests")
+
+    made: SecretStr = on_warehouse(database_url, prepare)
+    return made.get_secret_value()
+
+
+@pytest.fixture
+def client(settings, key, monkeypatch) -> Iterator[httpx.Client]:
+    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
+    with client_of(settings, key) as client:
+        yield client
+
+
+@contextmanager
+def client_of(settings: Settings, key: str) -> Iterator[httpx.Client]:
+    with (
+        serving(create_app(settings)) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client,
+    ):
+        yield client
+
+
+def create(client: httpx.Client, secrets: dict[str, str], **body: Any) -> httpx.Response:
+    return client.post("/api/connections/1/credentials.create", json={"secrets": secrets, **body})
+
+
+def error(answer: httpx.Response) -> tuple[int, str]:
+    body = answer.json()
+    assert body["ok"] is False
+    return answer.status_code, body["error"]
+
+
+def test_connections(client):
+    answer = client.get("/api/connections.list")
+    assert answer.status_code == 200
+    [connection] = answer.json()["connections"]
+    assert connection.pop("created_at").endswith("Z")
+    assert connection == {
+        "id": 1,
+        "type": "bitbucket",
+        "name": "acme",
+        "state": "verified",
+        "disabled_at": None,
+        "last_synced_at": None,
+        "supports_multiple_credentials": True,
+    }
+    info = client.get("/api/connections.info/1").json()["connection"]
+    assert (info["settings"], info["disabled_reason"], set(info) - set(connection)) == (
+        {"workspace": "acme"},
+        None,
+        {"settings", "disabled_reason", "updated_at", "created_at"},
+    )
+    for wrong in ("2", "0", "-1", "x", "99999999999999999999", "1.5"):
+        assert error(client.get(f"/api/connections.info/{wrong}")) == (422, "connection_not_found")
+        assert error(client.get(f"/api/connections/{wrong}/credentials.list")) == (422, "connection_not_found")
+
+
+def test_the_life_of_a_credential(client):
+    answer = create(client, {"api_token": SECOND}, label="Automation", expiration_date="2030-01-31")
+    assert answer.status_code == 201
+    made = answer.json()["credential"]
+    assert {name: made[name] for name in ("id", "type", "label", "settings", "expiration_date", "disabled_at")} == {
+        "id": 2, "type": "bitbucket", "label": "Automation", "settings": {}, "expiration_date": "2030-01-31",
+        "disabled_at": None,
+    }  # fmt: skip
+    answer = client.post("/api/connections/1/credentials.update", json={"id": 2, "label": "new"})
+    assert (answer.status_code, answer.json()["credential"]["label"]) == (200, "new")
+    body = {"id": 2, "settings": {"username": EMAIL}, "secrets": {"password": API_TOKEN}, "expiration_date": None}
+    changed = client.post("/api/connections/1/credentials.update", json=body).json()["credential"]
+    assert (changed["settings"], changed["expiration_date"]) == ({"username": EMAIL}, None)
+    listed = client.get("/api/connections/1/credentials.list").json()["credentials"]
+    assert [one["id"] for one in listed] == [1, 2]
+    info = client.get("/api/connections/1/credentials.info/2").json()["credential"]
+    assert info == changed | {"deleted_at": None}
+    answer = client.post("/api/connections/1/credentials.delete", json={"id": 2})
+    assert (answer.status_code, answer.json()) == (200, {"ok": True})
+    assert error(client.post("/api/connections/1/credentials.delete", json={"id": 2})) == (422, "credential_not_found")
+    assert error(client.post("/api/connections/1/credentials.update", json={"id": 2})) == (422, "credential_not_found")
+    assert len(client.get("/api/connections/1/credentials.list").json()["credentials"]) == 1
+    assert client.get("/api/connections/1/credentials.info/2").json()["credential"]["deleted_at"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"secrets[api_token]": SECOND, "label": "form"},
+        {"secrets.api_token": SECOND, "label": "form"},
+        {"secrets": f'{{"api_token": "{SECOND}"}}', "label": "form"},
+        {"settings[username]": EMAIL, "secrets[password]": API_TOKEN, "label": "form"},
+    ],
+)
+def test_forms_are_taken_too(client, form):
+    answer = client.post("/api/connections/1/credentials.create", data=form)
+    assert (answer.status_code, answer.json()["credential"]["label"]) == (201, "form")
+    answer = client.post("/api/connections/1/credentials.create", files={name: (None, form[name]) for name in form})
+    assert answer.status_code == 201
+    assert client.post("/api/connections/1/credentials.delete", data={"id": "3"}).json() == {"ok": True}
+
+
+def test_verification_errors_have_code_sentence_and_curl(client, sandbox):
+    before = client.get("/api/connections/1/credentials.list").json()
+    answer = create(client, {"api_token": "ATATT3xUnknown"})
+    assert error(answer) == (422, "invalid_credentials")
+    assert "looks like an API token" in answer.json()["message"]
+    assert "YOUR_TOKEN" in answer.json()["curl"]
+    sandbox.tokens[1].scopes = ["repository"]
+    answer = create(client, {"api_token": SECOND})
+    assert error(answer) == (422, "invalid_permissions")
+    assert "account, pipeline, pullrequest" in answer.json()["message"]
+    sandbox.tokens[1].scopes, sandbox.tokens[1].workspaces = None, ["other"]
+    assert error(create(client, {"api_token": SECOND}))[1] in {"invalid_permissions", "no_resources"}
+    sandbox.faults.on("/repositories/acme", "html")
+    assert error(create(client, {"api_token": SECOND})) == (422, "unavailable")
+    assert client.get("/api/connections/1/credentials.list").json() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"settings": {"username": EMAIL}, "secrets": {"api_token": TOKEN}},
+        {"settings": {"username": EMAIL}, "secrets": {"api_token": TOKEN, "password": API_TOKEN}},
+        {"settings": {"username": EMAIL}},
+        {"secrets": {"password": API_TOKEN}},
+        {"secrets": {"api_token": "  "}},
+        {},
+    ],
+)
+def test_both_kinds_at_once_or_half_of_one_are_refused(client, body):
+    answer = client.post("/api/connections/1/credentials.create", json=body)
+    assert error(answer) == (422, "invalid_credentials")
+    assert "secrets.api_token" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"null", b'"x"', b"\xff", b'{"label": 1}', b'{"secrets": []}', b'{"settings": "x"}',
+     b'{"label": "a\\u0000b"}', b'{"label": "\\ud800"}', b'{"secrets": {"api_token": 7}}', b"[" * 20_000,
+     b'{"expiration_date": "tomorrow"}', b'{"expiration_date": 7}', b'{"label": "' + b"x" * 70_000 + b'"}'],
+)  # fmt: skip
+def test_a_body_that_cannot_be_read_is_invalid_json(client, content):
+    answer = client.post(
+        "/api/connections/1/credentials.create", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert error(answer) == (422, "invalid_json")
+
+
+def test_an_id_that_cannot_be_one(client):
+    for wrong in (None, "x", 0, -1, 2**40, 1.5, True, [1]):
+        for method in ("update", "delete"):
+            answer = client.post(f"/api/connections/1/credentials.{method}", json={"id": wrong})
+            assert error(answer) == (422, "credential_not_found")
+    for wrong in ("x", "0", "7", "99999999999999"):
+        assert error(client.get(f"/api/connections/1/credentials.info/{wrong}")) == (422, "credential_not_found")
+
+
+def test_a_credential_of_another_connection(client, settings, database_url):
+    new = new_credential(SecretStr(SECOND))
+    on_warehouse(database_url, lambda w: doors.connect(settings, w, "acme", new, kind="bitbucket_pipelines"))
+    listed = client.get("/api/connections.list").json()["connections"]
+    assert [one["type"] for one in listed] == ["bitbucket", "bitbucket_pipelines"]
+    assert error(client.get("/api/connections/1/credentials.info/2")) == (422, "credential_not_found")
+    assert error(client.post("/api/connections/1/credentials.delete", json={"id": 2}))[1] == "credential_not_found"
+
+
+def test_nobody_passes_without_a_key(client, key, run_cli):
+    methods = [("GET", "connections.list"), ("GET", "connections.info/1"), ("GET", "connections/1/credentials.list"),
+               ("GET", "connections/1/credentials.info/1"), ("GET", "connections/x/credentials.list")]  # fmt: skip
+    methods += [("POST", f"connections/1/credentials.{name}") for name in ("create", "update", "delete")]
+    for method, path in methods:
+        for header in ("", "Bearer", "Basic abc", key):
+            answer = client.request(method, f"/api/{path}", headers={"Authorization": header})
+            assert error(answer) == (401, "not_authed")
+    assert "never used" in run_cli("api-keys", "list").stdout
+    assert client.get("/api/connections.list").status_code == 200
+    assert "last used" in run_cli("api-keys", "list").stdout
+    assert run_cli("api-keys", "revoke", "tests").returncode == 0
+    assert error(client.get("/api/connections.list")) == (401, "not_authed")
+    listed = run_cli("api-keys", "list").stdout
+    assert "revoked" in listed
+    assert key not in listed
+    assert run_cli("api-keys", "revoke", "tests").returncode == 1
+
+
+def test_guessing_is_slowed_down_and_good_keys_go_on(client):
+    assert client.get("/api/connections.list").status_code == 200
+    answers = [client.get("/api/connections.list", headers={"Authorization": f"Bearer guess{n}"}) for n in range(25)]
+    assert [answer.status_code for answer in answers] == [401] * 20 + [429] * 5
+    assert error(answers[-1]) == (429, "rate_limited")
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 61
+    assert client.get("/api/connections.list").status_code == 200
+
+
+def test_guessing_is_forgotten_after_a_while():
+    now = 0.0
+    bound = guessing.Guessing(most=2, seconds=60, clock=lambda: now)
+    key = SecretStr("x")
+    for _ in range(3):
+        bound.was_wrong("a", key)
+    assert bound.must_wait("a", key) == 60
+    assert bound.must_wait("b", key) == 0
+    now = 61
+    assert bound.must_wait("a", key) == 0
+
+
+def test_keys_are_stored_as_hashes_only(database_url, run_cli):
+    done = run_cli("api-keys", "create", "tests")
+    assert (done.returncode, len(done.stdout.split())) == (0, 1)
+    key = done.stdout.strip()
+    with psycopg.connect(database_url) as database:
+        [row] = database.execute("SELECT name, hash, hint FROM api_keys").fetchall()
+    assert (row[0], len(row[1]), row[2]) == ("tests", 32, key[-4:])
+    assert run_cli("api-keys", "create", "tests").returncode == 1
+    assert run_cli("api-keys", "create", " ").returncode == 2
+
+
+def test_every_answer_is_an_envelope(client):
+    assert error(client.get("/api/nothing")) == (404, "method_not_found")
+    assert error(client.post("/api/connections.list")) == (405, "method_not_allowed")
+    for path in ("/api/connections.list", "/api/nothing", "/docs", "/openapi.json"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+
+
+def test_without_database_or_keys_it_says_so(settings, key):
+    nowhere = Settings.model_validate(
+        {"DX_HOME": settings.home, "DX_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"}
+    )
+    with client_of(nowhere, key) as client:
+        answer = client.get("/api/connections.list")
+    assert error(answer) == (503, "unavailable")
+    assert "correct-horse" not in answer.text
+    other = settings.model_copy(update={"secret_keys": type(settings.secret_keys)(Fernet.generate_key().decode())})
+    with client_of(other, key) as client:
+        answer = client.post("/api/connections/1/credentials.update", json={"id": 1, "label": "x"})
+        assert error(answer) == (503, "unavailable")
+        assert "DX_SECRET_KEYS" in answer.json()["message"]
+
+
+def test_the_reference_page_shows_every_method(client):
+    page = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert f"<code>{path}</code>" in page
+
+
+def test_the_description_is_true_to_what_is_answered(settings, key):
+    """schemathesis: no 5xx, no undocumented status, every body as described."""
+    names = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+    load_all_checks()
+    checks = CHECKS.get_by_names(names)
+    seen: Counter[int] = Counter()
+    with serving(create_app(settings)) as url:
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        for found in schema.get_all_operations():
+            run_operation(found, key, checks, seen)
+    assert set(seen) == {200, 201, 401, 422}, seen
+    assert sum(seen.values()) > 500
+
+
+def run_operation(found: Any, key: str, checks: Any, seen: Counter[int]) -> None:
+    operation = found.ok()
+
+    @hypothesis_settings(
+        max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+    )
+    @given(case=operation.as_strategy(), real=st.integers(0, 3), mode=st.sampled_from(["", "Bearer ", "Bearer"]))
+    def one(case, real, mode) -> None:
+        # Random numbers meet nothing: most cases are about what there is.
+        for name in case.path_parameters or {}:
+            if real:
+                case.path_parameters[name] = 1
+        if isinstance(case.body, dict) and real == 1:
+            case.body = {**case.body, "id": 1, "secrets": {"api_token": SECOND}, "settings": {}}
+            case.body.pop("expiration_date", None)
+        headers = {"Authorization": f"Bearer {key}" if real or not mode else mode}
+        answer = case.call(headers=headers)
+        seen[answer.status_code] += 1
+        case.validate_response(answer, checks=checks)
+
+    one()

@@ -1,0 +1,118 @@
+"""Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dx_dagster.automation.decisions import RUNS_A_TICK, due_for_sync, refreshes
+from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
+from dx_dagster.automation.sensors import webhook_events
+from dx_dagster.sandbox.deliveries import Watcher
+from dx_dagster.warehouse.inbox import Waiting
+from dx_dagster.warehouse.pace import Paced
+from dx_dagster_tests.delivering import KEYS, SMALL, Installation, inbox, installed
+
+# Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
+    pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer"),
+]
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def test_a_run_for_each_workspace_that_waits_and_none_where_one_is_under_way():
+    waiting = [Waiting("b", 7), Waiting("a", 1), Waiting("busy", 3), Waiting("idle", 0)]
+    decision = refreshes(waiting, busy={"busy"}, registered={"a", "busy"})
+    assert decision.run == ("b", "a")
+    assert decision.register == ("b", "idle")
+    assert len(refreshes([Waiting(str(n), 1) for n in range(500)], set(), set()).run) == RUNS_A_TICK
+
+
+def test_syncs_spread_over_the_hour_and_the_stalest_come_first():
+    known = [Paced(f"w{n}", NOW - timedelta(minutes=50 + n), 10) for n in range(24)]
+    known.append(Paced("never", None, 0))
+    assert due_for_sync(known, {"w23"}, NOW, HOUR, None) == ["never", "w22", "w21"]  # a twelfth of 25
+    assert len(due_for_sync(known, set(), NOW, HOUR, 100)) == 15
+    assert due_for_sync(known[:5], set(), NOW, HOUR, None) == []
+
+
+@pytest.fixture
+def defs() -> dg.Definitions:
+    from dx_dagster import definitions  # noqa: PLC0415 - at the top it would be outside the filter for warnings
+
+    return definitions.defs
+
+
+@pytest.fixture
+def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    with installed(database_url, SMALL) as made:
+        monkeypatch.setenv("DX_DATABASE_URL", database_url)
+        monkeypatch.setenv("DX_SECRET_KEYS", KEYS)
+        monkeypatch.setenv("BITBUCKET_API_URL", made.sandbox.url)
+        monkeypatch.setenv("DX_WEBHOOKS_LINGER", "0")
+        yield made
+
+
+def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installation, defs):
+    def tick() -> dg.SensorResult:
+        result = webhook_events(dg.build_sensor_context(instance=instance))
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    watcher = Watcher(installation.sandbox.world)
+    with dg.DagsterInstance.ephemeral() as instance:
+        (added,) = tick().dynamic_partitions_requests or ()
+        assert added.partition_keys == ["acme"]
+        instance.add_dynamic_partitions("workspaces", ["acme"])
+        assert not tick().run_requests
+
+        for _ in range(20):
+            installation.sandbox.world.step()
+        installation.deliver(*watcher.deliveries())
+        (request,) = tick().run_requests or ()
+        assert (request.partition_key, request.tags["dx/workspace"]) == ("acme", "acme")
+        assert request.run_key is None
+
+        job = defs.resolve_job_def("refresh_workspace")
+        under_way = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={"dx/workspace": "acme"})
+        assert not tick().run_requests
+        instance.delete_run(under_way.run_id)
+
+        done = job.execute_in_process(instance=instance, partition_key="acme", tags=dict(request.tags))
+        assert done.success
+        assert not tick().run_requests
+        materialized = {event.asset_key.to_user_string() for event in done.get_asset_materialization_events()}
+        assert "bitbucket/pullrequests" in materialized
+
+        # A run that cannot even begin lets its deliveries wait.
+        with psycopg.connect(installation.database_url) as connection:
+            connection.execute("UPDATE credentials SET disabled_at = now()")
+        installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])
+        installation.deliver(*watcher.deliveries())
+        failed = job.execute_in_process(instance=instance, partition_key="acme", raise_on_error=False)
+        assert not failed.success
+        assert not tick().run_requests
+    assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+@pytest.mark.usefixtures("installation")
+def test_schedules_request_a_run_for_each_workspace_with_a_partition(defs):
+    def requested(schedule: Any) -> Any:
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW)
+        asked = schedule(context)
+        return [] if isinstance(asked, dg.SkipReason) else asked
+
+    with dg.instance_for_test() as instance:
+        assert requested(hourly_sync) == []
+        instance.add_dynamic_partitions("workspaces", ["acme"])
+        (hourly,) = requested(hourly_sync)
+        (nightly,) = requested(nightly_reconcile)
+    assert hourly.tags["dx/workspace"] == nightly.tags["dx/workspace"] == "acme"
+    assert hourly.run_config == {}
+    assert nightly.run_config == {"ops": {"bitbucket__pullrequests": {"config": {"full": True}}}}
+    assert dg.validate_run_config(defs.resolve_job_def("sync_workspace"), nightly.run_config)

@@ -1,0 +1,92 @@
+"""`dx-dagster webhooks`: the hook at Bitbucket is what it should be, and says what is missing where it is not."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from dx_dagster.importer.changes import UNDERSTOOD
+from dx_dagster.sandbox import Sandbox, Token, WorldConfig
+from dx_dagster.sandbox.deliveries import Watcher
+from dx_dagster.settings import Settings
+from dx_dagster_tests.delivering import serving
+
+SMALL = WorldConfig(repositories=4, pull_requests=10, members=5)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SMALL) as running:
+        yield running
+
+
+@pytest.fixture
+def connected(environment, sandbox, run_cli):
+    """An environment in which acme is connected and Bitbucket can reach the installation."""
+    more = {"BITBUCKET_API_URL": sandbox.url, "DX_PUBLIC_URL": "https://dx.example.com/"}
+    done = run_cli("connect", "acme", env=environment | more | {"BITBUCKET_TOKEN": sandbox.token.secret})
+    assert done.returncode == 0, done.stderr
+    return environment | more
+
+
+def test_the_hook_is_made_mended_rotated_and_removed_and_its_deliveries_arrive(
+    connected, sandbox, run_cli, database_url
+):
+    hooks = sandbox.hooks.by_subject
+
+    def shown() -> list[dict[str, Any]]:
+        return [hook.shown for hook in hooks[sandbox.world.uuid].values()]
+
+    first = run_cli("webhooks", "install", "acme", env=connected)
+    assert first.stdout == "workspace acme: made\n", first.stderr
+    (made,) = shown()
+    assert made["url"] == "https://dx.example.com/webhooks/bitbucket"
+    assert set(made["events"]) == set(UNDERSTOOD)
+    assert run_cli("webhooks", "install", "acme", env=connected).stdout == "workspace acme: as it should be\n"
+
+    made |= {"active": False, "events": ["repo:push", "issue:created"]}
+    told = run_cli("webhooks", "status", "acme", env=connected).stdout
+    assert "it is switched off" in told
+    assert "does not send pullrequest:created" in told
+    moved = connected | {"DX_PUBLIC_URL": "https://elsewhere.example.com"}
+    assert "mended" in run_cli("webhooks", "install", "acme", env=moved).stdout
+    (mended,) = shown()
+    assert (mended["active"], mended["url"]) == (True, "https://elsewhere.example.com/webhooks/bitbucket")
+    assert set(mended["events"]) == {*UNDERSTOOD, "issue:created"}
+
+    (hook,) = hooks[sandbox.world.uuid].values()
+    before = hook.secret
+    run_cli("webhooks", "install", "acme", "--rotate", env=moved)
+    assert hook.secret not in {None, before}
+    watcher = Watcher(sandbox.world)
+    sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
+    (push, created) = watcher.deliveries()
+    settings = Settings.model_validate({**moved, "DX_DATABASE_URL": database_url})
+    with serving(settings) as receiver:
+        assert created.send(receiver, hook.secret) == 200
+        assert push.send(receiver, before) == 200  # sent before it was given the new one
+    (told,) = json.loads(run_cli("webhooks", "status", "acme", "--json", env=moved).stdout)["hooks"]
+    assert told["wrong"] == []
+
+    assert "removed" in run_cli("webhooks", "remove", "acme", env=moved).stdout
+    assert shown() == []
+    assert "no hook" in run_cli("webhooks", "status", "acme", env=moved).stdout
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE webhook_events SET set_aside_at = now(), error = 'a reason'")
+    assert "a reason" in run_cli("webhooks", "status", "acme", env=moved).stdout
+    assert run_cli("webhooks", "replay", "acme", env=moved).stdout == "2 deliveries will be applied again.\n"
+
+
+def test_what_is_missing_is_said(connected, sandbox, run_cli):
+    nowhere = {name: value for name, value in connected.items() if name != "DX_PUBLIC_URL"}
+    assert "DX_PUBLIC_URL" in run_cli("webhooks", "install", "acme", env=nowhere).stderr
+    insecure = connected | {"DX_PUBLIC_URL": "http://dx.example.com"}
+    assert "https" in run_cli("webhooks", "install", "acme", env=insecure).stderr
+    assert "never connected" in run_cli("webhooks", "install", "nobody", env=connected).stderr
+
+    sandbox.tokens[:] = [Token(sandbox.token.secret, scopes={"account", "pullrequest", "pipeline", "project"})]
+    refused = run_cli("webhooks", "install", "acme", env=connected)
+    assert refused.returncode == 1
+    assert "lacks the scope webhook" in refused.stderr

@@ -1,0 +1,265 @@
+"""Deliveries reach the tables, and in whatever order they come, the tables end up as a full import leaves them."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+import psycopg
+import pytest
+
+from dx_dagster.bitbucket import CredentialsExhausted
+from dx_dagster.importer.members import import_members
+from dx_dagster.importer.refresh import Refreshed, refresh
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, replay, take
+from dx_dagster_tests.delivering import (
+    KEYS,
+    SECRET,
+    SMALL,
+    Installation,
+    give_credential,
+    give_secret,
+    headers,
+    inbox,
+    installed,
+    on_workspace,
+    serving,
+    serving_application,
+)
+
+PAYLOADS = Path(__file__).parents[2] / "shared" / "payloads"
+
+
+@pytest.fixture(params=[SMALL], ids=["usual"])
+def installation(request: pytest.FixtureRequest, database_url: str) -> Iterator[Installation]:
+    with installed(database_url, request.param) as made:
+        yield made
+
+
+VARIANTS = [
+    SMALL,
+    replace(SMALL, seed=11, approvals_move_updated_on=True, count_includes_deleted=True),
+    replace(SMALL, seed=12, feed_keeps_taken_back=False),
+]
+
+
+@pytest.mark.parametrize(
+    "installation", VARIANTS, ids=["usual", "approvals move", "taken back and gone"], indirect=True
+)
+def test_late_twice_and_out_of_order_deliveries_end_in_the_same_rows(installation):
+    rng = random.Random(5)
+    watcher = Watcher(installation.sandbox.world)
+    late: list[SandboxDelivery] = []
+    for _ in range(6):
+        batch: list[SandboxDelivery] = []
+        for _ in range(25):
+            installation.sandbox.world.step()
+            batch += watcher.deliveries()
+        sent = [one for one in [*late, *batch] if rng.random() < 0.8]
+        late = [one for one in [*late, *batch] if one not in sent]
+        sent += rng.sample(sent, len(sent) // 5)
+        rng.shuffle(sent)
+        installation.deliver(*sent)
+        installation.refresh()
+    installation.deliver(*late)
+    result = installation.refresh()
+    installation.on_workspace(import_members)  # nothing is delivered about members
+
+    assert result.failed == result.set_aside == 0, installation.warnings
+    assert installation.differences() == {}
+    assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+def test_what_cannot_be_applied_comes_again_and_is_set_aside_at_last_and_holds_nobody_up(installation):
+    world, slug = installation.sandbox.world, installation.slug
+    good, bad = world.open_repositories[:2]
+    watcher = Watcher(world)
+    world.open_pull_request(good)
+    odd = world.open_pull_request(bad)
+    installation.sandbox.faults.on(rf"/pullrequests/{odd.number}/activity", 400)
+    installation.deliver(*watcher.deliveries())
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        result = installation.refresh()
+        assert result.failed == 1, attempt
+        installation.let_retries_come()
+    assert result.set_aside == 1
+    assert installation.refresh().taken == 0
+    (given_up,) = [row for row in inbox(installation.database_url) if row["applied_at"] is None]
+    assert given_up["event_key"] == "pullrequest:created"
+    assert given_up["attempts"] == MOST_ATTEMPTS
+    assert "400" in given_up["error"]
+
+    installation.sandbox.faults.clear()
+
+    async def again(workspace: Workspace) -> int:
+        return await replay(workspace.warehouse, slug)
+
+    assert installation.on_workspace(again) == 1
+    assert installation.refresh().outcomes["applied"] == 1
+    assert installation.differences() == {}
+
+
+def test_no_attempt_is_counted_while_no_credential_is_good(installation):
+    watcher = Watcher(installation.sandbox.world)
+    installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])
+    installation.deliver(*watcher.deliveries())
+    installation.sandbox.token.revoked = True
+    with pytest.raises(CredentialsExhausted):
+        installation.refresh()
+    rows = inbox(installation.database_url)
+    assert {row["attempts"] for row in rows} == {0}
+    assert all(row["next_attempt_at"] > row["tried_at"] for row in rows)
+    assert "no credential" in rows[0]["error"]
+
+
+def test_a_run_that_is_killed_again_and_again_does_not_take_the_inbox_with_it(installation):
+    installation.deliver(SandboxDelivery("repo:push", b'{"repository": {"full_name": "acme/nowhere"}}'))
+
+    async def die(workspace: Workspace) -> None:
+        await take(workspace.warehouse, workspace.slug, 10)
+
+    for _ in range(MOST_ATTEMPTS):
+        installation.on_workspace(die)
+        installation.let_retries_come()
+    assert installation.refresh().set_aside == 1
+
+
+def test_deliveries_about_what_is_not_ours_or_gone_or_unknown_change_nothing_and_are_settled(installation):
+    world = installation.sandbox.world
+    watcher = Watcher(world)
+    gone, other = world.open_repositories[-1], world.open_repositories[0]
+    pull = world.open_pull_request(gone)
+    created = watcher.deliveries()
+    world.delete_repository(gone)
+    (deleted,) = watcher.deliveries()
+    # The payload of one repository under the name of another, as somebody might sign it who knows this secret only.
+    forged = json.loads(created[-1].body)
+    forged["repository"]["uuid"] = "{5a1f0000-0000-4000-8000-00000000abcd}"
+    unknown = {"repository": {"full_name": "acme/x", "uuid": other.uuid}, "pullrequest": {"id": 4711}}
+    installation.deliver(
+        deleted,
+        *created,
+        SandboxDelivery("pullrequest:created", json.dumps(forged).encode()),
+        SandboxDelivery("pullrequest:updated", json.dumps(unknown).encode()),
+        SandboxDelivery(
+            "repo:commit_status_created",
+            json.dumps(
+                {"repository": unknown["repository"], "commit_status": {"url": "https://jenkins.example.com/1"}}
+            ).encode(),
+        ),
+        SandboxDelivery("project:updated", b'{"project": {"workspace": {"slug": "acme"}}}'),
+        SandboxDelivery("repo:push", b'{"repository": {"full_name": "acme/"}}'),
+        SandboxDelivery("pullrequest:created", json.dumps({"repository": unknown["repository"]}).encode()),
+    )
+    result = installation.refresh()
+    assert result.failed == 0, installation.warnings
+    assert result.outcomes["nothing depends on project:updated"] == 1
+    assert result.outcomes["the status is not of Bitbucket Pipelines"] == 1
+    assert result.outcomes["the repository is not imported"] == 4
+    assert pull.number
+    assert installation.differences() == {}
+    assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+# File: event key. Recorded deliveries do not hold their headers.
+RECORDED = {
+    "drone-go-scm/webhooks/pipeline_hook_created.json": "repo:commit_status_created",
+    "drone-go-scm/webhooks/pipeline_hook_update.json": "repo:commit_status_updated",
+    "drone-go-scm/webhooks/pr_comment_created.json": "pullrequest:comment_created",
+    "drone-go-scm/webhooks/pr_comment_deleted.json": "pullrequest:comment_deleted",
+    "drone-go-scm/webhooks/pr_created.json": "pullrequest:created",
+    "drone-go-scm/webhooks/pr_updated.json": "pullrequest:updated",
+    "drone-go-scm/webhooks/pr_declined.json": "pullrequest:rejected",
+    "drone-go-scm/webhooks/pr_fulfilled.json": "pullrequest:fulfilled",
+    "drone-go-scm/webhooks/push.json": "repo:push",
+    "drone-go-scm/webhooks/push_branch_create.json": "repo:push",
+    "drone-go-scm/webhooks/push_branch_delete.json": "repo:push",
+    "drone-go-scm/webhooks/push_tag_create.json": "repo:push",
+    "drone-go-scm/webhooks/push_tag_delete.json": "repo:push",
+    "atlantis/bitbucket-cloud-comment-event.json": "pullrequest:comment_created",
+    "atlantis/bitbucket-cloud-pull-event-created.json": "pullrequest:created",
+    "atlantis/bitbucket-cloud-pull-event-fulfilled.json": "pullrequest:fulfilled",
+    "atlantis/bitbucket-cloud-pull-event-rejected.json": "pullrequest:rejected",
+    "atlantis/bitbucket-cloud-pull-event-updated.json": "pullrequest:updated",
+    "woodpecker/HookPull.json": "pullrequest:created",
+    "woodpecker/HookPullRequestDeclined.json": "pullrequest:rejected",
+    "woodpecker/HookPullRequestMerged.json": "pullrequest:fulfilled",
+    "woodpecker/HookPush.json": "repo:push",
+}
+
+
+class OtherBitbucket:
+    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories exist."""
+
+    def __init__(self, repositories: dict[str, Any]) -> None:
+        self._repositories = repositories
+
+    async def __call__(self, scope: Any, _: Any, send: Any) -> None:
+        _, _, kind, *rest = scope["path"].split("/")  # /2.0/repositories/WORKSPACE/UUID/…
+        answer: Any = {"values": []}
+        status = 200
+        if kind == "workspaces" and len(rest) == 1:
+            answer = {"uuid": f"{{{uuid5(NAMESPACE_URL, rest[0])}}}", "slug": rest[0], "name": rest[0]}
+        elif kind == "repositories" and len(rest) == 2:
+            answer = self._repositories.get(rest[1], {})
+            status = 200 if answer else 404
+        elif kind == "repositories" and rest[2:3] == ["pullrequests"] and len(rest) == 4:
+            status = 404
+        body = json.dumps(answer).encode()
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
+        )
+        await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.skipif(not PAYLOADS.exists(), reason="the recorded payloads are not here")
+def test_every_recorded_delivery_reaches_the_tables(database_url):
+    payloads = {name: json.loads((PAYLOADS / name).read_bytes()) for name in RECORDED}
+    repositories = {one["repository"].get("uuid"): one["repository"] for one in payloads.values()}
+    slugs = sorted({one["repository"]["full_name"].split("/")[0] for one in payloads.values()})
+    plain = {name: value for name, value in repositories.items() if name}
+    for repository in plain.values():
+        repository.pop("workspace", None)  # its uuid is another one than this Bitbucket's
+    with serving_application(OtherBitbucket(plain)) as base:
+        settings = Settings.model_validate(
+            {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": f"{base}/2.0"}
+        )
+        for slug in slugs:
+            give_secret(settings, slug, SECRET)
+            give_credential(settings, slug, "ATCTT3-of-nobody")
+        with serving(settings) as receiver:
+            for number, (name, key) in enumerate(RECORDED.items()):
+                body = (PAYLOADS / name).read_bytes()
+                sent = headers(body, request=str(number), x_event_key=key)
+                assert httpx.post(receiver, content=body, headers=sent).status_code == 200, name
+        for slug in slugs:
+            result = Refreshed()
+            on_workspace(settings, slug, partial(refresh, run="run", result=result))
+            assert result.failed == 0
+
+    newest: dict[tuple[str, int], dict[str, Any]] = {}
+    for payload in payloads.values():
+        pull, repository = payload.get("pullrequest"), payload["repository"].get("uuid")
+        if pull and repository:
+            before = newest.get((repository, pull["id"]), pull)
+            newest[repository, pull["id"]] = max(before, pull, key=lambda one: one["updated_on"])
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute(
+            "SELECT r.source_id, p.source_id, p.title, p.state, p.updated_at, p.deleted_at FROM bitbucket_pulls p "
+            "JOIN bitbucket_repositories r ON r.id = p.repository_id"
+        ).fetchall()
+        counted = connection.execute("SELECT outcome, count(*) FROM webhook_events GROUP BY 1").fetchall()
+    assert sorted(stored) == sorted(
+        (repository, number, one["title"], one["state"], datetime.fromisoformat(one["updated_on"]), None)
+        for (repository, number), one in newest.items()
+    )
+    assert dict(counted) == {"applied": len(RECORDED) - 1, "the repository is not imported": 1}
