@@ -13,9 +13,11 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from dx_dagster.bitbucket import BitbucketClient, CredentialPool
+from dx_dagster.importer.connections import pool_for_pipelines
 from dx_dagster.importer.session import locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connections import ConnectionType
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 
@@ -65,20 +67,34 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The enabled credentials of a workspace's connection, sharing its requests."""
 
-    def open(self, warehouse: WarehouseResource, workspace: str, listener: Listener) -> CredentialPool:
-        return warehouse.run(open_pool(Settings.read(), warehouse.connected, listener, workspace))
+    def open(
+        self, warehouse: WarehouseResource, workspace: str, listener: Listener, kind: ConnectionType
+    ) -> CredentialPool:
+        return warehouse.run(open_pool(Settings.read(), warehouse.connected, listener, workspace, kind))
 
 
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The client of Bitbucket's API; one for each workspace of a run, which nobody else imports meanwhile."""
+    """The client of Bitbucket's API; one for each pool of a workspace, which nobody else imports meanwhile."""
 
     _clients: dict[str, BitbucketClient] = PrivateAttr(default_factory=dict)
 
     def open(
-        self, warehouse: WarehouseResource, pool: CredentialPoolResource, workspace: str, listener: Listener
+        self,
+        warehouse: WarehouseResource,
+        pool: CredentialPoolResource,
+        workspace: str,
+        listener: Listener,
+        *,
+        for_pipelines: bool = False,
     ) -> BitbucketClient:
-        if workspace not in self._clients:
-            warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener))
-            client = open_client(Settings.read(), pool.open(warehouse, workspace, listener), workspace)
-            self._clients[workspace] = warehouse.enter(f"client {workspace}", client)
-        return self._clients[workspace]
+        """The client; for pipelines, one with credentials of their own where there are some."""
+        warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener))
+        kind: ConnectionType = "bitbucket"
+        if for_pipelines:
+            kind = warehouse.run(pool_for_pipelines(warehouse.connected, workspace))
+        name = f"client {workspace} {kind}"
+        if name not in self._clients:
+            credentials = pool.open(warehouse, workspace, listener, kind)
+            client = open_client(Settings.read(), warehouse.connected, credentials, workspace, kind)
+            self._clients[name] = warehouse.enter(name, client)
+        return self._clients[name]

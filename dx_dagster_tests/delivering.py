@@ -116,7 +116,7 @@ def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awai
     async def run() -> Any:
         async with Warehouse(url) as warehouse:
             pool = await open_pool(settings, warehouse, listener, slug)
-            async with open_client(settings, pool, slug) as client:
+            async with open_client(settings, warehouse, pool, slug) as client:
                 return await work(await open_workspace(slug, client, warehouse, listener))
 
     return asyncio.run(run()), listener.warnings

@@ -381,7 +381,7 @@ async def connected(
 
 async def import_all(configured: Settings, warehouse: Warehouse, heard: Heard) -> None:
     pool = await open_pool(configured, warehouse, heard, "acme")
-    async with open_client(configured, pool, "acme") as client:
+    async with open_client(configured, warehouse, pool, "acme") as client:
         for step in STEPS:
             await step(await open_workspace("acme", client, warehouse, heard))
 

@@ -67,7 +67,7 @@ def commits(context: dg.AssetExecutionContext, config: ImportConfig) -> Material
 @_bitbucket_asset(deps=[repositories])
 def pipelines(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """Runs of Bitbucket Pipelines."""
-    return materialize(context, config, import_pipelines, tables.pipelines)
+    return materialize(context, config, import_pipelines, tables.pipelines, for_pipelines=True)
 
 
 ASSETS = [repositories, members, pullrequests, activity, comments, commits, pipelines]

@@ -58,7 +58,7 @@ class RunListener:
 
 
 def materialize(
-    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, table: Table
+    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, table: Table, *, for_pipelines: bool = False
 ) -> dg.MaterializeResult[Any]:
     """Runs the step for the partition's workspace and reports what it did; `table` is the asset's main one.
 
@@ -70,7 +70,7 @@ def materialize(
     bitbucket: BitbucketResource = context.resources.bitbucket
     listener = RunListener(context)
     try:
-        client = bitbucket.open(warehouse, pool, context.partition_key, listener)
+        client = bitbucket.open(warehouse, pool, context.partition_key, listener, for_pipelines=for_pipelines)
         since = datetime.fromisoformat(config.since).replace(tzinfo=UTC) if config.since else None
 
         async def run() -> dict[str, Any]:

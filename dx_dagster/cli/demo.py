@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WORKSPACE = "acme"
 # Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
+_SECONDS_BETWEEN_CHANGES = "5"
 
 
 def demo(
@@ -49,7 +50,7 @@ def demo(
         _refuse_real_workspaces(installation.database_url)
         installation.activate()
         with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
-            sandbox = _sandbox(sandbox_port)
+            sandbox = _sandbox(sandbox_port, living=not exit_)
             supervisor.start(sandbox)
             _wait_for(sandbox, supervisor)
             if not exit_:
@@ -87,10 +88,11 @@ def _refuse_real_workspaces(url: str) -> None:
         )
 
 
-def _sandbox(port: int) -> "Service":
+def _sandbox(port: int, *, living: bool) -> "Service":
     from dx_dagster.cli.processes import Service
 
-    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE)
+    live = ("--live", _SECONDS_BETWEEN_CHANGES) if living else ()
+    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE, *live)
     return Service("sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN})
 
 

@@ -189,7 +189,7 @@ async def _client(
         raise never_connected(workspace)
     try:
         pool = await open_pool(settings, warehouse, Lines(Console(stderr=True, highlight=False)), workspace)
-        async with open_client(settings, pool, workspace) as client:
+        async with open_client(settings, warehouse, pool, workspace) as client:
             yield client, connection
     except (BitbucketError, HooksRefusedError, NotConnectedError) as error:
         raise CommandError(str(error)) from None

@@ -9,6 +9,7 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints
 from dx_dagster.importer.connections import usable
+from dx_dagster.importer.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
@@ -72,12 +73,20 @@ def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, work
 
 
 @asynccontextmanager
-async def open_client(settings: Settings, pool: CredentialPool, workspace: str) -> AsyncIterator[BitbucketClient]:
-    """A client for the workspace; at its end the pool gives back what it had reserved."""
+async def open_client(
+    settings: Settings, warehouse: Warehouse, pool: CredentialPool, workspace: str, kind: ConnectionType = "bitbucket"
+) -> AsyncIterator[BitbucketClient]:
+    """A client for the workspace; at its end the pool gives back what it had reserved.
+
+    A credential that is removed or disabled meanwhile is used no more.
+    """
+    connection = await connections.find(warehouse, workspace, kind)
+    if connection is None:
+        raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
     probe = f"{endpoints.repositories(workspace).path}?pagelen=1"
     client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=MAX_IN_FLIGHT)
     try:
-        async with client:
+        async with client, following(warehouse, pool, connection.id):
             yield client
     finally:
         await pool.close()

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from dx_dagster.warehouse import bookkeeping, inbox_tables  # noqa: F401 - their tables join the metadata
+from dx_dagster.warehouse import access, bookkeeping, inbox_tables  # noqa: F401 - their tables join the metadata
 from dx_dagster.warehouse.migrations import VERSION_TABLE
 from dx_dagster.warehouse.tables import metadata
 
