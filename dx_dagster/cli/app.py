@@ -5,6 +5,7 @@ Dagster, polars and SQLAlchemy are imported inside the commands, so that `dx-dag
 
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import NoReturn
 
@@ -40,6 +41,8 @@ app.add_typer(api_keys, name="api-keys")
 
 def main() -> None:
     """Runs the command that the arguments name."""
+    # Dagster passes a parameter to itself that it warns of; it is nobody's business who runs a command.
+    warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster")
     signal.signal(signal.SIGTERM, _interrupt)  # so that a command cleans up as after Ctrl-C
     try:
         app()

@@ -273,7 +273,7 @@ def _programs() -> Path:
 def _make_home(home: Path) -> None:
     try:
         if not home.exists():
-            home.mkdir(mode=0o700, parents=True)
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
             (home / ".gitignore").write_text("*\n")
     except OSError as error:
         raise SettingsError(f"DX_HOME={home} cannot be created: {error.strerror}.") from None
