@@ -411,7 +411,7 @@ def test_commits(file):
     found = committed(file)
     assert found
     branch = commits.branch_commits(WORKSPACE, REPOSITORY, found, NOW)
-    pull = commits.pull_commits(WORKSPACE, [(REPOSITORY, value) for value in found], NOW)
+    pull = commits.pull_commits([(REPOSITORY, row) for row in commits.rows(WORKSPACE, found)], NOW)
     assert branch.schema == pl.Schema(commits.BRANCH_SCHEMA)
     assert pull.schema == pl.Schema(commits.PULL_SCHEMA)
     who = people(list(commits.accounts(found)))
@@ -651,7 +651,9 @@ def test_any_comment_fits(found):
 
 @given(several(COMMIT))
 def test_any_commit_fits(found):
-    assert fits(commits.pull_commits(WORKSPACE, [(REPOSITORY, one) for one in found], NOW), commits.PULL_SCHEMA)
+    assert fits(
+        commits.pull_commits([(REPOSITORY, row) for row in commits.rows(WORKSPACE, found)], NOW), commits.PULL_SCHEMA
+    )
     assert fits(commits.branch_commits(WORKSPACE, REPOSITORY, found, NOW), commits.BRANCH_SCHEMA)
     assert fits(users.users(WORKSPACE, commits.accounts(found), NOW), users.SCHEMA)
 

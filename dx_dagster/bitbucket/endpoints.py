@@ -33,7 +33,7 @@ COMMIT_FIELDS = (
 )
 
 PULL_REQUEST_FIELDS = (
-    *("id", "title", "state", "draft", "comment_count", "task_count"),
+    *("id", "title", "state", "draft", "comment_count", "task_count", "close_source_branch"),
     *("created_on", "updated_on", "closed_on", "links.html.href"),
     *_under("author", *_USER),
     *_under("closed_by", *_USER),

@@ -75,7 +75,10 @@ class Forbidden(BitbucketError):
 
 
 class NotFound(BitbucketError):
+    """`revisions` are those of the request that do not exist, where the API names them, else empty."""
+
     code = "no_resources"
+    revisions: tuple[str, ...] = ()
 
 
 class Gone(BitbucketError):
@@ -128,6 +131,8 @@ def from_response(response: httpx.Response, redact: Callable[[str], str] = str) 
     error = kind(text, method=method, path=path, status=status, message=message)
     if isinstance(error, Forbidden):
         _add_scopes(error, body)
+    if isinstance(error, NotFound):
+        error.revisions = _strings(body, "data", "shas")
     return error
 
 
@@ -178,7 +183,12 @@ def _texts(value: Any, *, objects: bool = True) -> Iterator[str]:
 
 
 def _scopes(body: Any, which: str) -> tuple[str, ...]:
-    error = body.get("error") if isinstance(body, dict) else None
-    detail = error.get("detail") if isinstance(error, dict) else None
-    scopes = detail.get(which) if isinstance(detail, dict) else None
-    return tuple(scope for scope in scopes if isinstance(scope, str)) if isinstance(scopes, list) else ()
+    return _strings(body, "detail", which)
+
+
+def _strings(body: Any, *path: str) -> tuple[str, ...]:
+    """The texts of a list inside `error`; empty where there is no such list."""
+    found = body.get("error") if isinstance(body, dict) else None
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -34,24 +34,41 @@ BRANCH_SCHEMA: Schema = {
 }
 
 
-def pull_commits(workspace_id: str, found: Iterable[tuple[str, Json]], synced_at: datetime) -> pl.DataFrame:
+class CommitRow(NamedTuple):
+    """What all tables of commits say of a commit."""
+
+    sha: str
+    author_id: str | None
+    created: datetime | None
+    message: str | None
+    source_url: str | None
+
+
+def rows(workspace_id: str, values: Iterable[Json]) -> Iterator[CommitRow]:
+    """The commits that have a hash."""
+    for value in values:
+        if sha := text(value.get("hash")):
+            author_id = user_id(workspace_id, inner(value, "author", "user"))
+            yield CommitRow(sha, author_id, time(value.get("date")), text(value.get("message")), link(value))
+
+
+def pull_commits(found: Iterable[tuple[str, CommitRow]], synced_at: datetime) -> pl.DataFrame:
     """One row for each (id of the pull request, commit)."""
     return frame(
         PULL_SCHEMA,
         [
             (
-                identifiers.within(pull_id, "commit", value["hash"]),
-                value["hash"],
-                user_id(workspace_id, inner(value, "author", "user")),
+                identifiers.within(pull_id, "commit", commit.sha),
+                commit.sha,
+                commit.author_id,
                 pull_id,
-                time(value.get("date")),
-                text(value.get("message")),
-                link(value),
+                commit.created,
+                commit.message,
+                commit.source_url,
                 False,
                 synced_at,
             )
-            for pull_id, value in found
-            if text(value.get("hash"))
+            for pull_id, commit in found
         ],
     )
 
@@ -61,18 +78,18 @@ def branch_commits(workspace_id: str, repository_id: str, values: Iterable[Json]
         BRANCH_SCHEMA,
         [
             (
-                identifiers.within(repository_id, "commit", value["hash"]),
-                value["hash"],
-                user_id(workspace_id, inner(value, "author", "user")),
+                identifiers.within(repository_id, "commit", commit.sha),
+                commit.sha,
+                commit.author_id,
                 repository_id,
-                time(value.get("date")),
-                text(value.get("message")),
-                link(value),
+                commit.created,
+                commit.message,
+                commit.source_url,
                 parents(value),
                 synced_at,
             )
             for value in values
-            if text(value.get("hash"))
+            for commit in rows(workspace_id, [value])
         ],
     )
 

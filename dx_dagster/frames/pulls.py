@@ -23,6 +23,9 @@ SCHEMA: Schema = {
     "target_branch": pl.String,
     "source_commit_sha": pl.String,
     "merge_commit_sha": pl.String,
+    "target_commit_sha": pl.String,
+    "from_fork": pl.Boolean,
+    "close_source_branch": pl.Boolean,
     "comment_count": pl.Int32,
     "task_count": pl.Int32,
     "created_at": TIME,
@@ -67,6 +70,9 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
         text(inner(value, "destination", "branch", "name")),
         text(inner(value, "source", "commit", "hash")),
         text(inner(value, "merge_commit", "hash")),
+        text(inner(value, "destination", "commit", "hash")),
+        _is_from_fork(repository_id, value),
+        flag(value.get("close_source_branch")),
         number(value.get("comment_count"), 32),
         number(value.get("task_count"), 32),
         time(value.get("created_on")),
@@ -74,6 +80,12 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
         link(value),
         synced_at,
     )
+
+
+def _is_from_fork(repository_id: str, value: Json) -> bool:
+    """A source without a repository is a fork that was deleted."""
+    source = text(inner(value, "source", "repository", "uuid"))
+    return source is None or identifiers.of_bitbucket(source) != repository_id
 
 
 def participants(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, link, text, time
-from dx_dagster.importer import activity, branches, changes, comments, commits, pipelines
+from dx_dagster.importer import activity, branches, changes, comments, pipelines, pull_commits
 from dx_dagster.importer.changes import PullNews, RepositoryNews
 from dx_dagster.importer.pullrequests import fetch_one, store
 from dx_dagster.importer.pulls import PullRow, pull_rows
@@ -273,17 +273,17 @@ class _Batch:
     async def _commits(self) -> None:
         """Commits of the pull requests, and of those whose target has moved below them."""
         here = f"(p.id = ANY({_uuids(self._ids())}) OR p.repository_id = ANY({_uuids(self._moved)}))"
-        rows = await pull_rows(self._workspace, f"{here} AND ({commits.STALE})", commits.VERSION)
+        rows = await pull_rows(self._workspace, f"{here} AND ({pull_commits.STALE})", pull_commits.VERSION)
 
         async def work(row: PullRow) -> None:
-            await commits.store(self._workspace, [await commits.fetch(self._workspace, row)])
+            await pull_commits.store(self._workspace, [await pull_commits.fetch(self._workspace, row)])
 
         await self._each_pull(rows, work)
         async with self._workspace.warehouse.transaction() as transaction:
             for repository_id in sorted({row.repository.id for row in rows}):
                 await pulls.resolve_hashes(transaction, repository_id)
-        short = await pull_rows(self._workspace, f"{here} AND {commits.SHORT}", commits.HASHES)
-        await self._each_pull(short, lambda row: commits.resolve(self._workspace, row))
+        short = await pull_rows(self._workspace, f"{here} AND {pull_commits.SHORT}", pull_commits.HASHES)
+        await self._each_pull(short, lambda row: pull_commits.resolve(self._workspace, row))
 
     async def _runs(self) -> None:
         stale = [news for news, _ in self._found if news.runs]

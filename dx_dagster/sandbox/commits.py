@@ -56,6 +56,10 @@ class CommitGraph:
         self._by_short[sha[:SHORT]] = commit
         return commit
 
+    def forget(self, commit: Commit) -> None:
+        """From now on no revision finds it; what refers to it still does."""
+        del self._by_short[commit.short]
+
     def find(self, revision: str) -> Commit | None:
         """The commit that a branch's name or a hash of at least four digits stands for."""
         if revision in self.branches:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
 
@@ -122,6 +122,10 @@ _RESOLVE_SOURCES_ON_BRANCH = """
     FROM bitbucket_repository_default_branch_commits c
     WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
       AND c.repository_id = p.repository_id AND c.sha LIKE p.source_commit_sha || '%%'"""
+_RESOLVE_FAST_FORWARDS = """
+    UPDATE bitbucket_pulls SET merge_commit_sha = source_commit_sha
+    WHERE repository_id = %(repository)s AND length(merge_commit_sha) < 40 AND length(source_commit_sha) = 40
+      AND source_commit_sha LIKE merge_commit_sha || '%%'"""
 _RESOLVE_PIPELINES = """
     UPDATE bitbucket_pipelines p SET commit_sha = c.sha
     FROM (SELECT repository_id, sha FROM bitbucket_repository_default_branch_commits
@@ -134,7 +138,7 @@ async def resolve_hashes(transaction: Transaction, repository_id: str) -> None:
     """Replaces the short hashes that pull requests and pipelines carry by those of commits that are stored."""
     bound = {"repository": repository_id}
     merged = await transaction.rows(_RESOLVE_MERGES, bound)
-    for statement in (_RESOLVE_SOURCES, _RESOLVE_SOURCES_ON_BRANCH, _RESOLVE_PIPELINES):
+    for statement in (_RESOLVE_SOURCES, _RESOLVE_SOURCES_ON_BRANCH, _RESOLVE_FAST_FORWARDS, _RESOLVE_PIPELINES):
         await transaction.execute(statement, bound)
     await derive_times(transaction, [row.id for row in merged])
 
@@ -286,17 +290,46 @@ async def mark_other_commits_deleted(
     )
 
 
-async def set_hashes(transaction: Transaction, pull_id: str, whole: Collection[str]) -> str:
-    """Puts whole hashes in the place of their beginnings; returns what the pull request holds now."""
-    for sha in whole:
-        for column in ("merge_commit_sha", "source_commit_sha"):
-            await transaction.execute(
-                f"UPDATE bitbucket_pulls SET {column} = %(sha)s "  # noqa: S608 - names of our own columns
-                f"WHERE id = %(pull)s AND length({column}) < 40 AND %(sha)s LIKE {column} || '%%'",
-                {"sha": sha, "pull": pull_id},
-            )
+async def set_hashes(transaction: Transaction, whole: Collection[tuple[str, str]]) -> None:
+    """Puts whole hashes in the place of their beginnings, for (id of a pull request, hash)."""
+    bound = {"pulls": [pull_id for pull_id, _ in whole], "hashes": [sha for _, sha in whole]}
+    for column in ("merge_commit_sha", "source_commit_sha"):
+        await transaction.execute(
+            f"""UPDATE bitbucket_pulls p SET {column} = w.sha
+                FROM unnest(%(pulls)s::uuid[], %(hashes)s::text[]) AS w (id, sha)
+                WHERE p.id = w.id AND length(p.{column}) < 40 AND w.sha LIKE p.{column} || '%%'""",  # noqa: S608 - our own columns
+            bound,
+        )
+
+
+async def hashes(transaction: Transaction, pull_id: str) -> str:
+    """The hashes that a pull request holds now."""
     row = await transaction.row(
         "SELECT concat_ws(' ', merge_commit_sha, source_commit_sha) AS hashes FROM bitbucket_pulls WHERE id = %s",
         [pull_id],
     )
     return str(row.hashes)
+
+
+class Heads(NamedTuple):
+    """Where a pull request's branches stand or stood; hashes of 12 characters or whole ones."""
+
+    id: str
+    state: str
+    target_branch: str | None
+    source: str | None
+    target: str | None
+    merge: str | None
+    from_fork: bool | None
+    closes_source: bool | None
+
+
+async def heads(warehouse: Warehouse, pull_ids: Collection[str]) -> dict[str, Heads]:
+    """By the pull requests' ids."""
+    rows = await warehouse.rows(
+        """SELECT id::text, state, target_branch, source_commit_sha, target_commit_sha, merge_commit_sha, from_fork,
+                  close_source_branch
+           FROM bitbucket_pulls WHERE id = ANY(%s::uuid[])""",
+        [list(pull_ids)],
+    )
+    return {row.id: Heads(*row) for row in rows}

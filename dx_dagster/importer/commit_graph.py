@@ -1,0 +1,297 @@
+"""Commits of pull requests from the history of their repository, where it proves what the endpoint would answer.
+
+A pull request's commits are those that its source reaches and its target did not when it was merged. The default
+branch is stored with all parents, so what a merge commit brought costs no request. Sources beside the default branch
+(squashed, declined, open) are asked for fifty at a time: `/commits` with repeated `include`.
+
+- Merged with a merge commit or squashed: the target was the merge's first parent.
+- Open, declined or superseded: the target stood somewhere between the head told with the pull request and today's.
+  Where both give the same commits, so does every head between them.
+- A fast-forward leaves no trace of where the target was, a fork's commits are elsewhere: the endpoint is asked.
+
+That the endpoint does answer so is not taken for granted (its documentation says "empty if the source branch no longer
+exists"): of every kind some are asked for all the same, the oldest first, for their branches are most likely gone.
+Where an answer differs, the endpoint is asked for all of that kind; where it is empty, for all but the open ones.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import anyio
+
+from dx_dagster.bitbucket import (
+    BadRequest,
+    BitbucketError,
+    Forbidden,
+    NotFound,
+    PagingInCircles,
+    RefusedOrigin,
+    Unavailable,
+    cursor,
+    endpoints,
+)
+from dx_dagster.frames import commits as frames
+from dx_dagster.frames.commits import CommitRow
+from dx_dagster.importer.ancestry import Ancestry
+from dx_dagster.importer.branches import KIND
+from dx_dagster.importer.pull_commits import fetch, store, store_accounts, store_lists
+from dx_dagster.importer.pulls import PullRow
+from dx_dagster.importer.workspace import REPOSITORIES_AT_ONCE, Report, Workspace, for_each, lacks_scope, note
+from dx_dagster.warehouse import branches, pulls
+from dx_dagster.warehouse.marks import Repository, repositories
+from dx_dagster.warehouse.pulls import Heads
+
+WORTHWHILE = 4
+"""For fewer pull requests of a repository, its history is not looked at."""
+
+INCLUDED = 50
+"""Revisions asked for at once: well within the length of an address."""
+
+CERTAIN = 3
+"""So many answers of the endpoint must agree with the history before a kind is trusted."""
+
+SAMPLED = 50
+"""And one of so many afterwards."""
+
+
+CLOSED = " (branch closed)"
+
+
+@dataclass
+class Trust:
+    """What the endpoint has shown of one kind of pull request."""
+
+    agreed: int = 0
+    since: int = 0
+    broken: bool = False
+    asking: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+@dataclass
+class History:
+    """One repository's commits, and the pull requests that are looked for in them."""
+
+    repository: Repository
+    head: str
+    ancestry: Ancestry
+    heads: Mapping[str, Heads]
+    asked_at: datetime
+    beside: dict[str, CommitRow] = field(default_factory=dict)
+    pages_left: int = 0
+
+
+Settled = tuple[PullRow, set[str]]
+
+
+class CommitGraph:
+    def __init__(self, workspace: Workspace, report: Report) -> None:
+        self._workspace = workspace
+        self._report = report
+        self._trust: dict[str, Trust] = defaultdict(Trust)
+        self._forgets_branches = False
+        self._done = 0
+        self._total = 0
+
+    async def take(self, rows: Sequence[PullRow]) -> list[PullRow]:
+        """Stores the commits of those whose history proves them; returns the others, in the same order.
+
+        Raises:
+            BitbucketError: a credential lacks a scope, or none is left.
+        """
+        self._total = len(rows)
+        marked = await repositories(self._workspace.warehouse, self._workspace.id, KIND)
+        complete = {one.id: one for one in marked if one.mark.synced_to is not None and one.mark.head}
+        by_repository: dict[str, list[PullRow]] = defaultdict(list)
+        for row in rows:
+            by_repository[row.repository.id].append(row)
+        taken: set[str] = set()
+
+        async def work(item: tuple[str, list[PullRow]]) -> None:
+            taken.update(await self._take(complete[item[0]], item[1]))
+
+        worthwhile = [one for one in by_repository.items() if one[0] in complete and len(one[1]) >= WORTHWHILE]
+        await for_each(worthwhile, work, REPOSITORIES_AT_ONCE)
+        return [row for row in rows if row.id not in taken]
+
+    async def _take(self, repository: Repository, rows: list[PullRow]) -> set[str]:
+        """The ids of the pull requests of one repository that were stored."""
+        asked_at = datetime.now(UTC)
+        warehouse = self._workspace.warehouse
+        ancestry = Ancestry(await branches.graph(warehouse, repository.id))
+        heads = await pulls.heads(warehouse, [row.id for row in rows])
+        history = History(repository, repository.mark.head or "", ancestry, heads, asked_at)
+        known: list[PullRow] = []
+        beside: list[PullRow] = []
+        for row in rows:
+            if _can_be_told(heads[row.id], repository):
+                (beside if _missing(heads[row.id], ancestry) else known).append(row)
+        # Where a branch beside the default one has a long history of its own, asking one by one is cheaper.
+        history.pages_left = max(2, len(beside) // 3)
+        taken = await self._settle(history, known)
+        waiting = iter(beside)
+        while batch := list(islice(waiting, INCLUDED)):
+            if not await self._fetch(history, batch):
+                break
+            taken |= await self._settle(history, batch)
+        return taken
+
+    async def _fetch(self, history: History, batch: Sequence[PullRow]) -> bool:
+        """Commits that these sources and merges reach and the default branch does not; False where there is no end."""
+        wanted = dict.fromkeys(sha for row in batch for sha in _missing(history.heads[row.id], history.ancestry))
+        values: list[dict[str, Any]] = []
+        while wanted:
+            endpoint = endpoints.commits(
+                self._workspace.slug, history.repository.source_id, list(wanted), [history.head]
+            )
+            try:
+                async for page in cursor(self._workspace.client, endpoint):
+                    history.pages_left -= 1
+                    values += page.values
+                    if page.next is not None and history.pages_left <= 0:
+                        return False
+                break
+            except NotFound as error:
+                # Bitbucket names the revisions that it no longer has; the others may be asked for again.
+                gone = {sha for sha in wanted if sha in error.revisions}
+                if not gone:
+                    return self._give_up(history, error)
+                wanted = {sha: None for sha in wanted if sha not in gone}
+            except (Forbidden, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
+                if lacks_scope(error):
+                    raise
+                return self._give_up(history, error)
+        history.ancestry.add((value["hash"], frames.parents(value)) for value in values if value.get("hash"))
+        history.beside.update((row.sha, row) for row in frames.rows(self._workspace.id, values))
+        async with self._workspace.warehouse.transaction() as transaction:
+            await store_accounts(transaction, self._workspace, values, history.asked_at)
+        return True
+
+    def _give_up(self, history: History, error: BitbucketError) -> bool:
+        slug = history.repository.slug
+        note(self._workspace, self._report, f"{slug}: commits are asked for pull request by pull request ({error})")
+        return False
+
+    async def _settle(self, history: History, rows: Sequence[PullRow]) -> set[str]:
+        kinds: dict[str, list[Settled]] = defaultdict(list)
+        for row in rows:
+            if (told := tell(history.heads[row.id], history.ancestry)) is not None:
+                kind, hashes = told
+                kinds[kind].append((row, hashes))
+        sure: list[Settled] = []
+        asked: set[str] = set()
+        # Those whose branch is closed first: what the endpoint says of them matters for the others too.
+        for kind, settled in sorted(kinds.items(), key=lambda one: not one[0].endswith(CLOSED)):
+            asked |= await self._compare(kind, settled)
+            if not self._is_broken(kind):
+                sure += [one for one in settled if one[0].id not in asked]
+        await self._store(history, sure)
+        await self._complete_hashes(history, rows)
+        self._done += len(sure) + len(asked)
+        requests = self._workspace.client.requests
+        self._workspace.listener.progress(self._report.step, self._done, self._total, requests)
+        return asked | {row.id for row, _ in sure}
+
+    async def _compare(self, kind: str, settled: Sequence[Settled]) -> set[str]:
+        """Asks the endpoint for some, and whether it says the same; returns the ids of those asked."""
+        trust = self._trust[kind]
+        asked: set[str] = set()
+        async with trust.asking:
+            for row, hashes in reversed(settled):
+                if self._is_broken(kind):
+                    break
+                trust.since += 1
+                if trust.agreed >= CERTAIN and trust.since < SAMPLED:
+                    continue
+                try:
+                    fetched = await fetch(self._workspace, row)
+                except (Forbidden, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
+                    if lacks_scope(error):
+                        raise
+                    continue
+                await store(self._workspace, [fetched])
+                asked.add(row.id)
+                trust.since = 0
+                if {value.get("hash") for value in fetched.values or ()} == hashes:
+                    trust.agreed += 1
+                else:
+                    trust.broken = True
+                    self._doubt(row, kind, empty=not fetched.values)
+        return asked
+
+    def _is_broken(self, kind: str) -> bool:
+        return self._trust[kind].broken or (self._forgets_branches and kind != "open")
+
+    def _doubt(self, row: PullRow, kind: str, *, empty: bool) -> None:
+        self._forgets_branches |= empty and kind != "open"
+        message = f"commits of {kind} pull requests are asked for one by one: the history of {row.repository.slug}"
+        note(self._workspace, self._report, f"{message} and the endpoint differ about #{row.number}")
+
+    async def _store(self, history: History, sure: Sequence[Settled]) -> None:
+        if not sure:
+            return
+        wanted = {sha for _, hashes in sure for sha in hashes if sha not in history.beside}
+        stored = await branches.commits(self._workspace.warehouse, history.repository.id, wanted)
+        # A commit that is gone since then was rewritten away: the next import asks again.
+        lists = [
+            (row, [history.beside.get(sha) or stored[sha] for sha in hashes])
+            for row, hashes in sure
+            if all(sha in history.beside or sha in stored for sha in hashes)
+        ]
+        async with self._workspace.warehouse.transaction() as transaction:
+            await store_lists(transaction, lists, history.asked_at)
+
+    async def _complete_hashes(self, history: History, rows: Iterable[PullRow]) -> None:
+        """Whole hashes in the place of the short ones that pull requests carry."""
+        whole = [
+            (row.id, sha)
+            for row in rows
+            for short in (history.heads[row.id].source, history.heads[row.id].merge)
+            if (sha := history.ancestry.find(short)) and sha != short
+        ]
+        if whole:
+            async with self._workspace.warehouse.transaction() as transaction:
+                await pulls.set_hashes(transaction, whole)
+
+
+def _can_be_told(heads: Heads, repository: Repository) -> bool:
+    if heads.from_fork is not False or not heads.source:
+        return False
+    return bool(heads.merge) if heads.state == "MERGED" else heads.target_branch == repository.default_branch
+
+
+def _missing(heads: Heads, ancestry: Ancestry) -> list[str]:
+    ends = [heads.source, heads.merge] if heads.state == "MERGED" else [heads.source]
+    return [sha for sha in ends if sha and ancestry.find(sha) is None]
+
+
+def tell(heads: Heads, ancestry: Ancestry) -> tuple[str, set[str]] | None:
+    """The kind of pull request, and the hashes of its commits; None where the history does not prove them."""
+    source = ancestry.find(heads.source)
+    if source is None:
+        return None
+    if heads.state != "MERGED":
+        return _tell_unmerged(heads, ancestry, source)
+    merge = ancestry.find(heads.merge)
+    parents = ancestry.parents(merge) if merge else ()
+    # The merge is the source itself after a fast-forward. With more parents, the second must be what was merged.
+    if merge is None or merge == source or not parents or (len(parents) > 1 and parents[1:] != (source,)):
+        return None
+    hashes = ancestry.difference(source, parents[0])
+    if hashes is None or merge in hashes:
+        return None
+    kind = "squashed" if len(parents) == 1 else "merged"
+    return kind + CLOSED if heads.closes_source else kind, hashes
+
+
+def _tell_unmerged(heads: Heads, ancestry: Ancestry, source: str) -> tuple[str, set[str]] | None:
+    target = ancestry.find(heads.target)
+    if target not in ancestry.branch:
+        return None
+    least = ancestry.beside_branch(source)
+    if least is None or least != ancestry.difference(source, target):
+        return None
+    return heads.state.lower(), least

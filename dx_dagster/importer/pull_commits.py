@@ -1,0 +1,94 @@
+"""Commits of pull requests from the endpoint that lists them: one request for each pull request."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dx_dagster.bitbucket import NotFound, cursor, endpoints
+from dx_dagster.frames import commits as frames
+from dx_dagster.frames import users
+from dx_dagster.frames.commits import CommitRow
+from dx_dagster.frames.reading import Json, text
+from dx_dagster.importer.pulls import PullRow
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.warehouse import merge, pulls
+from dx_dagster.warehouse.database import Transaction
+
+# The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
+# matters how many the target has got by other ways (a pull request below this one was merged).
+VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
+    SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
+    WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
+STALE = f"m.commits_synced_for IS DISTINCT FROM {VERSION}"
+HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
+SHORT = (
+    f"(length(p.merge_commit_sha) < 40 OR length(p.source_commit_sha) < 40) "
+    f"AND m.hashes_resolved_for IS DISTINCT FROM {HASHES}"
+)
+
+
+class Fetched(NamedTuple):
+    """All commits of one pull request; None where its fork is gone, and nobody can tell any more."""
+
+    row: PullRow
+    values: list[Json] | None
+    asked_at: datetime
+
+
+async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
+    endpoint = endpoints.pull_request_commits(workspace.slug, row.repository.source_id, row.number)
+    asked_at = datetime.now(UTC)
+    try:
+        pages = [page async for page in cursor(workspace.client, endpoint)]
+    except NotFound:
+        # Said of a pull request from a fork that was deleted: what is stored stays as it is.
+        return Fetched(row, None, asked_at)
+    return Fetched(row, [value for page in pages for value in page.values], asked_at)
+
+
+async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
+    """Stores what the endpoint told."""
+    asked_at = min(fetched.asked_at for fetched in batch)
+    lists = [(fetched.row, list(frames.rows(workspace.id, fetched.values or ()))) for fetched in batch]
+    values = [value for fetched in batch for value in fetched.values or ()]
+    async with workspace.warehouse.transaction() as transaction:
+        await store_accounts(transaction, workspace, values, asked_at)
+        await store_lists(transaction, lists, asked_at)
+
+
+async def store_accounts(
+    transaction: Transaction, workspace: Workspace, values: Iterable[Json], asked_at: datetime
+) -> None:
+    accounts = frames.accounts(values)
+    await transaction.merge(merge.USERS, users.users(workspace.id, accounts, asked_at))
+
+
+async def store_lists(
+    transaction: Transaction, lists: Sequence[tuple[PullRow, Sequence[CommitRow]]], asked_at: datetime
+) -> None:
+    """Merges the commits of pull requests, and their marks.
+
+    A stored commit that a list no longer holds was pushed away; an empty list says only that the branch is gone.
+    """
+    frame = frames.pull_commits(((row.id, commit) for row, commits in lists for commit in commits), asked_at)
+    await transaction.merge(merge.PULL_COMMITS, frame)
+    listed = [row.id for row, commits in lists if commits]
+    await pulls.mark_other_commits_deleted(transaction, listed, frame["id"].to_list())
+    await pulls.set_marks(transaction, "commits_synced_for", [(row, row.version) for row, _ in lists])
+
+
+async def resolve(workspace: Workspace, row: PullRow) -> None:
+    """Asks for the whole hashes of one pull request where no list of commits told them."""
+    whole: list[str] = []
+    for short in row.version.split():
+        if len(short) < 40:  # noqa: PLR2004 - characters of a whole hash
+            endpoint = endpoints.commit(workspace.slug, row.repository.source_id, short)
+            try:
+                value = await workspace.client.get(endpoint.path, endpoint.params)
+            except NotFound:
+                continue
+            whole += [sha] if (sha := text(value.get("hash"))) else []
+    async with workspace.warehouse.transaction() as transaction:
+        await pulls.set_hashes(transaction, [(row.id, sha) for sha in whole])
+        resolved = await pulls.hashes(transaction, row.id)
+        await pulls.set_marks(transaction, "hashes_resolved_for", [(row, resolved)])

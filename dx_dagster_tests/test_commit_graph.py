@@ -1,0 +1,149 @@
+"""Commits of pull requests that the history of a repository tells, without a request for each."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dx_dagster.importer.ancestry import SHORT, Ancestry
+from dx_dagster.sandbox import Sandbox, WorldConfig, truth
+from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster_tests.comparing import differences
+
+WORLD = WorldConfig(seed=3, repositories=6, pull_requests=240, members=8)
+Report = dict[str, Any]
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+Graph = list[list[int]]
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """For each commit its parents, all of them older."""
+    size = draw(st.integers(1, 25))
+    return [draw(st.lists(st.integers(0, i - 1), max_size=3, unique=True)) if i else [] for i in range(size)]
+
+
+def reached(graph: Graph, tip: int) -> set[int]:
+    return {tip}.union(*(reached(graph, parent) for parent in graph[tip]))
+
+
+@given(graphs(), st.data())
+def test_an_ancestry_says_what_git_log_says(graph, data):
+    commits = st.integers(0, len(graph) - 1)
+    tip, base, head = data.draw(commits), data.draw(commits), data.draw(commits)
+    names = [f"{number:012x}{number:028x}" for number in range(len(graph))]
+    rows = [(names[number], [names[parent] for parent in parents]) for number, parents in enumerate(graph)]
+    branch = reached(graph, head)
+    ancestry = Ancestry(rows[number] for number in data.draw(st.permutations(sorted(branch))))
+    ancestry.add(rows)
+
+    def named(numbers: set[int]) -> set[str]:
+        return {names[number] for number in numbers}
+
+    assert ancestry.difference(names[tip], names[base]) == named(reached(graph, tip) - reached(graph, base))
+    assert ancestry.beside_branch(names[tip]) == named(reached(graph, tip) - branch)
+    assert ancestry.find(names[tip][:SHORT]) == names[tip]
+
+
+def test_an_ancestry_with_a_gap_does_not_guess():
+    ancestry = Ancestry([("b" * 40, ["a" * 40]), ("c" * 40, ["d" * 40])])
+    assert ancestry.difference("b" * 40, "c" * 40) is None
+    assert ancestry.beside_branch("f" * 40) is None
+    twins = Ancestry([("e" * SHORT + "1" * 28, []), ("e" * SHORT + "2" * 28, [])])
+    assert twins.find("e" * SHORT) is None
+
+
+@dataclass
+class Installation:
+    """A workspace connected to a sandbox."""
+
+    sandbox: Sandbox
+    environment: dict[str, str]
+    run_cli: RunCli
+
+    def sync(self) -> tuple[Report, str]:
+        """Imports and compares every row with the truth; returns what the command printed, and its warnings."""
+        self.sandbox.requests.reset()
+        done = self.run_cli("sync", "acme", "--json", env=self.environment)
+        assert done.returncode == 0, done.stderr
+        assert differences(self.environment["DX_DATABASE_URL"], truth(self.sandbox.world)) == {}
+        return json.loads(done.stdout), done.stderr
+
+    def lists_asked(self) -> set[str]:
+        """Pull requests whose commits were asked for."""
+        paths = (request.path.partition("?")[0] for request in self.sandbox.requests)
+        return {path for path in paths if re.search(r"/pullrequests/\d+/commits$", path)}
+
+
+@pytest.fixture
+def connect(environment: dict[str, str], run_cli: RunCli) -> Iterator[Callable[[WorldConfig], Installation]]:
+    with ExitStack() as stack:
+
+        def start(world: WorldConfig) -> Installation:
+            sandbox = stack.enter_context(Sandbox(world))
+            chosen = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
+            assert run_cli("connect", "acme", env=chosen).returncode == 0
+            return Installation(sandbox, chosen, run_cli)
+
+        yield start
+
+
+def merged(sandbox: Sandbox, strategy: str) -> list[PullRequest]:
+    """Into the default branch, from a branch of the same repository."""
+    found = []
+    for repository in sandbox.world.repositories:
+        for pull in repository.pull_requests.values():
+            commit = pull.merge_commit
+            if commit and pull.fork is None and pull.target_branch == repository.main_branch:
+                made = "fast_forward" if commit is pull.source else ("squash", "merge_commit")[len(commit.parents) - 1]
+                found += [pull] if made == strategy else []
+    return found
+
+
+def test_history_tells_the_commits_of_merged_pull_requests_by_every_strategy(connect):
+    installation = connect(WORLD)
+    installation.sync()
+    asked = installation.lists_asked()
+    assert len(asked) < 0.4 * WORLD.pull_requests
+    for strategy, most in (("merge_commit", 12), ("squash", 12), ("fast_forward", WORLD.pull_requests)):
+        pulls = merged(installation.sandbox, strategy)
+        assert len(pulls) > 20
+        assert sum(path_of(pull) in asked for pull in pulls) <= most
+
+
+def path_of(pull: PullRequest) -> str:
+    return f"/2.0/repositories/acme/{quote(pull.repository.uuid, safe='')}/pullrequests/{pull.number}/commits"
+
+
+def test_where_the_endpoint_forgets_closed_branches_it_is_believed(connect):
+    installation = connect(replace(WORLD, commits_outlive_branch=False))
+    _, warnings = installation.sync()
+    assert "(branch closed) pull requests are asked for one by one" in warnings
+    assert len(installation.lists_asked()) > 0.3 * WORLD.pull_requests
+
+
+def test_sources_that_bitbucket_no_longer_has_do_not_hide_the_others(connect):
+    installation = connect(WORLD)
+    lost = merged(installation.sandbox, "squash")[::4]
+    for pull in lost:
+        pull.repository.graph.forget(pull.source)
+    installation.sync()
+    assert {path_of(pull) for pull in lost} <= installation.lists_asked()
+    assert len(installation.lists_asked()) < 0.5 * WORLD.pull_requests
+
+
+@pytest.mark.parametrize("answer", ["400", "404"])
+def test_where_many_revisions_cannot_be_asked_at_once_each_pull_request_is(answer, connect):
+    installation = connect(WORLD)
+    installation.sandbox.faults.on(r"/commits\?.*include=", answer)
+    _, warnings = installation.sync()
+    assert "commits are asked for pull request by pull request" in warnings
