@@ -37,11 +37,14 @@ class Settings(BaseSettings):
     secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS")] = None
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
+    max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 8
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
 
     sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
     sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
     sync_pace: Annotated[int | None, Field(alias="DX_SYNC_PACE", gt=0)] = None
+    quiet_after_days: Annotated[float, Field(alias="DX_QUIET_AFTER_DAYS", ge=0)] = 30.0
+    quiet_sync_every: Annotated[float, Field(alias="DX_QUIET_SYNC_EVERY", gt=0)] = 86_400.0
     reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
     reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
     webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0

@@ -113,6 +113,8 @@ def test_schedules_request_a_run_for_each_workspace_with_a_partition(defs):
         (hourly,) = requested(hourly_sync)
         (nightly,) = requested(nightly_reconcile)
     assert hourly.tags["dx/workspace"] == nightly.tags["dx/workspace"] == "acme"
-    assert hourly.run_config == {}
+    scheduled = {"config": {"scheduled": True}}
+    assert hourly.run_config == {"ops": {"bitbucket__pullrequests": scheduled, "bitbucket__pipelines": scheduled}}
     assert nightly.run_config == {"ops": {"bitbucket__pullrequests": {"config": {"full": True}}}}
-    assert dg.validate_run_config(defs.resolve_job_def("sync_workspace"), nightly.run_config)
+    for request in (hourly, nightly):
+        assert dg.validate_run_config(defs.resolve_job_def("sync_workspace"), request.run_config)

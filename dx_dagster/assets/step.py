@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,9 +11,10 @@ from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.session import NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
-from dx_dagster.settings import SettingsError
+from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.marks import Quiet
 from dx_dagster.warehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ class ImportConfig(dg.Config):
     Attributes:
         full: all again, whatever was imported before.
         since: lower bound of a first import, as an ISO date.
+        scheduled: whether quiet repositories may wait (DX_QUIET_AFTER_DAYS); otherwise all are asked.
     """
 
     full: bool = False
     since: str | None = None
+    scheduled: bool = False
 
 
 class RunListener:
@@ -75,7 +78,13 @@ def materialize(
 
         async def run() -> dict[str, Any]:
             workspace = await open_workspace(
-                context.partition_key, client, warehouse.connected, listener, full=config.full, since=since
+                context.partition_key,
+                client,
+                warehouse.connected,
+                listener,
+                full=config.full,
+                since=since,
+                quiet=_quiet() if config.scheduled else None,
             )
             requests, written = client.requests, warehouse.connected.written_so_far()
             report = await step(workspace)
@@ -87,6 +96,11 @@ def materialize(
         return dg.MaterializeResult(metadata=warehouse.run(run()))
     except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
         raise dg.Failure(description=_sentence(error), allow_retries=False) from None
+
+
+def _quiet() -> Quiet:
+    settings = Settings.read()
+    return Quiet(timedelta(days=settings.quiet_after_days), timedelta(seconds=settings.quiet_sync_every))
 
 
 def _sentence(error: Exception) -> str:

@@ -15,6 +15,9 @@ from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.pace import Paced
 
 _SETTINGS = Settings.read()
+_QUIET_MAY_WAIT: dict[str, object] = {
+    "ops": {f"bitbucket__{step}": {"config": {"scheduled": True}} for step in ("pullrequests", "pipelines")}
+}
 
 
 @dg.schedule(
@@ -35,7 +38,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     )
     if not due:
         return dg.SkipReason("every connected workspace was synced lately, or is being synced")
-    return [_request(workspace, now, {}) for workspace in due]
+    return [_request(workspace, now, _QUIET_MAY_WAIT) for workspace in due]
 
 
 @dg.schedule(

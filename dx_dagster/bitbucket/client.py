@@ -56,6 +56,7 @@ class BitbucketClient:
         retries: Retries | None = None,
     ) -> None:
         self.pool = pool
+        self.max_in_flight = max_in_flight
         self.limiter = AdaptiveLimiter(max_in_flight)
         self.requests = 0
         self.requests_by_kind: Counter[str] = Counter()

@@ -85,10 +85,10 @@ async def _read_feed(workspace: Workspace, repository: Repository) -> None:
         except (BadRequest, NotFound):
             # Nobody promises that a cursor lives long: begin anew.
             mark = Mark(repository.id, KIND, since=mark.since)
-    elif mark.synced_to is None:
-        mark = replace(mark, since=workspace.since)
     elif mark.checked == checked:
         return
+    elif mark.synced_to is None:
+        mark = replace(mark, since=workspace.since)
     await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None, checked=checked))
 
 

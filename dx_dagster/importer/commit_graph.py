@@ -40,7 +40,7 @@ from dx_dagster.importer.ancestry import Ancestry
 from dx_dagster.importer.branches import KIND
 from dx_dagster.importer.pull_commits import fetch, store, store_accounts, store_lists
 from dx_dagster.importer.pulls import PullRow
-from dx_dagster.importer.workspace import REPOSITORIES_AT_ONCE, Report, Workspace, for_each, lacks_scope, note
+from dx_dagster.importer.workspace import Report, Workspace, for_each, lacks_scope, note
 from dx_dagster.warehouse import branches, pulls
 from dx_dagster.warehouse.marks import Repository, repositories
 from dx_dagster.warehouse.pulls import Heads
@@ -114,7 +114,7 @@ class CommitGraph:
             taken.update(await self._take(complete[item[0]], item[1]))
 
         worthwhile = [one for one in by_repository.items() if one[0] in complete and len(one[1]) >= WORTHWHILE]
-        await for_each(worthwhile, work, REPOSITORIES_AT_ONCE)
+        await for_each(worthwhile, work, self._workspace.at_once)
         return [row for row in rows if row.id not in taken]
 
     async def _take(self, repository: Repository, rows: list[PullRow]) -> set[str]:

@@ -27,7 +27,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
     workspace_id = require_id(workspace)
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
-    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
+    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
 
     async def work(repository: Repository) -> None:
         try:
@@ -36,6 +36,8 @@ async def import_pipelines(workspace: Workspace) -> Report:
             # What a repository with Pipelines off answers: normal, and nothing to warn of.
             if lacks_scope(error):
                 raise
+            async with workspace.warehouse.transaction() as transaction:
+                await marks.put(transaction, repository.mark, asked=True)
 
     await for_each_repository(workspace, report, [one for one in repositories if one.accessible], work)
     return report
@@ -73,7 +75,7 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> tup
             break
     done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done)
+        await marks.put(transaction, done, asked=True)
         if written:
             await pulls.resolve_hashes(transaction, repository.id)
         await transaction.execute(

@@ -42,13 +42,15 @@ async def import_pull_requests(workspace: Workspace) -> Report:
     workspace_id = require_id(workspace)
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
-    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
+    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
 
     async def work(repository: Repository) -> None:
         await _import_repository(workspace, report, repository)
 
     async def refused(repository: Repository, error: BitbucketError) -> None:
         await _record_access(workspace, repository, str(error))
+        async with workspace.warehouse.transaction() as transaction:
+            await marks.put(transaction, repository.mark, asked=True)
 
     await for_each_repository(workspace, report, repositories, work, refused=refused)
     return report
@@ -81,7 +83,7 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
         mark = await _store_pages(workspace, repository, mark, _by_ranges(workspace, repository, mark), seen)
     done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done)
+        await marks.put(transaction, done, asked=True)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET pull_requests_synced_at = now(), pull_request_synced_to = %s "
             "WHERE id = %s",

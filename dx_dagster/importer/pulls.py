@@ -9,7 +9,7 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, Unavailable
 from dx_dagster.importer.pullrequests import fetch_one
-from dx_dagster.importer.workspace import REQUESTS_AT_ONCE, Report, Workspace, for_each, lacks_scope, skip
+from dx_dagster.importer.workspace import Report, Workspace, for_each, lacks_scope, skip
 from dx_dagster.warehouse.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
@@ -87,4 +87,4 @@ async def for_each_pull(
         done += 1
         workspace.listener.progress(report.step, done, len(rows), workspace.client.requests)
 
-    await for_each(rows, one, REQUESTS_AT_ONCE)
+    await for_each(rows, one, workspace.at_once)

@@ -30,7 +30,6 @@ from dx_dagster.importer.pullrequests import fetch_one, store
 from dx_dagster.importer.pulls import PullRow, pull_rows
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import (
-    REQUESTS_AT_ONCE,
     Report,
     Workspace,
     for_each,
@@ -320,7 +319,7 @@ class _Batch:
             except Exception as error:  # noqa: BLE001 - a delivery that breaks us must not hold up all the others
                 self._fail(events_of(item), error)
 
-        await for_each(items, one, REQUESTS_AT_ONCE)
+        await for_each(items, one, self._workspace.at_once)
 
     def _fail(self, events: Iterable[int], error: Exception) -> None:
         self._workspace.listener.warning(f"{KIND}: {error}")

@@ -18,7 +18,6 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.ledger import SharedLedger
 from dx_dagster.warehouse.vault import Vault
 
-MAX_IN_FLIGHT = 8
 WARNED_BEFORE_EXPIRY = timedelta(days=14)
 _SECONDS_BETWEEN_TRIES = 1.0
 
@@ -84,7 +83,7 @@ async def open_client(
     if connection is None:
         raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
     probe = f"{endpoints.repositories(workspace).path}?pagelen=1"
-    client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=MAX_IN_FLIGHT)
+    client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=settings.max_in_flight)
     try:
         async with client, following(warehouse, pool, connection.id):
             yield client

@@ -21,11 +21,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames import identifiers
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.marks import Repository
-
-REPOSITORIES_AT_ONCE = 8
-# As many as a client has in flight at the most: more would only wait there.
-REQUESTS_AT_ONCE = 16
+from dx_dagster.warehouse.marks import Quiet, Repository
 
 Item = TypeVar("Item")
 
@@ -74,6 +70,7 @@ class Workspace:
         id: of its row; empty until the repositories step has stored one.
         full: fetch all again, whatever the marks say.
         since: lower bound of a first import.
+        quiet: which repositories need not be asked every time; None asks all.
     """
 
     slug: str
@@ -83,6 +80,12 @@ class Workspace:
     listener: Listener
     full: bool = False
     since: datetime | None = None
+    quiet: Quiet | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many things to work on at a time: as many as requests may be in flight, for more would only wait."""
+        return self.client.max_in_flight
 
 
 class NotImportedError(Exception):
@@ -97,9 +100,10 @@ async def open_workspace(
     *,
     full: bool = False,
     since: datetime | None = None,
+    quiet: Quiet | None = None,
 ) -> Workspace:
     row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
-    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since)
+    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since, quiet)
 
 
 def require_id(workspace: Workspace) -> str:
@@ -173,7 +177,7 @@ async def for_each_repository(
         done += 1
         workspace.listener.progress(report.step, done, len(repositories), workspace.client.requests)
 
-    await for_each(repositories, one, REPOSITORIES_AT_ONCE)
+    await for_each(repositories, one, workspace.at_once)
     if unavailable and len(unavailable) == len(repositories):
         raise unavailable[0]
 

@@ -37,6 +37,7 @@ sync_marks = Table(
     Column("head", Text, comment="Head that the walk under way, or the last one, began at (commits)"),
     Column("branch", Text, comment="Branch that was walked (commits)"),
     Column("checked", Text, comment="Version of the repository that was last found up to date (commits)"),
+    Column("asked_at", DateTime(timezone=True), comment="When it was last asked to the end, or refused"),
     Column("fallback", Text, comment="Why the short way does not work here, when it does not"),
     comment="How far each kind of thing is imported, by repository; moves only with the rows it vouches for",
 )

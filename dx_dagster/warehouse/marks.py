@@ -6,7 +6,7 @@ than it, by the server's own clock).
 """
 
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
@@ -46,16 +46,35 @@ class Repository:
     mark: Mark = field(repr=False)
 
 
-async def repositories(warehouse: Warehouse, workspace_id: str, kind: str) -> list[Repository]:
-    """The workspace's repositories, last changed first; those deleted or not allowed are left out."""
+@dataclass(frozen=True)
+class Quiet:
+    """Repositories in which nothing happened for `after` are asked again only when `every` has passed."""
+
+    after: timedelta
+    every: timedelta
+
+
+_IS_DUE = """(
+    m.asked_at IS NULL OR m.asked_at < now() - %(every)s OR m.walk_cursor IS NOT NULL
+    OR GREATEST(r.updated_at, r.created_at,
+                (SELECT max(p.updated_at) FROM bitbucket_pulls p WHERE p.repository_id = r.id),
+                (SELECT max(p.created_at) FROM bitbucket_pipelines p WHERE p.repository_id = r.id))
+       >= now() - %(after)s)"""
+
+
+async def repositories(
+    warehouse: Warehouse, workspace_id: str, kind: str, quiet: Quiet | None = None
+) -> list[Repository]:
+    """The workspace's repositories, last changed first; without those deleted, not allowed, or quiet and not due."""
+    due = _IS_DUE if quiet else "true"
     marks = ", ".join(f"m.{name}" for name in _CHANGING)
     rows = await warehouse.rows(
         f"""SELECT r.id::text AS id, r.source_id, r.slug, r.default_branch, r.updated_at, r.api_accessible, {marks}
             FROM bitbucket_repositories r
-            LEFT JOIN sync_marks m ON m.repository_id = r.id AND m.kind = %s
-            WHERE r.workspace_id = %s AND r.deleted_at IS NULL AND r.allowlisted
+            LEFT JOIN sync_marks m ON m.repository_id = r.id AND m.kind = %(kind)s
+            WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted AND {due}
             ORDER BY r.updated_at DESC NULLS LAST, r.id""",  # noqa: S608 - names of our own columns
-        [kind, workspace_id],
+        {"kind": kind, "workspace": workspace_id, **(vars(quiet) if quiet else {})},
     )
     return [_repository(row, kind) for row in rows]
 
@@ -67,10 +86,12 @@ def _repository(row: Any, kind: str) -> Repository:
     )
 
 
-async def put(transaction: Transaction, mark: Mark) -> None:
-    """Stores the mark, in the transaction that stores what it vouches for."""
+async def put(transaction: Transaction, mark: Mark, *, asked: bool = False) -> None:
+    """Stores the mark, in the transaction that stores what it vouches for; `asked` says that nothing is left to ask."""
     names, values = ", ".join(_COLUMNS), ", ".join(f"%({name})s" for name in _COLUMNS)
     changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in _CHANGING)
+    if asked:
+        names, values, changes = f"{names}, asked_at", f"{values}, now()", f"{changes}, asked_at = now()"
     await transaction.execute(
         f"INSERT INTO sync_marks ({names}) VALUES ({values}) "  # noqa: S608 - names of our own columns
         f"ON CONFLICT (repository_id, kind) DO UPDATE SET {changes}",
