@@ -209,7 +209,17 @@ def test_names_and_addresses_are_read_out_of_what_people_paste():
     for given in ("acme.atlassian.net", "https://acme.atlassian.net/", " https://acme.atlassian.net/jira/software/x?y"):
         assert jira_site(given) == "https://acme.atlassian.net"
     assert jira_site("http://localhost:8080/jira") == "http://localhost:8080"
-    for given in ("", "http://acme.atlassian.net", "https://u:p@acme.atlassian.net", "ftp://x", "https://[", "a b"):
+    gateway = "https://api.atlassian.com/ex/jira/11223344-a1b2"
+    assert jira_site(f"{gateway}/rest/api/3/myself") == gateway
+    for given in (
+        "",
+        "http://acme.atlassian.net",
+        "https://u:p@acme.atlassian.net",
+        "ftp://x",
+        "https://[",
+        "a b",
+        "api.atlassian.com",
+    ):
         with pytest.raises(GivenError):
             jira_site(given)
 
@@ -219,22 +229,21 @@ def test_names_and_addresses_are_read_out_of_what_people_paste():
 
 def test_a_jira_site_is_connected_and_its_failures_are_told(settings):
     answers = {
-        "/rest/api/3/myself": (200, '{"accountId": "1", "emailAddress": "robot@example.com"}'),
-        "/rest/api/3/mypermissions": (200, '{"permissions": {"USER_PICKER": {"havePermission": true}}}'),
+        "/rest/api/3/myself": (401, "Client must be authenticated"),
+        "/rest/api/3/user/bulk": (200, '{"values": [{"accountId": "1"}]}'),
     }
     with Serving(answers) as url:
         site = url.removesuffix("/2.0")
-        answers["/rest/api/3/myself"] = (401, "Client must be authenticated")
         failed = failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
         assert failed.code == "invalid_credentials"
         assert failed.curl == (f"curl -i -u {EMAIL}:YOUR_TOKEN -H 'Accept: application/json' {site}/rest/api/3/myself")
         answers["/rest/api/3/myself"] = (404, "<html>nothing</html>")
         assert failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site).code == "no_resources"
-        answers["/rest/api/3/myself"] = (200, "{}")
-        answers["/rest/api/3/mypermissions"] = (200, '{"permissions": {"USER_PICKER": {"havePermission": false}}}')
+        answers["/rest/api/3/myself"] = (200, '{"accountId": "1", "emailAddress": "robot@example.com"}')
+        answers["/rest/api/3/user/bulk"] = (403, '{"errorMessages": ["Forbidden"]}')
         failed = failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
-        assert (failed.code, "Browse users and groups" in failed.reason) == ("invalid_permissions", True)
-        del answers["/rest/api/3/mypermissions"]
-        answers["/rest/api/3/mypermissions"] = (200, '{"permissions": {"USER_PICKER": {"havePermission": true}}}')
+        assert (failed.code, "Browse users and groups" in failed.hint) == ("invalid_permissions", True)
+        assert "user/bulk?accountId=1" in failed.curl
+        answers["/rest/api/3/user/bulk"] = (200, '{"values": [{"accountId": "1"}]}')
         found = connect(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
     assert (found.type, found.settings, found.state) == ("jira_cloud", {"jira_url": site}, "verified")

@@ -10,10 +10,11 @@ from dx_dagster.assets.step import RESOURCES, ImportConfig, materialize
 from dx_dagster.importer.activity import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.members import import_members
+from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse import tables
 
 _bitbucket_asset = partial(
@@ -36,8 +37,8 @@ def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Mat
 
 @_bitbucket_asset(deps=[repositories])
 def members(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
-    """People of the workspace. Authors who are no members become inactive users."""
-    return materialize(context, config, import_members, tables.users)
+    """People, with the e-mail addresses that a Jira connection tells. Authors who are no members are inactive users."""
+    return materialize(context, config, partial(import_people, Settings.read()), tables.users)
 
 
 @_bitbucket_asset(deps=[repositories])

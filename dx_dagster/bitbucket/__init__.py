@@ -1,6 +1,6 @@
 """Bitbucket Cloud over HTTP: the client, its pool of credentials, paging, endpoints, errors and webhook signatures."""
 
-from dx_dagster.bitbucket import endpoints
+from dx_dagster.bitbucket import endpoints, jira
 from dx_dagster.bitbucket.call import Json, Requester
 from dx_dagster.bitbucket.client import BitbucketClient, PinnedClient
 from dx_dagster.bitbucket.concurrency import AdaptiveLimiter
@@ -57,6 +57,7 @@ __all__ = [
     "endpoints",
     "from_response",
     "id_windows",
+    "jira",
     "keyset",
     "numbered",
     "sign",

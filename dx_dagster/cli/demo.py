@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WORKSPACE = "acme"
 # Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
+_JIRA_EMAIL, _JIRA_TOKEN = "robot@acme.example", "ATATT3-jira-of-the-demo"
 _SECONDS_BETWEEN_CHANGES = "5"
 
 
@@ -93,7 +94,9 @@ def _sandbox(port: int, *, living: bool) -> "Service":
 
     live = ("--live", _SECONDS_BETWEEN_CHANGES) if living else ()
     command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE, *live)
-    return Service("sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN})
+    return Service(
+        "sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN, "SANDBOX_JIRA": f"{_JIRA_EMAIL}:{_JIRA_TOKEN}"}
+    )
 
 
 def _wait_for(sandbox: "Service", supervisor: "Supervisor") -> None:
@@ -109,11 +112,15 @@ def _is_json(line: str) -> bool:
 
 
 def _import(settings: "Settings") -> None:
-    from dx_dagster.cli.connect import connect_workspace
+    from dx_dagster.cli.connect import ConnectionType, connect_workspace
     from dx_dagster.cli.sync import print_outcome, sync_workspace
 
     print(f"Importing the workspace {WORKSPACE} ...", flush=True)
     connect_workspace(settings, WORKSPACE, SecretStr(_TOKEN))
+    site = settings.bitbucket_api_url.removesuffix("/2.0")
+    connect_workspace(
+        settings, WORKSPACE, SecretStr(_JIRA_TOKEN), _JIRA_EMAIL, kind=ConnectionType.jira_cloud, jira_url=site
+    )
     print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
 
 

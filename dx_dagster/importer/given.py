@@ -15,6 +15,7 @@ from dx_dagster.warehouse.connections import ConnectionType, CredentialType, New
 
 _BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
 _SLUG = re.compile(r"[A-Za-z0-9_.{}-]+")
+_GATEWAY = re.compile(r"/ex/jira/[A-Za-z0-9-]{1,64}(?=/|$)")  # of tokens with scopes
 _LONGEST = 4000  # characters of a secret, a label or an address; far beyond any
 # What comes along when a token is copied: quotes, and characters that nobody sees.
 _AROUND = "\"'`\u200b\u200c\u200d\u2060\ufeff"
@@ -58,6 +59,11 @@ def jira_site(given: str) -> str:
         raise GivenError(f"{given[:100]!r} is no address of a Jira site; it looks like https://acme.atlassian.net.")
     if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK_HOSTS):
         raise GivenError("The address of the Jira site must begin with https://: anything else would show the token.")
+    if host == "api.atlassian.com":
+        gateway = _GATEWAY.match(parts.path)
+        if gateway is None:
+            raise GivenError("Give the address of the Jira site itself; it looks like https://acme.atlassian.net.")
+        return f"https://{host}{gateway[0]}"
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
-from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited
+from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited, jira
 from dx_dagster.warehouse.connections import ConnectionType
 
 # How Atlassian's secrets begin.
@@ -16,8 +16,12 @@ _SCOPES: dict[ConnectionType, tuple[str, str]] = {
         "read:repository:bitbucket, read:pullrequest:bitbucket, read:pipeline:bitbucket and read:workspace:bitbucket",
     ),
     "bitbucket_pipelines": ("pipeline and repository", "read:repository:bitbucket and read:pipeline:bitbucket"),
-    "jira_cloud": ("", "read:jira-user"),
+    "jira_cloud": ("", jira.SCOPE),
 }
+JIRA_ACCESS = (
+    "A Jira administrator gives the account access to Jira, and the permission Browse users and groups under System, "
+    "Global permissions."
+)
 
 
 def of_form(secret: SecretStr) -> str:
@@ -34,7 +38,7 @@ def of_refusal(service: str, credential: Credential) -> str:
     if service == "Jira":
         return (
             "Check that the e-mail address is that of the token's Atlassian account, and that the token is neither "
-            "revoked nor expired."
+            f"revoked nor expired; one with scopes needs {jira.SCOPE}."
         )
     if secret.startswith(_APP_PASSWORD):
         return (

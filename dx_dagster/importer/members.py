@@ -2,12 +2,21 @@
 
 from dx_dagster.bitbucket import Forbidden, NotFound, Page, PagingInCircles, endpoints, numbered
 from dx_dagster.frames import users
+from dx_dagster.importer.emails import import_emails
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
 
 KIND = "members"
 # The list has page numbers only, so it loses rows when somebody leaves meanwhile. Its `size` tells.
 WALKS = 3
+
+
+async def import_people(settings: Settings, workspace: Workspace) -> Report:
+    """Members, and the e-mail addresses of all who are known."""
+    report = await import_members(workspace)
+    await import_emails(settings, workspace, report)
+    return report
 
 
 async def import_members(workspace: Workspace) -> Report:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 
@@ -22,6 +22,7 @@ from dx_dagster.bitbucket import (
     Timeouts,
     Unauthorized,
     endpoints,
+    jira,
 )
 from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.importer import hints
@@ -34,9 +35,6 @@ _IMPATIENT = Retries(attempts=3, total=8.0, patience=5.0)
 _TIMEOUTS = Timeouts(connect=5.0, read=10.0, write=10.0, pool=10.0, total=15.0)
 _REPOSITORIES_TO_TRY = 5
 UNAVAILABLE = "unavailable"
-
-JIRA_MYSELF = Endpoint("/rest/api/3/myself", pagelen=None)
-_JIRA_PERMISSIONS = Endpoint("/rest/api/3/mypermissions", {"permissions": "USER_PICKER"}, pagelen=None)
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a verification ended; `notes` are what a good credential cannot do all the same."""
+    """How a verification ended.
+
+    Attributes:
+        notes: what a good credential cannot do all the same.
+        base_url: where the credential was found good.
+        requests: how many were sent with it.
+    """
 
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
+    base_url: str = ""
+    requests: int = 0
 
 
 class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not a fault of ours
@@ -92,6 +98,9 @@ class Subject:
     def host(self) -> str:
         return urlsplit(self.base_url).hostname or self.base_url
 
+    def at(self, base_url: str) -> "Subject":
+        return replace(self, base_url=base_url)
+
     @classmethod
     def of(cls, settings: Settings, kind: ConnectionType, workspace: str, jira_url: str | None = None) -> "Subject":
         return cls(kind, workspace, (jira_url or "") if kind == "jira_cloud" else settings.bitbucket_api_url)
@@ -107,17 +116,30 @@ async def verify(subject: Subject, stored: StoredCredential | NewCredential) -> 
     if credential.expires is not None and credential.expires < datetime.now(UTC).date():
         reason = f"Its day of expiry, {credential.expires}, is past."
         return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
-    async with _client(subject, credential) as client:
+    verdict = await _ask(subject, credential)
+    if subject.kind == "jira_cloud" and verdict.failure and verdict.failure.code == Unauthorized.code:
+        # Jira refuses a token with scopes as if it were wrong.
+        gateway = await jira.gateway_of(subject.base_url, _TIMEOUTS)
+        if gateway is not None:
+            there = await _ask(subject.at(gateway), credential)
+            if there.failure is None or there.failure.code != Unauthorized.code:
+                return there
+    return verdict
+
+
+async def _ask(subject: Subject, credential: Credential) -> Verdict:
+    async with asking(subject, credential) as client:
         check = _Check(subject, credential, client)
         failure = await (check.jira() if subject.kind == "jira_cloud" else check.bitbucket())
-        return Verdict(failure, await check.notes() if failure is None else ())
+        notes = await check.notes() if failure is None else ()
+        return Verdict(failure, notes, subject.base_url, client.client.requests)
 
 
 @asynccontextmanager
-async def _client(subject: Subject, credential: Credential) -> AsyncIterator[PinnedClient]:
-    # Books of its own: the request of a credential that is not stored yet belongs to no budget.
+async def asking(subject: Subject, credential: Credential) -> AsyncIterator[PinnedClient]:
+    """An impatient client with this one credential, which keeps no books: a credential may not be stored yet."""
     pool = CredentialPool([credential], MemoryLedger())
-    probe = JIRA_MYSELF.path if subject.kind == "jira_cloud" else f"{endpoints.repositories(subject.workspace).path}"
+    probe = jira.MYSELF.path if subject.kind == "jira_cloud" else f"{endpoints.repositories(subject.workspace).path}"
     async with BitbucketClient(
         subject.base_url, pool, probe_path=probe, timeouts=_TIMEOUTS, retries=_IMPATIENT
     ) as client:
@@ -199,24 +221,23 @@ class _Check:
         return (f"It cannot install webhooks{scopes}; the import does without.",)
 
     async def jira(self) -> Failure | None:
-        for asked in (JIRA_MYSELF, _JIRA_PERMISSIONS):
-            try:
-                body = await self.client.get(asked.path, asked.params)
-            except BitbucketError as error:
-                return await self._failure([(asked, error)])
-        if inner(body, "permissions", "USER_PICKER", "havePermission") is False:
-            return Failure(
-                "invalid_permissions",
-                "The account may not look up users: it lacks the permission Browse users and groups.",
-                curl(self.subject, self.credential, _JIRA_PERMISSIONS),
-                "A Jira administrator gives it under System, Global permissions.",
-            )
+        """Asks who the account is, and then for its address as an import asks for everybody's."""
+        asked = jira.MYSELF
+        try:
+            body = await self.client.get(asked.path, asked.params)
+            asked = jira.users_of([text(inner(body, "accountId")) or "unknown"])
+            await self.client.get(asked.path, asked.params)
+        except BitbucketError as error:
+            return await self._failure([(asked, error)])
         return None
 
     async def _failure(self, refusals: Sequence[tuple[Endpoint, BitbucketError]]) -> Failure:
         asked, first = refusals[0]
         command, service = curl(self.subject, self.credential, asked), self.subject.service
         said = f" {service} said: {first.message}" if first.message else ""
+        if service == "Jira" and isinstance(first, Unauthorized | Forbidden) and "scope" in said:
+            hint = hints.of_scopes(self.subject.kind, self.credential)
+            return Failure("invalid_permissions", f"The token lacks the scope {jira.SCOPE}.{said}", command, hint)
         if isinstance(first, Unauthorized):
             how = "as an access token (Bearer)" if self.credential.kind == "access_token" else "as an API token (Basic)"
             reason = f"{service} does not accept this credential {how}.{said}"
@@ -238,7 +259,7 @@ class _Check:
         subject = self.subject
         if subject.kind == "jira_cloud":
             if isinstance(error, Forbidden):
-                return "The account may not use this Jira site.", ""
+                return "The account may not look up users of this Jira site.", hints.JIRA_ACCESS
             return (
                 f"There is no Jira Cloud site at {subject.base_url}.",
                 "Its address looks like https://acme.atlassian.net.",

@@ -56,6 +56,9 @@ def main() -> None:
         port=arguments.port,
         live=arguments.live,
     )
+    email, _, jira_token = os.environ.get("SANDBOX_JIRA", "").partition(":")
+    if jira_token:
+        sandbox.jira.tokens.append(Token(jira_token, kind="api", email=email))
     with sandbox:
         ready = {"url": sandbox.url}
         if arguments.token_file:

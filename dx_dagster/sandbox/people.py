@@ -20,7 +20,11 @@ def random_uuid(rng: Random) -> str:
 
 @dataclass(slots=True, eq=False)
 class User:
-    """An account. `kind` is the API's `type`: user, app_user (bots, access tokens) or team; bots have no nickname."""
+    """An account. `kind` is the API's `type`: user, app_user (bots, access tokens) or team; bots have no nickname.
+
+    Attributes:
+        hides_email: from Jira; Bitbucket shows nobody's.
+    """
 
     uuid: str
     account_id: str | None
@@ -29,6 +33,12 @@ class User:
     kind: str
     email: str
     zone: timezone
+    hides_email: bool = False
+
+    @property
+    def shown_email(self) -> str | None:
+        """What Jira tells of the address."""
+        return None if self.hides_email or self.kind != "user" else self.email
 
     @property
     def signature(self) -> str:
@@ -55,24 +65,32 @@ class People:
             self._bot(rng, "acme-ci-token", "app_user"),
             self._bot(rng, "Release Team", "team"),
         ]
+        self.left: list[User] = []
+
+    @property
+    def everybody(self) -> list[User]:
+        return [*self.members, *self.left, *self.outsiders, *self.former, *self.bots]
 
     def person(self, rng: Random) -> User:
         given, family = pick(rng, GIVEN_NAMES), pick(rng, FAMILY_NAMES)
         number = rng.getrandbits(24)
+        uuid = random_uuid(rng)
         return User(
-            uuid=random_uuid(rng),
+            uuid=uuid,
             account_id=f"557058:{random_uuid(rng)[1:-1]}" if rng.random() < 0.5 else f"{rng.getrandbits(96):024x}",
             display_name=f"{given} {family}",
             nickname=f"{_ascii(given)}.{_ascii(family)}" if rng.random() < 0.7 else f"{given} {family}",
             kind="user",
             email=f"{_ascii(given)}.{_ascii(family)}.{number:x}@{self._workspace}.example",
             zone=timezone(timedelta(minutes=OFFSETS[int(rng.random() * len(OFFSETS))])),
+            hides_email=uuid[1] in "012",
         )
 
     def _former(self, rng: Random) -> User:
         """A deleted account: its name is gone, its identifiers stay."""
         user = self.person(rng)
         user.display_name = user.nickname = "Former user"
+        user.hides_email = True
         return user
 
     def _bot(self, rng: Random, name: str, kind: str) -> User:
@@ -111,4 +129,5 @@ class People:
     def leave(self, user: User) -> None:
         """The membership ends; what the person did stays, under the same name."""
         self.members.remove(user)
+        self.left.append(user)
         self.version += 1

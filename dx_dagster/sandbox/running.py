@@ -13,6 +13,7 @@ import uvicorn
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.hooks import Hooks
+from dx_dagster.sandbox.jira import Jira
 from dx_dagster.sandbox.server import Bitbucket, Requests
 from dx_dagster.sandbox.tokens import Limits, Token
 from dx_dagster.sandbox.world import World
@@ -25,7 +26,8 @@ class Sandbox:
 
     Attributes:
         url: the base URL, "http://127.0.0.1:PORT/2.0", once it runs.
-        world, faults, limits, tokens, requests, hooks: may all be read and changed while it runs.
+        jira_url: base URL of the Jira site beside it.
+        world, faults, limits, tokens, requests, hooks, jira: may all be read and changed while it runs.
         token: the first token; made from the seed when none was given.
         live: seconds between two random events; None leaves the world alone.
     """
@@ -60,6 +62,14 @@ class Sandbox:
     @property
     def hooks(self) -> Hooks:
         return self._bitbucket.hooks
+
+    @property
+    def jira(self) -> Jira:
+        return self._bitbucket.jira
+
+    @property
+    def jira_url(self) -> str:
+        return self.url.removesuffix("/2.0")
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server((HOST, self._port))

@@ -16,6 +16,7 @@ from dx_dagster.sandbox.answers import Refused, error
 from dx_dagster.sandbox.calls import Call, Memory
 from dx_dagster.sandbox.faults import Faults, FaultyServer
 from dx_dagster.sandbox.hooks import Hooks
+from dx_dagster.sandbox.jira import Jira
 from dx_dagster.sandbox.tokens import Limits, Token, find_token
 from dx_dagster.sandbox.world import World
 
@@ -70,9 +71,12 @@ class Bitbucket:
     hooks: Hooks = field(default_factory=Hooks)
     memory: Memory = field(default_factory=Memory)
 
+    def __post_init__(self) -> None:
+        self.jira = Jira(self.world)
+
     def application(self) -> ASGIApp:
         routes = [self._route(*row) for row in table(self.hooks)]
-        app = Starlette(routes=[*control.routes(self), *routes])
+        app = Starlette(routes=[*control.routes(self), *self.jira.routes(), *routes])
         app.router.redirect_slashes = False
         return Recorder(FaultyServer(app, self.faults), self.requests)
 

@@ -108,7 +108,7 @@ def _met(
 
 
 def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
-    """Members and everybody met. `active` is membership, `bot` the API's type app_user; `email` is not for the API."""
+    """Members and everybody met. `active` is membership, `bot` the API's type app_user; `email` is what Jira tells."""
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
     return [
@@ -120,6 +120,7 @@ def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
             "account_id": user.account_id,
             "active": user in members,
             "bot": user.kind == "app_user",
+            "email": user.shown_email,
         }
         for user in everybody
     ]

@@ -1,6 +1,6 @@
 """Connections and their credentials, as they are stored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -303,10 +303,17 @@ async def disable_credential(warehouse: Warehouse, credential_id: int, reason: s
         )
 
 
-async def record_sync(warehouse: Warehouse, workspace: str) -> None:
+async def record_sync(
+    warehouse: Warehouse,
+    workspace: str,
+    kinds: Sequence[ConnectionType] = ("bitbucket", "bitbucket_pipelines"),
+) -> None:
+    """Notes that the workspace was imported just now over its connections of these types."""
     async with warehouse.transaction() as transaction:
         await transaction.execute(
-            "UPDATE connections SET last_synced_at = now() WHERE workspace = %s AND deleted_at IS NULL", [workspace]
+            "UPDATE connections SET last_synced_at = now() "
+            "WHERE workspace = %s AND type = ANY(%s) AND deleted_at IS NULL AND disabled_at IS NULL",
+            [workspace, list(kinds)],
         )
 
 

@@ -1,0 +1,81 @@
+"""Jira Cloud, as far as an import asks it: the e-mail addresses of Atlassian accounts, which Bitbucket does not tell.
+
+An API token without scopes is taken at the site's own address. One with scopes is refused there and taken at
+api.atlassian.com alone, by the number that the site tells everybody (support.atlassian.com/atlassian-account/docs/
+manage-api-tokens-for-your-atlassian-account; CLOUD-12617).
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+
+from dx_dagster.bitbucket import wire
+from dx_dagster.bitbucket.call import Json, Requester
+from dx_dagster.bitbucket.endpoints import Endpoint
+from dx_dagster.bitbucket.errors import PagingInCircles
+from dx_dagster.bitbucket.retries import Timeouts
+from dx_dagster.settings import LOOPBACK_HOSTS
+
+GATEWAY = "https://api.atlassian.com"
+USERS_AT_ONCE = 90  # an address of five kilobytes
+SCOPE = "read:jira-user"
+
+MYSELF = Endpoint("/rest/api/3/myself", pagelen=None)
+_USERS = "/rest/api/3/user/bulk"
+_TENANT = "/_edge/tenant_info"
+_CLOUD_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def users_of(account_ids: Sequence[str]) -> Endpoint:
+    """What Jira knows of accounts: each with `accountId`, and with `emailAddress` unless its owner hides it."""
+    return Endpoint(_USERS, {"accountId": list(account_ids), "maxResults": len(account_ids)}, pagelen=None)
+
+
+async def users(client: Requester, account_ids: Sequence[str]) -> AsyncIterator[list[Json]]:
+    """The accounts, as many at a time as an address holds; those that the site does not know are left out.
+
+    Raises:
+        BitbucketError: as the client.
+    """
+    for first in range(0, len(account_ids), USERS_AT_ONCE):
+        yield await _all_pages(client, account_ids[first : first + USERS_AT_ONCE])
+
+
+async def _all_pages(client: Requester, account_ids: Sequence[str]) -> list[Json]:
+    found: dict[str, Json] = {}
+    asked, start = users_of(account_ids), 0
+    while True:
+        body = await client.request("GET", asked.path, params={**asked.params, "startAt": start})
+        listed = body.get("values") if isinstance(body, dict) else None
+        values = [one for one in listed or [] if isinstance(one, dict) and isinstance(one.get("accountId"), str)]
+        new = {one["accountId"]: one for one in values if one["accountId"] not in found}
+        found |= new
+        start += len(values)
+        total = body.get("total") if isinstance(body, dict) else None
+        # `isLast` may be missing, and a page may be shorter than was asked for.
+        if not values or body.get("isLast") is True or start >= (total if isinstance(total, int) else len(account_ids)):
+            return list(found.values())
+        if not new:
+            raise PagingInCircles(f"GET {asked.path} repeats itself", method="GET", path=asked.path)
+
+
+async def gateway_of(site: str, timeouts: Timeouts) -> str | None:
+    """Where the site's tokens with scopes are taken; None where nobody tells. It is asked without any credential."""
+    parts = urlsplit(site)
+    if parts.path:
+        return None  # it is the gateway already
+    async with wire.build(timeouts, max_in_flight=1, encrypted=parts.scheme == "https") as http:
+        try:
+            with wire.hushed(), anyio.fail_after(timeouts.total):
+                answer = await http.get(site + _TENANT)
+            cloud_id = json.loads(answer.content).get("cloudId") if answer.is_success else None
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, AttributeError):
+            return None
+    if not isinstance(cloud_id, str) or not _CLOUD_ID.fullmatch(cloud_id):
+        return None
+    # A site on this machine is there to try things out, and nothing of it goes to Atlassian.
+    return f"{site if parts.hostname in LOOPBACK_HOSTS else GATEWAY}/ex/jira/{cloud_id}"

@@ -1,0 +1,75 @@
+"""E-mail addresses of users: Bitbucket tells none, a Jira Cloud connection does, by Atlassian account."""
+
+import json
+from collections.abc import Sequence
+
+from dx_dagster.bitbucket import BitbucketError, Json, jira
+from dx_dagster.frames.reading import text
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer.connections import Checked, CredentialNotFoundError
+from dx_dagster.importer.revocation import following
+from dx_dagster.importer.verification import asking
+from dx_dagster.importer.workspace import Report, Workspace, note
+from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.warehouse import connections, emails
+from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse.vault import Vault
+
+
+async def import_emails(settings: Settings, workspace: Workspace, report: Report) -> None:
+    """Stores the addresses that Jira shows, where there is a connection that can ask; a failure is a note.
+
+    Who hides an address has none here, even where it was known before. Who is unknown to the Jira site is left alone.
+    """
+    connection = await connections.find(workspace.warehouse, workspace.slug, "jira_cloud")
+    if connection is None or connection.disabled_at is not None:
+        return
+    try:
+        stored = await connections.credentials(workspace.warehouse, Vault.of(settings), connection.id)
+    except SettingsError as error:
+        note(workspace, report, f"no e-mail addresses: {error}")
+        return
+    for credential in stored:
+        if await _imported(settings, workspace, connection, credential.id, report):
+            await connections.record_sync(workspace.warehouse, workspace.slug, ["jira_cloud"])
+            return
+    if not stored:
+        note(workspace, report, "no e-mail addresses: no credential of the Jira connection can be used")
+
+
+async def _imported(
+    settings: Settings, workspace: Workspace, connection: StoredConnection, credential_id: int, report: Report
+) -> bool:
+    """Whether this credential did it; what hindered it is noted, and stands with the credential from then on."""
+    try:
+        [checked] = await doors.check(settings, workspace.warehouse, connection, credential_id)
+    except CredentialNotFoundError:  # removed a moment ago
+        return False
+    failure, label = checked.verdict.failure, checked.credential.label
+    if failure is not None:
+        if failure.code == "invalid_credentials":
+            await connections.disable_credential(workspace.warehouse, credential_id, failure.reason)
+        note(workspace, report, f"no e-mail addresses with {label!r}: {failure.code}: {failure.sentence}")
+        return False
+    try:
+        await _import(settings, workspace, connection, checked)
+    except BitbucketError as error:
+        note(workspace, report, f"not all e-mail addresses with {label!r}: {error}")
+        return False
+    return True
+
+
+async def _import(settings: Settings, workspace: Workspace, connection: StoredConnection, checked: Checked) -> None:
+    subject = doors.subject_of(settings, connection).at(checked.verdict.base_url)
+    account_ids = await emails.account_ids(workspace.warehouse, workspace.id)
+    async with (
+        asking(subject, doors.usable(checked.credential)) as client,
+        following(workspace.warehouse, client.client.pool, connection.id),
+    ):
+        async for accounts in jira.users(client, account_ids):
+            await emails.store(workspace.warehouse, workspace.id, _rows(accounts))
+
+
+def _rows(accounts: Sequence[Json]) -> str:
+    told = [(text(one["accountId"]), text(one.get("emailAddress")) or None) for one in accounts]
+    return json.dumps([{"account_id": account_id, "email": email} for account_id, email in told])

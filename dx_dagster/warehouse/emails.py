@@ -1,0 +1,25 @@
+"""E-mail addresses in `bitbucket_users`."""
+
+from dx_dagster.warehouse.database import Warehouse
+
+
+async def account_ids(warehouse: Warehouse, workspace_id: str) -> list[str]:
+    """The Atlassian accounts of everybody met in the workspace."""
+    rows = await warehouse.rows(
+        "SELECT DISTINCT account_id FROM bitbucket_users WHERE workspace_id = %s AND account_id <> '' ORDER BY 1",
+        [workspace_id],
+    )
+    return [row.account_id for row in rows]
+
+
+async def store(warehouse: Warehouse, workspace_id: str, rows: str) -> None:
+    """Writes the addresses of `rows`, a JSON array of account_id and email; a null one is taken away."""
+    async with warehouse.transaction() as transaction:
+        changed = await transaction.execute(
+            """UPDATE bitbucket_users u SET email = told.email
+               FROM json_to_recordset(%(rows)s::json) AS told (account_id text, email text)
+               WHERE u.workspace_id = %(workspace)s AND u.account_id = told.account_id
+                 AND u.email IS DISTINCT FROM told.email""",
+            {"rows": rows, "workspace": workspace_id},
+        )
+        transaction.written["bitbucket_users"].updated += changed

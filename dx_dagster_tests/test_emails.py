@@ -1,0 +1,124 @@
+"""E-mail addresses out of Jira, through the command line, against a Jira site whose truth is known."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from dx_dagster.sandbox import Sandbox, Token, WorldConfig, truth
+from dx_dagster.sandbox.jira import CLOUD_ID, USER_SCOPE
+from dx_dagster_tests.conftest import RunCli
+
+EMAIL = "robot@acme.example"
+CLASSIC = Token("ATATT3xClassicTokenOfJira0001", kind="api", email=EMAIL)
+SCOPED = Token("ATATT3xScopedTokenOfJira0002", kind="api", email=EMAIL, scopes=[USER_SCOPE])
+NARROW = Token("ATATT3xNarrowTokenOfJira0003", kind="api", email=EMAIL, scopes=["read:jira-work"])
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    # More people than one request or one page of Jira's takes.
+    with Sandbox(WorldConfig(seed=5, repositories=6, pull_requests=60, members=120)) as running:
+        running.jira.tokens[:] = [CLASSIC, SCOPED, NARROW]
+        yield running
+
+
+class Installation:
+    def __init__(self, environment: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:
+        self.url, self.jira_url, self._run = environment["DX_DATABASE_URL"], sandbox.jira_url, run_cli
+        self._environment = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
+
+    def cli(self, *arguments: str, secret: str = CLASSIC.secret) -> subprocess.CompletedProcess[str]:
+        return self._run(*arguments, env=self._environment | {"JIRA_EMAIL": EMAIL, "JIRA_API_TOKEN": secret})
+
+    def connect(self, *, secret: str = CLASSIC.secret, at: str = "") -> subprocess.CompletedProcess[str]:
+        return self.cli("connect", "acme", "--type", "jira_cloud", "--jira-url", at or self.jira_url, secret=secret)
+
+    def sync(self) -> dict[str, Any]:
+        done = self.cli("sync", "acme", "--json")
+        assert done.returncode == 0, done.stderr
+        outcome: dict[str, Any] = json.loads(done.stdout)
+        return outcome | {"said": done.stderr}
+
+    def emails(self) -> dict[str, str | None]:
+        with psycopg.connect(self.url) as database:
+            return dict(database.execute("SELECT source_id, email FROM bitbucket_users").fetchall())
+
+    def one(self, query: str) -> Any:
+        with psycopg.connect(self.url) as database:
+            row = database.execute(query.encode()).fetchone()
+        return row[0] if row else None
+
+
+@pytest.fixture
+def installation(environment, sandbox, run_cli) -> Installation:
+    made = Installation(environment, sandbox, run_cli)
+    assert made.cli("connect", "acme").returncode == 0
+    return made
+
+
+def shown(sandbox: Sandbox) -> dict[str, str | None]:
+    return {str(row["source_id"]): row["email"] for row in truth(sandbox.world)["bitbucket_users"]}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("secret", [CLASSIC.secret, SCOPED.secret], ids=["token", "token with scopes"])
+def test_addresses_that_jira_shows_are_stored_and_hidden_ones_are_not(secret, installation, sandbox):
+    assert installation.connect(secret=secret).returncode == 0
+    installation.sync()
+    assert (
+        installation.sync()["tables"]["bitbucket_users"]["updated"] >= 0
+    )  # authors met by the first are asked for now
+    assert installation.emails() == shown(sandbox)
+    assert {None} < set(shown(sandbox).values())
+    assert installation.one("SELECT last_synced_at FROM connections WHERE type = 'jira_cloud'") is not None
+    third = installation.sync()
+    assert sum(table["updated"] for table in third["tables"].values()) == 0
+
+
+def test_who_hides_an_address_later_loses_it_and_who_leaves_the_site_keeps_it(installation, sandbox):
+    installation.connect()
+    installation.sync()
+    hiding, leaving = [user for user in sandbox.world.people.members if user.shown_email][:2]
+    hiding.hides_email = True
+    sandbox.jira.strangers.add(leaving.account_id)
+    installation.sync()
+    assert installation.emails()[hiding.uuid] is None
+    assert installation.emails()[leaving.uuid] == leaving.email
+
+
+def test_a_failing_jira_fails_no_import_and_is_reported(installation, sandbox):
+    installation.connect()
+    installation.sync()
+    before = installation.emails()
+    sandbox.faults.on("/rest/api/3/", 503)
+    said = installation.sync()["said"]
+    assert "no e-mail addresses with" in said
+    assert "unavailable: Jira answered 503" in said
+    assert installation.emails() == before
+    assert installation.one("SELECT code FROM credential_checks WHERE credential_id = 2") == "unavailable"
+    sandbox.faults.clear()
+    sandbox.jira.tokens.clear()
+    assert "invalid_credentials" in installation.sync()["said"]
+    assert installation.one("SELECT disabled_reason FROM credentials WHERE id = 2").startswith("Jira does not accept")
+    assert installation.emails() == before
+    listed = installation.cli("credentials", "list", "acme", "--type", "jira_cloud").stdout
+    assert "last check: invalid_credentials" in listed
+
+
+def test_a_token_goes_to_its_site_and_to_the_gateway_of_that_site_only(installation, sandbox):
+    sandbox.requests.reset()
+    assert installation.connect(secret=SCOPED.secret).returncode == 0
+    paths = {request.path.partition("?")[0]: request for request in sandbox.requests.list()}
+    assert paths["/_edge/tenant_info"].token is None
+    assert paths[f"/ex/jira/{CLOUD_ID}/rest/api/3/myself"].status == 200
+    refused = installation.connect(secret=NARROW.secret)
+    assert (refused.returncode, "invalid_permissions" in refused.stderr) == (1, True)
+    assert "lacks the scope read:jira-user" in refused.stderr
+    assert f"/ex/jira/{CLOUD_ID}/rest/api/3/myself" in refused.stderr
+    wrong = installation.connect(secret="ATATT3xUnknown")
+    assert (wrong.returncode, "invalid_credentials" in wrong.stderr) == (1, True)
+    for address in ("http://jira.example.com", "https://api.atlassian.com/x"):
+        assert installation.connect(at=address).returncode == 1
