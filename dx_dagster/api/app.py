@@ -7,23 +7,19 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from dx_dagster.api import doors, webhooks
-from dx_dagster.api.installation import OnConnected
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.embedded import database_url
 
 _READY_WITHIN_SECONDS = 2
 
 
-def create_app(settings: Settings | None = None, on_connected: OnConnected | None = None) -> FastAPI:
-    """The application of an installation, by default of the one that the environment describes.
-
-    `on_connected` hears the slug of each workspace that is connected on the page.
-    """
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application of an installation, by default of the one that the environment describes."""
     settings = settings or Settings.read()
     url = database_url(settings)
     app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
     app.include_router(webhooks.router(settings, url))
-    doors.attach(app, settings, url, on_connected)
+    doors.attach(app, settings, url)
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, bool]:

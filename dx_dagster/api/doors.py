@@ -16,7 +16,7 @@ from dx_dagster.api import data_cloud, page, reference
 from dx_dagster.api.envelope import RefusedError
 from dx_dagster.api.guessing import Guessing
 from dx_dagster.api.headers import SafeHeaders
-from dx_dagster.api.installation import Installation, OnConnected
+from dx_dagster.api.installation import Installation
 from dx_dagster.api.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import WarehouseError
@@ -25,9 +25,9 @@ from dx_dagster.warehouse.vault import VaultError
 _log = logging.getLogger(__name__)
 
 
-def attach(app: FastAPI, settings: Settings, url: str, on_connected: OnConnected | None = None) -> None:
-    """Adds everything to the application; `on_connected` hears of workspaces that are connected on the page."""
-    app.state.installation = Installation(settings, url, on_connected)
+def attach(app: FastAPI, settings: Settings, url: str) -> None:
+    """Adds everything to the application."""
+    app.state.installation = Installation(settings, url)
     app.state.guessing = Guessing()
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)

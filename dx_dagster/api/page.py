@@ -103,8 +103,6 @@ async def new(request: Request, found: Doors) -> Response:
         connection = await _connect(found, form)
     except VerificationFailed as error:
         return render(request, "new.html", status=422, form=form, failure=error.failure)
-    if connection.type == "bitbucket":
-        await found.connected(connection.workspace)
     return _to(connection.id, "connected")
 
 
