@@ -21,6 +21,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.vault import Vault, VaultError
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, Work, connect, run, stored
 
@@ -273,3 +274,30 @@ def test_expired_credentials_are_not_used(settings, database_url):
     assert run(settings, lambda w: connections.usable_ids(w, connection.id)) == set()
     [checked] = run(settings, lambda w: doors.check(settings, w, connection))
     assert checked.verdict.failure.code == "invalid_credentials"
+
+
+def test_requests_of_a_verification_count_in_the_budget(settings, sandbox):
+    def booked() -> dict[str, int]:
+        budgets = run(settings, lambda w: headroom(w, settings.budget_window))
+        return {name: budget["used"] for name, budget in budgets.items()}
+
+    def sent() -> int:
+        count = sandbox.requests.count
+        sandbox.requests.reset()
+        return int(count)
+
+    connection = connect(settings)
+    token = sent()
+    assert booked() == {"credential:1": token}
+    connect(settings, API_TOKEN, EMAIL)
+    account = f"account:{EMAIL}"
+    of_account = sent()
+    assert booked() == {"credential:1": token, account: of_account}
+    with pytest.raises(VerificationFailed):
+        connect(settings, "ATATT3xWrong", EMAIL)
+    of_account += sent()
+    run(settings, lambda w: doors.check(settings, w, connection, 1))
+    token += sent()
+    run(settings, updating(settings, connection, Changes(label="other")))
+    token += sent()
+    assert booked() == {"credential:1": token, account: of_account}

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from dx_dagster.importer.given import Fields, GivenError, credential_of, new_credential, usable
-from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed, verify
+from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed
+from dx_dagster.importer.verifier import Verifier
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, rekeying, vault
 from dx_dagster.warehouse.connections import (
@@ -52,11 +53,13 @@ async def connect(
     Raises:
         VerificationFailed: nothing was stored.
     """
-    await _require_good(Subject.of(settings, kind, workspace, jira_url), new)
+    verifier = Verifier(settings, warehouse, Subject.of(settings, kind, workspace, jira_url))
+    verdict = await verifier.require_good(new)
     vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}
     async with warehouse.transaction() as transaction:
         connection_id = await connections.store(transaction, workspace, kind, name or workspace, known)
-        await _store(transaction, vault, connection_id, new)
+        added = await _store(transaction, vault, connection_id, new)
+    await verifier.book_first(new, added, verdict)
     found = await connections.get(warehouse, connection_id)
     if found is None:
         raise ConnectionNotFoundError(workspace)
@@ -72,9 +75,11 @@ async def add(
         VerificationFailed: nothing was stored.
         ConnectionNotFoundError: somebody removed the connection meanwhile.
     """
-    await _require_good(subject_of(settings, connection), new)
+    verifier = Verifier(settings, warehouse, subject_of(settings, connection))
+    verdict = await verifier.require_good(new)
     async with warehouse.transaction() as transaction:
         added = await _store(transaction, Vault.of(settings), connection.id, new)
+    await verifier.book_first(new, added, verdict)
     # Somebody may have removed it again by now.
     return await show(warehouse, connection, added, deleted=True)
 
@@ -134,7 +139,7 @@ async def update(
         expires = changes.expiration_date if changes.expires else before.expiration_date
         fields = Fields(changes.label, changes.settings, changes.secrets, expires)
         after = described(connection.type, fields, before)
-        await _require_good(subject_of(settings, connection), after)
+        await Verifier(settings, warehouse, subject_of(settings, connection)).require_good(after, credential_id)
         enable = after.username != before.username or after.secret != before.secret
         async with warehouse.transaction() as transaction:
             if await connections.replace_credential(transaction, Vault.of(settings), before, after, enable=enable):
@@ -170,7 +175,7 @@ async def check(
         raise CredentialNotFoundError(credential_id)
     done = []
     for one in chosen:
-        verdict = await verify(subject_of(settings, connection), one)
+        verdict = await Verifier(settings, warehouse, subject_of(settings, connection)).verify(one, one.id)
         failure = verdict.failure
         async with warehouse.transaction() as transaction:
             if failure is None:
@@ -243,10 +248,3 @@ async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
 
 def subject_of(settings: Settings, connection: StoredConnection) -> Subject:
     return Subject.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))
-
-
-async def _require_good(subject: Subject, new: NewCredential) -> Verdict:
-    verdict = await verify(subject, new)
-    if verdict.failure is not None:
-        raise VerificationFailed(verdict.failure)
-    return verdict
