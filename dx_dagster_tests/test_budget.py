@@ -177,6 +177,7 @@ async def test_a_killed_process_gives_its_lease_back(database_url: str, warehous
             "used": 0,
             "leased": 0,
             "limit": 100,
+            "assumed": False,
             "rests_until": None,
             "near_limit_at": after["near_limit_at"],
         }

@@ -301,3 +301,26 @@ def test_requests_of_a_verification_count_in_the_budget(settings, sandbox):
     run(settings, updating(settings, connection, Changes(label="other")))
     token += sent()
     assert booked() == {"credential:1": token, account: of_account}
+
+
+def test_a_disabled_connection_imports_nothing_and_says_why(environment, sandbox, run_cli):
+    env = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": TOKEN}
+
+    def cli(*arguments: str, expected: int = 0) -> str:
+        done = run_cli(*arguments, env=env)
+        assert done.returncode == expected, done.stderr
+        return str(done.stdout + done.stderr)
+
+    cli("connect", "acme")
+    cli("connections", "disable", "acme", "--reason", "moving house")
+    assert "disabled: moving house" in cli("connections", "list")
+    sandbox.requests.reset()
+    assert "is disabled: moving house. Enable it" in " ".join(cli("sync", "acme", expected=1).split())
+    assert sandbox.requests.count == 0
+    cli("connections", "enable", "acme")
+    cli("sync", "acme")
+    cli("connections", "remove", "acme")
+    assert "has no connection of type bitbucket" in cli("connections", "enable", "acme", expected=1)
+    assert "is not connected" in " ".join(cli("sync", "acme", expected=1).split())
+    assert cli("connections", "list") == ""
+    cli("connect", "acme")  # anew

@@ -29,6 +29,10 @@ from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
 
 PHONE: ViewportSize = {"width": 375, "height": 740}
 WIDE: ViewportSize = {"width": 1200, "height": 900}
+CHANGES = ("new", "sign-out", "1/check", "1/disable", "1/enable", "1/remove", "1/credentials", "1/credentials/1",
+           "1/credentials/1/check", "1/credentials/1/disable", "1/credentials/1/remove", "1/webhook/show",
+           "1/webhook/rotate")  # fmt: skip
+PAGES_WITH_FORMS = ("/connections/new", "/connections/1", "/connections/1/credentials/1")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
@@ -200,21 +204,70 @@ def test_managing_credentials(page, key, sandbox, database_url):
     assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
 
 
+def test_editing_a_credential(page, key, database_url):
+    sign_in(page, key)
+    connect(page)
+    page.get_by_role("link", name="Edit Access token").click()
+    shoot(page, "edit")
+    page.get_by_label("Label").fill("importer")
+    page.get_by_label("Expires").fill("2030-01-31")
+    page.get_by_role("button", name="Verify and save").click()
+    expect(page.get_by_role("status")).to_contain_text("was changed")
+    card = page.get_by_role("listitem").filter(has_text="importer")
+    expect(card).to_contain_text("2030-01-31")
+    expect(card).to_contain_text("…0001")
+    card.get_by_role("link", name="Edit").click()
+    page.get_by_label("Expires").fill("")
+    page.get_by_label("New token").fill("ATCTT3xUnknown")
+    page.get_by_role("button", name="Verify and save").click()
+    expect(page.get_by_role("alert")).to_contain_text("invalid_credentials")
+    expect(page.get_by_label("New token")).to_have_value("")
+    page.get_by_label("New token").fill(SECOND)
+    page.get_by_role("button", name="Verify and save").click()
+    expect(card).to_contain_text("…0002")
+    expect(card).to_contain_text("not set")
+    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+
+
+def test_a_whole_connection_is_disabled_enabled_and_removed(page, key, database_url):
+    sign_in(page, key)
+    connect(page)
+    page.get_by_text("Disable the connection…").click()
+    page.get_by_label("Why").last.fill("moving house")
+    page.get_by_role("button", name="Disable the connection").click()
+    expect(page.get_by_role("status")).to_contain_text("no request is sent over it")
+    expect(page.get_by_role("main")).to_contain_text("moving house")
+    shoot(page, "disabled")
+    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == set()
+    page.goto("/connections")
+    expect(page.get_by_role("link", name=re.compile("acme"))).to_contain_text("disabled moving house")
+    page.get_by_role("link", name=re.compile("acme")).click()
+    page.get_by_role("button", name="Verify and enable the connection").click()
+    expect(page.get_by_role("status")).to_contain_text("The connection is enabled")
+    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+    page.get_by_text("Remove the connection…").click()
+    shoot(page, "removing")
+    page.get_by_role("button", name="Remove the connection").click()
+    expect(page.get_by_role("status")).to_contain_text("What was imported stays")
+    expect(page.get_by_text("No workspace is connected yet")).to_be_visible()
+    assert on_warehouse(database_url, lambda w: w.rows("SELECT secret FROM credentials")) == [("",)]
+
+
 def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
     sign_in(page, key)
     connect(page)
-    expect(page.get_by_label("Secret")).to_have_count(0)
+    expect(page.get_by_label("Secret", exact=True)).to_have_count(0)
     expect(page.get_by_label("Address", exact=True)).to_have_value(re.compile(r"/webhooks/bitbucket$"))
     page.get_by_role("button", name="Show the secret").click()
-    first = page.get_by_label("Secret").input_value()
+    first = page.get_by_label("Secret", exact=True).input_value()
     page.get_by_text("Rotate the secret…").click()
     page.get_by_role("button", name="Rotate").click()
     expect(page.get_by_role("status")).to_contain_text("new secret")
-    second = page.get_by_label("Secret").input_value()
+    second = page.get_by_label("Secret", exact=True).input_value()
     assert len({first, second, ""}) == 3
     shoot(page, "webhook")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    copy = page.locator(".copy").filter(has=page.get_by_label("Secret"))
+    copy = page.locator(".copy").filter(has=page.get_by_label("Secret", exact=True))
     copy.get_by_role("button").click()
     expect(copy.get_by_role("button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == second
@@ -286,14 +339,12 @@ def signed_in(client: httpx.Client, key: str) -> str:
 
 
 def test_nothing_is_shown_or_done_without_a_session(client, key):
-    for path in ("/connections", "/connections/new", "/connections/1"):
+    for path in ("/connections", "/connections/new", "/connections/1", "/connections/1/credentials/1"):
         answer = client.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, "/connections/sign-in")
     token = signed_in(client, key)
     client.cookies.clear()
-    changes = ("new", "sign-out", "1/check", "1/credentials", "1/credentials/1/check", "1/credentials/1/disable",
-               "1/credentials/1/remove", "1/webhook/show", "1/webhook/rotate")  # fmt: skip
-    for path in changes:
+    for path in CHANGES:
         assert client.post(f"/connections/{path}", data={"csrf_token": token}).status_code == 303
 
 
@@ -302,13 +353,11 @@ def test_every_form_needs_its_token(client, key, settings, database_url):
     on_warehouse(database_url, lambda warehouse: doors.connect(settings, warehouse, "acme", new))
     assert client.post("/connections/sign-in", data={"key": key}).status_code == 403
     right = signed_in(client, key)
-    changes = ("new", "sign-out", "1/check", "1/credentials", "1/credentials/1/check", "1/credentials/1/disable",
-               "1/credentials/1/remove", "1/webhook/show", "1/webhook/rotate")  # fmt: skip
-    for path in changes:
+    for path in CHANGES:
         for token in ("", "0" * 64, "é", right[:-1]):
             assert client.post(f"/connections/{path}", data={"csrf_token": token}).status_code == 403
         assert client.post(f"/connections/{path}").status_code == 403
-    for text in (client.get(path).text for path in ("/connections/new", "/connections/1")):
+    for text in (client.get(path).text for path in PAGES_WITH_FORMS):
         assert text.count('method="post"') == text.count('name="csrf_token"') >= 2
     assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dx_dagster.api import data_cloud, page, reference
+from dx_dagster.api import connection_page, data_cloud, page, reference
 from dx_dagster.api.envelope import RefusedError
 from dx_dagster.api.guessing import Guessing
 from dx_dagster.api.headers import SafeHeaders
@@ -32,6 +32,7 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
     app.include_router(page.routes)
+    app.include_router(connection_page.routes)
     app.include_router(reference.routes)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SignInNeededError, page.to_sign_in)

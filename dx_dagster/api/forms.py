@@ -7,11 +7,12 @@ from pydantic import SecretStr
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from dx_dagster.importer.connections import Failure, VerificationFailed
+from dx_dagster.importer.connections import Changes, Failure, VerificationFailed
 from dx_dagster.importer.given import Fields
-from dx_dagster.warehouse.connections import ConnectionType
+from dx_dagster.warehouse.connections import ConnectionType, CredentialType
 
 _LONGEST = 4000
+_TYPES: dict[str, ConnectionType] = {"bitbucket_pipelines": "bitbucket_pipelines", "jira_cloud": "jira_cloud"}
 
 
 @dataclass
@@ -29,20 +30,21 @@ class Form:
     secret: SecretStr = field(default=SecretStr(""), repr=False)
 
     @classmethod
-    async def read(cls, request: Request) -> "Form":
+    async def read(
+        cls, request: Request, kind: ConnectionType | None = None, credential: CredentialType | None = None
+    ) -> "Form":
+        """What was sent; the types of connection and credential are chosen in the form where none are given."""
         form = await request.form(max_files=0, max_fields=50)
-        kind, method = _line(form, "type"), _line(form, "method")
-        type_: ConnectionType = "bitbucket"
-        if kind == "bitbucket_pipelines":
-            type_ = "bitbucket_pipelines"
-        elif kind == "jira_cloud":
-            type_, method = "jira_cloud", "basic"
+        type_ = kind or _TYPES.get(line(form, "type"), "bitbucket")
+        basic = (
+            type_ == "jira_cloud" or credential == "api_token" or (not credential and line(form, "method") == "basic")
+        )
         names = ("workspace", "name", "jira_url", "username", "label", "expiration_date")
         return cls(
             type_,
-            "basic" if method == "basic" else "api_token",
-            **{name: _line(form, name) for name in names},
-            secret=SecretStr(_line(form, "secret")),
+            "basic" if basic else "api_token",
+            **{name: line(form, name) for name in names},
+            secret=SecretStr(line(form, "secret")),
         )
 
     def fields(self) -> Fields:
@@ -57,6 +59,16 @@ class Form:
         secret = {password if basic else "api_token": self.secret}
         return Fields(self.label or None, username, secret, self._day())
 
+    def changes(self, label: str) -> Changes:
+        """What to change of a credential that was labelled `label`: an empty secret stays, an empty day goes.
+
+        Raises:
+            VerificationFailed: the day cannot be read.
+        """
+        fields = self.fields()
+        new_label = self.label if self.label != label else None
+        return Changes(new_label or None, fields.settings, fields.secrets, True, fields.expiration_date)
+
     def _day(self) -> date | None:
         try:
             return date.fromisoformat(self.expiration_date) if self.expiration_date else None
@@ -65,7 +77,8 @@ class Form:
             raise VerificationFailed(Failure("invalid_credentials", reason)) from None
 
 
-def _line(form: FormData, name: str) -> str:
+def line(form: FormData, name: str) -> str:
+    """One field as a line of text without what surrounds it; empty where it is missing."""
     value = form.get(name)
     text = value.strip() if isinstance(value, str) else ""
     return "".join(character for character in text[:_LONGEST] if character.isprintable())

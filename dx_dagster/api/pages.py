@@ -10,6 +10,9 @@ from starlette.responses import HTMLResponse
 
 from dx_dagster.api import sessions
 
+_TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
+_TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
+
 
 @cache
 def _templates() -> Environment:
@@ -22,6 +25,8 @@ def _templates() -> Environment:
     )
     environment.filters["moment"] = _moment
     environment.filters["ago"] = _ago
+    environment.filters["tone"] = lambda state: _TONES.get(state, "bad")
+    environment.filters["type_name"] = lambda kind: _TYPES.get(kind, kind)
     return environment
 
 

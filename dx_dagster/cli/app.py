@@ -13,6 +13,7 @@ import typer
 
 from dx_dagster.cli.api_keys import api_keys
 from dx_dagster.cli.connect import connect, verify
+from dx_dagster.cli.connections import connections
 from dx_dagster.cli.credentials import credentials
 from dx_dagster.cli.demo import demo
 from dx_dagster.cli.env import env
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 for command in (demo, up, connect, verify, sync, status, serve, migrate, env):
     app.command()(command)
+app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(api_keys, name="api-keys")

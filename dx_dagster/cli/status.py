@@ -2,12 +2,15 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dx_dagster.cli.connect import with_warehouse
 from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from dx_dagster.importer.health import Health
 
 
 def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -24,9 +27,9 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
+    from dx_dagster.importer.health import health
     from dx_dagster.warehouse import connections, counts, inbox
 
-    del settings
     found = []
     depths = await inbox.depths(warehouse)
     for connection in await connections.all_connections(warehouse):
@@ -35,15 +38,30 @@ async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]
         found.append(
             {
                 "workspace": connection.workspace,
-                "state": connection.state,
+                "state": "disabled" if connection.disabled_at else connection.state,
                 "last_synced_at": connection.last_synced_at.isoformat() if connection.last_synced_at else None,
                 "lag_seconds": _lag(connection.last_synced_at),
                 "rows": await counts.of_workspace(warehouse, connection.workspace),
                 "inbox": depths.get(connection.workspace, 0),
-                "credentials": await connections.health(warehouse, connection.id),
+                "credentials": [_credential(one) for one in await health(settings, warehouse, connection)],
             }
         )
     return found
+
+
+def _credential(one: "Health") -> dict[str, Any]:
+    shown = one.credential
+    return {
+        "id": shown.id,
+        "type": shown.type,
+        "label": shown.label,
+        "hint": shown.hint,
+        "expiration_date": shown.expiration_date.isoformat() if shown.expiration_date else None,
+        "disabled_at": shown.disabled_at.isoformat() if shown.disabled_at else None,
+        "disabled_reason": shown.disabled_reason,
+        "requests_left": one.left,
+        "request_limit": one.limit,
+    }
 
 
 def _lag(moment: datetime | None) -> float | None:
@@ -91,4 +109,6 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         console.print(table)
         for credential in one["credentials"]:
             state = f"disabled: {credential['disabled_reason']}" if credential["disabled_at"] else "enabled"
-            console.print(f"credential {credential['id']}  {credential['label']}: {state}", highlight=False)
+            left = credential["requests_left"]
+            budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
+            console.print(f"credential {credential['id']}  {credential['label']}: {state}{budget}", highlight=False)

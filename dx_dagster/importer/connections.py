@@ -14,7 +14,7 @@ from dx_dagster.importer.given import Fields, GivenError, credential_of, new_cre
 from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed
 from dx_dagster.importer.verifier import Verifier
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections, rekeying, vault
+from dx_dagster.warehouse import connections, rekeying, switching, vault
 from dx_dagster.warehouse.connections import (
     ConnectionType,
     NewCredential,
@@ -200,6 +200,16 @@ async def disable(warehouse: Warehouse, connection: StoredConnection, credential
         await connections.settle_state(transaction, connection.id)
 
 
+async def take_out(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
+    """Disables a credential that was refused while it was used, and keeps why; one that was out already stays so."""
+    if credential_id not in await connections.usable_ids(warehouse, connection.id):
+        return
+    await connections.disable_credential(warehouse, credential_id, reason)
+    async with warehouse.transaction() as transaction:
+        await connections.record_check(transaction, credential_id, "invalid_credentials", reason, None)
+        await connections.settle_state(transaction, connection.id)
+
+
 async def remove(warehouse: Warehouse, connection: StoredConnection, credential_id: int) -> None:
     """Hides the credential and forgets its secret.
 
@@ -225,6 +235,27 @@ async def show(
     if not found:
         raise CredentialNotFoundError(credential_id)
     return found[0]
+
+
+async def disable_connection(warehouse: Warehouse, connection: StoredConnection, reason: str) -> None:
+    """Sends nothing more over the connection, imports under way included, until it is enabled again."""
+    await switching.disable(warehouse, connection.id, reason.strip() or "disabled by hand")
+
+
+async def enable_connection(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Checked]:
+    """Puts the connection back into service and verifies its credentials, which enables those that are good."""
+    await switching.enable(warehouse, connection.id)
+    return await check(settings, warehouse, connection)
+
+
+async def remove_connection(warehouse: Warehouse, connection: StoredConnection) -> None:
+    """Hides the connection and forgets its secrets; what was imported over it stays.
+
+    Raises:
+        ConnectionNotFoundError: somebody else was faster.
+    """
+    if not await switching.remove(warehouse, connection.id):
+        raise ConnectionNotFoundError(connection.id)
 
 
 async def pool_for_pipelines(warehouse: Warehouse, workspace: str) -> ConnectionType:

@@ -1,8 +1,9 @@
 """How the credentials of a connection are."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 
+from dx_dagster.importer.session import WARNED_BEFORE_EXPIRY
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
@@ -16,13 +17,36 @@ class Health:
 
     Attributes:
         left, limit: requests of the window; None where none was counted yet.
+        assumed: nobody has told the limit yet.
         rests_until: when the next may be sent, if not now.
     """
 
     credential: ShownCredential
     left: int | None = None
     limit: int | None = None
+    assumed: bool = False
     rests_until: datetime | None = None
+
+    @property
+    def verdict(self) -> str:
+        """disabled, expired, expires soon, good, or the code of its last failure."""
+        it = self.credential
+        if it.disabled_at:
+            return "disabled"
+        if it.expired:
+            return "expired"
+        if it.code:
+            return it.code
+        soon = it.expiration_date is not None and it.expiration_date <= _today() + WARNED_BEFORE_EXPIRY
+        return "expires soon" if soon else "good"
+
+    @property
+    def works(self) -> bool:
+        return self.verdict in {"good", "expires soon"}
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 async def health(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Health]:
@@ -36,5 +60,6 @@ async def health(settings: Settings, warehouse: Warehouse, connection: StoredCon
             continue
         left = max(0, budget["limit"] - budget["used"] - budget["leased"])
         rests = budget["rests_until"]
-        found.append(Health(one, left, budget["limit"], datetime.fromisoformat(rests) if rests else None))
+        until = datetime.fromisoformat(rests) if rests else None
+        found.append(Health(one, left, budget["limit"], budget["assumed"], until))
     return found

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import anyio
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints
-from dx_dagster.importer.connections import usable
+from dx_dagster.importer.connections import take_out, usable
 from dx_dagster.importer.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
@@ -41,6 +41,11 @@ async def open_pool(
             f"Workspace {workspace} is not connected. Set BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN, "
             f"and run: dx-dagster connect {workspace}"
         )
+    if connection.disabled_at is not None:
+        raise NotConnectedError(
+            f"The connection of workspace {workspace} is disabled: {connection.disabled_reason}. Enable it on the "
+            f"connections page, or with: dx-dagster connections enable {workspace}"
+        )
     stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
     if not stored:
         raise NotConnectedError(
@@ -49,7 +54,7 @@ async def open_pool(
         )
 
     async def disable(credential: Credential, reason: str) -> None:
-        await connections.disable_credential(warehouse, credential.id, reason)
+        await take_out(warehouse, connection, credential.id, reason)
         listener.warning(f"credential {credential.label!r} is disabled: {reason}")
 
     def waiting(seconds: float, reason: str) -> None:

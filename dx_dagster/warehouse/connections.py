@@ -89,6 +89,9 @@ _STORED = (
     "disabled_reason, updated_at::text AS version"
 )
 _USABLE = "disabled_at IS NULL AND (expiration_date IS NULL OR expiration_date >= current_date)"
+_IN_SERVICE = (
+    "EXISTS (SELECT FROM connections k WHERE k.id = connection_id AND k.disabled_at IS NULL AND k.deleted_at IS NULL)"
+)
 _CONNECTION = (
     "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at, settings"
 )
@@ -214,7 +217,8 @@ async def credentials(
     """
     rows = await warehouse.rows(
         f"""SELECT {_STORED} FROM credentials
-            WHERE connection_id = %s AND deleted_at IS NULL AND (NOT %s OR {_USABLE}) ORDER BY id""",  # noqa: S608
+            WHERE connection_id = %s AND deleted_at IS NULL AND (NOT %s OR ({_USABLE} AND {_IN_SERVICE}))
+            ORDER BY id""",  # noqa: S608
         [connection_id, enabled],
     )
     return [_opened(vault, row) for row in rows]
@@ -244,7 +248,7 @@ async def usable_ids(warehouse: Warehouse, connection_id: int) -> set[int]:
     """Which credentials may send requests at this moment."""
     rows = await warehouse.rows(
         f"""SELECT id FROM credentials
-            WHERE connection_id = %s AND deleted_at IS NULL AND {_USABLE}""",  # noqa: S608
+            WHERE connection_id = %s AND deleted_at IS NULL AND {_USABLE} AND {_IN_SERVICE}""",  # noqa: S608
         [connection_id],
     )
     return {row.id for row in rows}
@@ -350,13 +354,3 @@ async def of_credential(warehouse: Warehouse, credential_id: int, workspace: str
         [workspace, credential_id],
     )
     return StoredConnection(*row) if row else None
-
-
-async def health(warehouse: Warehouse, connection_id: int) -> list[dict[str, Any]]:
-    """What may be shown of the credentials of a connection."""
-    rows = await warehouse.rows(
-        """SELECT id, type, label, hint, expiration_date::text, disabled_at::text, disabled_reason
-           FROM credentials WHERE connection_id = %s AND deleted_at IS NULL ORDER BY id""",
-        [connection_id],
-    )
-    return [row._asdict() for row in rows]

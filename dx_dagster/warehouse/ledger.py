@@ -256,7 +256,9 @@ class SharedLedger:
 
 
 async def headroom(warehouse: Warehouse, window: float) -> dict[str, dict[str, Any]]:
-    """How every budget stands: used, leased, limit, rests_until (when there is none left now) and near_limit_at."""
+    """How every budget stands: used, leased, limit (`assumed` until it is told), rests_until (when there is none left)
+    and near_limit_at.
+    """
     found = {}
     for row in await warehouse.rows(f"{_READ} ORDER BY name"):
         books = _books(row, window)
@@ -266,6 +268,7 @@ async def headroom(warehouse: Warehouse, window: float) -> dict[str, dict[str, A
             "used": books.used(row.now),
             "leased": books.leased(row.now),
             "limit": books.limit or books.assumed_limit,
+            "assumed": books.limit is None,
             "rests_until": _moment(row.now + wait if wait else None),
             "near_limit_at": _moment(books.near_limit_at),
         }

@@ -5,8 +5,9 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText("value" in from ? from.value : from.textContent);
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    const label = button.ariaLabel;
+    button.textContent = button.ariaLabel = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; button.ariaLabel = label; }, 2000);
   });
 }
 document.getElementById("failure")?.focus();

@@ -1,0 +1,207 @@
+"""The page of one connection: its credentials, their health, its webhook, and what a person may change of them."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from dx_dagster.api.data_cloud import ConnectionId, CredentialId, Doors, connection_of
+from dx_dagster.api.forms import Form, line
+from dx_dagster.api.installation import Installation
+from dx_dagster.api.pages import render
+from dx_dagster.api.sessions import signed_form, signed_in
+from dx_dagster.importer import connections as doors
+from dx_dagster.importer.connections import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
+from dx_dagster.importer.health import health
+from dx_dagster.warehouse import webhook_secrets
+from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.vault import Vault
+
+_HOME = "/connections"
+_DONE = {
+    "connected": "The credential is good, and the workspace is connected. Its first import begins within minutes.",
+    "added": "The credential is good, and was added.",
+    "changed": "The credential is good, and was changed.",
+    "checked": "Verified again: what came of it stands with each credential.",
+    "disabled": "The credential is disabled: no request is sent with it.",
+    "removed": "The credential was removed, and its secret forgotten.",
+    "gone": "That credential is no longer there.",
+    "rotated": "There is a new secret. Deliveries signed with the old one are taken for an hour more.",
+    "off": "The connection is disabled: no request is sent over it.",
+    "on": "The connection is enabled, and its credentials were verified.",
+}
+
+routes = APIRouter(prefix=_HOME, include_in_schema=False)
+_signed_in, _signed_form = [Depends(signed_in)], [Depends(signed_form)]
+
+
+async def _chosen(found: Doors, connection_id: ConnectionId) -> StoredConnection:
+    return await connection_of(found, connection_id)
+
+
+Chosen = Annotated[StoredConnection, Depends(_chosen)]
+
+
+@routes.get("/{connection_id}", dependencies=_signed_in)
+async def details(request: Request, found: Doors, connection: Chosen) -> Response:
+    return await _details(request, found, connection, done=_DONE.get(request.query_params.get("done", "")))
+
+
+async def _details(
+    request: Request, found: Installation, connection: StoredConnection, *, status: int = 200, **shown: Any
+) -> Response:
+    jira = connection.type == "jira_cloud"
+    values: dict[str, Any] = {
+        "connection": connection,
+        "credentials": await health(found.settings, await found.warehouse(), connection),
+        "form": Form(type=connection.type, method="basic" if jira else "api_token"),
+        "failure": None,
+        "done": None,
+        "webhook": f"{(found.settings.public_url or str(request.base_url)).rstrip('/')}/webhooks/bitbucket",
+        "public": found.settings.public_url is not None,
+        "secret": None,
+    }
+    return render(request, "connection.html", status=status, **(values | shown))
+
+
+# The connection as a whole
+
+
+@routes.post("/{connection_id}/check", dependencies=_signed_form)
+async def check_all(found: Doors, connection: Chosen) -> Response:
+    await doors.check(found.settings, await found.warehouse(), connection)
+    return _to(connection.id, "checked")
+
+
+@routes.post("/{connection_id}/disable", dependencies=_signed_form)
+async def disable_connection(request: Request, found: Doors, connection: Chosen) -> Response:
+    await doors.disable_connection(await found.warehouse(), connection, await _reason(request))
+    return _to(connection.id, "off")
+
+
+@routes.post("/{connection_id}/enable", dependencies=_signed_form)
+async def enable_connection(found: Doors, connection: Chosen) -> Response:
+    await doors.enable_connection(found.settings, await found.warehouse(), connection)
+    return _to(connection.id, "on")
+
+
+@routes.post("/{connection_id}/remove", dependencies=_signed_form)
+async def remove_connection(found: Doors, connection: Chosen) -> Response:
+    with suppress(ConnectionNotFoundError):  # somebody else was faster
+        await doors.remove_connection(await found.warehouse(), connection)
+    return RedirectResponse(f"{_HOME}?removed", 303)
+
+
+# Its credentials
+
+
+@routes.post("/{connection_id}/credentials", dependencies=_signed_form)
+async def add(request: Request, found: Doors, connection: Chosen) -> Response:
+    form = await Form.read(request, connection.type)
+    try:
+        await doors.add_fields(found.settings, await found.warehouse(), connection, form.fields())
+    except VerificationFailed as error:
+        return await _details(request, found, connection, status=422, form=form, failure=error.failure)
+    return _to(connection.id, "added")
+
+
+@routes.post("/{connection_id}/credentials/{credential_id}/check", dependencies=_signed_form)
+async def check(found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+    async def work() -> None:
+        await doors.check(found.settings, await found.warehouse(), connection, credential_id)
+
+    return await _change(work, connection, "checked")
+
+
+@routes.get("/{connection_id}/credentials/{credential_id}", dependencies=_signed_in)
+async def edit_form(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+    try:
+        shown = await doors.show(await found.warehouse(), connection, credential_id)
+    except CredentialNotFoundError:
+        return _to(connection.id, "gone")
+    form = Form(
+        type=connection.type,
+        method="basic" if shown.type == "api_token" else "api_token",
+        username=shown.username or "",
+        label=shown.label,
+        expiration_date=shown.expiration_date.isoformat() if shown.expiration_date else "",
+    )
+    return _edit_page(request, connection, shown, form)
+
+
+@routes.post("/{connection_id}/credentials/{credential_id}", dependencies=_signed_form)
+async def edit(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+    warehouse = await found.warehouse()
+    try:
+        shown = await doors.show(warehouse, connection, credential_id)
+        form = await Form.read(request, connection.type, shown.type)
+        await doors.update(found.settings, warehouse, connection, credential_id, form.changes(shown.label))
+    except CredentialNotFoundError:
+        return _to(connection.id, "gone")
+    except VerificationFailed as error:
+        return _edit_page(request, connection, shown, form, status=422, failure=error.failure)
+    return _to(connection.id, "changed")
+
+
+def _edit_page(
+    request: Request, connection: StoredConnection, shown: ShownCredential, form: Form, status: int = 200, **more: Any
+) -> Response:
+    values: dict[str, Any] = {"connection": connection, "credential": shown, "form": form, "failure": None} | more
+    return render(request, "credential.html", status=status, **values)
+
+
+@routes.post("/{connection_id}/credentials/{credential_id}/disable", dependencies=_signed_form)
+async def disable(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+    reason = await _reason(request)
+
+    async def work() -> None:
+        await doors.disable(await found.warehouse(), connection, credential_id, reason)
+
+    return await _change(work, connection, "disabled")
+
+
+@routes.post("/{connection_id}/credentials/{credential_id}/remove", dependencies=_signed_form)
+async def remove(found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+    async def work() -> None:
+        await doors.remove(await found.warehouse(), connection, credential_id)
+
+    return await _change(work, connection, "removed")
+
+
+async def _reason(request: Request) -> str:
+    return line(await request.form(), "reason")[:500]
+
+
+async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnection, done: str) -> Response:
+    try:
+        await work()
+    except CredentialNotFoundError:
+        done = "gone"  # somebody else was faster
+    return _to(connection.id, done)
+
+
+# Its webhook
+
+
+@routes.post("/{connection_id}/webhook/show", dependencies=_signed_form)
+async def show_secret(request: Request, found: Doors, connection: Chosen) -> Response:
+    vault, warehouse = Vault.of(found.settings), await found.warehouse()
+    current = await webhook_secrets.current(warehouse, vault, connection.id)
+    if current is None:
+        current = await webhook_secrets.add(warehouse, vault, connection.id)
+    return await _details(request, found, connection, secret=current[1])
+
+
+@routes.post("/{connection_id}/webhook/rotate", dependencies=_signed_form)
+async def rotate_secret(request: Request, found: Doors, connection: Chosen) -> Response:
+    vault, warehouse = Vault.of(found.settings), await found.warehouse()
+    number, secret = await webhook_secrets.add(warehouse, vault, connection.id)
+    await webhook_secrets.retire(warehouse, connection.id, but=number)
+    return await _details(request, found, connection, secret=secret, done=_DONE["rotated"])
+
+
+def _to(connection_id: int, done: str) -> Response:
+    return RedirectResponse(f"{_HOME}/{connection_id}?done={done}", 303)

@@ -1,0 +1,95 @@
+"""`dx-dagster connections`: whole connections, put out of service and back."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dx_dagster.cli.connect import ConnectionType, Type, Workspace, slug, with_warehouse
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.database import Warehouse
+
+    Change = Callable[[Settings, Warehouse, StoredConnection], Awaitable[object]]
+
+connections = typer.Typer(help="Manages whole connections.", no_args_is_help=True)
+
+
+@connections.command("list")
+def list_() -> None:
+    """Lists the connections of all workspaces.
+
+    Example: dx-dagster connections list
+    """
+
+    async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.warehouse.connections import all_connections
+
+        for one in await all_connections(warehouse):
+            state = f"disabled: {one.disabled_reason}" if one.disabled_at else one.state
+            synced = f"{one.last_synced_at:%Y-%m-%d %H:%M %Z}" if one.last_synced_at else "never"
+            print(f"{one.id}  {one.workspace}  {one.type}  {one.name}  ({state}, last synced {synced})")
+
+    with_warehouse(work)
+
+
+@connections.command()
+def disable(
+    workspace: Workspace,
+    type_: Type = ConnectionType.bitbucket,
+    reason: Annotated[str, typer.Option(help="Why.")] = "disabled by hand",
+) -> None:
+    """Sends nothing more over a connection until it is enabled again; an import under way ends.
+
+    Example: dx-dagster connections disable acme --reason "contract ends"
+    """
+    from dx_dagster.importer.connections import disable_connection
+
+    _change(workspace, type_, lambda _, warehouse, connection: disable_connection(warehouse, connection, reason))
+
+
+@connections.command()
+def enable(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
+    """Puts a connection back into service; `dx-dagster verify` says how its credentials are.
+
+    Example: dx-dagster connections enable acme
+    """
+    from dx_dagster.importer.connections import enable_connection
+
+    _change(workspace, type_, enable_connection)
+
+
+@connections.command()
+def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
+    """Removes a connection and forgets its secrets. What was imported stays.
+
+    Example: dx-dagster connections remove acme --type jira_cloud
+    """
+    from dx_dagster.importer.connections import remove_connection
+
+    _change(workspace, type_, lambda _, warehouse, connection: remove_connection(warehouse, connection))
+
+
+def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:
+    chosen = slug(workspace)
+
+    async def work(settings: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.importer.connections import ConnectionNotFoundError
+        from dx_dagster.warehouse.connections import find
+
+        unknown = CommandError(
+            f"Workspace {chosen} has no connection of type {type_.value}: see dx-dagster connections list."
+        )
+        connection = await find(warehouse, chosen, type_.value)
+        if connection is None:
+            raise unknown
+        try:
+            await change(settings, warehouse, connection)
+        except ConnectionNotFoundError:
+            raise unknown from None
+
+    with_warehouse(work)
