@@ -29,9 +29,11 @@ NARROW = "ATCTT3xWorkspaceTokenOfTheScan0003"
 API_TOKEN = "ATATT3xApiTokenOfTheScan0004"
 WRONG = "ATATT3xWrongTokenOfTheScan0005"
 ODD = "ATCTT3x token of the scan 0006"
+JIRA_TOKEN = "ATATT3xJiraTokenOfTheScan0007"
+CRASHING = "ATCTT3xWorkspaceTokenOfTheScan0008"
 EMAIL = "robot@example.com"
-BASIC = [base64.b64encode(f"{EMAIL}:{one}".encode()).decode() for one in (API_TOKEN, WRONG)]
-SECRETS = [TOKEN, SECOND, NARROW, API_TOKEN, WRONG, ODD, *BASIC]
+BASIC = [base64.b64encode(f"{EMAIL}:{one}".encode()).decode() for one in (API_TOKEN, WRONG, JIRA_TOKEN)]
+SECRETS = [TOKEN, SECOND, NARROW, API_TOKEN, WRONG, ODD, JIRA_TOKEN, CRASHING, *BASIC]
 
 
 class Seen:
@@ -55,7 +57,9 @@ class Seen:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     tokens = [Token(TOKEN), Token(SECOND), Token(NARROW, scopes=["repository"]), Token(API_TOKEN, "api", EMAIL)]
+    tokens.append(Token(CRASHING))
     with Sandbox(WorldConfig(repositories=4, pull_requests=6, members=4), tokens=tokens) as sandbox:
+        sandbox.jira.tokens.append(Token(JIRA_TOKEN, "api", EMAIL))
         yield sandbox
 
 
@@ -92,13 +96,26 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
         cli("connect", "acme", BITBUCKET_TOKEN=TOKEN)
         cli("credentials", "add", "acme", BITBUCKET_EMAIL=EMAIL, BITBUCKET_API_TOKEN=API_TOKEN)
         cli("credentials", "list", "acme")
+        jira = ("connect", "acme", "--type", "jira_cloud", "--jira-url", sandbox.jira_url)
+        cli(*jira, expected=1, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=WRONG)
+        cli(*jira, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=JIRA_TOKEN)
         cli("sync", "acme", "--json")
         done = run_cli("api-keys", "create", "scan", env=env)
         key = done.stdout.strip()
         cli("api-keys", "list")
         with serving(env, tmp_path / "serve.log") as url, httpx.Client(base_url=url, timeout=30) as client:
             _use_the_api(client, key, seen)
-            session = _use_the_page(client, key, seen)
+            session, webhook_secret = _use_the_page(client, key, seen)
+            with _table_missing(env["DX_DATABASE_URL"], "credential_checks"):
+                assert "Traceback" in cli("connect", "acme", expected=1, BITBUCKET_TOKEN=CRASHING)
+                body = {"secrets": {"api_token": CRASHING}}
+                auth = {"Authorization": f"Bearer {key}"}
+                answer = client.post("/api/connections/1/credentials.create", json=body, headers=auth)
+                assert (answer.status_code, answer.json()["error"]) == (500, "unavailable")
+                seen.add("a crash of the API", answer.text)
+        assert "Traceback" in (tmp_path / "serve.log").read_text()
+        with _table_missing(env["DX_DATABASE_URL"], "bitbucket_pull_comments"):
+            cli("sync", "acme", expected=1)
         sandbox.tokens[1].revoked = True
         cli("verify", "acme", expected=1)
         cli("sync", "acme")
@@ -111,7 +128,17 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
     for table, dump in _dump(env["DX_DATABASE_URL"]):
         seen.add(table, dump)
     assert {"public.credentials", "dagster.event_logs", "dagster.runs"} <= {one.split(" ")[0] for one in seen.texts}
-    assert seen.hits([*SECRETS, key, session, env["DX_SECRET_KEYS"]]) == []
+    assert "UndefinedTable" in "".join(text for where, text in seen.texts.items() if "dagster.event_logs" in where)
+    assert seen.hits([*SECRETS, key, session, webhook_secret, env["DX_SECRET_KEYS"]]) == []
+
+
+@contextmanager
+def _table_missing(database_url: str, table: str) -> Iterator[None]:
+    """What nobody has thought of goes wrong, and ends in a traceback."""
+    with psycopg.connect(database_url, autocommit=True) as database:
+        database.execute(f"ALTER TABLE {table} RENAME TO misplaced".encode())
+        yield
+        database.execute(f"ALTER TABLE misplaced RENAME TO {table}".encode())
 
 
 def _use_the_api(client: httpx.Client, key: str, seen: Seen) -> None:
@@ -145,7 +172,9 @@ def _use_the_api(client: httpx.Client, key: str, seen: Seen) -> None:
     seen.add("a key in the query", client.get("/api/connections.list", params={"token": WRONG}).text)
 
 
-def _use_the_page(client: httpx.Client, key: str, seen: Seen) -> str:
+def _use_the_page(client: httpx.Client, key: str, seen: Seen) -> tuple[str, str]:
+    """The session, and the secret of the webhook, which the page shows when it is told to."""
+
     def token(text: str) -> str:
         found = re.search(r'name="csrf_token" value="([0-9a-f]+)"', text)
         assert found
@@ -160,9 +189,15 @@ def _use_the_page(client: httpx.Client, key: str, seen: Seen) -> str:
             form = {"workspace": "acme", "method": method, "username": EMAIL, "secret": secret, "csrf_token": csrf}
             seen.add("new", client.post("/connections/new", data=form).text)
             seen.add("add", client.post("/connections/1/credentials", data=form).text)
+            seen.add("edit", client.post("/connections/1/credentials/1", data=form).text)
     client.post("/connections/1/check", data={"csrf_token": csrf})
     seen.add("connection", client.get("/connections/1").text)
-    return client.cookies["dx_session"]
+    seen.add("credential", client.get("/connections/1/credentials/1").text)
+    shown = client.post("/connections/1/webhook/show", data={"csrf_token": csrf}).text
+    webhook_secret = re.search(r'id="webhook-secret" readonly value="([^"]+)"', shown)
+    assert webhook_secret
+    seen.add("connection again", client.get("/connections/1").text)
+    return client.cookies["dx_session"], webhook_secret[1]
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     app.add_exception_handler(HTTPException, _other)
     for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):
         app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(Exception, _broken)
     app.add_middleware(SafeHeaders)
 
 
@@ -94,3 +95,10 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     else:
         refused = RefusedError("unavailable", "The database does not answer.", status=503)
     return refused.response() if _is_api(request) else PlainTextResponse(refused.message, 503)
+
+
+async def _broken(request: Request, _: Exception) -> Response:
+    """A mistake of ours; whoever runs the server finds its traceback in the log."""
+    message = "Something went wrong here that should not. The log of the API says what."
+    refused = RefusedError("unavailable", message, status=500)
+    return refused.response() if _is_api(request) else PlainTextResponse(message, 500)
