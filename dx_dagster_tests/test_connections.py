@@ -150,10 +150,14 @@ def test_checking_again_enables_the_good_and_notes_the_bad(settings, sandbox):
     assert run(settings, lambda w: connections.get(w, connection.id)).state == "verified"
 
 
-def test_the_same_secret_again_replaces_its_row(settings):
+def test_the_same_secret_again_keeps_its_row_and_what_was_chosen_for_it(settings):
     connection = connect(settings)
-    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(TOKEN), label="again")))
-    assert [(row[2], row[9] is None) for row in stored(settings)] == [("Access token …0001", False), ("again", True)]
+    again = new_credential(SecretStr(TOKEN), label="again", expires=date(2030, 1, 31))
+    run(settings, lambda w: doors.add(settings, w, connection, again))
+    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    connect(settings)
+    [row] = stored(settings)
+    assert (row[0], row[2], row[6], row[7], row[8], row[9]) == (1, "again", date(2030, 1, 31), None, None, None)
 
 
 def test_an_update_to_the_secret_of_another_replaces_that_one(settings):

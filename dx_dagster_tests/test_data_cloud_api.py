@@ -167,8 +167,8 @@ def test_forms_are_taken_too(client, form):
     answer = client.post("/api/connections/1/credentials.create", data=form)
     assert (answer.status_code, answer.json()["credential"]["label"]) == (201, "form")
     answer = client.post("/api/connections/1/credentials.create", files={name: (None, form[name]) for name in form})
-    assert answer.status_code == 201
-    assert client.post("/api/connections/1/credentials.delete", data={"id": "3"}).json() == {"ok": True}
+    assert (answer.status_code, answer.json()["credential"]["id"]) == (201, 2)
+    assert client.post("/api/connections/1/credentials.delete", data={"id": "2"}).json() == {"ok": True}
 
 
 def test_verification_errors_have_code_sentence_and_curl(client, sandbox):

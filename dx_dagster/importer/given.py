@@ -99,9 +99,9 @@ def new_credential(
     clean = trimmed(secret)
     if username and username.strip():
         default = f"API token of {username.strip()}"
-        return NewCredential("api_token", label or default, clean, username.strip(), expires)
+        return NewCredential("api_token", label or default, clean, username.strip(), expires, bool(label))
     shown = clean.get_secret_value()[-4:] if len(clean.get_secret_value()) > 12 else ""  # noqa: PLR2004 - as `hint`
-    return NewCredential("access_token", label or f"Access token …{shown}", clean, expiration_date=expires)
+    return NewCredential("access_token", label or f"Access token …{shown}", clean, None, expires, bool(label))
 
 
 def credential_of(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:

@@ -74,13 +74,14 @@ class ShownCredential:
 
 @dataclass(frozen=True)
 class NewCredential:
-    """A credential that was verified and is about to be stored."""
+    """A credential that was verified and is about to be stored; `named` when its label was chosen, not made up."""
 
     type: CredentialType
     label: str
     secret: SecretStr
     username: str | None = None
     expiration_date: date | None = None
+    named: bool = False
 
 
 _LONG_ENOUGH_TO_HINT = 12  # characters of a secret, of which the last four may be shown
@@ -139,7 +140,7 @@ async def store(
 
 
 async def add_credential(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int | None:
-    """Stores the credential and returns its id; one with the same secret is replaced, and enabled again.
+    """Stores the credential and returns its id; where its secret is in the pool already, in the row that is there.
 
     None when the connection is no longer there.
     """
@@ -149,7 +150,10 @@ async def add_credential(transaction: Transaction, vault: Vault, connection_id: 
     )
     if connection is None:
         return None
-    await _delete_twins(transaction, vault, connection_id, new.secret)
+    twins = await _twins(transaction, vault, connection_id, new.secret)
+    if twins:
+        await _renew(transaction, vault, twins[0], new)
+        return twins[0]
     row = await transaction.row("SELECT nextval(pg_get_serial_sequence('credentials', 'id'))::int AS id")
     await transaction.execute(
         """INSERT INTO credentials (id, connection_id, type, label, settings, secret, hint, expiration_date)
@@ -159,17 +163,30 @@ async def add_credential(transaction: Transaction, vault: Vault, connection_id: 
     return int(row.id)
 
 
-async def _delete_twins(
+async def _renew(transaction: Transaction, vault: Vault, credential_id: int, new: NewCredential) -> None:
+    """The number stays, and with it the books of its requests; so do label and day of expiry unless they are given."""
+    kind, *rest = _columns(vault, credential_id, new)
+    await transaction.execute(
+        """UPDATE credentials
+           SET type = %s, label = CASE WHEN %s THEN %s ELSE label END, settings = %s, secret = %s, hint = %s,
+               expiration_date = COALESCE(%s, expiration_date), disabled_at = NULL, disabled_reason = NULL,
+               updated_at = clock_timestamp()
+           WHERE id = %s""",
+        [kind, new.named, *rest, credential_id],
+    )
+
+
+async def _twins(
     transaction: Transaction, vault: Vault, connection_id: int, secret: SecretStr, but: int | None = None
-) -> None:
-    """A secret is in a pool once, or its budget would count twice."""
-    for row in await transaction.rows(
+) -> list[int]:
+    """Who has the same secret: it is in a pool once, or its budget would count twice."""
+    rows = await transaction.rows(
         "SELECT id, secret FROM credentials WHERE connection_id = %s AND hint = %s AND deleted_at IS NULL "
-        "AND id IS DISTINCT FROM %s FOR UPDATE",
+        "AND id IS DISTINCT FROM %s ORDER BY id FOR UPDATE",
         [connection_id, _hint(secret.get_secret_value()), but],
-    ):
-        if vault.unlock(row.secret, _row_name(row.id)).get_secret_value() == secret.get_secret_value():
-            await _delete(transaction, row.id)
+    )
+    wanted = secret.get_secret_value()
+    return [row.id for row in rows if vault.unlock(row.secret, _row_name(row.id)).get_secret_value() == wanted]
 
 
 def _hint(secret: str) -> str:
@@ -199,7 +216,8 @@ async def replace_credential(
         )
     )
     if written and new.secret != seen.secret:
-        await _delete_twins(transaction, vault, seen.connection_id, new.secret, but=seen.id)
+        for twin in await _twins(transaction, vault, seen.connection_id, new.secret, but=seen.id):
+            await _delete(transaction, twin)
     return written
 
 
