@@ -31,6 +31,7 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     app.state.guessing = Guessing()
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
+    app.include_router(page.entrance)
     app.include_router(page.routes)
     app.include_router(connection_page.routes)
     app.include_router(reference.routes)

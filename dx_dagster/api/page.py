@@ -23,8 +23,14 @@ from dx_dagster.warehouse.connections import StoredConnection
 
 _STATIC = Path(__file__).parent / "static"
 _HOME = "/connections"
+entrance = APIRouter(include_in_schema=False)
 routes = APIRouter(prefix=_HOME, include_in_schema=False)
 _signed_in, _signed_form = [Depends(signed_in)], [Depends(signed_form)]
+
+
+@entrance.get("/")
+async def to_home() -> Response:
+    return RedirectResponse(_HOME)
 
 
 @routes.get("/static/{name}")

@@ -1,5 +1,6 @@
 """The processes of an installation."""
 
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
@@ -31,9 +32,13 @@ def services(ui_port: int, api_port: int) -> tuple[Service, ...]:
 
 
 def where_to_look(settings: Settings, ui_port: int, api_port: int) -> str:
+    command = shlex.quote(str(Path(sysconfig.get_path("scripts")) / "dx-dagster"))
     return (
         f"\n  Dagster's UI   http://{LOOPBACK}:{ui_port}"
-        f"\n  API            http://{LOOPBACK}:{api_port}"
+        f"\n  Connections    http://{LOOPBACK}:{api_port}/connections"
+        f"\n  API            http://{LOOPBACK}:{api_port}/docs"
         f"\n  Logs           {settings.log_folder}"
+        "\n\nConnections and API ask for a key, which this makes:"
+        f"\n\n  DX_HOME={shlex.quote(str(settings.home))} {command} api-keys create NAME"
         "\n\nCtrl-C ends everything."
     )

@@ -1,6 +1,7 @@
 """`dx-dagster sync`: a workspace's assets as one Dagster run in this process."""
 
 import json
+import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -71,12 +72,15 @@ def sync_workspace(settings: Settings, workspace: str, *, since: str | None = No
     installation = Installation.open(settings)
     installation.activate()
     started = time.monotonic()
+    terminate = signal.getsignal(signal.SIGTERM)
     with display() as shown:
         token = DISPLAY.set(shown)
         try:
             result = _run(workspace, since=since, full=full)
         finally:
             DISPLAY.reset(token)
+            # Dagster leaves SIGTERM as it found SIGINT, which a shell without job control lets its jobs ignore.
+            signal.signal(signal.SIGTERM, terminate)
     if not result.success:
         raise CommandError(_reason(result))
     return _outcome(result, workspace, time.monotonic() - started)
