@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid5
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dx_dagster.frames import activities, comments, commits, pipelines, pulls, repositories, users
+from dx_dagster.frames import activities, comments, commits, identifiers, pipelines, pulls, repositories, users
 from dx_dagster.frames.reading import number, text, time
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Warehouse
@@ -771,3 +772,8 @@ def test_a_frame_may_hold_the_same_row_twice(database_url):
     older, newer = "2026-04-07T09:00:00Z", "2026-04-07T09:00:01Z"
     told = [{**COMMENT, "updated_on": when, "content": {"raw": when}} for when in (newer, older, newer, older)]
     assert stored_contents(database_url, told) == [newer]
+
+
+@given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
+def test_ids_are_those_of_uuid5(parent, name, number):
+    assert identifiers.within(str(parent), name, number) == str(uuid5(parent, f"{name}/{number}"))

@@ -1,11 +1,12 @@
 """One request of a caller's, through all its tries."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from json import loads
 from typing import Any, Protocol, TypeAlias
 
 import httpx
+import orjson
 
 from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import Forbidden, RateLimited, Unavailable
@@ -70,7 +71,7 @@ def body_of(call: Call, response: httpx.Response) -> Json:
     if not response.content and call.method != "GET":
         return None
     try:
-        body = loads(response.content)
+        body = _decoded(response.content)
     except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict | list):
@@ -78,3 +79,11 @@ def body_of(call: Call, response: httpx.Response) -> Json:
     failure = call.failed(f"answered {response.status_code} with something that is not JSON")
     failure.status = response.status_code
     raise Transient(failure) if call.idempotent else failure
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # Half a surrogate pair, which orjson refuses, is no reason to lose a page.
+        return json.loads(content)

@@ -166,7 +166,9 @@ async def cursor(
 
 
 def _fingerprint(page: Page) -> bytes:
-    return hashlib.blake2b(json.dumps(page.values, sort_keys=True).encode(), digest_size=16).digest()
+    """Two pages with the same first and last row are the same page: listings hold no row twice."""
+    told = json.dumps((page.count, page.values[:1], page.values[-1:]), sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=16).digest()
 
 
 async def numbered(

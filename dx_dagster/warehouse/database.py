@@ -1,7 +1,7 @@
 """Connections to the warehouse, transactions over it, and what they have written."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.merge import Counts, Merge
 
 CONNECT_SECONDS = 10.0
+Row = tuple[Any, ...]
 
 
 class WarehouseError(Exception):
@@ -25,15 +26,27 @@ class WarehouseError(Exception):
 class Transaction:
     """What is written together or not at all."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow]) -> None:
+    def __init__(self, connection: AsyncConnection[TupleRow], merged: Container[Row]) -> None:
         self._connection = connection
+        self._merged_before = merged
+        self.merged: set[Row] = set()
         self.written: dict[str, Counts] = defaultdict(Counts)
 
     async def merge(self, how: Merge, frame: pl.DataFrame) -> Counts:
         """Merges the frame's rows into their table; see `dx_dagster.warehouse.merge`."""
+        if how.repeated:
+            frame = self._not_merged_before(frame)
         counts = await merge.merge(self._connection, how, frame)
         self.written[how.table.name] += counts
         return counts
+
+    def _not_merged_before(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Without the rows that this process has stored just so, whenever it was told of them."""
+        told = frame.columns.index("synced_at")
+        rows = [row[:told] + row[told + 1 :] for row in frame.iter_rows()]
+        self.merged.update(rows)
+        new = [row not in self._merged_before for row in rows]
+        return frame if all(new) else frame.filter(new) if any(new) else frame.clear()
 
     async def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
         """Runs a statement of ours and returns how many rows it touched."""
@@ -73,6 +86,7 @@ class Warehouse:
             kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
         )
         self.written: dict[str, Counts] = defaultdict(Counts)
+        self._merged: set[Row] = set()
 
     async def __aenter__(self) -> Self:
         await _try_to_connect(self._url)
@@ -91,8 +105,9 @@ class Warehouse:
         # A run that is cancelled still stores what it is just storing: transactions are short.
         with CancelScope(shield=True):
             async with self._pool.connection() as connection:
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, self._merged)
                 yield transaction
+        self._merged |= transaction.merged
         for table, counts in transaction.written.items():
             self.written[table] += counts
 

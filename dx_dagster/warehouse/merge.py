@@ -7,9 +7,7 @@ A row is taken only when it is not older than the stored one, and written only w
 again writes nothing.
 """
 
-import json
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache
 from typing import Self
 
@@ -34,6 +32,7 @@ class Merge:
         hashes: columns with hashes that come as 12 characters: the whole one, once known, stays.
         lasting: columns whose value stays where the newer version has none.
         first_only: columns that are written with a new row and left alone afterwards.
+        repeated: the same rows come with nearly every page, and are merged once by each process.
     """
 
     table: Table
@@ -41,6 +40,7 @@ class Merge:
     hashes: frozenset[str] = frozenset()
     lasting: frozenset[str] = frozenset()
     first_only: frozenset[str] = frozenset()
+    repeated: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ WORKSPACES = Merge(tables.workspaces)
 REPOSITORIES = Merge(tables.repositories)
 # A list of members says who is one; anybody else met on the way is none until such a list says so.
 MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}))
-USERS = replace(MEMBERS, first_only=frozenset({"active"}))
+USERS = replace(MEMBERS, first_only=frozenset({"active"}), repeated=True)
 PULLS = Merge(
     tables.pulls, newer=("updated_at", "synced_at"), hashes=frozenset({"source_commit_sha", "merge_commit_sha"})
 )
@@ -97,7 +97,7 @@ async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: pl.Dat
 
 def as_json(frame: pl.DataFrame) -> str:
     """The frame's rows as PostgreSQL takes them: one parameter, one round trip."""
-    return json.dumps(frame.to_dicts(), ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat)
+    return frame.write_json()
 
 
 @cache
