@@ -2,7 +2,7 @@ PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint lock
+.PHONY: help venv demo test lint bench lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -22,9 +22,14 @@ lint: venv ## style, types, walls between the rooms, and workspace.yaml
 	$(BIN)/lint-imports
 	.ci/validate-workspace
 
-lock: ## resolves requirements.lock anew; needs uv
+bench: venv .venv-bench/.installed ## what an import costs, beside other ways; ARGS="all --write" fills docs/performance.md
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## resolves both locks anew; needs uv
 	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
+	$(UV) pip compile benchmarks/requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o benchmarks/requirements.lock
 
 # --no-deps: the lock is complete, and pip's resolver stumbles over hashes of packages with extras.
 .venv/.installed: requirements.lock pyproject.toml
@@ -35,4 +40,10 @@ lock: ## resolves requirements.lock anew; needs uv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# dlt stays out of .venv: it is there to be measured, and brings forty packages.
+.venv-bench/.installed: benchmarks/requirements.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@

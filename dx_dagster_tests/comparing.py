@@ -1,7 +1,7 @@
 """The whole database against the sandbox's truth, row by row and column by column."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import eq
 
 import psycopg
@@ -75,11 +75,24 @@ def stored(database_url: str) -> Mapping[str, Sequence[Row]]:
 
 
 def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """What differs, by table, in words; empty when database and truth are equal.
+    """What differs, by table, in words; empty when database and truth are equal."""
+    return {
+        table: _in_words(extra, missing, columns) for table, extra, missing, columns in _differing(database_url, truth)
+    }
+
+
+def count_differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, int]:
+    """How many rows differ, by table: a wrong row counts once, not as one too many and one missing."""
+    return {table: max(len(extra), len(missing)) for table, extra, missing, _ in _differing(database_url, truth)}
+
+
+def _differing(
+    database_url: str, truth: Mapping[str, Sequence[Row]]
+) -> Iterator[tuple[str, list[Values], list[Values], list[str]]]:
+    """Each table that differs, with the rows too many, those missing, and their columns.
 
     Somebody who left and whose traces are gone stays known as an inactive user; the truth has forgotten them.
     """
-    found = {}
     for table, ours in stored(database_url).items():
         theirs = truth[table]
         known = {row.get("source_id") for row in theirs}
@@ -87,8 +100,7 @@ def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[s
         columns = sorted((*kept, *theirs, {})[0])
         extra, missing = _bag(kept, columns), _bag(theirs, columns)
         if extra != missing:
-            found[table] = _in_words(list((extra - missing).elements()), list((missing - extra).elements()), columns)
-    return found
+            yield table, list((extra - missing).elements()), list((missing - extra).elements()), columns
 
 
 def _in_words(extra: list[Values], missing: list[Values], columns: Sequence[str]) -> str:

@@ -1,0 +1,142 @@
+"""`make bench`, `python -m benchmarks`: imports measured side by side against the sandbox, on this machine alone."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import reporting, tables
+from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
+from benchmarks.measuring import Measured, Run, prepared, true_rows
+from benchmarks.reporting import PageError, Table
+from benchmarks.surroundings import Databases, databases, serving
+from dx_dagster.sandbox import WorldConfig
+
+_WIDE = 140  # characters a line where no terminal says
+TINY = WorldConfig(repositories=1, pull_requests=1, members=1, forbidden_repositories=0)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+Name = StrEnum("Name", {name: name for name in CONTESTANTS})  # type: ignore[misc] # the choices of a table
+Only = Annotated[list[Name] | None, typer.Option(help="Only this one; may be given several times.")]
+Write = Annotated[bool, typer.Option("--write", help="Put the tables into docs/performance.md.")]
+Latency = Annotated[float, typer.Option(help="Seconds before each answer of the sandbox.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")]
+
+
+def first_import(contestant: Contestant, config: WorldConfig, latency: float, place: Databases) -> Measured:
+    """One import into an empty database from a sandbox that nobody has asked before."""
+    with serving(config, latency) as server, prepared(contestant, server, place) as run:
+        console.print(f"{contestant.name}: {config.pull_requests:,} pull requests ...")
+        measured = run.measure()
+        return replace(measured, wrong=run.wrong()) if contestant is OURS else measured
+
+
+def later_syncs(config: WorldConfig, latency: float, place: Databases) -> list[Measured]:
+    """Ours, three times in one database: all, nothing, and the changes of one pull request in a hundred."""
+
+    def sync(run: Run, name: str) -> Measured:
+        console.print(f"{OURS.name}: {name} ...")
+        return replace(run.measure(name), wrong=run.wrong())
+
+    with serving(config, latency) as server, prepared(OURS, server, place) as run:
+        found = [sync(run, "first import"), sync(run, "nothing changed")]
+        changed = max(1, config.pull_requests // 100)
+        events = server.change(changed)
+        return [*found, sync(run, f"{changed} pull requests changed by {events} events")]
+
+
+@app.command()
+def compare(
+    pull_requests: Annotated[int, typer.Option()] = 2000,
+    latency: Latency = 0.06,
+    only: Only = None,
+    write: Write = False,
+    json_: Json = False,
+) -> None:
+    """Ours, the documented way and dlt, one after the other; then ours again.
+
+    Example: make bench ARGS="compare --pull-requests 500 --only ours --only endpoints"
+    """
+    config = WorldConfig(pull_requests=pull_requests)
+    chosen = [CONTESTANTS[name] for name in only or CONTESTANTS]
+    for contestant in chosen:
+        require(contestant)
+    with databases() as place:
+        measured = [first_import(one, config, latency, place) for one in chosen if one is not OURS]
+        syncs = later_syncs(config, latency, place) if OURS in chosen else []
+        start_up = first_import(OURS, TINY, 0, place) if syncs else None
+        with serving(config, 0) as server:
+            true = true_rows(server)
+    if syncs:
+        measured.insert(0, replace(syncs[0], name=OURS.name))
+    if json_:
+        found = {"imports": [asdict(one) for one in measured], "syncs": [asdict(one) for one in syncs], "true": true}
+        print(json.dumps(found))
+        return
+    again = [tables.later(replace(start_up, name="start-up: one pull request"), syncs)] if start_up else []
+    first = tables.side_by_side(measured, pull_requests, latency)
+    _show("compare", [first, *again, tables.by_table(measured, true)], write=write)
+
+
+@app.command()
+def scale(
+    sizes: Annotated[list[int] | None, typer.Argument(help="Numbers of pull requests.")] = None,
+    latency: Latency = 0,
+    others_up_to: Annotated[int, typer.Option(help="The other ways too, up to this size.")] = 0,
+    write: Write = False,
+) -> None:
+    """How each figure grows with the number of pull requests: 2,000, 20,000 and 200,000 unless told.
+
+    Example: make bench ARGS="scale 2000 20000 --others-up-to 2000"
+    """
+    found: dict[int, list[Measured]] = {}
+    with databases() as place:
+        for size in sorted(sizes or [2_000, 20_000, 200_000]):
+            chosen = CONTESTANTS.values() if size <= others_up_to else [OURS]
+            for contestant in chosen:
+                require(contestant)
+            config = WorldConfig(pull_requests=size)
+            found[size] = [first_import(one, config, latency, place) for one in chosen]
+    _show("scale", [tables.growth(found, latency), tables.per_pull_request(found)], write=write)
+
+
+@app.command("all")
+def both(write: Write = False) -> None:
+    """`compare` and `scale` as they stand in docs/performance.md. Takes about half an hour."""
+    compare(write=write)
+    scale(write=write)
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        compare()
+
+
+def _show(block: str, found: Sequence[Table], *, write: bool) -> None:
+    shown = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    for table in found:
+        table.show(shown)
+    shown.print(reporting.machine(), highlight=False)
+    if write:
+        arguments = shlex.join(argument for argument in sys.argv[1:] if argument != "--write")
+        reporting.write(block, f'make bench ARGS="{arguments}"' if arguments else "make bench", found)
+
+
+def main() -> None:
+    try:
+        app()
+    except (CannotRunError, PageError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

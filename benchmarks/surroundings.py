@@ -1,0 +1,109 @@
+"""What every import runs against: a sandbox in a process of its own, and an embedded PostgreSQL."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+
+from dx_dagster.sandbox import World, WorldConfig
+from dx_dagster.warehouse.embedded import EmbeddedServer
+
+TOKEN = "ATCTT3-sandbox-of-the-benchmark"  # noqa: S105 - opens nothing but the made-up world on loopback
+NO_LIMIT = 1_000_000_000
+"""Requests an hour, the same for all: what is measured is the work, not the waiting for a budget."""
+
+
+@dataclass
+class Server:
+    """The sandbox's process, and a twin of its world: both live through the same, event by event."""
+
+    url: str
+    twin: World
+    process: psutil.Process
+
+    def requests(self) -> int:
+        """Requests since the last time this was asked."""
+        count: int = httpx.get(self._door("requests")).raise_for_status().json()["count"]
+        httpx.post(self._door("requests/reset")).raise_for_status()
+        return count
+
+    def cpu(self) -> float:
+        """CPU seconds that the server has used so far."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+    def change(self, pull_requests: int) -> int:
+        """Random events until so many pull requests have changed or were opened; how many events that took."""
+        before, events = self._versions(), 0
+        changed: set[tuple[str, int, int]] = set()
+        while len({key[:2] for key in changed}) < pull_requests:
+            self.twin.step()
+            events += 1
+            changed = self._versions() - before
+        httpx.post(self._door("step"), params={"n": events}, timeout=60).raise_for_status()
+        return events
+
+    def _versions(self) -> set[tuple[str, int, int]]:
+        return {(pull.repository.uuid, pull.number, pull.version) for pull in self.twin.pull_requests}
+
+    def _door(self, name: str) -> str:
+        return f"{self.url.removesuffix('/2.0')}/_sandbox/{name}"
+
+
+@contextmanager
+def serving(config: WorldConfig, latency: float) -> Iterator[Server]:
+    """A sandbox; `latency` is in seconds for each answer."""
+    sizes = {"pull-requests": config.pull_requests, "repositories": config.repositories, "members": config.members}
+    knobs = {**sizes, "seed": config.seed, "latency": latency, "hourly-limit": NO_LIMIT}
+    command = [sys.executable, "-m", "dx_dagster.sandbox", *(f"--{name}={value}" for name, value in knobs.items())]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "SANDBOX_TOKEN": TOKEN}
+    ) as process:
+        twin = World(config)
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line:
+                raise RuntimeError("The sandbox ended before it was ready; what it wrote stands above.")
+            yield Server(json.loads(line)["url"], twin, psutil.Process(process.pid))
+        finally:
+            process.terminate()
+
+
+class Databases:
+    """Empty databases, as many as are asked for."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server, self._numbers = server, count()
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        """The address of a new database, which is dropped at the end."""
+        name = f"bench_{next(self._numbers)}"
+        with psycopg.connect(self._server.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+            yield self._server.url.replace("/postgres?", f"/{name}?")
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@contextmanager
+def databases() -> Iterator[Databases]:
+    """With the embedded server's ordinary settings, fsync included."""
+    folder = Path(tempfile.mkdtemp(prefix="dx-dagster-bench-"))
+    server = EmbeddedServer(folder / "postgres")
+    server.join()
+    try:
+        yield Databases(server)
+    finally:
+        server.leave()
+        shutil.rmtree(folder)
