@@ -14,9 +14,11 @@ from cryptography.fernet import Fernet
 
 from benchmarks import surroundings
 from benchmarks.surroundings import Server
-from dx_dagster.importer.session import MAX_IN_FLIGHT
 
 ROOT = Path(__file__).parent.parent
+IN_FLIGHT = 8
+"""Requests under way at most, the same for all."""
+
 _FOREIGN = ROOT / ".venv-bench" / "bin" / "python"
 
 # What is compared, and where dlt puts it.
@@ -53,12 +55,10 @@ OURS = Contestant(
     (*_PYTHON, "dx_dagster.cli", "sync", "acme", "--json"),
     prepare=(*_PYTHON, "dx_dagster.cli", "connect", "acme"),
 )
-ENDPOINTS = Contestant(
-    "endpoint by endpoint", (*_PYTHON, "benchmarks.endpoint_by_endpoint", "acme", str(MAX_IN_FLIGHT))
-)
+ENDPOINTS = Contestant("endpoint by endpoint", (*_PYTHON, "benchmarks.endpoint_by_endpoint", "acme", str(IN_FLIGHT)))
 DLT = Contestant(
     "dlt rest_api",
-    (str(_FOREIGN), "-m", "benchmarks.dlt_import", "acme", str(MAX_IN_FLIGHT)),
+    (str(_FOREIGN), "-m", "benchmarks.dlt_import", "acme", str(IN_FLIGHT)),
     {ours: f"bench.{theirs}" for ours, theirs in TABLES.items()},
 )
 CONTESTANTS = {"ours": OURS, "endpoints": ENDPOINTS, "dlt": DLT}
@@ -84,6 +84,7 @@ def environment(server: Server, database_url: str) -> Iterator[dict[str, str]]:
             "HOME": str(home),
             "DX_HOME": str(home / "dx"),
             "DX_DATABASE_URL": database_url,
+            "DX_MAX_IN_FLIGHT": str(IN_FLIGHT),
             "DX_SECRET_KEYS": Fernet.generate_key().decode(),
             "BITBUCKET_API_URL": server.url,
             "BITBUCKET_TOKEN": surroundings.TOKEN,

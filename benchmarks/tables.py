@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.contestants import TABLES
+from benchmarks.contestants import IN_FLIGHT, TABLES
 from benchmarks.measuring import Measured
 from benchmarks.reporting import Table
-from dx_dagster.importer.session import MAX_IN_FLIGHT
 
 
 def side_by_side(measured: Sequence[Measured], pull_requests: int, latency: float) -> Table:
@@ -14,7 +13,7 @@ def side_by_side(measured: Sequence[Measured], pull_requests: int, latency: floa
     rows = [
         [
             one.name, f"{one.requests:,}", f"{one.requests / pull_requests:.2f}", f"{one.wall:.1f}",
-            f"{one.requests * latency / MAX_IN_FLIGHT:.1f}", f"{one.cpu:.1f}", f"{one.peak:.0f}",
+            f"{one.requests * latency / IN_FLIGHT:.1f}", f"{one.cpu:.1f}", f"{one.peak:.0f}",
             f"{one.all_rows:,}", _wrong(one),
         ]
         for one in measured
