@@ -1,6 +1,6 @@
 """Workspaces, members, users, repositories and pipelines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error, gone
@@ -106,7 +106,12 @@ def _repository(call: Call, repository: Repository, selection: Selection) -> byt
 def pipelines(call: Call) -> bytes:
     """Oldest first; `q` is ignored; `next` loses `sort` and `fields` (BCLOUD-20639)."""
     repository = _with_pipelines(call)
-    found = call.sorted(repository.pipelines, PIPELINE_FIELDS)
+    found: Sequence[Pipeline] = repository.pipelines
+    sort = call.query.get("sort", "")
+    if sort.removeprefix("-") in {"created_on", "run_creation_date"}:  # they come that way; sorting 40,000 takes long
+        found = found[::-1] if sort.startswith("-") else found
+    else:
+        found = call.sorted(found, PIPELINE_FIELDS)
     wanted = call.query.getlist("status")
     if wanted:
         found = [p for p in found if _status(p) in wanted]
