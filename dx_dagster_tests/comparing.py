@@ -69,9 +69,15 @@ QUERIES = {
 
 def stored(database_url: str) -> Mapping[str, Sequence[Row]]:
     """Every row of every table."""
+    return dict(_tables(database_url))
+
+
+def _tables(database_url: str) -> Iterator[tuple[str, Sequence[Row]]]:
+    """Table by table, so that a large database need not be held whole."""
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         connection.execute("SET TIME ZONE 'UTC'")
-        return {table: connection.execute(query).fetchall() for table, query in QUERIES.items()}
+        for table, query in QUERIES.items():
+            yield table, connection.execute(query).fetchall()
 
 
 def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, str]:
@@ -93,7 +99,7 @@ def _differing(
 
     Somebody who left and whose traces are gone stays known as an inactive user; the truth has forgotten them.
     """
-    for table, ours in stored(database_url).items():
+    for table, ours in _tables(database_url):
         theirs = truth[table]
         known = {row.get("source_id") for row in theirs}
         kept = [row for row in ours if table != "bitbucket_users" or row["active"] or row["source_id"] in known]
