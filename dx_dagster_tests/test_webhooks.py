@@ -6,10 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -166,13 +169,51 @@ def test_who_hangs_up_midway_leaves_nothing_and_holds_nobody_up(address, databas
     assert [row["request_uuid"] for row in inbox(database_url)] == ["next"]
 
 
-def test_while_the_database_is_away_deliveries_are_sent_back_and_what_was_accepted_is_there(dx_home):
+def stopped(home: Path, server: EmbeddedServer) -> EmbeddedServer:
+    del home
+    server.leave()
+    time.sleep(2)
+    server.join()
+    return server
+
+
+def killed(home: Path, server: EmbeddedServer) -> EmbeddedServer:
+    processes = postgres_of(home)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=20)
+    another = EmbeddedServer(home / "postgres")
+    another.join()
+    server.leave()
+    return another
+
+
+def frozen(home: Path, server: EmbeddedServer) -> EmbeddedServer:
+    """It takes connections and says nothing."""
+    processes = postgres_of(home)
+    for process in processes:
+        process.suspend()
+    time.sleep(4)
+    for process in processes:
+        process.resume()
+    return server
+
+
+def postgres_of(home: Path) -> list[psutil.Process]:
+    main = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
+    return [main, *main.children(recursive=True)]
+
+
+@pytest.mark.parametrize("trouble", [stopped, killed, frozen])
+def test_while_the_database_is_away_deliveries_are_sent_back_in_time_and_what_was_accepted_is_there(dx_home, trouble):
     server = EmbeddedServer(dx_home / "postgres")
     server.join()
     migrations.upgrade(server.url)
     settings = Settings.model_validate({"DX_DATABASE_URL": server.url, "DX_SECRET_KEYS": KEYS})
     give_secret(settings, "acme", SECRET)
     answers: dict[str, int] = {}
+    seconds: list[float] = []
     stop = threading.Event()
 
     def deliver(sender: int) -> None:
@@ -182,22 +223,25 @@ def test_while_the_database_is_away_deliveries_are_sent_back_and_what_was_accept
                     return
                 request = f"{sender}/{number}"
                 time.sleep(0.005)
-                answers[request] = client.post(url, content=GOOD, headers=headers(GOOD, request=request)).status_code
+                answer = client.post(url, content=GOOD, headers=headers(GOOD, request=request))
+                answers[request] = answer.status_code
+                seconds.append(answer.elapsed.total_seconds())
 
     with serving(settings) as url:
         threads = [threading.Thread(target=deliver, args=(sender,)) for sender in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
-        server.leave()
-        time.sleep(2)
-        server.join()
-        time.sleep(1)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            time.sleep(1)
+            server = trouble(dx_home, server)
+            time.sleep(1)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
     stored = [row["request_uuid"] for row in inbox(server.url)]
     server.leave()
     assert set(answers.values()) == {200, 503}
+    assert max(seconds) < 9  # Bitbucket hangs up after ten
     assert len(stored) == len(set(stored))
     assert {request for request, status in answers.items() if status == 200} <= set(stored)

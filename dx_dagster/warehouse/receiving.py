@@ -6,8 +6,10 @@ together, so that the disk's latency bounds how long an answer takes and not how
 
 import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,6 +29,9 @@ _MOST_WAITING_BYTES = 64 * 1024 * 1024
 # A delivery nobody is known for makes us look again, but not at every one of them.
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_KNOWN = 5.0
+
+
+Work = Callable[[AsyncConnection[TupleRow]], Awaitable[None]]
 
 
 class InboxUnavailableError(Exception):
@@ -95,7 +100,7 @@ class Intake:
         self._vault = vault
         self._connection: AsyncConnection[TupleRow] | None = None
         self._turn = asyncio.Lock()
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._committing: asyncio.Task[None] | None = None
@@ -124,25 +129,32 @@ class Intake:
             InboxUnavailableError: nobody knows.
         """
         loop = asyncio.get_running_loop()
-        async with self._looking:
+        while True:
             known = self._senders
-            if known is not None:
-                age = loop.time() - known.looked_at
-                if (known.looked_at >= newer_than) if newer_than is not None else age < _SECONDS_KNOWN:
-                    return known
-                await asyncio.sleep(max(0.0, _SECONDS_BETWEEN_LOOKS - age))
-            looked_at = loop.time()
-            rows = await self._rows(SENDERS)
-            found = [sender(self._vault, row) for row in rows]
-            by_name = {one.source_id.lower(): one for one in found if one.source_id}
-            by_name |= {one.workspace.lower(): one for one in found}
-            self._senders = Senders(by_name, {hook: one for one in found for hook in one.hooks}, looked_at)
-            return self._senders
+            oldest = loop.time() - _SECONDS_KNOWN if newer_than is None else newer_than
+            if known is not None and known.looked_at >= oldest:
+                return known
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+                self._looking.add_done_callback(_forget_error)
+            # Whoever gives up does so at once, and takes nobody else's answer along.
+            await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._senders is not None:
+            await asyncio.sleep(self._senders.looked_at + _SECONDS_BETWEEN_LOOKS - loop.time())
+        looked_at = loop.time()
+        found = [sender(self._vault, row) for row in await self._rows(SENDERS)]
+        by_name = {one.source_id.lower(): one for one in found if one.source_id}
+        by_name |= {one.workspace.lower(): one for one in found}
+        self._senders = Senders(by_name, {hook: one for one in found for hook in one.hooks}, looked_at)
 
     async def close(self) -> None:
-        if self._committing is not None:
-            with suppress(asyncio.CancelledError):
-                await self._committing
+        for task in (self._committing, self._looking):
+            if task is not None:
+                with suppress(asyncio.CancelledError, InboxUnavailableError):
+                    await task
         await self._hang_up()
 
     async def _commit_all(self) -> None:
@@ -195,7 +207,7 @@ class Intake:
             raise InboxUnavailableError(_first_line(error)) from None
         return rows
 
-    async def _on_connection(self, work: Any) -> None:
+    async def _on_connection(self, work: Work) -> None:
         """Does the work, once more over a new connection where the old one turns out to be dead."""
         async with self._turn:
             was_open = self._connection is not None
@@ -206,11 +218,11 @@ class Intake:
                     raise
                 await self._try(work)
 
-    async def _try(self, work: Any) -> None:
+    async def _try(self, work: Work) -> None:
+        if self._connection is None:
+            self._connection = await self._connect()
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS + _STATEMENT_SECONDS):
-                if self._connection is None:
-                    self._connection = await self._connect()
+            async with _cut_off_after(_STATEMENT_SECONDS, self._connection):
                 await work(self._connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
             await self._hang_up()
@@ -230,6 +242,38 @@ class Intake:
         if connection is not None:
             with suppress(psycopg.Error, OSError):
                 await connection.close()
+
+
+@asynccontextmanager
+async def _cut_off_after(seconds: float, connection: AsyncConnection[TupleRow]) -> AsyncIterator[None]:
+    """Ends the connection under whatever waits for a server that is frozen: cancelled, psycopg would wait for it too.
+
+    Raises:
+        TimeoutError: that was necessary.
+    """
+    is_cut = False
+
+    def cut() -> None:
+        nonlocal is_cut
+        is_cut = True
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.pgconn.socket)) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(seconds, cut)
+    try:
+        yield
+    except psycopg.Error:
+        if is_cut:
+            raise TimeoutError(f"the database did not answer within {seconds:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def _forget_error(task: "asyncio.Task[None]") -> None:
+    """Nobody may be left to hear it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _first_line(error: BaseException) -> str:
