@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from dx_dagster.sandbox.world import World
 
 _CLOSED = {"MERGED": "fulfilled", "DECLINED": "rejected"}
 _JUDGED = {"approved": "approved", "changes_requested": "changes_request_created"}
+_OPINIONS = frozenset({"approval", "changes_requested"})
 _TAKEN_BACK = {"approved": "unapproved", "changes_requested": "changes_request_removed"}
 
 
@@ -65,7 +67,7 @@ class _SeenPull:
     state: str
     source: str
     said: tuple[object, ...]
-    judged: dict[str, str]
+    judged: dict[str, tuple[str, int]]
     comments: dict[int, tuple[str, bool]]
 
 
@@ -153,7 +155,8 @@ class Watcher:
 
 
 def _look_at(pull: PullRequest) -> _SeenPull:
-    judged = {one.user.uuid: one.state for one in pull.participants.values() if one.state}
+    opinions = Counter(one.user.uuid for one in pull.activity if one.user and one.kind in _OPINIONS)
+    judged = {one.user.uuid: (one.state, opinions[one.user.uuid]) for one in pull.participants.values() if one.state}
     comments = {one.number: (one.text, one.deleted) for one in pull.comments}
     said = (pull.title, pull.draft, pull.target_branch, pull.description)
     return _SeenPull(pull, pull.version, pull.state, pull.source.sha, said, judged, comments)
@@ -168,8 +171,9 @@ def _happened(old: _SeenPull | None, new: _SeenPull) -> Iterator[tuple[str, Json
         yield "push", {}
     if old.said != new.said:
         yield "updated", {}
-    yield from ((_JUDGED[state], {}) for user, state in new.judged.items() if old.judged.get(user) != state)
-    yield from ((_TAKEN_BACK[state], {}) for user, state in old.judged.items() if user not in new.judged)
+    # Somebody may approve once more: the opinion is the same, and there is one more entry of it.
+    yield from ((_JUDGED[now[0]], {}) for user, now in new.judged.items() if old.judged.get(user) != now)
+    yield from ((_TAKEN_BACK[before[0]], {}) for user, before in old.judged.items() if user not in new.judged)
     for one in new.pull_request.comments:
         if (key := _commented(old.comments.get(one.number), one)) is not None:
             yield f"comment_{key}", {"comment": comment(new.pull_request, one)}
