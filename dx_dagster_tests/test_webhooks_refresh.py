@@ -14,13 +14,14 @@ import httpx
 import psycopg
 import pytest
 
-from dx_dagster.bitbucket import CredentialsExhausted
+from dx_dagster.bitbucket import CredentialsExhausted, Unavailable
 from dx_dagster.importer.members import import_members
+from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, replay, take
+from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, replay, take, waiting
 from dx_dagster_tests.delivering import (
     KEYS,
     SECRET,
@@ -36,6 +37,7 @@ from dx_dagster_tests.delivering import (
     serving_application,
 )
 
+PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
 PAYLOADS = Path(__file__).parents[2] / "shared" / "payloads"
 
 
@@ -121,6 +123,48 @@ def test_no_attempt_is_counted_while_no_credential_is_good(installation):
     assert "no credential" in rows[0]["error"]
 
 
+def test_while_bitbucket_is_away_no_attempt_is_counted_and_new_deliveries_wait_with_the_others(installation):
+    world, url = installation.sandbox.world, installation.database_url
+    watcher = Watcher(world)
+    world.open_pull_request(world.open_repositories[0])
+    installation.deliver(*watcher.deliveries(), SandboxDelivery("project:updated", PROJECT))
+    installation.sandbox.faults.on(".*", 503)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE webhook_events SET tried_at = now() - interval '10 s', next_attempt_at = now()")
+    with pytest.raises(Unavailable):
+        installation.refresh()
+    *waits, asked_nothing = inbox(url)
+    assert asked_nothing["applied_at"] is not None
+    assert [row["attempts"] for row in waits] == [0, 0]
+    assert {round((row["next_attempt_at"] - row["tried_at"]).total_seconds()) for row in waits} == {40}
+
+    world.approve(next(iter(world.open_repositories[0].pull_requests.values())))
+    installation.deliver(*watcher.deliveries())
+    assert [one.due for one in waiting(url)] == [0]
+
+    installation.sandbox.faults.clear()
+    installation.let_retries_come()
+    assert [one.due for one in waiting(url)] == [3]
+    assert installation.refresh().outcomes["applied"] == 3
+    assert installation.differences() == {}
+
+
+def test_credentials_that_may_not_read_pipelines_hold_no_other_delivery_up(installation):
+    world, token = installation.sandbox.world, installation.sandbox.token
+    watcher = Watcher(world)
+    repository = next(one for one in world.open_repositories if one.has_pipelines)
+    world.add_pipeline(repository)
+    world.open_pull_request(repository)
+    installation.deliver(*watcher.deliveries())
+    token.scopes = {"account", "pullrequest"}
+    outcomes = installation.refresh().outcomes
+    assert outcomes == {"pipelines cannot be read": 1, "applied": 2}
+
+    token.scopes = None
+    installation.on_workspace(import_pipelines)
+    assert installation.differences() == {}
+
+
 def test_a_run_that_is_killed_again_and_again_does_not_take_the_inbox_with_it(installation):
     installation.deliver(SandboxDelivery("repo:push", b'{"repository": {"full_name": "acme/nowhere"}}'))
 
@@ -156,7 +200,7 @@ def test_deliveries_about_what_is_not_ours_or_gone_or_unknown_change_nothing_and
                 {"repository": unknown["repository"], "commit_status": {"url": "https://jenkins.example.com/1"}}
             ).encode(),
         ),
-        SandboxDelivery("project:updated", b'{"project": {"workspace": {"slug": "acme"}}}'),
+        SandboxDelivery("project:updated", PROJECT),
         SandboxDelivery("repo:push", b'{"repository": {"full_name": "acme/"}}'),
         SandboxDelivery("pullrequest:created", json.dumps({"repository": unknown["repository"]}).encode()),
     )

@@ -11,9 +11,10 @@ from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.draining import drain
 from dx_dagster.importer.refresh import Refreshed
 from dx_dagster.importer.session import NotConnectedError
-from dx_dagster.importer.workspace import open_workspace
+from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import inbox
+from dx_dagster.warehouse.vault import VaultError
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
@@ -46,12 +47,14 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
     async def run() -> Refreshed:
         opened = await open_workspace(workspace, client, warehouse.connected, listener)
         keep = timedelta(days=settings.webhooks_keep_days)
-        return await drain(opened, context.run_id, linger=settings.webhooks_linger, keep=keep)
+        linger = settings.webhooks_linger
+        return await drain(opened, context.run_id, linger=linger, keep=keep, for_pipelines=for_pipelines)
 
     try:
         client = bitbucket.open(warehouse, pool, workspace, listener)
+        for_pipelines = bitbucket.open(warehouse, pool, workspace, listener, for_pipelines=True)
         result = warehouse.run(run())
-    except (BitbucketError, NotConnectedError, SettingsError) as error:
+    except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
         warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
         raise dg.Failure(description=str(error), allow_retries=False) from None
     metadata = {

@@ -70,14 +70,14 @@ class RepositoryNews:
         name: its uuid with braces, or its slug where no delivery tells that.
         itself: whether its own row is stale.
         pushed: branches that moved; None stands for some that nobody named.
-        runs: whether its pipelines have.
+        runs: deliveries that say its pipelines have; `events` holds them too.
     """
 
     name: str
     events: list[int] = field(default_factory=list)
     itself: bool = False
     pushed: set[str | None] = field(default_factory=set)
-    runs: bool = False
+    runs: list[int] = field(default_factory=list)
     pulls: dict[int, PullNews] = field(default_factory=dict)
 
     @property
@@ -113,7 +113,8 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
         return None
     found.events.append(event.id)
     found.itself = found.itself or key not in _STATUS
-    found.runs = found.runs or key in _STATUS
+    if key in _STATUS:
+        found.runs.append(event.id)
     if key == _PUSH:
         found.pushed.update(_branches(payload))
     if key == "repo:fork" and (fork := _name(record(payload, "fork"))) and fork != name:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import anyio
 
+from dx_dagster.bitbucket import BitbucketClient
 from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace, open_workspace
 from dx_dagster.warehouse import inbox
@@ -14,7 +15,9 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _LONGEST_RUN_SECONDS = 600.0
 
 
-async def drain(workspace: Workspace, run: str, *, linger: float, keep: timedelta) -> Refreshed:
+async def drain(
+    workspace: Workspace, run: str, *, linger: float, keep: timedelta, for_pipelines: BitbucketClient | None = None
+) -> Refreshed:
     """Applies deliveries until none has come for `linger` seconds, then deletes those applied before `keep`.
 
     Starting a run takes seconds, and deliveries seldom come alone. A run that lingers applies the next ones at once;
@@ -25,7 +28,7 @@ async def drain(workspace: Workspace, run: str, *, linger: float, keep: timedelt
     while last - began < _LONGEST_RUN_SECONDS:
         if not workspace.id:
             workspace = await open_workspace(workspace.slug, workspace.client, workspace.warehouse, workspace.listener)
-        if await refresh(workspace, run, result):
+        if await refresh(workspace, run, result, for_pipelines):
             last = time.monotonic()
         elif time.monotonic() - last >= linger or await inbox.others_wait(workspace.warehouse, workspace.slug):
             break

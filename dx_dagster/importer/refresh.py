@@ -7,11 +7,12 @@ So it does not matter how often a delivery is applied; it is marked as applied w
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from dx_dagster.bitbucket import (
+    BitbucketClient,
     BitbucketError,
     CredentialsExhausted,
     Forbidden,
@@ -68,8 +69,13 @@ class Refreshed:
         return self.outcomes.total() + self.failed
 
 
-async def refresh(workspace: Workspace, run: str, result: Refreshed) -> int:
-    """Applies the oldest deliveries that are due; returns how many it took. `run` is remembered as who applied them.
+async def refresh(
+    workspace: Workspace, run: str, result: Refreshed, for_pipelines: BitbucketClient | None = None
+) -> int:
+    """Applies the oldest deliveries that are due; returns how many it took.
+
+    `run` is remembered as who applied them. `for_pipelines` asks for pipelines where these have credentials of their
+    own.
 
     Raises:
         BitbucketError: nothing can be asked at the moment; the deliveries come again.
@@ -79,14 +85,15 @@ async def refresh(workspace: Workspace, run: str, result: Refreshed) -> int:
     events = await inbox.take(warehouse, workspace.slug, AT_ONCE)
     if not events:
         return 0
+    settled: set[int] = set()
     try:
         if not workspace.id:
             await import_repositories(workspace)
             workspace = await open_workspace(workspace.slug, workspace.client, warehouse, workspace.listener)
-        await _Batch(workspace, events).apply(run, result)
+        await _Batch(workspace, events, for_pipelines or workspace.client).apply(run, result, settled)
     except BitbucketError as error:
         async with warehouse.transaction() as transaction:
-            await inbox.give_back(transaction, [event.id for event in events], str(error))
+            await inbox.give_back(transaction, {event.id for event in events} - settled, str(error))
         raise
     return len(events)
 
@@ -94,8 +101,9 @@ async def refresh(workspace: Workspace, run: str, result: Refreshed) -> int:
 class _Batch:
     """Some deliveries on their way. What fails does so alone: each step goes on with the others."""
 
-    def __init__(self, workspace: Workspace, events: Sequence[Event]) -> None:
+    def __init__(self, workspace: Workspace, events: Sequence[Event], for_pipelines: BitbucketClient) -> None:
         self._workspace = workspace
+        self._for_pipelines = replace(workspace, client=for_pipelines)
         self._report = Report(KIND)
         self._news, self._nothing = changes.read(events)
         self._refused: dict[str, list[int]] = {}
@@ -103,7 +111,8 @@ class _Batch:
         self._found: list[tuple[RepositoryNews, Repository]] = []
         self._moved: set[str] = set()  # repositories whose default branch was asked for
 
-    async def apply(self, run: str, result: Refreshed) -> None:
+    async def apply(self, run: str, result: Refreshed, settled: set[int]) -> None:
+        """Adds to `settled` the deliveries of which it is recorded what became of them."""
         await self._repositories()
         await self._pull_requests()
         await self._activity()
@@ -111,7 +120,7 @@ class _Batch:
         await self._branches()
         await self._commits()
         await self._runs()
-        await self._settle(run, result)
+        await self._settle(run, result, settled)
 
     # -- repositories -------------------------------------------------------------------------------------------------
 
@@ -285,17 +294,23 @@ class _Batch:
         await self._each_pull(short, lambda row: pull_commits.resolve(self._workspace, row))
 
     async def _runs(self) -> None:
+        """Pipelines. What the credentials may not see holds no other delivery up; a sync says what they lack."""
         stale = [news for news, _ in self._found if news.runs]
         with_marks = await self._stored(pipelines.KIND) if stale else {}
+        own = self._for_pipelines.client is not self._workspace.client
 
         async def work(news: RepositoryNews) -> None:
             try:
-                await pipelines.import_runs(self._workspace, with_marks[news.name])
+                await pipelines.import_runs(self._for_pipelines, with_marks[news.name])
             except (Forbidden, NotFound, Gone) as error:
                 if lacks_scope(error):
+                    self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)
+            except CredentialsExhausted:
+                if not own:
                     raise
+                self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)
 
-        await self._each(stale, work, lambda news: news.events)
+        await self._each(stale, work, lambda news: news.runs)
 
     # -- how it ended -------------------------------------------------------------------------------------------------
 
@@ -328,27 +343,40 @@ class _Batch:
     def _has_failed(self, events: Iterable[int]) -> bool:
         return any(event in self._failed for event in events)
 
-    async def _settle(self, run: str, result: Refreshed) -> None:
+    async def _settle(self, run: str, result: Refreshed, settled: set[int]) -> None:
         """Says of each delivery what became of it.
 
         Raises:
-            Unavailable: Bitbucket was away for every single one, which is no delivery's fault.
+            Unavailable: Bitbucket is away, which is no delivery's fault.
         """
-        asked = {event for news in self._news for event in news.all_events}
-        errors = list(self._failed.values())
-        if errors and asked <= self._failed.keys() and all(isinstance(error, Unavailable) for error in errors):
-            raise errors[0]
+        unavailable = {event: error for event, error in self._failed.items() if isinstance(error, Unavailable)}
+        away = unavailable if unavailable and await self._is_away() else {}
+        failed = {event: error for event, error in self._failed.items() if event not in away}
         outcomes = {**self._nothing, **self._refused}
-        settled = {event for events in outcomes.values() for event in events} | self._failed.keys()
-        outcomes["applied"] = sorted(asked - settled)
+        others = {event for events in outcomes.values() for event in events} | self._failed.keys()
+        asked = {event for news in self._news for event in news.all_events}
+        outcomes["applied"] = sorted(asked - others)
         async with self._workspace.warehouse.transaction() as transaction:
             for outcome, events in outcomes.items():
-                await inbox.settle(transaction, events, run, outcome)
-                result.outcomes[outcome] += len(events)
-            for error in set(errors):
-                events = [event for event, its in self._failed.items() if its is error]
+                done = set(events) - self._failed.keys()
+                await inbox.settle(transaction, done, run, outcome)
+                result.outcomes[outcome] += len(done)
+            for error in set(failed.values()):
+                events = [event for event, its in failed.items() if its is error]
                 result.set_aside += await inbox.fail(transaction, events, f"{type(error).__name__}: {error}")
-        result.failed += len(self._failed)
+        result.failed += len(failed)
+        settled.update((asked | others) - away.keys())
+        for error in away.values():
+            raise error
+
+    async def _is_away(self) -> bool:
+        """Whether Bitbucket does not answer what it always does."""
+        path = endpoints.repositories(self._workspace.slug).path
+        try:
+            await self._workspace.client.get(path, {"pagelen": 1}, attempts=1)
+        except BitbucketError as error:
+            return isinstance(error, Unavailable)
+        return False
 
 
 def _uuids(ids: Iterable[str]) -> str:

@@ -37,9 +37,13 @@ class Waiting:
 
 _IS_WAITING = "applied_at IS NULL AND set_aside_at IS NULL"
 _IS_DUE = f"{_IS_WAITING} AND next_attempt_at <= now()"
+# Given back, for a reason that all deliveries of the workspace share: new ones need not try before these.
+_IS_HELD = f"{_IS_WAITING} AND next_attempt_at > now() AND attempts = 0 AND error IS NOT NULL"
 
 _WAITING = f"""
-    SELECT c.workspace, count(e.id) AS due
+    SELECT c.workspace,
+           CASE WHEN EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {_IS_HELD})
+                THEN 0 ELSE count(e.id) END AS due
     FROM connections c
     LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {_IS_DUE}
     WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL
@@ -55,12 +59,14 @@ def waiting(url: str) -> list[Waiting]:
 
 _PAUSE = (
     "tried_at = now(), "
-    "next_attempt_at = now() + LEAST(GREATEST(2 * (next_attempt_at - tried_at), %(first)s), %(longest)s)"
+    "next_attempt_at = now() + LEAST(GREATEST(4 * (next_attempt_at - tried_at), %(first)s), %(longest)s)"
 )
+# The pause that `take` has chosen, from now on: what failed may have taken longer than that.
+_REST = "tried_at = now(), next_attempt_at = now() + (next_attempt_at - tried_at)"
 _PAUSES = {"first": _FIRST_PAUSE, "longest": _LONGEST_PAUSE}
 
 # An attempt counts from its beginning, so that one that takes the whole process down counts as well. The next one is
-# twice as far away as the last was.
+# four times as far away as the last was, so that five take a quarter of an hour.
 _TAKE = f"""
     WITH taken AS (
         SELECT id FROM webhook_events WHERE workspace = %(workspace)s AND {_IS_DUE}
@@ -98,7 +104,7 @@ async def settle(transaction: Transaction, events: Collection[int], run: str, ou
 async def fail(transaction: Transaction, events: Collection[int], error: str) -> int:
     """Records why deliveries could not be applied; returns how many of them were tried too often and are set aside."""
     rows = await transaction.rows(
-        "UPDATE webhook_events SET error = %s, set_aside_at = CASE WHEN attempts >= %s THEN now() END "
+        f"UPDATE webhook_events SET error = %s, {_REST}, set_aside_at = CASE WHEN attempts >= %s THEN now() END "  # noqa: S608
         "WHERE id = ANY(%s) AND applied_at IS NULL RETURNING set_aside_at",
         [error, MOST_ATTEMPTS, list(events)],
     )
@@ -108,7 +114,8 @@ async def fail(transaction: Transaction, events: Collection[int], error: str) ->
 async def give_back(transaction: Transaction, events: Collection[int], error: str) -> None:
     """As `fail`, for a reason that is none of theirs (Bitbucket is away): the attempt does not count."""
     await transaction.execute(
-        "UPDATE webhook_events SET error = %s, attempts = attempts - 1 WHERE id = ANY(%s) AND applied_at IS NULL",
+        f"UPDATE webhook_events SET error = %s, {_REST}, attempts = attempts - 1 "  # noqa: S608
+        "WHERE id = ANY(%s) AND applied_at IS NULL",
         [error, list(events)],
     )
 
@@ -128,7 +135,9 @@ async def others_wait(warehouse: Warehouse, workspace: str) -> bool:
     row = await warehouse.row(
         f"""SELECT EXISTS (SELECT FROM webhook_events e JOIN connections c USING (workspace)
                            WHERE e.workspace <> %s AND {_IS_DUE} AND c.type = 'bitbucket'
-                             AND c.deleted_at IS NULL AND c.disabled_at IS NULL) AS found""",  # noqa: S608 - constants
+                             AND c.deleted_at IS NULL AND c.disabled_at IS NULL
+                             AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {_IS_HELD})
+                          ) AS found""",  # noqa: S608 - constants
         [workspace],
     )
     return bool(row.found)
