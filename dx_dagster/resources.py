@@ -18,6 +18,7 @@ from dx_dagster.importer.connections import pool_for_pipelines
 from dx_dagster.importer.session import locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse import liveness
 from dx_dagster.warehouse.connections import ConnectionType
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
@@ -52,11 +53,12 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:
-        del context
         with seldom_collecting(), asyncio.Runner() as runner:
             self._runner, self._stack = runner, AsyncExitStack()
             try:
                 self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read())))
+                if context.run is not None:
+                    self.enter("at work", liveness.at_work(self._warehouse, context.run.run_id))
                 yield self
             finally:
                 runner.run(self._stack.aclose())
@@ -92,8 +94,12 @@ class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The client of Bitbucket's API; one for each pool of a workspace, which nobody else imports meanwhile."""
+    """The client of Bitbucket's API; one for each pool of a workspace, which nobody else imports meanwhile.
 
+    Where another process imports the workspace, a run waits for it to end, or fails at once: `wait`.
+    """
+
+    wait: bool = True
     _clients: dict[str, BitbucketClient] = PrivateAttr(default_factory=dict)
 
     def open(
@@ -106,7 +112,7 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         for_pipelines: bool = False,
     ) -> BitbucketClient:
         """The client; for pipelines, one with credentials of their own where there are some."""
-        warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener))
+        warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener, wait=self.wait))
         kind: ConnectionType = "bitbucket"
         if for_pipelines:
             kind = warehouse.run(pool_for_pipelines(warehouse.connected, workspace))

@@ -1,5 +1,6 @@
 """Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,10 +8,15 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.events import DagsterEvent
+from dagster._core.events.log import EventLogEntry
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from dx_dagster.automation.decisions import RUNS_A_TICK, due_for_sync, refreshes
+from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
+from dx_dagster.automation.under_way import busy_workspaces, queued_syncs
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.warehouse.inbox import Waiting
 from dx_dagster.warehouse.pace import Paced
@@ -37,6 +43,7 @@ def test_syncs_spread_over_the_hour_and_the_stalest_come_first():
     known = [Paced(f"w{n}", NOW - timedelta(minutes=50 + n), 10) for n in range(24)]
     known.append(Paced("never", None, 0))
     assert due_for_sync(known, {"w23"}, NOW, HOUR, None) == ["never", "w22", "w21"]  # a twelfth of 25
+    assert due_for_sync(known, {"w23"}, NOW, HOUR, None, queued=2) == ["never"]
     assert len(due_for_sync(known, set(), NOW, HOUR, 100)) == 15
     assert due_for_sync(known[:5], set(), NOW, HOUR, None) == []
 
@@ -89,6 +96,12 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
         materialized = {event.asset_key.to_user_string() for event in done.get_asset_materialization_events()}
         assert "bitbucket/pullrequests" in materialized
 
+        # What was applied a month ago is kept no longer.
+        with psycopg.connect(installation.database_url) as connection:
+            connection.execute("UPDATE webhook_events SET applied_at = now() - interval '31 days' WHERE id > 1")
+        assert job.execute_in_process(instance=instance, partition_key="acme").success
+        assert [row["id"] for row in inbox(installation.database_url)] == [1]
+
         # A run that cannot even begin lets its deliveries wait.
         with psycopg.connect(installation.database_url) as connection:
             connection.execute("UPDATE credentials SET disabled_at = now()")
@@ -98,6 +111,40 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
         assert not failed.success
         assert not tick().run_requests
     assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installation, defs):
+    job = defs.resolve_job_def("refresh_workspace")
+
+    def started(instance: dg.DagsterInstance, tags: dict[str, str], begun: float) -> str:
+        run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTING)
+        event = DagsterEvent("PIPELINE_START", job.name)
+        entry = EventLogEntry(None, 20, "", run.run_id, begun, dagster_event=event)  # type: ignore[no-untyped-call]
+        instance.handle_new_event(entry)
+        return run.run_id
+
+    with dg.instance_for_test() as instance, psycopg.connect(installation.database_url) as connection:
+        tags, hour_ago = {"dx/workspace": "acme"}, time.time() - 3600
+        gone, at_work = started(instance, tags, hour_ago), started(instance, tags, hour_ago)
+        fresh, foreign = started(instance, tags, time.time()), started(instance, {}, hour_ago)
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
+        assert busy_workspaces(instance) == {"acme"}
+        lost_runs(dg.build_sensor_context(instance=instance))
+        assert {run.run_id for run in instance.get_runs() if not run.is_finished} == {at_work, fresh, foreign}
+        assert {run.run_id for run in instance.get_runs() if run.is_failure} == {gone}
+
+
+def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
+    job = defs.resolve_job_def("sync_workspace")
+    location = GrpcServerCodeLocationOrigin("localhost", 1)
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for workspace, kind in (("patient", "reconcile"), ("acme", "sync")):
+            tags = {"dx/workspace": workspace, "dx/kind": kind}
+            instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+        instance.create_run_for_job(job, tags={"dagster/partition": "by hand"}, status=dg.DagsterRunStatus.STARTED)
+        assert busy_workspaces(instance) == {"acme", "by hand"}
+        assert queued_syncs(instance) == 1
 
 
 @pytest.mark.usefixtures("installation")

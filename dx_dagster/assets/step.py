@@ -9,7 +9,7 @@ import dagster as dg
 
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.progress import DISPLAY
-from dx_dagster.importer.session import NotConnectedError
+from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import counts
@@ -94,7 +94,7 @@ def materialize(
             return await _metadata(workspace, report, table)
 
         return dg.MaterializeResult(metadata=warehouse.run(run()))
-    except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
+    except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
         raise dg.Failure(description=_sentence(error), allow_retries=False) from None
 
 

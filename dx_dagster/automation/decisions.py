@@ -33,13 +33,20 @@ def refreshes(waiting: Sequence[Waiting], busy: Collection[str], registered: Col
 
 
 def due_for_sync(
-    known: Sequence[Paced], busy: Collection[str], now: datetime, every: timedelta, pace: int | None
+    known: Sequence[Paced],
+    busy: Collection[str],
+    now: datetime,
+    every: timedelta,
+    pace: int | None,
+    *,
+    queued: int = 0,
 ) -> list[str]:
     """The workspaces to sync now: not synced for `every`, those never synced and the stalest first.
 
-    At most `pace` of them, so that the runs spread over the hour; by default as many as let each have its turn.
+    At most `pace` of them, so that the runs spread over the hour; by default as many as let each have its turn. Those
+    `queued` since the last ticks count: a queue that grows would only hold back what webhooks bring.
     """
-    most = pace or math.ceil(len(known) / _TICKS_AN_HOUR)
+    most = max(0, (pace or math.ceil(len(known) / _TICKS_AN_HOUR)) - queued)
     stale = [
         one
         for one in known

@@ -10,7 +10,7 @@ from dx_dagster.assets.step import RESOURCES, RunListener
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.draining import drain
 from dx_dagster.importer.refresh import Refreshed
-from dx_dagster.importer.session import NotConnectedError
+from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import inbox
@@ -54,7 +54,7 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
         client = bitbucket.open(warehouse, pool, workspace, listener)
         for_pipelines = bitbucket.open(warehouse, pool, workspace, listener, for_pipelines=True)
         result = warehouse.run(run())
-    except (BitbucketError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
+    except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
         warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
         raise dg.Failure(description=str(error), allow_retries=False) from None
     metadata = {

@@ -7,7 +7,17 @@ import dagster as dg
 
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.jobs import sync_workspace
-from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, busy_workspaces, registered
+from dx_dagster.automation.under_way import (
+    BACKGROUND_TAG,
+    KIND_TAG,
+    PRIORITY_TAG,
+    RECONCILE,
+    SYNC,
+    WORKSPACE_TAG,
+    busy_workspaces,
+    queued_syncs,
+    registered,
+)
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import pace
 from dx_dagster.warehouse.database import Warehouse
@@ -35,10 +45,11 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
         now,
         timedelta(seconds=settings.sync_every),
         settings.sync_pace,
+        queued=queued_syncs(context.instance),
     )
     if not due:
         return dg.SkipReason("every connected workspace was synced lately, or is being synced")
-    return [_request(workspace, now, _QUIET_MAY_WAIT) for workspace in due]
+    return [_request(workspace, now, _QUIET_MAY_WAIT, SYNC) for workspace in due]
 
 
 @dg.schedule(
@@ -58,7 +69,7 @@ def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
     connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))
     if not connected:
         return dg.SkipReason("no workspace is connected")
-    return [_request(one.workspace, now, listing if one.pulls <= most else {}, priority="-10") for one in connected]
+    return [_request(one.workspace, now, listing if one.pulls <= most else {}, RECONCILE) for one in connected]
 
 
 def _connected(instance: dg.DagsterInstance) -> list[Paced]:
@@ -72,12 +83,17 @@ def _connected(instance: dg.DagsterInstance) -> list[Paced]:
     return [one for one in asyncio.run(read()) if one.workspace in known]
 
 
-def _request(workspace: str, now: datetime, run_config: dict[str, object], *, priority: str = "0") -> dg.RunRequest:
+def _request(workspace: str, now: datetime, run_config: dict[str, object], kind: str) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{workspace} {now.isoformat()}",
         partition_key=workspace,
         run_config=run_config,
-        tags={WORKSPACE_TAG: workspace, PRIORITY_TAG: priority},
+        tags={
+            WORKSPACE_TAG: workspace,
+            KIND_TAG: kind,
+            BACKGROUND_TAG: "true",
+            PRIORITY_TAG: "-10" if kind == RECONCILE else "0",
+        },
     )
 
 

@@ -7,8 +7,9 @@ import dagster as dg
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.automation.decisions import refreshes
 from dx_dagster.automation.jobs import sync_workspace
+from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
-from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, busy_workspaces, registered
+from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces, registered
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, inbox
 from dx_dagster.warehouse.database import Warehouse
@@ -33,7 +34,9 @@ def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     decision = refreshes(waiting, busy, known)
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(partition_key=workspace, tags={WORKSPACE_TAG: workspace, PRIORITY_TAG: "10"})
+            dg.RunRequest(
+                partition_key=workspace, tags={WORKSPACE_TAG: workspace, KIND_TAG: REFRESH, PRIORITY_TAG: "10"}
+            )
             for workspace in decision.run
         ],
         dynamic_partitions_requests=(
@@ -61,4 +64,4 @@ def finished_syncs(context: dg.RunStatusSensorContext) -> None:
         asyncio.run(record(workspace))
 
 
-SENSORS = [webhook_events, finished_syncs]
+SENSORS = [webhook_events, finished_syncs, lost_runs]

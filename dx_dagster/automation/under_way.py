@@ -6,6 +6,11 @@ from dx_dagster.assets.partitions import WORKSPACES
 
 WORKSPACE_TAG = "dx/workspace"
 PRIORITY_TAG = "dagster/priority"
+# By these the run queue keeps slots free for refreshes: see dagster.yaml.
+KIND_TAG = "dx/kind"
+RECONCILE, SYNC, REFRESH = "reconcile", "sync", "refresh"
+BACKGROUND_TAG = "dx/background"
+_PARTITION_TAG = "dagster/partition"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -16,9 +21,24 @@ _UNFINISHED = [
 
 
 def busy_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Workspaces with a run that is queued or running, whatever it does."""
+    """Workspaces with a run that is queued or running, whatever it does and whoever started it.
+
+    A nightly reconcile that is only queued does not count: it may be so for hours, and yields to what is urgent.
+    """
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-    return {run.tags[WORKSPACE_TAG] for run in runs if WORKSPACE_TAG in run.tags}
+    return {_workspace(run) for run in runs if not _is_patient(run)} - {""}
+
+
+def _workspace(run: dg.DagsterRun) -> str:
+    return run.tags.get(WORKSPACE_TAG) or run.tags.get(_PARTITION_TAG) or ""
+
+
+def _is_patient(run: dg.DagsterRun) -> bool:
+    return run.status == dg.DagsterRunStatus.QUEUED and run.tags.get(KIND_TAG) == RECONCILE
+
+
+def queued_syncs(instance: dg.DagsterInstance) -> int:
+    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={KIND_TAG: SYNC}))
 
 
 def registered(instance: dg.DagsterInstance) -> set[str]:

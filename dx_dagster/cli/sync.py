@@ -38,13 +38,16 @@ def sync(
     workspace: Workspace,
     since: Annotated[str | None, typer.Option(help="Import nothing older than this day, as 2026-01-31.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Fetch all again.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Give up where another process is importing the workspace.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Imports what changed in a workspace since the last sync; all of it the first time.
 
     Example: dx-dagster sync acme --since 2026-01-01
     """
-    outcome = sync_workspace(Settings.read(), slug(workspace), since=_day(since), full=full)
+    outcome = sync_workspace(Settings.read(), slug(workspace), since=_day(since), full=full, wait=not no_wait)
     if json_:
         print(json.dumps(asdict(outcome)))
     else:
@@ -60,7 +63,9 @@ def _day(text: str | None) -> str | None:
         ) from None
 
 
-def sync_workspace(settings: Settings, workspace: str, *, since: str | None = None, full: bool = False) -> Outcome:
+def sync_workspace(
+    settings: Settings, workspace: str, *, since: str | None = None, full: bool = False, wait: bool = True
+) -> Outcome:
     """Materializes the workspace's assets.
 
     Raises:
@@ -76,7 +81,7 @@ def sync_workspace(settings: Settings, workspace: str, *, since: str | None = No
     with display() as shown:
         token = DISPLAY.set(shown)
         try:
-            result = _run(workspace, since=since, full=full)
+            result = _run(workspace, since=since, full=full, wait=wait)
         finally:
             DISPLAY.reset(token)
             # Dagster leaves SIGTERM as it found SIGINT, which a shell without job control lets its jobs ignore.
@@ -86,7 +91,7 @@ def sync_workspace(settings: Settings, workspace: str, *, since: str | None = No
     return _outcome(result, workspace, time.monotonic() - started)
 
 
-def _run(workspace: str, *, since: str | None, full: bool) -> "dg.ExecuteInProcessResult":
+def _run(workspace: str, *, since: str | None, full: bool, wait: bool) -> "dg.ExecuteInProcessResult":
     import dagster as dg
 
     from dx_dagster.assets.partitions import WORKSPACES
@@ -99,8 +104,10 @@ def _run(workspace: str, *, since: str | None, full: bool) -> "dg.ExecuteInProce
         return defs.resolve_job_def("sync_workspace").execute_in_process(
             instance=instance,
             partition_key=workspace,
-            tags={"dx/workspace": workspace},
+            # Somebody who has killed this does not want it back from the daemon.
+            tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
+                "resources": {"bitbucket": {"config": {"wait": wait}}},
                 "ops": {f"bitbucket__{step}": config for step in STEPS},
                 # The command has its own display; Dagster's log is in its UI.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

@@ -22,6 +22,10 @@ WARNED_BEFORE_EXPIRY = timedelta(days=14)
 _SECONDS_BETWEEN_TRIES = 1.0
 
 
+class BusyError(Exception):
+    """Another process imports the workspace."""
+
+
 class NotConnectedError(Exception):
     """The workspace has no connection, or none that can be used."""
 
@@ -97,14 +101,20 @@ async def open_client(
 
 
 @asynccontextmanager
-async def locked(warehouse: Warehouse, workspace: str, listener: Listener) -> AsyncIterator[None]:
-    """Waits until no other process imports the workspace, and keeps others out."""
+async def locked(warehouse: Warehouse, workspace: str, listener: Listener, *, wait: bool = True) -> AsyncIterator[None]:
+    """Waits until no other process imports the workspace, and keeps others out.
+
+    Raises:
+        BusyError: there is one, and waiting was not asked for.
+    """
     said = False
     while True:
         async with warehouse.lock(f"dx-dagster import {workspace}") as free:
             if free:
                 yield
                 return
+        if not wait:
+            raise BusyError(f"Another process is importing workspace {workspace}; try again when it has ended.")
         if not said:
             listener.warning(f"another process is importing workspace {workspace}; waiting for it to end")
             said = True

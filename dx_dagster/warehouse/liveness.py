@@ -1,0 +1,26 @@
+"""Which runs are at work: each holds a lock that goes with its process, however that ends."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from dx_dagster.warehouse.database import Warehouse
+
+
+def at_work(warehouse: Warehouse, run: str) -> AbstractAsyncContextManager[bool]:
+    """Says that a process works on the run, until the block or the process ends."""
+    return warehouse.lock(_name(run))
+
+
+async def without_process(warehouse: Warehouse, runs: Sequence[str]) -> list[str]:
+    """Those of the runs that no process works on."""
+    rows = await warehouse.rows(
+        # The transaction ends with the statement, and the lock with the transaction.
+        "SELECT run FROM unnest(%s::text[], %s::text[]) AS one (run, name) "
+        "WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))",
+        [list(runs), [_name(run) for run in runs]],
+    )
+    return [row.run for row in rows]
+
+
+def _name(run: str) -> str:
+    return f"dx-dagster run {run}"
