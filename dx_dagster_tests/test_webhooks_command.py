@@ -90,3 +90,44 @@ def test_what_is_missing_is_said(connected, sandbox, run_cli):
     refused = run_cli("webhooks", "install", "acme", env=connected)
     assert refused.returncode == 1
     assert "lacks the scope webhook" in refused.stderr
+
+
+def test_without_owners_rights_each_repository_gets_a_hook_and_one_that_refuses_stops_no_other(
+    connected, sandbox, run_cli
+):
+    sandbox.faults.on("/workspaces/acme/hooks", 403)
+    refused = run_cli("webhooks", "install", "acme", env=connected)
+    assert refused.returncode == 1
+    assert "webhooks install acme --repositories" in refused.stderr
+    assert (
+        "No repository is imported yet"
+        in run_cli("webhooks", "install", "acme", "--repositories", env=connected).stderr
+    )
+
+    assert run_cli("sync", "acme", env=connected).returncode == 0
+    first, *others = sorted(one.slug for one in sandbox.world.repositories if not one.forbidden)
+    foreign = sandbox.world.repository(first).uuid.strip("{}")
+    sandbox.faults.on(f"{foreign}%7D/hooks", 403)
+    done = run_cli("webhooks", "install", "acme", "--repositories", env=connected)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"repository {slug}: made" for slug in others]
+    assert f"repository {first} belong to its administrators" in done.stderr
+    told = json.loads(run_cli("webhooks", "status", "acme", "--repositories", "--json", env=connected).stdout)["hooks"]
+    assert {one["subject"].split()[-1]: bool(one["wrong"]) for one in told} == {
+        first: True,
+        **dict.fromkeys(others, False),
+    }
+
+    removed = run_cli("webhooks", "remove", "acme", "--repositories", env=connected)
+    assert removed.returncode == 1
+    assert removed.stdout.splitlines() == [f"repository {slug}: removed" for slug in others]
+    assert not any(sandbox.hooks.by_subject.values())
+
+
+def test_a_sync_waits_for_another_or_gives_up_as_asked(connected, run_cli, database_url):
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('dx-dagster import acme', 0))")
+        given_up = run_cli("sync", "acme", "--no-wait", env=connected)
+        assert given_up.returncode == 1
+        assert "Another process is importing workspace acme" in given_up.stderr
+    assert run_cli("sync", "acme", "--no-wait", env=connected).returncode == 0

@@ -74,11 +74,26 @@ def test_late_twice_and_out_of_order_deliveries_end_in_the_same_rows(installatio
         installation.refresh()
     installation.deliver(*late)
     result = installation.refresh()
-    installation.on_workspace(import_members)  # nothing is delivered about members
+    installation.on_workspace(import_members)  # who joins or leaves and does nothing is in no delivery
 
     assert result.failed == result.set_aside == 0, installation.warnings
     assert installation.differences() == {}
     assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+def test_what_bitbucket_dropped_is_found_by_the_next_sync(installation):
+    rng = random.Random(7)
+    watcher = Watcher(installation.sandbox.world)
+    for _ in range(2):
+        for _ in range(40):
+            installation.sandbox.world.step()
+        sent = [one for one in watcher.deliveries() if rng.random() < 0.5]
+        rng.shuffle(sent)
+        installation.deliver(*sent)
+        installation.refresh()
+    assert installation.differences() != {}
+    installation.import_all()
+    assert installation.differences() == {}
 
 
 def test_what_cannot_be_applied_comes_again_and_is_set_aside_at_last_and_holds_nobody_up(installation):

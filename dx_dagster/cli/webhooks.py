@@ -11,9 +11,10 @@ from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from dx_dagster.bitbucket import BitbucketClient
+    from dx_dagster.importer.hooks import Subject
     from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
@@ -47,15 +48,29 @@ def install(
             chosen = secret or await webhook_secrets.add(warehouse, vault, connection.id)
             chosen_subjects = await hooks.subjects(warehouse, slug(workspace), repositories=repositories)
             made = await webhook_secrets.hooks(warehouse, connection.id)
+            refused: list[str] = []
             for subject in chosen_subjects:
-                done = await hooks.install(client, warehouse, subject, url, made=made, secret=chosen)
-                print(f"{subject}: {done}")
-            if rotate:
+                try:
+                    done = await hooks.install(client, warehouse, subject, url, made=made, secret=chosen)
+                except hooks.HooksRefusedError as error:
+                    refused.append(str(error))
+                else:
+                    print(f"{subject}: {done}")
+            # A hook that could not be given the new secret still signs with the old one.
+            if rotate and not refused:
                 await webhook_secrets.retire(warehouse, connection.id, but=chosen[0])
+        _complain(refused)
         if not chosen_subjects:
             raise CommandError(f"No repository is imported yet: run dx-dagster sync {slug(workspace)} first.")
 
     with_warehouse(work)
+
+
+def _complain(refused: list[str]) -> None:
+    """Says what one of them was refused, and of how many others that is true."""
+    if refused:
+        more = f" So it is with {len(refused) - 1} more of them." if len(refused) > 1 else ""
+        raise CommandError(refused[0] + more)
 
 
 @webhooks.command()
@@ -78,13 +93,7 @@ def status(
         async with _client(settings, warehouse, slug(workspace)) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
-                ours = await hooks.find(client, subject, url, made)
-                found += [
-                    {"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)}
-                    for one in ours
-                ]
-                if not ours:
-                    found.append({"subject": str(subject), "uuid": None, "url": None, "wrong": ["there is no hook"]})
+                found += await _shown(client, subject, url, made)
         return {
             "hooks": found,
             "events": await inbox.by_event(warehouse, slug(workspace)),
@@ -96,6 +105,23 @@ def status(
         print(json.dumps(answer, default=str))
     else:
         _print(answer, slug(workspace))
+
+
+async def _shown(
+    client: "BitbucketClient", subject: "Subject", url: str, made: "Collection[str]"
+) -> list[dict[str, Any]]:
+    """Our hooks on the subject and what is wrong with them. With many repositories, some may be none of ours."""
+    from dx_dagster.importer import hooks
+
+    try:
+        ours = await hooks.find(client, subject, url, made)
+    except hooks.HooksRefusedError as error:
+        if subject.repository is None:
+            raise
+        return [{"subject": str(subject), "uuid": None, "url": None, "wrong": [str(error)]}]
+    if not ours:
+        return [{"subject": str(subject), "uuid": None, "url": None, "wrong": ["there is no hook"]}]
+    return [{"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)} for one in ours]
 
 
 def _print(answer: dict[str, Any], workspace: str) -> None:
@@ -133,14 +159,20 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
 
         url = hooks.address(settings)
         removed = 0
+        refused: list[str] = []
         async with _client(settings, warehouse, slug(workspace)) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
-                for one in await hooks.find(client, subject, url, made):
-                    await hooks.remove(client, one)
-                    print(f"{subject}: removed")
-                    removed += 1
-            await webhook_secrets.retire(warehouse, connection.id)
+                try:
+                    for one in await hooks.find(client, subject, url, made):
+                        await hooks.remove(client, one)
+                        print(f"{subject}: removed")
+                        removed += 1
+                except hooks.HooksRefusedError as error:
+                    refused.append(str(error))
+            if not refused:
+                await webhook_secrets.retire(warehouse, connection.id)
+        _complain(refused)
         if not removed:
             print("There was no hook of ours.")
 

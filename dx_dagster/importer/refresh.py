@@ -27,6 +27,7 @@ from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, link, text, time
 from dx_dagster.importer import activity, branches, changes, comments, pipelines, pull_commits
 from dx_dagster.importer.changes import PullNews, RepositoryNews
+from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pullrequests import fetch_one, store
 from dx_dagster.importer.pulls import PullRow, pull_rows
 from dx_dagster.importer.repositories import import_repositories
@@ -38,7 +39,7 @@ from dx_dagster.importer.workspace import (
     open_workspace,
     pull_id,
 )
-from dx_dagster.warehouse import addresses, inbox, marks, merge, pulls
+from dx_dagster.warehouse import addresses, inbox, marks, merge, pulls, tables
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
 
@@ -74,8 +75,7 @@ async def refresh(
 ) -> int:
     """Applies the oldest deliveries that are due; returns how many it took.
 
-    `run` is remembered as who applied them. `for_pipelines` asks for pipelines where these have credentials of their
-    own.
+    `run` is remembered as who applied them. `for_pipelines` has the credentials for pipelines, where these differ.
 
     Raises:
         BitbucketError: nothing can be asked at the moment; the deliveries come again.
@@ -109,6 +109,7 @@ class _Batch:
         self._refused: dict[str, list[int]] = {}
         self._failed: dict[int, Exception] = {}
         self._found: list[tuple[RepositoryNews, Repository]] = []
+        self._people_before = self._people_written()
         self._moved: set[str] = set()  # repositories whose default branch was asked for
 
     async def apply(self, run: str, result: Refreshed, settled: set[int]) -> None:
@@ -120,6 +121,7 @@ class _Batch:
         await self._branches()
         await self._commits()
         await self._runs()
+        await self._people()
         await self._settle(run, result, settled)
 
     # -- repositories -------------------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class _Batch:
 
         await self._each_pull(rows, work)
 
-    # -- commits and pipelines ----------------------------------------------------------------------------------------
+    # -- commits, pipelines and people --------------------------------------------------------------------------------
 
     async def _branches(self) -> None:
         """Default branches that were pushed to, or that a pull request was merged into."""
@@ -311,6 +313,18 @@ class _Batch:
                 self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)
 
         await self._each(stale, work, lambda news: news.runs)
+
+    def _people_written(self) -> int:
+        return self._workspace.warehouse.written[tables.users.name].inserted
+
+    async def _people(self) -> None:
+        """Lists the members where somebody was met for the first time: no delivery tells who joined."""
+        if self._people_written() == self._people_before:
+            return
+        try:
+            await import_members(self._workspace)
+        except BitbucketError as error:
+            self._workspace.listener.warning(f"{KIND}: members are not listed before the next sync: {error}")
 
     # -- how it ended -------------------------------------------------------------------------------------------------
 
