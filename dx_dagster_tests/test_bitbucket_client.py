@@ -53,7 +53,6 @@ from dx_dagster.bitbucket import (
     keyset,
     numbered,
     sign,
-    sweep,
     verify,
 )
 
@@ -617,12 +616,6 @@ async def test_id_windows_cost_little_more_than_the_pages_and_notice_an_ignored_
         api.answer = Listing(list(range(1, 20)), filters=False)
         with pytest.raises(PagingInCircles, match="ignored"):
             await ids_of(id_windows(client, FIVE))
-
-
-async def test_sweep_does_without_the_sort_where_it_answers_500(api: Server) -> None:
-    api.answer = Listing(list(range(1, 31)), sorts=False)
-    async with opened(api.base) as client:
-        assert sorted(await ids_of(sweep(client, FIVE))) == list(range(1, 31))
 
 
 # Endpoints

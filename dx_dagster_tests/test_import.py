@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote_plus
 
 import psycopg
 import pytest
@@ -130,7 +131,6 @@ FAULTS: dict[str, dict[str, Any]] = {
     "errors, resets, cut and odd bodies, 429": {
         "errors": 0.05, "resets": 0.02, "truncated": 0.01, "html": 0.01, "throttles": 0.01,
     },
-    "sorting that fails": {"sort_with_states_fails": True},
     "no feed": {"feed_missing": True},
     "links that lead elsewhere": {"next_origin": "http://192.0.2.1"},
     "paging in circles": {"pages_in_circles": True},
@@ -143,6 +143,28 @@ def test_a_service_that_misbehaves_costs_requests_and_no_row(faults, sandbox, sy
     sandbox.faults.set(faults)
     sync()
     assert wrong() == {}
+    sandbox.world.step(30, random.Random(2))
+    sync()
+    assert wrong() == {}
+
+
+# As pull requests are listed newest first: the second page asks for numbers below the first's.
+UNSORTED: dict[str, dict[str, Any]] = {
+    "from the first page": {"sort_with_states_fails": True},
+    "from the second page": {"on": [{"pattern": r"/pullrequests\?(?=.*sort=-id)(?=.*q=id)", "action": "500"}]},
+}
+
+
+@pytest.mark.parametrize("faults", UNSORTED.values(), ids=UNSORTED)
+def test_a_list_that_cannot_be_sorted_is_fetched_by_ranges_of_numbers(faults, sandbox, sync, wrong):
+    longest = max(sandbox.world.open_repositories, key=lambda one: len(one.pull_requests))
+    while len(longest.pull_requests) <= 50:
+        sandbox.world.open_pull_request(longest)
+    sandbox.faults.set(faults)
+    sync()
+    assert wrong() == {}
+    lists = [unquote_plus(path) for _, path, _, status in sandbox.requests.list() if status == 200]
+    assert [path for path in lists if "/pullrequests?" in path and "id > 0" in path and "sort=" not in path]
     sandbox.world.step(30, random.Random(2))
     sync()
     assert wrong() == {}

@@ -25,7 +25,7 @@ from dx_dagster.bitbucket.paging import Page, cursor, keyset, numbered
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
-from dx_dagster.bitbucket.windows import id_windows, sweep
+from dx_dagster.bitbucket.windows import id_windows
 
 __all__ = [
     "AdaptiveLimiter",
@@ -61,6 +61,5 @@ __all__ = [
     "keyset",
     "numbered",
     "sign",
-    "sweep",
     "verify",
 ]

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import Endpoint
-from dx_dagster.bitbucket.errors import PagingInCircles, Unavailable
-from dx_dagster.bitbucket.paging import Page, ask, bbql, keyset
+from dx_dagster.bitbucket.errors import PagingInCircles
+from dx_dagster.bitbucket.paging import Page, ask, bbql
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,3 @@ def _split(endpoint: Endpoint, page: Page, window: Window, least: int) -> list[W
     parts = min(window.width, max(least, pages))
     edges = [window.above + window.width * part // parts for part in range(parts + 1)]
     return [Window(above, upto) for above, upto in pairwise(edges)][::-1]
-
-
-async def sweep(
-    client: Requester, endpoint: Endpoint, *, q: str | None = None, attempts: int | None = None
-) -> AsyncIterator[Page]:
-    """`keyset`, newest first, and `id_windows` for the rest of it once sorting answers 500."""
-    last: int | None = None
-    try:
-        async for page in keyset(client, endpoint, q=q, attempts=attempts or 3):
-            yield page
-            last = page.values[-1]["id"] if page.values else last
-        return  # noqa: TRY300
-    except Unavailable as error:
-        if error.status != 500:  # noqa: PLR2004
-            raise
-    async for page in id_windows(client, endpoint, q=q, high=None if last is None else last - 1, attempts=attempts):
-        yield page
