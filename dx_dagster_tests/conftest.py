@@ -26,6 +26,11 @@ _FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
 _numbers = count()
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedServer]:
     # Not pytest's folder: the server runs as another user when we are root, and pytest locks that folder again.

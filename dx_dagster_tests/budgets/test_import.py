@@ -1,0 +1,157 @@
+"""A limit, a revoked token or an expiry date is no reason for an import to lose anything."""
+
+import math
+from datetime import date, timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
+from dx_dagster.importer.activity import import_activity
+from dx_dagster.importer.comments import import_comments
+from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.members import import_members
+from dx_dagster.importer.pipelines import import_pipelines
+from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
+from dx_dagster.importer.workspace import open_workspace
+from dx_dagster.sandbox import Limits, Sandbox, Token, truth
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.ledger import SharedLedger, headroom
+from dx_dagster.warehouse.vault import Vault
+from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
+from dx_dagster_tests.comparing import differences
+
+pytestmark = pytest.mark.anyio
+
+
+STEPS = [import_repositories, import_members, import_pull_requests, import_activity, import_comments, import_commits,
+         import_pipelines]  # fmt: skip
+
+
+@pytest.fixture
+def configured(database_url: str) -> Settings:
+    return Settings.model_validate(
+        {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": Fernet.generate_key().decode(), "DX_BUDGET_WINDOW": 3.0}
+    )
+
+
+async def connected(
+    configured: Settings, warehouse: Warehouse, sandbox: Sandbox, expires: date | None = None
+) -> Settings:
+    """The sandbox's tokens stored as if they had been verified long ago."""
+    async with warehouse.transaction() as transaction:
+        connection = await connections.store(transaction, "acme", "bitbucket", "acme", {})
+        for token in sandbox.tokens:
+            kind: CredentialType = "api_token" if token.email else "access_token"
+            new = NewCredential(kind, token.label, SecretStr(token.secret), token.email, expires)
+            await connections.add_credential(transaction, Vault.of(configured), connection, new)
+    return configured.model_copy(update={"bitbucket_api_url": sandbox.url})
+
+
+async def import_all(configured: Settings, warehouse: Warehouse, heard: Heard) -> None:
+    pool = await open_pool(configured, warehouse, heard, "acme")
+    async with open_client(configured, warehouse, pool, "acme") as client:
+        for step in STEPS:
+            await step(await open_workspace("acme", client, warehouse, heard))
+
+
+async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(
+    configured: Settings, warehouse: Warehouse, database_url: str
+) -> None:
+    with Sandbox(SMALL, tokens=access(1), limits=Limits(40, 2.0)) as sandbox:
+        heard = Heard()
+        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        assert statuses(sandbox)[429] == 0
+        assert sandbox.requests.count > 80  # the limit was met more than once
+        assert differences(database_url, truth(sandbox.world)) == {}
+    waits = heard.about("waiting")
+    assert waits
+    assert all("s, until " in one for one in waits)
+    assert (
+        len(waits) <= math.ceil(sandbox.requests.count / 40) * 3
+    )  # told once for each rest, not by everyone who waits
+
+
+async def test_a_limit_that_the_api_never_tells_is_met_and_survived(
+    configured: Settings, warehouse: Warehouse, database_url: str
+) -> None:
+    tokens = [Token(f"ATATT-{number}", "api", "ann@acme.example", label=f"Ann's {number}") for number in (1, 2)]
+    with Sandbox(SMALL, tokens=tokens, limits=Limits(80, 3.0, count_rejected=True)) as sandbox:
+        heard = Heard()
+        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        refused = statuses(sandbox)[429]
+        assert 0 < refused < sandbox.requests.count / 4
+        assert differences(database_url, truth(sandbox.world)) == {}
+    assert list(await headroom(warehouse, 3.0)) == ["account:ann@acme.example"]
+
+
+async def test_one_revoked_in_the_middle_and_the_import_goes_on(
+    configured: Settings, warehouse: Warehouse, database_url: str
+) -> None:
+    with Sandbox(SMALL, tokens=access(1, 2, 3)) as sandbox:
+
+        def revoke(requests: int) -> None:
+            sandbox.tokens[1].revoked = requests > 60
+
+        heard = Heard(on_progress=revoke)
+        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        assert differences(database_url, truth(sandbox.world)) == {}
+    stored = await warehouse.rows("SELECT label, disabled_reason FROM credentials WHERE disabled_at IS NOT NULL")
+    assert [row.label for row in stored] == ["token 2"]
+    assert "Token is invalid" in stored[0].disabled_reason
+    assert len(heard.about("'token 2' is disabled")) == 1
+
+
+async def test_with_no_credential_left_the_import_fails_with_invalid_credentials(
+    configured: Settings, warehouse: Warehouse
+) -> None:
+    with Sandbox(TINY, tokens=access(1, 2)) as sandbox:
+        chosen = await connected(configured, warehouse, sandbox)
+        for token in sandbox.tokens:
+            token.revoked = True
+        with pytest.raises(CredentialsExhausted) as refused:
+            await import_all(chosen, warehouse, Heard())
+        assert refused.value.code == "invalid_credentials"
+        with pytest.raises(NotConnectedError, match="invalid_credentials"):
+            await import_all(chosen, warehouse, Heard())
+
+
+async def test_an_expiry_date_is_warned_of_two_weeks_ahead_and_heeded(
+    configured: Settings, warehouse: Warehouse
+) -> None:
+    today = date.today()  # noqa: DTZ011
+    with Sandbox(TINY, tokens=access(1)) as sandbox:
+        chosen = await connected(configured, warehouse, sandbox, today + timedelta(days=13))
+        heard = Heard()
+        await open_pool(chosen, warehouse, heard, "acme")
+        assert len(heard.warnings) == 1
+        assert f"{today + timedelta(days=13)}" in heard.warnings[0]
+        assert "dx-dagster credentials add acme" in heard.warnings[0]
+        for later, warned in ((40, 0), (-2, None)):
+            await warehouse.rows("UPDATE credentials SET expiration_date = %s RETURNING id", [today + timedelta(later)])
+            heard = Heard()
+            if warned is None:
+                with pytest.raises(NotConnectedError):
+                    await open_pool(chosen, warehouse, heard, "acme")
+            else:
+                await open_pool(chosen, warehouse, heard, "acme")
+            assert heard.warnings == []
+
+
+async def test_a_credential_that_expires_during_a_run_is_taken_out(warehouse: Warehouse) -> None:
+    expired = Credential(1, "old", "access_token", SecretStr("t1"), expires=date(2026, 1, 1))
+    gone: list[str] = []
+
+    async def told(credential: Credential, reason: str) -> None:
+        gone.append(f"{credential.label}: {reason}")
+
+    pool = CredentialPool([expired], SharedLedger(warehouse), told)
+    with pytest.raises(CredentialsExhausted, match="it expired on 2026-01-01"):
+        await pool.take()
+    assert gone == ["old: it expired on 2026-01-01"]

@@ -1,0 +1,136 @@
+"""Paging loses no row, and notices when it goes in circles."""
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dx_dagster.bitbucket import Endpoint, Page, PagingInCircles, Unavailable, cursor, id_windows, keyset, numbered
+from dx_dagster_tests.client.answering import Server, opened
+
+pytestmark = pytest.mark.anyio
+
+
+class Listing:
+    """Rows by id, answering `q` on id, `sort`, `page` and `pagelen` as Bitbucket does."""
+
+    def __init__(self, ids: list[int], *, size: bool = True, sorts: bool = True, filters: bool = True) -> None:
+        self.ids, self.size, self.sorts, self.filters = ids, size, sorts, filters
+        self.asked = 0
+
+    def __call__(self, request: Request) -> Response:
+        self.asked += 1
+        query = request.query_params
+        if query.get("sort") and not self.sorts:
+            return JSONResponse({"error": {"message": "Something went wrong"}}, 500)
+        rows = self._found(query.get("q", "")) if self.filters else list(self.ids)
+        if sort := query.get("sort"):
+            rows.sort(reverse=sort.startswith("-"))
+        page, pagelen = int(query.get("page", 1)), int(query["pagelen"])
+        end = page * pagelen
+        more = {"next": f"{request.url}&page={page + 1}"} if end < len(rows) else {}
+        size = {"size": len(rows)} if self.size else {}
+        return JSONResponse({"values": [{"id": one} for one in rows[end - pagelen : end]], **size, **more})
+
+    def _found(self, q: str) -> list[int]:
+        tests = {"<": int.__lt__, ">": int.__gt__, "<=": int.__le__}
+        bounds = [(tests[operator], int(number)) for operator, number in re.findall(r"\bid ([<>]=?) (\d+)", q)]
+        return [one for one in self.ids if all(test(one, number) for test, number in bounds)]
+
+
+FIVE = Endpoint("/repositories/acme/r/pullrequests", {"state": ["OPEN", "MERGED"]}, 5)
+
+
+async def ids_of(pages: AsyncIterator[Page]) -> list[int]:
+    return [row["id"] async for page in pages for row in page.values]
+
+
+async def test_keyset_loses_no_row_of_a_shifting_list(api: Server) -> None:
+    api.answer = listing = Listing(list(range(1, 41)))
+    found = []
+    async with opened(api.base) as client:
+        async for page in keyset(client, FIVE, q='state = "OPEN" OR draft = true'):
+            found += [row["id"] for row in page.values]
+            listing.ids.append(max(listing.ids) + 1)  # one comes
+            listing.ids.remove(random.choice([one for one in listing.ids if one in found]))  # one goes
+    assert found == list(range(40, 0, -1))
+    assert api.seen[1].query_params["q"] == '(state = "OPEN" OR draft = true) AND (id < 36)'
+    assert api.seen[1].query_params.getlist("state") == ["OPEN", "MERGED"]
+
+
+async def test_keyset_notices_an_ignored_filter_and_an_ignored_sort(api: Server) -> None:
+    async with opened(api.base) as client:
+        api.answer = Listing(list(range(20)), filters=False)
+        with pytest.raises(PagingInCircles, match="ignored"):
+            await ids_of(keyset(client, FIVE))
+        api.answer = lambda _: JSONResponse({"values": [{"id": 7}, {"id": 9}]})
+        with pytest.raises(PagingInCircles, match="ignored"):
+            await ids_of(keyset(client, FIVE))
+
+
+async def test_cursor_resumes_from_a_stored_link_and_notices_circles(api: Server) -> None:
+    api.answer = Listing(list(range(12)))
+    async with opened(api.base) as client:
+        first = await anext(cursor(client, FIVE))
+        assert await ids_of(cursor(client, FIVE, start=first.next)) == list(range(5, 12))
+        api.answer = lambda _: JSONResponse({"values": [], "next": f"{api.base}/a"})
+        with pytest.raises(PagingInCircles):
+            await ids_of(cursor(client, FIVE))
+        fresh = itertools.count()
+        api.answer = lambda _: JSONResponse({"values": [{"id": 1}], "next": f"{api.base}/a?ctx={next(fresh)}"})
+        with pytest.raises(PagingInCircles):
+            await ids_of(cursor(client, FIVE))
+
+
+@pytest.mark.parametrize("count", [0, 4, 5, 12, 15])
+@pytest.mark.parametrize("size", [True, False])
+async def test_numbered_ends_where_the_list_ends(api: Server, count: int, size: bool) -> None:
+    api.answer = Listing(list(range(count)), size=size)
+    async with opened(api.base) as client:
+        assert await ids_of(numbered(client, FIVE)) == list(range(count))
+
+
+async def test_numbered_goes_on_after_a_short_page_and_stops_at_a_repeated_one(api: Server) -> None:
+    pages = [[{"id": 1}, {"id": 2}], [], [{"id": 3}, None, "no row"]]
+    api.answer = lambda request: JSONResponse({"size": 15, "values": pages[int(request.query_params["page"]) - 1]})
+    async with opened(api.base) as client:
+        assert await ids_of(numbered(client, FIVE)) == [1, 2, 3]
+        api.answer = lambda _: JSONResponse({"size": 15, "values": [{"id": 1}]})
+        with pytest.raises(PagingInCircles):
+            await ids_of(numbered(client, FIVE))
+        api.answer = lambda _: JSONResponse({"values": None})
+        assert await ids_of(numbered(client, FIVE)) == []
+        api.answer = lambda _: JSONResponse({"error": "Sorry"})
+        with pytest.raises(Unavailable):
+            await ids_of(numbered(client, FIVE))
+
+
+@given(st.sets(st.integers(1, 400), max_size=60), st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_id_windows_find_every_row_of_an_unsorted_list_once(running, ids: set[int], chance, size: bool) -> None:
+    running[0].answer = listing = Listing(sorted(ids, key=lambda _: chance.random()), size=size)
+
+    async def walk() -> list[int]:
+        async with opened(running[0].base) as client:
+            return await ids_of(id_windows(client, FIVE))
+
+    assert sorted(asyncio.run(walk())) == sorted(ids)
+    assert listing.asked < 20 + len(ids) * 4
+
+
+async def test_id_windows_cost_little_more_than_the_pages_and_notice_an_ignored_filter(api: Server) -> None:
+    async with opened(api.base) as client:
+        for ids in (list(range(1, 1001)), list(range(1000, 0, -1))):
+            api.answer = listing = Listing(ids)
+            assert sorted(await ids_of(id_windows(client, FIVE))) == list(range(1, 1001))
+            assert listing.asked <= 210
+        api.answer = Listing(list(range(1, 20)), filters=False)
+        with pytest.raises(PagingInCircles, match="ignored"):
+            await ids_of(id_windows(client, FIVE))

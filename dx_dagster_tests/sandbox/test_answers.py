@@ -1,0 +1,185 @@
+"""Whom the sandbox lets in, what it refuses as Bitbucket does, and how it breaks when told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from dx_dagster.sandbox import Faults, Limits, Sandbox, Token
+from dx_dagster_tests.sandbox.asking import SMALL, busiest, connect, under, walk
+
+# -- tokens and budgets ------------------------------------------------------------------------------------------------
+
+
+def test_tokens_open_what_they_are_for_and_only_when_sent_the_right_way() -> None:
+    mail = "ada@acme.example"
+    tokens = [
+        Token("good"),
+        Token("pulls", scopes={"pullrequest"}),
+        Token("person", kind="api", email=mail),
+        Token("elsewhere", workspaces={"other"}),
+    ]
+    with Sandbox(SMALL, tokens=tokens) as sandbox, httpx.Client(base_url=sandbox.url) as client:
+
+        def ask(path: str, secret: str | None, auth: tuple[str, str] | None = None) -> httpx.Response:
+            headers = {} if auth else {"Authorization": f"Bearer {secret}"}
+            return client.get(path, headers=headers, auth=auth)
+
+        assert ask("/workspaces/acme", "good").status_code == 200
+        assert ask("/repositories/acme", "pulls").status_code == 200
+        refused = ask("/workspaces/acme/members", "pulls")
+        assert refused.status_code == 403
+        detail = refused.json()["error"]["detail"]
+        assert detail == {"required": ["account"], "granted": ["pullrequest", "repository"]}
+        assert ask("/user", None, auth=(mail, "person")).status_code == 200
+        assert ask("/user", "good").status_code == 403
+        for wrong in (ask("/user", "person"), ask("/user", None, auth=(mail, "good")), client.get("/user")):
+            assert wrong.status_code == 401
+            assert wrong.json()["error"]["message"].startswith("Token is invalid, expired")
+        assert ask("/repositories/acme", "elsewhere").status_code == 403
+        tokens[0].revoked = True
+        assert ask("/workspaces/acme", "good").status_code == 401
+
+
+def test_a_spent_budget_answers_429_in_plain_text_and_only_access_tokens_are_told_their_limit() -> None:
+    tokens = [Token("a"), Token("b"), *(Token(secret, "api", "ada@acme.example") for secret in ("p", "q"))]
+    limits = Limits(hourly_limit=3)
+    with Sandbox(SMALL, tokens=tokens, limits=limits) as sandbox, httpx.Client(base_url=sandbox.url) as client:
+        bearer = {"Authorization": "Bearer a"}
+        answers = [client.get("/repositories/acme", headers=bearer) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        over = answers[-1]
+        assert over.text == "Rate limit for this resource has been exceeded"
+        assert over.headers["content-type"] == "text/plain"
+        assert "retry-after" not in over.headers
+        assert [answer.headers["x-ratelimit-nearlimit"] for answer in answers[:3]] == ["false", "false", "true"]
+        assert answers[0].headers["x-ratelimit-limit"] == "3"
+        assert client.get("/repositories/acme", headers={"Authorization": "Bearer b"}).status_code == 200
+        pairs = [("ada@acme.example", secret) for secret in ("p", "q", "p", "q")]
+        shared = [client.get("/repositories/acme", auth=pair) for pair in pairs]
+        assert [answer.status_code for answer in shared] == [200, 200, 200, 429]
+        assert not any("x-ratelimit-limit" in answer.headers for answer in shared)
+        limits.retry_after = "seconds"
+        assert 3590 < int(client.get("/repositories/acme", headers=bearer).headers["retry-after"]) <= 3601
+        limits.window = 0.001
+        assert client.get("/repositories/acme", headers=bearer).status_code == 200
+
+
+def test_what_is_not_there_answers_as_bitbucket_does(sandbox: Sandbox, client: httpx.Client) -> None:
+    assert client.get("/workspaces/nobody").status_code == 403
+    assert client.get("/repositories/").status_code == 410
+    assert client.get("/repositories/acme/nope").json()["error"]["message"] == "Repository acme/nope not found"
+    for path in ("/commits", "/pullrequests/activity", "/pullrequests/1/activity"):
+        assert client.get(f"/repositories/acme/nope{path}").headers["content-type"].startswith("text/html")
+    without = next(repository for repository in sandbox.world.repositories if not repository.has_pipelines)
+    assert client.get(f"{under(without)}/pipelines/").status_code == 404
+    empty = next(repository for repository in sandbox.world.repositories if repository.main_branch is None)
+    assert client.get(under(empty)).json()["mainbranch"] is None
+    assert client.get(f"{under(empty)}/commits").json()["values"] == []
+
+
+def test_a_repository_keeps_its_uuid_when_renamed(sandbox: Sandbox, client: httpx.Client) -> None:
+    repository = busiest(sandbox)
+    before, slug = repository.slug, sandbox.world.rename_repository(repository)
+    assert client.get(f"/repositories/acme/{before}").status_code == 404
+    for workspace in ("acme", "{}", sandbox.world.uuid):
+        path = f"/repositories/{quote(workspace)}/{quote(repository.uuid)}"
+        assert client.get(path).json()["slug"] == slug
+    assert slug in client.get(f"{under(repository)}/pullrequests/1").json()["links"]["html"]["href"]
+
+
+def test_hooks_never_show_their_secret(sandbox: Sandbox, client: httpx.Client) -> None:
+    body = {"url": "https://dx.example/hook", "events": ["repo:push"], "description": "dx", "secret": "hush"}
+    for owner, subject in (("/workspaces/acme", sandbox.world.uuid), (under(busiest(sandbox)), busiest(sandbox).uuid)):
+        made = client.post(f"{owner}/hooks", json=body)
+        assert made.status_code == 201
+        assert made.json()["secret_set"]
+        assert "hush" not in made.text
+        uuid = made.json()["uuid"]
+        assert sandbox.hooks.secret(subject, uuid) == "hush"
+        at = f"{owner}/hooks/{quote(uuid)}"
+        assert client.put(at, json={"active": False}).json() | {"active": True} == made.json()
+        assert not client.put(at, json={"secret": None}).json()["secret_set"]
+        assert [hook["uuid"] for hook in walk(client, f"{owner}/hooks")] == [uuid]
+        assert client.delete(at).status_code == 204
+        assert client.get(at).status_code == 404
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def test_faults_break_answers_as_told_and_stop_when_told(sandbox: Sandbox, client: httpx.Client) -> None:
+    faults: Faults = sandbox.faults
+    for status in (500, 502, 503, 555):
+        faults.on("^/2.0/workspaces/acme$", status, times=1)
+        assert client.get("/workspaces/acme").status_code == status
+    faults.on("acme", "html", times=1)
+    assert client.get("/workspaces/acme").headers["content-type"].startswith("text/html")
+    faults.on("acme", "truncated", times=1)
+    with pytest.raises(json.JSONDecodeError):
+        client.get("/workspaces/acme").json()
+    for action, error in (("cut_off", httpx.RemoteProtocolError), ("reset", httpx.ReadError)):
+        faults.on("acme", action, times=1)
+        with pytest.raises(error):
+            client.get("/workspaces/acme")
+    faults.on("acme", "hang", times=1)
+    with pytest.raises(httpx.ReadTimeout):
+        client.get("/workspaces/acme", timeout=0.1)
+    faults.set({"next_origin": "https://evil.example", "errors": 0.0})
+    assert (
+        client.get("/repositories/acme?pagelen=1")
+        .json()["next"]
+        .startswith("https://evil.example/2.0/repositories/acme?")
+    )
+    faults.set({"pages_in_circles": True, "next_origin": None})
+    page = client.get("/repositories/acme?pagelen=1&page=3").json()
+    assert page["next"].endswith("page=1")
+    faults.clear()
+    assert client.get("/workspaces/acme").status_code == 200
+    faults.compressed = True
+    answer = client.get("/repositories/acme")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.json()["size"] == 8
+
+
+def test_every_request_is_recorded(sandbox: Sandbox, client: httpx.Client) -> None:
+    client.get("/workspaces/acme?x=1")
+    client.get("/workspaces/acme", headers={"Authorization": "Bearer wrong"})
+    found = [tuple(request) for request in sandbox.requests]
+    assert found == [
+        ("GET", "/2.0/workspaces/acme?x=1", "workspace-token", 200),
+        ("GET", "/2.0/workspaces/acme", None, 401),
+    ]
+    sandbox.requests.reset()
+    assert len(sandbox.requests) == 0
+
+
+def test_the_sandbox_runs_as_a_process_and_is_led_by_its_back_door() -> None:
+    command = [sys.executable, "-m", "dx_dagster.sandbox", "--repositories", "5", "--pull-requests", "30"]
+    environment = {**os.environ, "SANDBOX_TOKEN": ""}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            ready = json.loads(process.stdout.readline())
+            door = ready["url"].replace("/2.0", "/_sandbox")
+            with connect(ready["url"], ready["token"]) as client:
+                assert len(client.get(f"{door}/truth").json()["bitbucket_pulls"]) == 30
+                assert len(client.post(f"{door}/step?n=5").json()) == 5
+                assert (
+                    client.post(f"{door}/faults", json={"on": [{"pattern": ".", "action": "503"}]}).status_code == 200
+                )
+                assert client.get("/workspaces/acme").status_code == 503
+                assert client.post(f"{door}/faults", json={"nonsense": 1}).status_code == 400
+                assert client.post(f"{door}/faults", json={"clear": True}).status_code == 200
+                assert client.get("/workspaces/acme").status_code == 200
+                assert client.get(f"{door}/requests").json() == {"count": 2}
+                client.post(f"{door}/tokens/revoke")
+                assert client.get("/workspaces/acme").status_code == 401
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
