@@ -1,0 +1,80 @@
+"""What a person is told whose command, workspace or credential is wrong."""
+
+import pytest
+from cryptography.fernet import Fernet
+
+from dx_dagster_tests.bad_input.telling import alone, assert_no_secret, assert_nothing_stored, credentials, paragraph
+
+
+def test_a_day_that_is_none_is_wrong_usage(run_cli, env):
+    done = run_cli("sync", "acme", "--since", "yesterday", env=env)
+    assert done.returncode == 2
+    assert "'yesterday' is no date" in done.stderr
+    assert "2026-01-31" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["sync"], ["sync", "acme", "--nope"], ["connect", "acme", "--type", "github"], ["nope"], ["up", "--ui-port", "0"]],
+)
+def test_wrong_usage(run_cli, env, arguments):
+    done = run_cli(*arguments, env=env)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["sync"], ["verify"], ["credentials", "list"]])
+def test_a_workspace_that_was_never_connected(run_cli, env, command):
+    alone(run_cli(*command, "acme", env=env), "acme", "never connected", "dx-dagster connect acme")
+    assert_nothing_stored(env)
+
+
+def test_a_token_that_was_revoked(run_cli, connected, sandbox):
+    sandbox.tokens[0].revoked = True
+    done = run_cli("sync", "acme", env=connected)
+    paragraph(done, "invalid_credentials")
+    [(disabled_at, reason)] = credentials(connected)
+    assert disabled_at is not None
+    assert "invalid" in str(reason)
+    listed = run_cli("credentials", "list", "acme", env=connected)
+    assert f"disabled: {reason}" in listed.stdout
+    assert_no_secret(listed)
+
+    paragraph(run_cli("sync", "acme", env=connected), "invalid_credentials", "dx-dagster credentials add acme")
+
+    verified = run_cli("verify", "acme", env=connected)
+    paragraph(verified, "acme", "failed")
+    assert "invalid_credentials" in verified.stdout
+    assert "curl " in verified.stdout
+    assert "Authorization: Bearer YOUR_TOKEN" in verified.stdout
+
+    sandbox.tokens[0].revoked = False
+    again = run_cli("verify", "acme", env=connected)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert credentials(connected) == [(None, None)]
+
+
+def test_keys_that_do_not_open_what_is_stored(run_cli, connected):
+    others = connected | {"DX_SECRET_KEYS": Fernet.generate_key().decode()}
+    for command in ("sync", "verify"):
+        paragraph(run_cli(command, "acme", env=others), "DX_SECRET_KEYS", "credential")
+    assert credentials(connected) == [(None, None)], "a wrong key says nothing about the credential"
+    rotated = connected | {"DX_SECRET_KEYS": f"{Fernet.generate_key().decode()},{connected['DX_SECRET_KEYS']}"}
+    assert run_cli("verify", "acme", env=rotated).returncode == 0
+
+
+def test_a_credential_of_nobody_is_not_removed(run_cli, connected):
+    for command in ("disable", "remove"):
+        alone(run_cli("credentials", command, "acme", "4711", env=connected), "acme", "no credential 4711")
+
+
+def test_a_scope_that_was_taken_away(run_cli, connected, sandbox):
+    before = sandbox.tokens[0].scopes
+    sandbox.tokens[0].scopes = ["account", "repository", "pipeline"]
+    try:
+        paragraph(run_cli("sync", "acme", env=connected), "invalid_permissions", "pullrequest")
+    finally:
+        sandbox.tokens[0].scopes = before
+    assert credentials(connected) == [(None, None)], "the credential is good, it only may too little"

@@ -1,0 +1,153 @@
+"""What a person is told whose workspace cannot be connected; and nothing is stored."""
+
+import psycopg
+import pytest
+
+from dx_dagster_tests.bad_input.telling import (
+    BLIND,
+    EMAIL,
+    GOOD,
+    PASSWORD,
+    PERSONAL,
+    POOR,
+    WRONG,
+    alone,
+    assert_nothing_stored,
+    credentials,
+)
+
+# --- connect: what Bitbucket refuses ---
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param(("nowhere", GOOD), ["nowhere", "https://bitbucket.org/WORKSPACE/"], id="unknown workspace"),
+        pytest.param(("acme", BLIND), ["acme", "access"], id="a token of another workspace"),
+        pytest.param(("acme", WRONG), ["invalid_credentials", "Token is invalid"], id="wrong token"),
+        pytest.param(("acme", PERSONAL), ["invalid_credentials", "Bearer"], id="API token sent as an access token"),
+        pytest.param(
+            ("acme", POOR), ["invalid_permissions", "account", "pipeline", "pullrequest"], id="scopes are missing"
+        ),
+    ],
+)
+def test_a_credential_that_does_not_do(run_cli, env, sandbox, given, said):
+    workspace, token = given
+    told = alone(run_cli("connect", workspace, env=env | {"BITBUCKET_TOKEN": token}), *said)
+    assert told.startswith(("invalid_credentials: ", "invalid_permissions: ", "no_resources: "))
+    curl = told[told.index("curl ") :]
+    assert "Authorization: Bearer YOUR_TOKEN" in curl
+    assert sandbox.url in curl
+    assert_nothing_stored(env)
+
+
+def test_an_access_token_sent_as_an_api_token(run_cli, env):
+    given = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": GOOD}
+    told = alone(run_cli("connect", "acme", env=env | given), "invalid_credentials", "Basic")
+    assert f"-u {EMAIL}:YOUR_TOKEN" in told
+    assert_nothing_stored(env)
+
+
+def test_an_api_token_with_its_address_is_taken(run_cli, env):
+    given = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": PERSONAL}
+    done = run_cli("connect", "acme", env=env | given)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert credentials(env) == [(None, None)]
+
+
+def test_a_workspace_given_as_an_address_is_taken(run_cli, env):
+    done = run_cli("connect", "https://bitbucket.org/acme/", env=env | {"BITBUCKET_TOKEN": f" {GOOD}\n"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "acme" in done.stdout
+    assert credentials(env) == [(None, None)]
+    with psycopg.connect(env["DX_DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT workspace FROM connections").fetchall() == [("acme",)]
+        assert connection.execute("SELECT partition FROM dagster.dynamic_partitions").fetchall() == [("acme",)]
+
+
+# --- connect: a server that is no Bitbucket ---
+
+
+@pytest.mark.parametrize("fault", ["html", "truncated", "503", "throttle", "reset"])
+def test_a_server_that_does_not_answer_as_bitbucket_does(run_cli, env, sandbox, fault):
+    sandbox.faults.on(".*", fault)
+    told = alone(run_cli("connect", "acme", env=env | {"BITBUCKET_TOKEN": GOOD}), "Nothing was stored")
+    assert "<" not in told, "a page's markup"
+    assert_nothing_stored(env)
+
+
+def test_a_server_that_hangs(run_cli, env, sandbox):
+    sandbox.faults.hang_seconds = 45
+    sandbox.faults.on(".*", "hang")
+    alone(run_cli("connect", "acme", env=env | {"BITBUCKET_TOKEN": GOOD}), "unavailable", "Nothing was stored")
+    assert_nothing_stored(env)
+
+
+def test_a_server_that_is_not_there(run_cli, env):
+    nobody = {"BITBUCKET_API_URL": "http://127.0.0.1:1/2.0", "BITBUCKET_TOKEN": GOOD}
+    alone(run_cli("connect", "acme", env=env | nobody), "unavailable", "127.0.0.1", "Nothing was stored")
+    assert_nothing_stored(env)
+
+
+# --- connect: what is wrong before Bitbucket is asked ---
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_TOKEN": PERSONAL, "BITBUCKET_EMAIL": EMAIL},
+            ["BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "both set"],
+            id="two kinds at once",
+        ),
+        pytest.param({"BITBUCKET_EMAIL": EMAIL}, ["BITBUCKET_EMAIL and BITBUCKET_API_TOKEN"], id="address alone"),
+        pytest.param(
+            {"BITBUCKET_API_TOKEN": PERSONAL}, ["BITBUCKET_EMAIL and BITBUCKET_API_TOKEN"], id="API token alone"
+        ),
+        pytest.param({}, ["No credential is given", "BITBUCKET_TOKEN"], id="none, and nobody to ask"),
+        pytest.param({"BITBUCKET_TOKEN": f"{GOOD} {GOOD}"}, ["spaces"], id="not one word"),
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": "http://bitbucket.example.com/2.0"},
+            ["BITBUCKET_API_URL", "https", "bitbucket.example.com"],
+            id="plain http",
+        ),
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": f"https://ann:{PASSWORD}@bitbucket.example.com/2.0"},
+            ["BITBUCKET_API_URL", "user name or password"],
+            id="a password in the address",
+        ),
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": "bitbucket.example.com"},
+            ["BITBUCKET_API_URL", "https://api.bitbucket.org/2.0"],
+            id="no address",
+        ),
+        *(
+            pytest.param(
+                {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": f"https://bitbucket.example.com{rest}"},
+                ["BITBUCKET_API_URL"],
+                id=f"an address with {rest}",
+            )
+            for rest in (":port/2.0", "/2.0?x=1", "/2.0#x")
+        ),
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": "no-key"}, ["DX_SECRET_KEYS", "Fernet"], id="malformed keys"
+        ),
+        pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": ","}, ["DX_SECRET_KEYS"], id="no keys"),
+        pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "0"}, ["DX_BUDGET_WINDOW"], id="no window"),
+        pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "soon"}, ["DX_BUDGET_WINDOW"], id="no number"),
+    ],
+)
+def test_settings_that_cannot_be_used(run_cli, env, given, said):
+    alone(run_cli("connect", "acme", env=env | given), *said)
+    assert_nothing_stored(env)
+
+
+@pytest.mark.parametrize("name", ["", "ac me", "https://example.com/acme"])
+def test_a_workspace_that_can_be_none(run_cli, env, name):
+    alone(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace", "acme")
+    assert_nothing_stored(env)
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_workspace_that_leads_out_of_the_api(run_cli, env, name):
+    alone(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace")
