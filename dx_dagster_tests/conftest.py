@@ -19,11 +19,17 @@ from cryptography.fernet import Fernet
 from dx_dagster.cli.ports import free_port
 from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
+from dx_dagster_tests.commands import Done, run_forked, run_new
 
-RunCli = Callable[..., subprocess.CompletedProcess[str]]
+RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
 _FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
 _numbers = count()
+
+
+def pytest_configure() -> None:
+    # A job that a script puts into the background ignores Ctrl-C, and so would all commands that are started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
 def _database(postgres: EmbeddedServer, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
         yield _address(postgres, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
@@ -100,10 +106,18 @@ def environment(bare_environment: dict[str, str], database_url: str) -> dict[str
 def run_cli(request: pytest.FixtureRequest) -> RunCli:
     """`run_cli("status", "--json", env=…)`: runs a command to its end; in `environment` unless `env` is given."""
 
-    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        chosen = request.getfixturevalue("environment") if env is None else env
-        command = [sys.executable, "-m", "dx_dagster.cli", *arguments]
-        return subprocess.run(command, env=dict(chosen), capture_output=True, text=True, timeout=280, check=False)
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
+        return run_forked(arguments, request.getfixturevalue("environment") if env is None else env)
+
+    return run
+
+
+@pytest.fixture
+def run_process(request: pytest.FixtureRequest) -> RunCli:
+    """As `run_cli`, where the process itself matters: all imports are its own, and others see its arguments."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
+        return run_new(arguments, request.getfixturevalue("environment") if env is None else env)
 
     return run
 
@@ -143,7 +157,10 @@ class Running:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
         with self.process:
-            return self.process.wait(60)
+            try:
+                return self.process.wait(60)
+            finally:
+                self.process.kill()
 
 
 @pytest.fixture

@@ -81,11 +81,11 @@ def watching_processes(seen: Seen) -> Iterator[None]:
     seen.add("ps", "\n".join(lines))
 
 
-def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp_path):
+def test_no_secret_comes_out(environment, sandbox, run_process: RunCli, dx_home, tmp_path):
     seen, env = Seen(), {**environment, "BITBUCKET_API_URL": sandbox.url}
 
     def cli(*arguments: str, expected: int = 0, **more: str) -> str:
-        done = run_cli(*arguments, env={**env, **more})
+        done = run_process(*arguments, env={**env, **more})
         assert done.returncode == expected, done.stderr
         return seen.add(" ".join(arguments), done.stdout + done.stderr)
 
@@ -100,7 +100,7 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
         cli(*jira, expected=1, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=WRONG)
         cli(*jira, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=JIRA_TOKEN)
         cli("sync", "acme", "--json")
-        done = run_cli("api-keys", "create", "scan", env=env)
+        done = run_process("api-keys", "create", "scan", env=env)
         key = done.stdout.strip()
         cli("api-keys", "list")
         with serving(env, tmp_path / "serve.log") as url, httpx.Client(base_url=url, timeout=30) as client:

@@ -48,15 +48,15 @@ def test_an_access_token_sent_as_an_api_token(run_cli, env):
     assert_nothing_stored(env)
 
 
-def test_an_api_token_with_its_address_is_taken(run_cli, env):
+def test_an_api_token_with_its_address_is_taken(run_process, env):
     given = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": PERSONAL}
-    done = run_cli("connect", "acme", env=env | given)
+    done = run_process("connect", "acme", env=env | given)
     assert (done.returncode, done.stderr) == (0, "")
     assert credentials(env) == [(None, None)]
 
 
-def test_a_workspace_given_as_an_address_is_taken(run_cli, env):
-    done = run_cli("connect", "https://bitbucket.org/acme/", env=env | {"BITBUCKET_TOKEN": f" {GOOD}\n"})
+def test_a_workspace_given_as_an_address_is_taken(run_process, env):
+    done = run_process("connect", "https://bitbucket.org/acme/", env=env | {"BITBUCKET_TOKEN": f" {GOOD}\n"})
     assert (done.returncode, done.stderr) == (0, "")
     assert "acme" in done.stdout
     assert credentials(env) == [(None, None)]

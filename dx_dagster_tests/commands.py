@@ -1,0 +1,56 @@
+"""The commands, each in a process of its own: started as a person does, or forked from one that has imported Dagster.
+
+A forked command has its own environment, arguments, output and exit status, and comes without the second and a half
+that most of its imports take. What is about the process itself (how it starts, who sees its arguments, which imports it
+needs) is tested with `run_process`.
+"""
+
+import atexit
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Done = subprocess.CompletedProcess[str]
+SECONDS = 280
+
+# Not polars: it starts threads, which do not survive a fork. Not psycopg and nothing of ours but what every command
+# imports: which of them are there decides what is said of an error.
+_IMPORTED = ("alembic.command", "cryptography.fernet", "dagster", "dagster_postgres", "dx_dagster.cli", "httpx")
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(list(_IMPORTED))
+
+
+def run_new(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
+    command = [sys.executable, "-m", "dx_dagster.cli", *arguments]
+    return subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def run_forked(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
+    with tempfile.TemporaryDirectory(prefix="dx-command-") as folder:
+        output, errors = Path(folder) / "output", Path(folder) / "errors"
+        process = _FORKING.Process(target=_command, args=(list(arguments), dict(environment), output, errors))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(list(arguments), SECONDS, output.read_bytes(), errors.read_bytes())
+        return Done(list(arguments), process.exitcode, output.read_text(), errors.read_text())
+
+
+def _command(arguments: list[str], environment: dict[str, str], output: Path, errors: Path) -> None:
+    for descriptor, path in ((1, output), (2, errors)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["dx-dagster", *arguments]
+    from dx_dagster.cli import main  # noqa: PLC0415 - in the forked process alone
+
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # noqa: SLF001 - multiprocessing leaves them out
