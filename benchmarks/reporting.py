@@ -10,6 +10,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table as RichTable
 
+_LOAD = os.getloadavg()[0]  # before there is any of ours: wall times mean little on a busy machine
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
@@ -61,7 +62,7 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}"
+        f"Python {platform.python_version()}, load average {_LOAD:.1f} at the start"
     )
 
 
