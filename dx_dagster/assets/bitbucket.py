@@ -28,6 +28,10 @@ _bitbucket_asset = partial(
 )
 Materialized = dg.MaterializeResult[Any]
 
+# Within a budget, pull requests come first; then the people of whom all else tells; pipelines are the most requests.
+_AFTER_PULL_REQUESTS = {"dagster/priority": "-1"}
+_LAST = {"dagster/priority": "-2"}
+
 
 @_bitbucket_asset()
 def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
@@ -35,7 +39,7 @@ def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Mat
     return materialize(context, config, import_repositories, tables.repositories)
 
 
-@_bitbucket_asset(deps=[repositories])
+@_bitbucket_asset(deps=[repositories], op_tags=_AFTER_PULL_REQUESTS)
 def members(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """People, with the e-mail addresses that a Jira connection tells. Authors who are no members are inactive users."""
     return materialize(context, config, partial(import_people, Settings.read()), tables.users)
@@ -65,7 +69,7 @@ def commits(context: dg.AssetExecutionContext, config: ImportConfig) -> Material
     return materialize(context, config, import_commits, tables.pull_commits)
 
 
-@_bitbucket_asset(deps=[repositories])
+@_bitbucket_asset(deps=[repositories], op_tags=_LAST)
 def pipelines(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
     """Runs of Bitbucket Pipelines."""
     return materialize(context, config, import_pipelines, tables.pipelines, for_pipelines=True)

@@ -1,5 +1,6 @@
 """The one origin that a token may go to."""
 
+import re
 from urllib.parse import unquote
 
 import httpx
@@ -7,6 +8,7 @@ import httpx
 from dx_dagster.bitbucket.errors import RefusedOrigin
 from dx_dagster.settings import LOOPBACK_HOSTS
 
+_ODD = re.compile(r"[\\\s]")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -59,7 +61,7 @@ class Origin:
 
     def _checked(self, address: str) -> httpx.URL:
         # Programs disagree on where the host ends in an address with these in it.
-        if "\\" in address or any(character.isspace() for character in address):
+        if _ODD.search(address):
             raise RefusedOrigin("Refused an address with a backslash or a space in it")
         try:
             url = httpx.URL(address).copy_with(fragment=None)

@@ -84,8 +84,8 @@ class Workspace:
 
     @property
     def at_once(self) -> int:
-        """How many things to work on at a time: as many as requests may be in flight, for more would only wait."""
-        return self.client.max_in_flight
+        """How many things to work on at a time: while some store what they got, others ask."""
+        return 2 * self.client.max_in_flight
 
 
 class NotImportedError(Exception):
