@@ -64,7 +64,7 @@ async def import_all(configured: Settings, warehouse: Warehouse, heard: Heard) -
 async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(
     configured: Settings, warehouse: Warehouse, database_url: str
 ) -> None:
-    with Sandbox(SMALL, tokens=access(1), limits=Limits(40, 2.0)) as sandbox:
+    with Sandbox(SMALL, tokens=access(1), limits=Limits(20, 2.0)) as sandbox:
         heard = Heard()
         await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
         assert statuses(sandbox)[429] == 0
@@ -74,7 +74,7 @@ async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(
     assert waits
     assert all("s, until " in one for one in waits)
     assert (
-        len(waits) <= math.ceil(sandbox.requests.count / 40) * 3
+        len(waits) <= math.ceil(sandbox.requests.count / 20) * 3
     )  # told once for each rest, not by everyone who waits
 
 
@@ -82,7 +82,7 @@ async def test_a_limit_that_the_api_never_tells_is_met_and_survived(
     configured: Settings, warehouse: Warehouse, database_url: str
 ) -> None:
     tokens = [Token(f"ATATT-{number}", "api", "ann@acme.example", label=f"Ann's {number}") for number in (1, 2)]
-    with Sandbox(SMALL, tokens=tokens, limits=Limits(80, 3.0, count_rejected=True)) as sandbox:
+    with Sandbox(SMALL, tokens=tokens, limits=Limits(30, 3.0, count_rejected=True)) as sandbox:
         heard = Heard()
         await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
         refused = statuses(sandbox)[429]
