@@ -13,7 +13,7 @@ demo: venv ## a sandbox Bitbucket Cloud, imported; ARGS=--exit ends after the im
 	@$(BIN)/dx-dagster demo $(ARGS)
 
 test: venv ## all tests; ARGS go to pytest
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: venv ## style, types, walls between the rooms, and workspace.yaml
 	$(BIN)/ruff check

@@ -32,6 +32,10 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    return (os.cpu_count() or 1) + 1  # a good part of the tests' time is waiting
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
