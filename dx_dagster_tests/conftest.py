@@ -21,6 +21,8 @@ from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster_tests.commands import Done, run_forked, run_new
 
+pytest_plugins = ("dx_dagster_tests.browsing", "dx_dagster_tests.connecting")
+
 RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
 _FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")

@@ -20,9 +20,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
+from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.importer import connections as doors
+from dx_dagster.importer import verification
 from dx_dagster.importer.connections import VerificationFailed
 from dx_dagster.importer.given import new_credential
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.tokens import Token
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
@@ -34,6 +39,36 @@ EMAIL = "robot@example.com"
 
 
 Work = Callable[[Warehouse], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Sandbox]:
+    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(world: Sandbox) -> Iterator[Sandbox]:
+    """A small Bitbucket with two access tokens and an API token; what a test breaks is mended for the next."""
+    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
+    world.faults.clear()
+    world.requests.reset()
+    yield world
+    world.faults.clear()
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], sandbox: Sandbox) -> Settings:
+    """Those of an installation before that Bitbucket."""
+    ours = {name: value for name, value in environment.items() if name.startswith("DX_")}
+    return Settings.model_validate({**ours, "BITBUCKET_API_URL": sandbox.url})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifying gives up within seconds."""
+    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
+    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
 
 
 def run(settings: Settings, work: Work) -> Any:

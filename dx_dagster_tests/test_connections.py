@@ -1,6 +1,5 @@
 """Connecting, verifying and managing credentials, by the functions that every door calls."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import anyio
@@ -9,14 +8,9 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
 from dx_dagster.importer.connections import Changes, VerificationFailed
 from dx_dagster.importer.given import Fields, new_credential
-from dx_dagster.sandbox import Sandbox
-from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.tokens import Token
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.connections import StoredConnection
@@ -25,38 +19,7 @@ from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.vault import Vault, VaultError
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, Work, connect, run, stored
 
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Sandbox]:
-    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(world: Sandbox) -> Iterator[Sandbox]:
-    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
-    world.faults.clear()
-    world.requests.reset()
-    yield world
-    world.faults.clear()
-
-
-@pytest.fixture
-def settings(sandbox, database_url, tmp_path) -> Settings:
-    return Settings.model_validate(
-        {
-            "DX_HOME": tmp_path / "home",
-            "DX_DATABASE_URL": database_url,
-            "DX_SECRET_KEYS": Fernet.generate_key().decode(),
-            "BITBUCKET_API_URL": sandbox.url,
-        }
-    )
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
-    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 # Changing

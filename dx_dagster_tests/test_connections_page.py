@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 from pydantic import SecretStr
 
 from dx_dagster.api.app import create_app
@@ -19,10 +18,6 @@ from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.importer import connections as doors
 from dx_dagster.importer import verification
 from dx_dagster.importer.given import new_credential
-from dx_dagster.sandbox import Sandbox
-from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.tokens import Token
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys, connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
@@ -34,40 +29,6 @@ CHANGES = ("new", "sign-out", "1/check", "1/disable", "1/enable", "1/remove", "1
            "1/webhook/rotate")  # fmt: skip
 PAGES_WITH_FORMS = ("/connections/new", "/connections/1", "/connections/1/credentials/1")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "chromium is not installed; on Debian: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Sandbox]:
-    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(world: Sandbox) -> Iterator[Sandbox]:
-    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
-    world.faults.clear()
-    yield world
-    world.faults.clear()
-
-
-@pytest.fixture
-def settings(environment, sandbox) -> Settings:
-    ours = {name: environment[name] for name in environment if name.startswith("DX_")}
-    return Settings.model_validate({**ours, "BITBUCKET_API_URL": sandbox.url})
 
 
 def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:

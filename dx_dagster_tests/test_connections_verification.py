@@ -1,18 +1,10 @@
 """Verifying credentials: every way it can fail has its code, its sentence and its hint."""
 
-from collections.abc import Iterator
-
 import pytest
-from cryptography.fernet import Fernet
 
-from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
 from dx_dagster.importer.given import GivenError, jira_site, workspace_slug
-from dx_dagster.sandbox import Sandbox
-from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster_tests.connecting import (
     API_TOKEN,
@@ -28,38 +20,7 @@ from dx_dagster_tests.connecting import (
     stored,
 )
 
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Sandbox]:
-    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(world: Sandbox) -> Iterator[Sandbox]:
-    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
-    world.faults.clear()
-    world.requests.reset()
-    yield world
-    world.faults.clear()
-
-
-@pytest.fixture
-def settings(sandbox, database_url, tmp_path) -> Settings:
-    return Settings.model_validate(
-        {
-            "DX_HOME": tmp_path / "home",
-            "DX_DATABASE_URL": database_url,
-            "DX_SECRET_KEYS": Fernet.generate_key().decode(),
-            "BITBUCKET_API_URL": sandbox.url,
-        }
-    )
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
-    monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 # Verification

@@ -23,39 +23,15 @@ from dx_dagster.bitbucket import Timeouts
 from dx_dagster.importer import connections as doors
 from dx_dagster.importer import verification
 from dx_dagster.importer.given import new_credential
-from dx_dagster.sandbox import Sandbox
-from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.tokens import Token
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Sandbox]:
-    with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=[]) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(world: Sandbox) -> Iterator[Sandbox]:
-    world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
-    world.faults.clear()
-    yield world
-    world.faults.clear()
-
-
 @pytest.fixture
 def environment(environment, sandbox) -> dict[str, str]:
     return {**environment, "BITBUCKET_API_URL": sandbox.url}
-
-
-@pytest.fixture
-def settings(environment) -> Settings:
-    return Settings.model_validate(
-        {name: environment[name] for name in environment if name.startswith(("DX_", "BITB"))}
-    )
 
 
 def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:
