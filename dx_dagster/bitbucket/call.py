@@ -1,7 +1,6 @@
 """One request of a caller's, through all its tries."""
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -10,10 +9,10 @@ import orjson
 
 from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import Forbidden, RateLimited, Unavailable
+from dx_dagster.bitbucket.origin import Params
 from dx_dagster.bitbucket.retries import Schedule, Transient
 
 Json: TypeAlias = Any
-Params: TypeAlias = Mapping[str, str | int | Sequence[str]]
 
 
 class Requester(Protocol):

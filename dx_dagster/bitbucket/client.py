@@ -12,7 +12,7 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from dx_dagster.bitbucket import wire
-from dx_dagster.bitbucket.call import Call, Json, Params, body_of
+from dx_dagster.bitbucket.call import Call, Json, body_of
 from dx_dagster.bitbucket.concurrency import AdaptiveLimiter, Slot
 from dx_dagster.bitbucket.credentials import Credential, CredentialAuth
 from dx_dagster.bitbucket.endpoints import kind_of
@@ -25,7 +25,7 @@ from dx_dagster.bitbucket.errors import (
     from_response,
 )
 from dx_dagster.bitbucket.hints import Hints, read
-from dx_dagster.bitbucket.origin import Origin
+from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
 from dx_dagster.bitbucket.retries import TRANSIENT, Retries, Schedule, Timeouts, Transient
 
@@ -109,10 +109,9 @@ class BitbucketClient:
         Raises:
             BitbucketError: see `errors` for the tree.
         """
-        url = self._origin.resolve(path)
         call = Call(
             method=method,
-            url=url.copy_merge_params({**params}) if params else url,
+            url=self._origin.resolve(path, params),
             schedule=Schedule(self._retries, attempts),
             json=json,
             data=data,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
-from dx_dagster.bitbucket.call import Params
+from dx_dagster.bitbucket.origin import Params
 
 PAGE = 100
 """Rows a page at most; more answers 400 "Invalid pagelen" (BCLOUD-13229)."""

@@ -1,12 +1,16 @@
 """The one origin that a token may go to."""
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import httpx
 
 from dx_dagster.bitbucket.errors import RefusedOrigin
 from dx_dagster.settings import LOOPBACK_HOSTS
+
+Params: TypeAlias = Mapping[str, str | int | Sequence[str]]
 
 _ODD = re.compile(r"[\\\s]")
 _PORTS = {"http": 80, "https": 443}
@@ -32,16 +36,18 @@ class Origin:
     def encrypted(self) -> bool:
         return self._base.scheme == "https"
 
-    def resolve(self, reference: str) -> httpx.URL:
+    def resolve(self, reference: str, params: Params | None = None) -> httpx.URL:
         """The URL of a path under the base ("/repositories/acme") or of an absolute link of the API's own.
+
+        Where there are `params`, they are its whole query.
 
         Raises:
             RefusedOrigin: it leads away from the API.
         """
         if reference.startswith("/") and not reference.startswith("//"):
-            return self._checked(str(self._base).rstrip("/") + reference)
+            return self._checked(str(self._base).rstrip("/") + reference, params)
         if "://" in reference:
-            return self._checked(reference)
+            return self._checked(reference, params)
         raise RefusedOrigin("Refused a link that is neither a path nor an absolute address of the API")
 
     def redirected(self, current: httpx.URL, location: str) -> httpx.URL:
@@ -59,12 +65,14 @@ class Origin:
         """The path below the base, percent-encoded."""
         return url.raw_path.decode("ascii").partition("?")[0].removeprefix(self._base_path)
 
-    def _checked(self, address: str) -> httpx.URL:
+    def _checked(self, address: str, params: Params | None = None) -> httpx.URL:
         # Programs disagree on where the host ends in an address with these in it.
         if _ODD.search(address):
             raise RefusedOrigin("Refused an address with a backslash or a space in it")
         try:
-            url = httpx.URL(address).copy_with(fragment=None)
+            # Each step from one URL to the next parses it anew, which a thousand requests can feel.
+            url = httpx.URL(address, params={**params}) if params else httpx.URL(address)
+            url = url.copy_with(fragment=None) if url.fragment else url
         except httpx.InvalidURL:
             raise RefusedOrigin("Refused something that is no address") from None
         if url.userinfo or _site(url) != _site(self._base):

@@ -15,6 +15,9 @@ from dx_dagster.warehouse.marks import Repository, repositories
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
 HOPELESS = 8
 
+# A transaction for each answer would cost more than the request. Others go on asking in the meantime.
+GATHERING = 0.05
+
 Item = TypeVar("Item")
 
 
@@ -30,7 +33,7 @@ class PullRow:
 
 
 class GroupCommit(Generic[Item]):
-    """Stores what has come together while the last batch was being stored: few transactions, and nothing waits."""
+    """Stores what came together within `GATHERING` seconds, or while the last batch was being stored."""
 
     def __init__(self, store: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
         self._store = store
@@ -42,6 +45,7 @@ class GroupCommit(Generic[Item]):
         self._pending.append(item)
         async with self._storing:
             if self._pending:
+                await anyio.sleep(GATHERING)
                 batch, self._pending = self._pending, []
                 await self._store(batch)
 
