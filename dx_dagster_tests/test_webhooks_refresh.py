@@ -15,13 +15,15 @@ import psycopg
 import pytest
 
 from dx_dagster.bitbucket import CredentialsExhausted, Unavailable
+from dx_dagster.importer.connections import check
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, replay, take, waiting
+from dx_dagster.warehouse.connections import find
+from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
 from dx_dagster_tests.delivering import (
     KEYS,
     SECRET,
@@ -136,6 +138,25 @@ def test_no_attempt_is_counted_while_no_credential_is_good(installation):
     assert {row["attempts"] for row in rows} == {0}
     assert all(row["next_attempt_at"] > row["tried_at"] for row in rows)
     assert "no credential" in rows[0]["error"]
+
+
+def test_a_mended_connection_has_its_deliveries_applied_at_once(installation):
+    world, url, slug = installation.sandbox.world, installation.database_url, installation.slug
+    watcher = Watcher(world)
+    world.open_pull_request(world.open_repositories[0])
+    installation.deliver(*watcher.deliveries())
+
+    async def mended(workspace: Workspace) -> None:
+        await postpone(workspace.warehouse, slug, "no credential is left")
+        assert [one.due for one in waiting(url)] == [0]
+        connection = await find(workspace.warehouse, slug)
+        assert connection is not None
+        await check(installation.settings, workspace.warehouse, connection)
+
+    installation.on_workspace(mended)
+    assert [one.due for one in waiting(url)] == [len(inbox(url))]
+    assert installation.refresh().failed == 0
+    assert installation.differences() == {}
 
 
 def test_while_bitbucket_is_away_no_attempt_is_counted_and_new_deliveries_wait_with_the_others(installation):

@@ -14,7 +14,7 @@ from dx_dagster.importer.given import Fields, GivenError, credential_of, new_cre
 from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed
 from dx_dagster.importer.verifier import Verifier
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections, rekeying, switching, vault
+from dx_dagster.warehouse import connections, inbox, rekeying, switching, vault
 from dx_dagster.warehouse.connections import (
     ConnectionType,
     NewCredential,
@@ -88,9 +88,15 @@ async def _store(transaction: Transaction, vault: Vault, connection_id: int, new
     added = await connections.add_credential(transaction, vault, connection_id, new)
     if added is None:
         raise ConnectionNotFoundError(connection_id)
-    await connections.record_check(transaction, added, None, None, None)
-    await connections.settle_state(transaction, connection_id)
+    await _found_good(transaction, connection_id, added)
     return added
+
+
+async def _found_good(transaction: Transaction, connection_id: int, credential_id: int) -> None:
+    """Keeps that the credential is good, and ends the waiting of deliveries that had none to be applied with."""
+    await connections.record_check(transaction, credential_id, None, None, None)
+    await connections.settle_state(transaction, connection_id)
+    await inbox.release(transaction, connection_id)
 
 
 async def add_fields(
@@ -143,8 +149,7 @@ async def update(
         enable = after.username != before.username or after.secret != before.secret
         async with warehouse.transaction() as transaction:
             if await connections.replace_credential(transaction, Vault.of(settings), before, after, enable=enable):
-                await connections.record_check(transaction, credential_id, None, None, None)
-                await connections.settle_state(transaction, connection.id)
+                await _found_good(transaction, connection.id, credential_id)
                 break
         # Somebody else has changed it since it was read: begin again with what it is now.
     else:
@@ -180,10 +185,10 @@ async def check(
         async with warehouse.transaction() as transaction:
             if failure is None:
                 await connections.enable_credential(transaction, one)
-                await connections.record_check(transaction, one.id, None, None, None)
+                await _found_good(transaction, connection.id, one.id)
             else:
                 await connections.record_check(transaction, one.id, failure.code, failure.sentence, failure.curl)
-            await connections.settle_state(transaction, connection.id)
+                await connections.settle_state(transaction, connection.id)
         done.append(Checked(one, verdict))
     return done
 

@@ -120,6 +120,15 @@ async def give_back(transaction: Transaction, events: Collection[int], error: st
     )
 
 
+async def release(transaction: Transaction, connection_id: int) -> None:
+    """Lets what was given back come again at once: the connection has been mended."""
+    await transaction.execute(
+        "UPDATE webhook_events SET tried_at = NULL, next_attempt_at = now() "  # noqa: S608 - constants
+        f"WHERE workspace = (SELECT workspace FROM connections WHERE id = %s) AND {_IS_HELD}",
+        [connection_id],
+    )
+
+
 async def set_hopeless_aside(warehouse: Warehouse, workspace: str) -> int:
     """Sets aside what was begun too often and never ended, as when it takes the process down with it."""
     async with warehouse.transaction() as transaction:
