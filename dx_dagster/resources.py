@@ -43,6 +43,10 @@ def seldom_collecting() -> Iterator[None]:
         gc.unfreeze()
 
 
+async def _outcome(task: asyncio.Task[Result]) -> Result:
+    return await task
+
+
 class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one."""
 
@@ -74,7 +78,15 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self._runner is None:
             work.close()
             raise RuntimeError("the warehouse is open only while a run uses it")
-        return self._runner.run(work)
+        task = self._runner.get_loop().create_task(work)
+        try:
+            return self._runner.run(_outcome(task))
+        except BaseException:
+            # Dagster's answer to a signal tears the loop away from the work, which would go on once the loop does:
+            # over a client and a database that are being closed.
+            task.cancel()
+            self._runner.run(asyncio.wait([task]))
+            raise
 
     def enter(self, name: str, opening: AbstractAsyncContextManager[Result]) -> Result:
         """Opens something once a run; it is closed before the warehouse is."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -105,9 +106,9 @@ def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(see
     assert wrong() == {}
 
 
-def running_sync(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def running_sync(environment: Mapping[str, str], stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
-    return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wrong):
@@ -123,8 +124,25 @@ def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wron
     sync()
     assert wrong() == {}
     commits = [path for _, path, _, _ in sandbox.requests.list() if path.split("?")[0].endswith("/commits")]
-    # What was in flight when it was killed is asked again, and nothing else.
-    assert len(commits) - len(set(commits)) <= 4 * 8
+    # What was in flight or about to be stored when it was killed is asked again, and nothing else.
+    assert len(commits) - len(set(commits)) <= 4 * 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_import_ends_at_once_and_says_only_so(number, sandbox, connected, sync, wrong):
+    sandbox.faults.latency = 0.05
+    with running_sync(connected, stderr=subprocess.PIPE) as importing:
+        while sandbox.requests.count < 30 and importing.poll() is None:
+            time.sleep(0.02)
+        importing.send_signal(number)
+        _, errors = importing.communicate(timeout=10)
+    assert importing.returncode == 1
+    *_, last = errors.decode().splitlines()
+    assert last == "Interrupted. What was fetched is stored; run the command again to go on."
+    assert b"Traceback" not in errors
+    sandbox.faults.latency = 0
+    sync()
+    assert wrong() == {}
 
 
 FAULTS: dict[str, dict[str, Any]] = {

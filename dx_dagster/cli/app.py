@@ -3,6 +3,7 @@
 Dagster, polars and SQLAlchemy are imported inside the commands, so that `dx-dagster --help` answers at once.
 """
 
+import logging
 import signal
 import sys
 import warnings
@@ -40,23 +41,35 @@ app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(api_keys, name="api-keys")
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
+
 
 def main() -> None:
     """Runs the command that the arguments name."""
     # Dagster passes a parameter to itself that it warns of; it is nobody's business who runs a command.
     warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster")
+    # An interrupted statement costs its connection, which needs no words.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _interrupt)  # so that a command cleans up as after Ctrl-C
     try:
         app()
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        _say_interrupted()
     except KeyboardInterrupt:
-        print("Interrupted. What was fetched is stored; run the command again to go on.", file=sys.stderr)
-        sys.exit(1)
+        _say_interrupted()
     except Exception as error:
         message = _message(error)
         if message is None:
             raise
         print(message, file=sys.stderr)
         sys.exit(1)
+
+
+def _say_interrupted() -> NoReturn:
+    print("Interrupted. What was fetched is stored; run the command again to go on.", file=sys.stderr)
+    sys.exit(1)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -117,9 +117,15 @@ def _run(workspace: str, *, since: str | None, full: bool, wait: bool) -> "dg.Ex
 
 
 def _reason(result: "dg.ExecuteInProcessResult") -> str:
-    """What the first failed step said."""
+    """What the first failed step said.
+
+    Raises:
+        KeyboardInterrupt: it was told to stop, which Dagster keeps to itself.
+    """
     for event in result.filter_events(lambda event: event.is_step_failure):
         data = event.step_failure_data
+        if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
+            raise KeyboardInterrupt
         if data.user_failure_data and data.user_failure_data.description:
             return str(data.user_failure_data.description)
         if data.error:
