@@ -72,7 +72,9 @@ def test_the_hook_is_made_mended_rotated_and_removed_and_its_deliveries_arrive(
 
     assert "removed" in run_cli("webhooks", "remove", "acme", env=moved).stdout
     assert shown() == []
-    assert "no hook" in run_cli("webhooks", "status", "acme", env=moved).stdout
+    told = run_cli("webhooks", "status", "acme", env=moved).stdout
+    assert "no hook" in told
+    assert "webhooks status acme --repositories" in told
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE webhook_events SET set_aside_at = now(), error = 'a reason'")
     assert "a reason" in run_cli("webhooks", "status", "acme", env=moved).stdout

@@ -104,7 +104,7 @@ def status(
     if json_:
         print(json.dumps(answer, default=str))
     else:
-        _print(answer, slug(workspace))
+        _print(answer, slug(workspace), repositories=repositories)
 
 
 async def _shown(
@@ -124,7 +124,7 @@ async def _shown(
     return [{"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)} for one in ours]
 
 
-def _print(answer: dict[str, Any], workspace: str) -> None:
+def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -132,7 +132,10 @@ def _print(answer: dict[str, Any], workspace: str) -> None:
     for hook in answer["hooks"]:
         console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or 'as it should be'}", markup=False)
     if any(hook["wrong"] for hook in answer["hooks"]):
-        console.print(f"To mend it: dx-dagster webhooks install {workspace}")
+        chosen = f"{workspace} --repositories" if repositories else workspace
+        console.print(f"To mend it: dx-dagster webhooks install {chosen}")
+        if not repositories:
+            console.print(f"Hooks on its repositories: dx-dagster webhooks status {workspace} --repositories")
     table = Table("event", "deliveries", "last delivery", "last applied", "waiting", "set aside")
     for event in answer["events"]:
         moments = (str(event[name] or "")[:19] for name in ("last_received_at", "last_applied_at"))
