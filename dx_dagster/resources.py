@@ -25,6 +25,8 @@ from dx_dagster.warehouse.embedded import database_url
 
 Result = TypeVar("Result")
 
+PATIENCE = 300.0  # a statement over all that a large repository has may take a minute on a busy database
+
 
 @contextmanager
 def seldom_collecting() -> Iterator[None]:
@@ -60,7 +62,7 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         with seldom_collecting(), asyncio.Runner() as runner:
             self._runner, self._stack = runner, AsyncExitStack()
             try:
-                self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read())))
+                self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read()), patience=PATIENCE))
                 if context.run is not None:
                     self.enter("at work", liveness.at_work(self._warehouse, context.run.run_id))
                 yield self

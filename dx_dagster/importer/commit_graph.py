@@ -15,11 +15,10 @@ Where an answer differs, the endpoint is asked for all of that kind; where it is
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -51,14 +50,18 @@ WORTHWHILE = 4
 INCLUDED = 50
 """Revisions asked for at once: well within the length of an address."""
 
+STORED = 500
+"""Pull requests of one transaction."""
+
 CERTAIN = 3
 """So many answers of the endpoint must agree with the history before a kind is trusted."""
 
 SAMPLED = 50
 """And one of so many afterwards."""
 
-
 CLOSED = " (branch closed)"
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -132,8 +135,7 @@ class CommitGraph:
         # Where a branch beside the default one has a long history of its own, asking one by one is cheaper.
         history.pages_left = max(2, len(beside) // 3)
         taken = await self._settle(history, known)
-        waiting = iter(beside)
-        while batch := list(islice(waiting, INCLUDED)):
+        for batch in _batches(beside, INCLUDED):
             if not await self._fetch(history, batch):
                 break
             taken |= await self._settle(history, batch)
@@ -177,10 +179,12 @@ class CommitGraph:
 
     async def _settle(self, history: History, rows: Sequence[PullRow]) -> set[str]:
         kinds: dict[str, list[Settled]] = defaultdict(list)
-        for row in rows:
-            if (told := tell(history.heads[row.id], history.ancestry)) is not None:
-                kind, hashes = told
-                kinds[kind].append((row, hashes))
+        for batch in _batches(rows, STORED):
+            await anyio.lowlevel.checkpoint()  # ten thousands take seconds, in which others want to go on
+            for row in batch:
+                if (told := tell(history.heads[row.id], history.ancestry)) is not None:
+                    kind, hashes = told
+                    kinds[kind].append((row, hashes))
         sure: list[Settled] = []
         asked: set[str] = set()
         # Those whose branch is closed first: what the endpoint says of them matters for the others too.
@@ -188,8 +192,10 @@ class CommitGraph:
             asked |= await self._compare(kind, settled)
             if not self._is_broken(kind):
                 sure += [one for one in settled if one[0].id not in asked]
-        await self._store(history, sure)
-        await self._complete_hashes(history, rows)
+        for told_for_sure in _batches(sure, STORED):
+            await self._store(history, told_for_sure)
+        for batch in _batches(rows, STORED):
+            await self._complete_hashes(history, batch)
         self._done += len(sure) + len(asked)
         requests = self._workspace.client.requests
         self._workspace.listener.progress(self._report.step, self._done, self._total, requests)
@@ -231,8 +237,6 @@ class CommitGraph:
         note(self._workspace, self._report, f"{message} and the endpoint differ about #{row.number}")
 
     async def _store(self, history: History, sure: Sequence[Settled]) -> None:
-        if not sure:
-            return
         wanted = {sha for _, hashes in sure for sha in hashes if sha not in history.beside}
         stored = await branches.commits(self._workspace.warehouse, history.repository.id, wanted)
         # A commit that is gone since then was rewritten away: the next import asks again.
@@ -255,6 +259,10 @@ class CommitGraph:
         if whole:
             async with self._workspace.warehouse.transaction() as transaction:
                 await pulls.set_hashes(transaction, whole)
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _can_be_told(heads: Heads, repository: Repository) -> bool:

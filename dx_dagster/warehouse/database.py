@@ -68,6 +68,8 @@ class Transaction:
 class Warehouse:
     """The database of one installation. Enter it to connect.
 
+    `patience`: seconds that a transaction waits for a connection while others hold them all.
+
     Attributes:
         written: rows inserted and updated by committed transactions, by table.
 
@@ -75,14 +77,14 @@ class Warehouse:
         WarehouseError: on entering, when there is no answer or no access.
     """
 
-    def __init__(self, url: str, *, connections: int = 4) -> None:
+    def __init__(self, url: str, *, connections: int = 4, patience: float = CONNECT_SECONDS) -> None:
         self._url = url
         self._pool = AsyncConnectionPool(
             url,
             min_size=1,
             max_size=connections,
             open=False,
-            timeout=CONNECT_SECONDS,
+            timeout=patience,
             kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
         )
         self.written: dict[str, Counts] = defaultdict(Counts)

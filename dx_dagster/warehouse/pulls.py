@@ -106,39 +106,51 @@ async def derive_times(transaction: Transaction, pull_ids: Collection[str]) -> N
         await transaction.execute(_DERIVE_TIMES, {"pulls": list(pull_ids)})
 
 
-_RESOLVE_MERGES = """
-    UPDATE bitbucket_pulls p SET merge_commit_sha = c.sha
-    FROM bitbucket_repository_default_branch_commits c
-    WHERE p.repository_id = %(repository)s AND length(p.merge_commit_sha) < 40
-      AND c.repository_id = p.repository_id AND c.sha LIKE p.merge_commit_sha || '%%'
+# One look into an index for each hash: LIKE with a pattern that comes from a table compares each with each, and a join
+# may do so too, as long as the planner knows little of tables that were empty a minute ago.
+_RESOLVE = """
+    WITH whole AS MATERIALIZED (
+        SELECT id, (SELECT c.sha FROM {commits}
+                    WHERE c.sha {at_least} o.{column} AND c.sha {below} (o.{column} || 'g') AND {of_it} LIMIT 1) AS sha
+        FROM {table} o WHERE o.repository_id = %(repository)s AND length(o.{column}) < 40)
+    UPDATE {table} p SET {column} = whole.sha FROM whole WHERE p.id = whole.id AND whole.sha IS NOT NULL
     RETURNING p.id::text"""
+_ON_BRANCH = {
+    "commits": "bitbucket_repository_default_branch_commits c",
+    "of_it": "c.repository_id = %(repository)s",
+    "at_least": "~>=~",
+    "below": "~<~",  # the order of its index
+}
+_OF_PULLS = {
+    "commits": "bitbucket_pull_commits c",
+    "of_it": "(SELECT k.repository_id FROM bitbucket_pulls k WHERE k.id = c.pull_id) = %(repository)s",
+    "at_least": ">=",
+    "below": "<",
+}
+_RESOLVE_MERGES = _RESOLVE.format(table="bitbucket_pulls", column="merge_commit_sha", **_ON_BRANCH)
 _RESOLVE_SOURCES = """
     UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
     FROM (SELECT pull_id AS id, sha FROM bitbucket_pull_commits) c
     WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
       AND c.id = p.id AND c.sha LIKE p.source_commit_sha || '%%'"""
-_RESOLVE_SOURCES_ON_BRANCH = """
-    UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
-    FROM bitbucket_repository_default_branch_commits c
-    WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
-      AND c.repository_id = p.repository_id AND c.sha LIKE p.source_commit_sha || '%%'"""
 _RESOLVE_FAST_FORWARDS = """
     UPDATE bitbucket_pulls SET merge_commit_sha = source_commit_sha
     WHERE repository_id = %(repository)s AND length(merge_commit_sha) < 40 AND length(source_commit_sha) = 40
       AND source_commit_sha LIKE merge_commit_sha || '%%'"""
-_RESOLVE_PIPELINES = """
-    UPDATE bitbucket_pipelines p SET commit_sha = c.sha
-    FROM (SELECT repository_id, sha FROM bitbucket_repository_default_branch_commits
-          UNION SELECT k.repository_id, sha FROM bitbucket_pull_commits JOIN bitbucket_pulls k ON k.id = pull_id) c
-    WHERE p.repository_id = %(repository)s AND length(p.commit_sha) < 40
-      AND c.repository_id = p.repository_id AND c.sha LIKE p.commit_sha || '%%'"""
+_RESOLVE_OTHERS = (
+    _RESOLVE_SOURCES,
+    _RESOLVE.format(table="bitbucket_pulls", column="source_commit_sha", **_ON_BRANCH),
+    _RESOLVE_FAST_FORWARDS,
+    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_ON_BRANCH),
+    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_OF_PULLS),
+)
 
 
 async def resolve_hashes(transaction: Transaction, repository_id: str) -> None:
     """Replaces the short hashes that pull requests and pipelines carry by those of commits that are stored."""
     bound = {"repository": repository_id}
     merged = await transaction.rows(_RESOLVE_MERGES, bound)
-    for statement in (_RESOLVE_SOURCES, _RESOLVE_SOURCES_ON_BRANCH, _RESOLVE_FAST_FORWARDS, _RESOLVE_PIPELINES):
+    for statement in _RESOLVE_OTHERS:
         await transaction.execute(statement, bound)
     await derive_times(transaction, [row.id for row in merged])
 
