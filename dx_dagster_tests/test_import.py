@@ -150,6 +150,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "errors": 0.05, "resets": 0.02, "truncated": 0.01, "html": 0.01, "throttles": 0.01,
     },
     "no feed": {"feed_missing": True},
+    "a feed that always fails": {"on": [{"pattern": r"/pullrequests/activity", "action": "500"}]},
     "links that lead elsewhere": {"next_origin": "http://192.0.2.1"},
     "paging in circles": {"pages_in_circles": True},
     "a workspace that is gone": {"workspace_gone": True},

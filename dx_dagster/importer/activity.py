@@ -16,6 +16,7 @@ from dx_dagster.bitbucket import (
     Page,
     PagingInCircles,
     RefusedOrigin,
+    Unavailable,
     cursor,
     endpoints,
 )
@@ -28,6 +29,7 @@ from dx_dagster.importer.workspace import (
     Report,
     Workspace,
     for_each_repository,
+    is_away,
     lacks_scope,
     note,
     pull_id,
@@ -39,6 +41,7 @@ from dx_dagster.warehouse.marks import Mark, Repository
 
 KIND = "activity"
 FEED_UNUSABLE = (BadRequest, NotFound, Gone, Forbidden, PagingInCircles, RefusedOrigin)
+_ATTEMPTS_AFTER_A_FAILURE = 2
 
 
 async def import_activity(workspace: Workspace) -> Report:
@@ -60,25 +63,36 @@ async def import_activity(workspace: Workspace) -> Report:
 
 
 async def import_feed(workspace: Workspace, report: Report, repository: Repository) -> None:
+    """Reads what is new in the feed, or notes that the pull requests must be asked themselves.
+
+    Raises:
+        BitbucketError: a credential lacks a scope, or Bitbucket is away.
+    """
+    checked = f"{datetime.now(UTC).date()} {await pulls.fingerprint(workspace.warehouse, repository.id)}"
     try:
-        await _read_feed(workspace, repository)
-    except FEED_UNUSABLE as error:
-        if lacks_scope(error):
+        await _read_feed(workspace, repository, checked)
+    except (*FEED_UNUSABLE, Unavailable) as error:
+        if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
             raise
         note(workspace, report, f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})")
+        mark = Mark(repository.id, KIND, fallback=str(error))
+        if isinstance(error, Unavailable):
+            # It may come back: what it told is kept. Until something changes it is left alone, for each try takes long.
+            kept = repository.mark
+            mark = replace(mark, synced_to=kept.synced_to, full_head=kept.full_head, since=kept.since, checked=checked)
         async with workspace.warehouse.transaction() as transaction:
-            await marks.put(transaction, Mark(repository.id, KIND, fallback=str(error)))
+            await marks.put(transaction, mark)
     await _fetch_unknown(workspace, repository)
 
 
-async def _read_feed(workspace: Workspace, repository: Repository) -> None:
+async def _read_feed(workspace: Workspace, repository: Repository, checked: str) -> None:
     """Reads what is new in the feed.
 
     Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed is
     asked once a day only, for what does not: an opinion about a pull request that is closed.
     """
     mark = repository.mark
-    checked = f"{datetime.now(UTC).date()} {await pulls.fingerprint(workspace.warehouse, repository.id)}"
+    attempts = None if mark.fallback is None else _ATTEMPTS_AFTER_A_FAILURE
     if mark.walk_cursor is not None:
         try:
             mark = await _walk(workspace, repository, mark)
@@ -89,17 +103,17 @@ async def _read_feed(workspace: Workspace, repository: Repository) -> None:
         return
     elif mark.synced_to is None:
         mark = replace(mark, since=workspace.since)
-    await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None, checked=checked))
+    await _walk(workspace, repository, replace(mark, walk_head=None, fallback=None, checked=checked), attempts)
 
 
-async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
+async def _walk(workspace: Workspace, repository: Repository, mark: Mark, attempts: int | None = None) -> Mark:
     """One way through the feed, down to what is known; returns the mark at its end."""
     full = mark.synced_to is None
     stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
     whole = full and mark.since is None and mark.walk_cursor is None
     seen: set[str] | None = set() if whole and await pulls.has_activities(workspace.warehouse, repository.id) else None
     endpoint = endpoints.activity(workspace.slug, repository.source_id)
-    async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
+    async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts):
         entries = list(frames.entries(page.values))
         if mark.walk_head is None:
             mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
@@ -166,13 +180,16 @@ async def _fetch_unknown(workspace: Workspace, repository: Repository) -> None:
         await fetch_one(workspace, repository, row.number)
 
 
-# Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used, or began after the pull
-# request did (--since); it is closed or approved and the feed does not say when.
+# Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
+# what changed since, or it began after the pull request did (--since); it is closed or approved and the feed does not
+# say when.
 STALE = """
     m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
         EXISTS (SELECT FROM sync_marks feed
                 WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
-                  AND (feed.fallback IS NOT NULL OR (m.activity_synced_to IS NULL AND p.created_at < feed.since)))
+                  AND ((feed.fallback IS NOT NULL AND (feed.synced_to IS NULL
+                                                       OR p.updated_at >= feed.synced_to - interval '5 minutes'))
+                       OR (m.activity_synced_to IS NULL AND p.created_at < feed.since)))
      OR (p.state <> 'OPEN' AND NOT EXISTS (
             SELECT FROM bitbucket_pull_activities a
             WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = p.state))

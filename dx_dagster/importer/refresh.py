@@ -35,6 +35,7 @@ from dx_dagster.importer.workspace import (
     Report,
     Workspace,
     for_each,
+    is_away,
     lacks_scope,
     open_workspace,
     pull_id,
@@ -364,7 +365,7 @@ class _Batch:
             Unavailable: Bitbucket is away, which is no delivery's fault.
         """
         unavailable = {event: error for event, error in self._failed.items() if isinstance(error, Unavailable)}
-        away = unavailable if unavailable and await self._is_away() else {}
+        away = unavailable if unavailable and await is_away(self._workspace) else {}
         failed = {event: error for event, error in self._failed.items() if event not in away}
         outcomes = {**self._nothing, **self._refused}
         others = {event for events in outcomes.values() for event in events} | self._failed.keys()
@@ -382,15 +383,6 @@ class _Batch:
         settled.update((asked | others) - away.keys())
         for error in away.values():
             raise error
-
-    async def _is_away(self) -> bool:
-        """Whether Bitbucket does not answer what it always does."""
-        path = endpoints.repositories(self._workspace.slug).path
-        try:
-            await self._workspace.client.get(path, {"pagelen": 1}, attempts=1)
-        except BitbucketError as error:
-            return isinstance(error, Unavailable)
-        return False
 
 
 def _uuids(ids: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from dx_dagster.bitbucket import (
     PagingInCircles,
     RefusedOrigin,
     Unavailable,
+    endpoints,
 )
 from dx_dagster.frames import identifiers
 from dx_dagster.warehouse.database import Warehouse
@@ -186,6 +187,16 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error of a group of tasks: they fail for the same reason, and people want one sentence."""
     first = group.exceptions[0]
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def is_away(workspace: Workspace) -> bool:
+    """Whether Bitbucket does not answer what it always does."""
+    path = endpoints.repositories(workspace.slug).path
+    try:
+        await workspace.client.get(path, {"pagelen": 1}, attempts=1)
+    except BitbucketError as error:
+        return isinstance(error, Unavailable)
+    return False
 
 
 def skip(workspace: Workspace, report: Report, repository: str, error: BitbucketError) -> None:
