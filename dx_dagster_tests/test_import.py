@@ -167,6 +167,18 @@ def test_a_service_that_misbehaves_costs_requests_and_no_row(faults, sandbox, sy
     assert wrong() == {}
 
 
+def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(sandbox, sync, wrong):
+    sandbox.faults.feed_missing = True
+    world = sandbox.world
+    pull = next(one for one in world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
+    reviewer = world.approve(pull)
+    sync()
+    world.unapprove(pull, reviewer)
+    world.approve(pull, reviewer)
+    sync()
+    assert wrong() == {}
+
+
 # As pull requests are listed newest first: the second page asks for numbers below the first's.
 UNSORTED: dict[str, dict[str, Any]] = {
     "from the first page": {"sort_with_states_fails": True},

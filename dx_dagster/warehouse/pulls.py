@@ -11,20 +11,22 @@ from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import Repository
 
 # An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
-# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason.
+# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason,
+# also one in the place of an equal one that was taken back.
 _FLAG_CHANGED_OPINIONS = """
     INSERT INTO pull_marks (pull_id, repository_id, number, activity_stale)
     SELECT DISTINCT p.id, p.repository_id, p.source_id, true
     FROM {pulls} JOIN bitbucket_pulls p USING (id)
     LEFT JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
     JOIN (SELECT pull_id, o.state AS old_state, o.approved AS old_approved,
-                 n.state AS new_state, n.approved AS new_approved
+                 n.state AS new_state, n.approved AS new_approved,
+                 o.participated_on AS old_date, n.participated_on AS new_date
           FROM (SELECT * FROM bitbucket_pull_participants WHERE pull_id = ANY(%(ids)s::uuid[])) o
           FULL JOIN (SELECT * FROM {participants}) n USING (pull_id, user_id)) opinion ON opinion.pull_id = p.id
     WHERE (old_approved AND new_approved IS NOT TRUE)
        OR (old_state IS NOT NULL AND new_state IS DISTINCT FROM old_state)
-       OR (feed.fallback IS NOT NULL AND (new_state IS DISTINCT FROM old_state
-                                          OR new_approved IS DISTINCT FROM old_approved))
+       OR (feed.fallback IS NOT NULL AND (new_state, new_approved, new_date)
+                                          IS DISTINCT FROM (old_state, old_approved, old_date))
     ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true"""
 
 _DROP_ABSENT_PARTICIPANTS = """
@@ -35,6 +37,8 @@ _DROP_ABSENT_PARTICIPANTS = """
       AND NOT EXISTS (SELECT FROM (SELECT * FROM {participants}) n
                       WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
 
+_OPINIONS = ("pull_id", "user_id", "state", "approved", "participated_on")
+
 
 async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
     """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
@@ -42,14 +46,12 @@ async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFra
         return
     bound = {
         "pulls": merge.as_json(pulls.select("id", "updated_at", "synced_at")),
-        "participants": merge.as_json(participants.select("pull_id", "user_id", "state", "approved")),
+        "participants": merge.as_json(participants.select(_OPINIONS)),
         "ids": pulls["id"].to_list(),
     }
     rows = {
         "pulls": merge.recordset(tables.pulls, ("id", "updated_at", "synced_at"), "pulls"),
-        "participants": merge.recordset(
-            tables.pull_participants, ("pull_id", "user_id", "state", "approved"), "participants"
-        ),
+        "participants": merge.recordset(tables.pull_participants, _OPINIONS, "participants"),
     }
     await transaction.merge(merge.USERS, users)
     await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
