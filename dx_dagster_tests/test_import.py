@@ -106,6 +106,20 @@ def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(see
     assert wrong() == {}
 
 
+def test_pull_requests_whose_commits_are_on_the_default_branch_are_not_asked_twice(sandbox, sync, wrong):
+    pull = sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
+    graph = pull.repository.graph
+    head = graph.branches[pull.repository.main_branch]
+    graph.branches["release/0.x"] = head.parents[0].parents[0]
+    sandbox.world.retarget(pull, "release/0.x")
+    sync()
+    assert wrong() == {}
+    sandbox.requests.reset()
+    sync()
+    assert [path for _, path, _, _ in sandbox.requests.list() if "/commits" in path] == []
+    assert wrong() == {}
+
+
 def running_sync(environment: Mapping[str, str], stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
     return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=stderr)

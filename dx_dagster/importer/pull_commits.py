@@ -74,7 +74,26 @@ async def store_lists(
     await transaction.merge(merge.PULL_COMMITS, frame)
     listed = [row.id for row, commits in lists if commits]
     await pulls.mark_other_commits_deleted(transaction, listed, frame["id"].to_list())
-    await pulls.set_marks(transaction, "commits_synced_for", [(row, row.version) for row, _ in lists])
+    stored = await _versions(transaction, [row for row, _ in lists])
+    await pulls.set_marks(transaction, "commits_synced_for", [(row, stored[row.id]) for row, _ in lists])
+
+
+async def _versions(transaction: Transaction, rows: Sequence[PullRow]) -> dict[str, str]:
+    """The versions that were asked for, with the commits counted that are stored by now.
+
+    Where some were on the default branch already, the count of before would make the pull request stale at once.
+    """
+    counted = await transaction.rows(
+        f"SELECT p.id::text AS id, {VERSION} AS version FROM bitbucket_pulls p WHERE p.id = ANY(%s::uuid[])",  # noqa: S608 - an expression of ours
+        [[row.id for row in rows]],
+    )
+    now = {row.id: row.version for row in counted}
+    return {row.id: _recounted(row.version, now.get(row.id, row.version)) for row in rows}
+
+
+def _recounted(asked: str, now: str) -> str:
+    """`now`, unless the pull request itself has moved since it was asked."""
+    return now if now.rpartition(" ")[0] == asked.rpartition(" ")[0] else asked
 
 
 async def resolve(workspace: Workspace, row: PullRow) -> None:
