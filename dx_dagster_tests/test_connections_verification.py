@@ -35,6 +35,11 @@ def test_both_kinds_of_credentials_are_taken(settings):
     ]
 
 
+def test_no_page_is_asked_for_that_is_smaller_than_bitbucket_documents(settings, sandbox):
+    sandbox.faults.on(r"pagelen=\d(&|$)", 400)
+    connect(settings)
+
+
 @pytest.mark.parametrize("around", ["  {}\n", '"{}"', "'{}' ", "\ufeff{}\u200b"])
 def test_what_was_copied_along_is_left_behind(settings, around):
     connect(settings, around.format(TOKEN))
@@ -47,7 +52,7 @@ def test_a_wrong_token_is_invalid_credentials(settings, sandbox):
     assert "Token is invalid, expired, or not supported" in failed.reason
     assert failed.curl == (
         "curl -i -H 'Authorization: Bearer YOUR_TOKEN' -H 'Accept: application/json' "
-        f"'{sandbox.url}/repositories/acme?pagelen=1'"
+        f"'{sandbox.url}/repositories/acme?pagelen=10'"
     )
 
 

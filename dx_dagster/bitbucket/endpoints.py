@@ -17,6 +17,9 @@ PAGE = 100
 SMALL_PAGE = 50
 """The same for pull requests and activity (constructorfabric/insight, pull 1898)."""
 
+LEAST_PAGE = 10
+"""Rows a page at least: "globally, the minimum length is 10", says Bitbucket's page on pagination."""
+
 PULL_REQUEST_STATES = ("OPEN", "MERGED", "DECLINED", "SUPERSEDED")
 
 _PAGING = ("next", "size", "page", "pagelen")

@@ -91,7 +91,7 @@ async def open_client(
     connection = await connections.find(warehouse, workspace, kind)
     if connection is None:
         raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
-    probe = f"{endpoints.repositories(workspace).path}?pagelen=1"
+    probe = f"{endpoints.repositories(workspace).path}?pagelen={endpoints.LEAST_PAGE}"
     client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=settings.max_in_flight)
     try:
         async with client, following(warehouse, pool, connection.id):

@@ -197,7 +197,7 @@ class _Check:
 
     async def _refusal(self, asked: Endpoint) -> BitbucketError | None:
         try:
-            await self.client.get(asked.path, {"pagelen": 1})
+            await self.client.get(asked.path, {"pagelen": endpoints.LEAST_PAGE})
         except BitbucketError as error:
             return error
         return None
@@ -278,7 +278,7 @@ def curl(subject: Subject, credential: Credential, asked: Endpoint) -> str:
     """A command that asks the same; YOUR_TOKEN stands for the secret."""
     query = {name: value for name, value in asked.params.items() if name != "fields"}
     if asked.pagelen is not None:
-        query["pagelen"] = 1
+        query["pagelen"] = endpoints.LEAST_PAGE
     url = f"{subject.base_url}{asked.path}{f'?{urlencode(query, doseq=True)}' if query else ''}"
     who = (
         "-H 'Authorization: Bearer YOUR_TOKEN'"

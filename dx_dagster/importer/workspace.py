@@ -193,7 +193,7 @@ async def is_away(workspace: Workspace) -> bool:
     """Whether Bitbucket does not answer what it always does."""
     path = endpoints.repositories(workspace.slug).path
     try:
-        await workspace.client.get(path, {"pagelen": 1}, attempts=1)
+        await workspace.client.get(path, {"pagelen": endpoints.LEAST_PAGE}, attempts=1)
     except BitbucketError as error:
         return isinstance(error, Unavailable)
     return False
