@@ -127,6 +127,21 @@ def test_what_cannot_be_applied_comes_again_and_is_set_aside_at_last_and_holds_n
     assert installation.differences() == {}
 
 
+def test_deliveries_about_a_repository_that_is_closed_to_us_are_settled_with_one_request(installation):
+    world = installation.sandbox.world
+    (closed,) = [one for one in world.repositories if one not in world.open_repositories and one.main_branch]
+    body = {"repository": {"full_name": f"acme/{closed.slug}", "uuid": closed.uuid}}
+    installation.sandbox.requests.reset()
+    installation.deliver(
+        SandboxDelivery("repo:push", json.dumps(body | {"push": {"changes": []}}).encode()),
+        SandboxDelivery("pullrequest:created", json.dumps(body | {"pullrequest": {"id": 1}}).encode()),
+    )
+    result = installation.refresh()
+    assert (result.failed, dict(result.outcomes)) == (0, {"the repository cannot be read": 2, "applied": 0})
+    assert installation.sandbox.requests.count == 1
+    assert installation.differences() == {}
+
+
 def test_no_attempt_is_counted_while_no_credential_is_good(installation):
     watcher = Watcher(installation.sandbox.world)
     installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])

@@ -6,9 +6,10 @@ So it does not matter how often a delivery is applied; it is marked as applied w
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from dx_dagster.bitbucket import (
@@ -131,7 +132,8 @@ class _Batch:
         """Asks for those that changed or are not known, then finds all of them in the database."""
         known = await self._stored("")
         stale = [one for one in self._news if one.itself or one.name not in known]
-        await self._each(stale, self._fetch_repository, lambda news: news.all_events)
+        work = partial(self._fetch_repository, known)
+        await self._each(stale, work, lambda news: news.all_events)
         known = await self._stored("")
         for news in self._news:
             repository = known.get(news.name)
@@ -146,7 +148,7 @@ class _Batch:
         found = await marks.repositories(self._workspace.warehouse, self._workspace.id, kind)
         return {one.slug: one for one in found} | {one.source_id: one for one in found}
 
-    async def _fetch_repository(self, news: RepositoryNews) -> None:
+    async def _fetch_repository(self, known: Mapping[str, Repository], news: RepositoryNews) -> None:
         """Stores the repository; one that Bitbucket no longer has in this workspace is marked as deleted."""
         workspace = self._workspace
         asked_at = datetime.now(UTC)
@@ -154,6 +156,10 @@ class _Batch:
             value: Json = await workspace.client.get(endpoints.repository(workspace.slug, news.name).path)
         except (NotFound, Gone):
             value = {}
+        except Forbidden as error:
+            if lacks_scope(error) or (news.name in known and known[news.name].accessible):
+                raise
+            return  # It was closed to us before: asking again would not open it.
         owner = text(inner(value, "workspace", "uuid"))
         here = bool(value) and (owner is None or of_bitbucket(owner) == workspace.id)
         async with workspace.warehouse.transaction() as transaction:
