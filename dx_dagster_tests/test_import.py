@@ -193,6 +193,19 @@ def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(
     assert wrong() == {}
 
 
+def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
+    pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
+    for _ in range(101):
+        sandbox.world.push(pull)
+    sandbox.faults.on(r"/commits\?(?=.*include=)", 400)  # so that each pull request is asked
+    sandbox.faults.on(rf"/pullrequests/{pull.number}/commits\?(?=.*page=)", 404)
+    sync()
+    assert set(wrong()) == {"bitbucket_pull_commits"}
+    sandbox.faults.clear()
+    sync()
+    assert wrong() == {}
+
+
 # As pull requests are listed newest first: the second page asks for numbers below the first's.
 UNSORTED: dict[str, dict[str, Any]] = {
     "from the first page": {"sort_with_states_fails": True},

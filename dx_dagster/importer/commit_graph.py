@@ -214,7 +214,7 @@ class CommitGraph:
                     continue
                 try:
                     fetched = await fetch(self._workspace, row)
-                except (Forbidden, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
+                except (Forbidden, NotFound, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
                     if lacks_scope(error):
                         raise
                     continue

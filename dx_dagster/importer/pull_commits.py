@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dx_dagster.bitbucket import NotFound, cursor, endpoints
+from dx_dagster.bitbucket import NotFound, Page, cursor, endpoints
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames import users
 from dx_dagster.frames.commits import CommitRow
@@ -36,11 +36,20 @@ class Fetched(NamedTuple):
 
 
 async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
+    """Asks the endpoint.
+
+    Raises:
+        NotFound: of a further page: half a list is none, and its pull request stays stale.
+    """
     endpoint = endpoints.pull_request_commits(workspace.slug, row.repository.source_id, row.number)
     asked_at = datetime.now(UTC)
+    pages: list[Page] = []
     try:
-        pages = [page async for page in cursor(workspace.client, endpoint)]
+        async for page in cursor(workspace.client, endpoint):
+            pages.append(page)  # noqa: PERF401 - whether there was a first page matters
     except NotFound:
+        if pages:
+            raise
         # Said of a pull request from a fork that was deleted: what is stored stays as it is.
         return Fetched(row, None, asked_at)
     return Fetched(row, [value for page in pages for value in page.values], asked_at)
