@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dx_dagster.importer.ancestry import SHORT, Ancestry
+from dx_dagster.importer.commit_graph import tell
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.warehouse.pulls import Heads
 from dx_dagster_tests.comparing import differences
 
 WORLD = WorldConfig(seed=3, repositories=6, pull_requests=240, members=8)
@@ -60,6 +62,15 @@ def test_an_ancestry_with_a_gap_does_not_guess():
     assert ancestry.beside_branch("f" * 40) is None
     twins = Ancestry([("e" * SHORT + "1" * 28, []), ("e" * SHORT + "2" * 28, [])])
     assert twins.find("e" * SHORT) is None
+
+
+def test_a_merge_commit_that_did_not_bring_the_source_proves_nothing():
+    first, source, merge, later = (letter * 40 for letter in "abcd")
+    ancestry = Ancestry([(first, []), (source, [first]), (merge, [first, source]), (later, [merge])])
+    heads = Heads("1", "MERGED", "main", source, first, merge, from_fork=False, closes_source=False)
+    assert tell(heads, ancestry) == ("merged", {source})
+    # Merged by a push of several commits, of which the last is named: the target had the source before that one.
+    assert tell(heads._replace(merge=later), ancestry) is None
 
 
 @dataclass

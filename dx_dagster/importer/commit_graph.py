@@ -289,7 +289,8 @@ def tell(heads: Heads, ancestry: Ancestry) -> tuple[str, set[str]] | None:
     if merge is None or merge == source or not parents or (len(parents) > 1 and parents[1:] != (source,)):
         return None
     hashes = ancestry.difference(source, parents[0])
-    if hashes is None or merge in hashes:
+    # Without any, the target had the source before that commit: it is not the one that brought it there.
+    if not hashes or merge in hashes:
         return None
     kind = "squashed" if len(parents) == 1 else "merged"
     return kind + CLOSED if heads.closes_source else kind, hashes
