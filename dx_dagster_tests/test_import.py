@@ -193,6 +193,15 @@ def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(
     assert wrong() == {}
 
 
+def test_a_feed_that_does_not_reach_back_to_the_first_pull_request_loses_nothing(sandbox, sync, wrong):
+    sandbox.faults.feed_length = 60
+    sync()
+    assert wrong() == {}
+    sandbox.faults.feed_length = 30
+    sync("--full")
+    assert wrong() == {}
+
+
 def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
     pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
     for _ in range(101):

@@ -112,12 +112,16 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark, attemp
     stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
     whole = full and mark.since is None and mark.walk_cursor is None
     seen: set[str] | None = set() if whole and await pulls.has_activities(workspace.warehouse, repository.id) else None
+    oldest: datetime | None = None
     endpoint = endpoints.activity(workspace.slug, repository.source_id)
     async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts):
         entries = list(frames.entries(page.values))
         if mark.walk_head is None:
             mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
+        oldest = min([entry.date for entry in entries], default=oldest)
         over = page.next is None or reaches_below([entry.date for entry in entries], stop)
+        if full and page.next is None:
+            mark = replace(mark, since=_begin(mark.since, oldest or page.asked_at))
         if full and stop is not None:
             entries = [entry for entry in entries if entry.date >= stop]
         mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=page.next)
@@ -126,11 +130,16 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark, attemp
             await marks.put(transaction, mark)
             if seen is not None:
                 seen.update(ids)
-                if over:
-                    await pulls.drop_unseen_activities(transaction, repository.id, seen)
+                if over and oldest is not None:
+                    await pulls.flag_unseen_activities(transaction, repository.id, seen, oldest)
         if over:
             break
     return mark
+
+
+def _begin(since: datetime | None, oldest: datetime) -> datetime:
+    """From when on the feed tells everything: nobody promises that it reaches back to the first pull request."""
+    return max([oldest - OVERLAP, *([since] if since else [])])
 
 
 def _ended(mark: Mark, *, full: bool) -> Mark:

@@ -117,7 +117,8 @@ def repository_activity(call: Call) -> bytes:
     repository = call.repository(html=True)
     if call.faults.feed_missing:
         raise html_not_found()
-    return _feed(call, repository.feed)
+    length = call.faults.feed_length
+    return _feed(call, repository.feed if length is None else repository.feed[-length:])
 
 
 def activity(call: Call) -> bytes:

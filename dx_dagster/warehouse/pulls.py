@@ -216,12 +216,18 @@ async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:
     return bool(row.found)
 
 
-async def drop_unseen_activities(transaction: Transaction, repository_id: str, seen: Collection[str]) -> None:
-    """After a walk through a repository's whole feed: entries that it did not hold are gone."""
+async def flag_unseen_activities(
+    transaction: Transaction, repository_id: str, seen: Collection[str], oldest: datetime
+) -> None:
+    """After a walk through a repository's whole feed, down to `oldest`: where it did not hold a stored entry, the pull
+    request's own activity must be asked. What is older than the feed's end is no news.
+    """
     await transaction.execute(
-        "DELETE FROM bitbucket_pull_activities a USING bitbucket_pulls p "
-        "WHERE p.id = a.pull_id AND p.repository_id = %s AND NOT a.id = ANY(%s::uuid[])",
-        [repository_id, list(seen)],
+        """UPDATE pull_marks SET activity_stale = true WHERE pull_id IN (
+               SELECT a.pull_id FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id
+               WHERE p.repository_id = %s AND p.deleted_at IS NULL
+                 AND a.created_at >= %s AND NOT a.id = ANY(%s::uuid[]))""",
+        [repository_id, oldest, list(seen)],
     )
 
 
