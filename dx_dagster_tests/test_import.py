@@ -202,6 +202,19 @@ def test_a_feed_that_does_not_reach_back_to_the_first_pull_request_loses_nothing
     assert wrong() == {}
 
 
+def test_an_opinion_that_the_feed_does_not_show_is_asked_of_its_pull_request(sandbox, connected, sync):
+    sandbox.faults.feed_leaves_out = ("approval", "changes_requested")
+    sync()
+    told = query(connected, "SELECT state, count(*) FROM bitbucket_pull_participants WHERE state <> '' GROUP BY 1")
+    assert {row["state"] for row in told} == {"approved", "changes_requested"}
+    assert not query(
+        connected,
+        "SELECT * FROM bitbucket_pull_participants o WHERE state IN ('approved', 'changes_requested') AND NOT EXISTS ("
+        "SELECT FROM bitbucket_pull_activities a WHERE (a.pull_id, a.user_id) = (o.pull_id, o.user_id) "
+        "AND a.kind = CASE WHEN approved THEN 'approval' ELSE 'changes_requested' END)",
+    )
+
+
 def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
     pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
     for _ in range(101):

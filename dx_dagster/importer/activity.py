@@ -190,8 +190,8 @@ async def _fetch_unknown(workspace: Workspace, repository: Repository) -> None:
 
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
-# what changed since, or it began after the pull request did (--since); it is closed or approved and the feed does not
-# say when.
+# what changed since, or it began after the pull request did (--since); it is closed, approved or has changes
+# requested, and the feed does not say when.
 STALE = """
     m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
         EXISTS (SELECT FROM sync_marks feed
@@ -204,9 +204,10 @@ STALE = """
             WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = p.state))
      OR EXISTS (
             SELECT FROM bitbucket_pull_participants o
-            WHERE o.pull_id = p.id AND o.approved AND NOT EXISTS (
+            WHERE o.pull_id = p.id AND (o.approved OR o.state = 'changes_requested') AND NOT EXISTS (
                 SELECT FROM bitbucket_pull_activities a
-                WHERE a.pull_id = p.id AND a.kind = 'approval' AND a.user_id = o.user_id))))"""
+                WHERE a.pull_id = p.id AND a.user_id = o.user_id
+                  AND a.kind = CASE WHEN o.approved THEN 'approval' ELSE 'changes_requested' END))))"""
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:

@@ -53,6 +53,7 @@ class Faults:
         workspace_gone: /workspaces/{workspace} answers 410, as it did during the 2026 brownouts.
         sort_with_states_fails: `sort` together with `state` on pull requests answers 500, as on large repositories.
         feed_missing: the activity feed of a whole repository answers 404.
+        feed_leaves_out: kinds of entries that this feed does not show.
         feed_length: so many entries of that feed, the newest, are all that it shows.
         pipelines_without_slash: …/pipelines answers too; else only …/pipelines/ does.
         user_for_access_tokens: /user and /user/workspaces answer access tokens too (not established).
@@ -75,6 +76,7 @@ class Faults:
     workspace_gone: bool = False
     sort_with_states_fails: bool = False
     feed_missing: bool = False
+    feed_leaves_out: Iterable[str] = ()
     feed_length: int | None = None
     pipelines_without_slash: bool = False
     user_for_access_tokens: bool = False

@@ -118,7 +118,8 @@ def repository_activity(call: Call) -> bytes:
     if call.faults.feed_missing:
         raise html_not_found()
     length = call.faults.feed_length
-    return _feed(call, repository.feed if length is None else repository.feed[-length:])
+    entries = repository.feed if length is None else repository.feed[-length:]
+    return _feed(call, [entry for entry in entries if entry.kind not in call.faults.feed_leaves_out])
 
 
 def activity(call: Call) -> bytes:
