@@ -168,6 +168,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "links that lead elsewhere": {"next_origin": "http://192.0.2.1"},
     "paging in circles": {"pages_in_circles": True},
     "a workspace that is gone": {"workspace_gone": True},
+    "a workspace that is refused": {"on": [{"pattern": r"/workspaces/acme$", "action": "401"}]},
 }  # fmt: skip
 
 

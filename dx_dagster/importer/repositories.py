@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from dx_dagster.bitbucket import Gone, Page, PagingInCircles, endpoints, keyset, numbered
+from dx_dagster.bitbucket import Forbidden, Gone, Page, PagingInCircles, endpoints, keyset, numbered
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, record, text
-from dx_dagster.importer.workspace import Report, Workspace
+from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
 from dx_dagster.warehouse import addresses, merge
 
 KIND = "repositories"
@@ -20,9 +20,12 @@ async def import_repositories(workspace: Workspace) -> Report:
     seen: set[str] = set()
     try:
         workspace = await _store_workspace(workspace, await _ask_workspace(workspace))
-    except Gone:
-        # Met on the real service in 2026, though the endpoint is not deprecated. Repositories name their workspace too.
-        report.notes.append("the workspace endpoint answers 410, so the workspace is taken from its repositories")
+    except (Gone, Forbidden) as error:
+        # 410 was met on the real service in 2026, though the endpoint is not deprecated; a token of a single repository
+        # may be refused. Repositories name their workspace too.
+        if lacks_scope(error):
+            raise
+        note(workspace, report, f"the workspace is taken from its repositories ({error})")
     async for page in _pages(workspace):
         if not workspace.id:
             workspace = await _store_workspace(workspace, record(page.values[0], "workspace") if page.values else {})

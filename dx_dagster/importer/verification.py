@@ -30,8 +30,8 @@ from dx_dagster.importer.given import usable
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import ConnectionType, NewCredential, StoredCredential
 
-# Somebody waits for the answer.
-_IMPATIENT = Retries(attempts=3, total=8.0, patience=5.0)
+# Somebody waits for the answer; yet a try that hangs, which takes ten seconds, is worth a second one.
+_IMPATIENT = Retries(attempts=3, total=12.0, patience=5.0)
 _TIMEOUTS = Timeouts(connect=5.0, read=10.0, write=10.0, pool=10.0, total=15.0)
 _REPOSITORIES_TO_TRY = 5
 UNAVAILABLE = "unavailable"
