@@ -6,6 +6,8 @@ needs it, and it is closed last.
 
 import asyncio
 import gc
+import signal
+import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeVar
@@ -45,6 +47,34 @@ def seldom_collecting() -> Iterator[None]:
         gc.unfreeze()
 
 
+@contextmanager
+def _cancelled_by_signals(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Iterator[list[int]]:
+    """Lets SIGINT and SIGTERM cancel the task; yields those that came.
+
+    Dagster's own handlers raise an exception wherever the program is just then. In an event loop that may be a task
+    that nobody waits for, and the signal would be lost.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def cancel(number: int) -> None:
+        came.append(number)
+        task.cancel()
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}  # not where it is ignored
+    for number in before:
+        loop.add_signal_handler(number, cancel, number)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
 async def _outcome(task: asyncio.Task[Result]) -> Result:
     return await task
 
@@ -80,15 +110,18 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self._runner is None:
             work.close()
             raise RuntimeError("the warehouse is open only while a run uses it")
-        task = self._runner.get_loop().create_task(work)
-        try:
-            return self._runner.run(_outcome(task))
-        except BaseException:
-            # Dagster's answer to a signal tears the loop away from the work, which would go on once the loop does:
-            # over a client and a database that are being closed.
-            task.cancel()
-            self._runner.run(asyncio.wait([task]))
-            raise
+        loop = self._runner.get_loop()
+        task = loop.create_task(work)
+        with _cancelled_by_signals(loop, task) as signals:
+            try:
+                return self._runner.run(_outcome(task))
+            except BaseException:
+                # What was torn away from the loop would go on over a client and a database that are being closed.
+                task.cancel()
+                self._runner.run(asyncio.wait([task]))
+                if signals:
+                    raise dg.DagsterExecutionInterruptedError from None
+                raise
 
     def enter(self, name: str, opening: AbstractAsyncContextManager[Result]) -> Result:
         """Opens something once a run; it is closed before the warehouse is."""
