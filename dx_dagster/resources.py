@@ -37,7 +37,6 @@ def seldom_collecting() -> Iterator[None]:
     It took a third of the CPU time, mostly to look again and again through all that Dagster has loaded.
     """
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     try:

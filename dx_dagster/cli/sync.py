@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from dx_dagster.warehouse.database import Warehouse
 
+_KEPT = 30  # seconds that Dagster keeps a connection to its storage
+_AT_ONCE = 4  # such connections besides the first
 STEPS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
 
 
@@ -101,6 +103,9 @@ def _run(workspace: str, *, since: str | None, full: bool, wait: bool) -> "dg.Ex
     with dg.DagsterInstance.get() as instance:
         if not instance.has_dynamic_partition(str(WORKSPACES.name), workspace):
             raise never_connected(workspace)
+        # Dagster connects anew for each of the two hundred statements of a run, unless it is told what its web server
+        # tells it. None is kept for long: the database may be restarted while an import waits for requests.
+        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)
         return defs.resolve_job_def("sync_workspace").execute_in_process(
             instance=instance,
             partition_key=workspace,
