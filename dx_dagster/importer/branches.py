@@ -14,7 +14,7 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
-from dx_dagster.warehouse import branches, marks, merge, pulls
+from dx_dagster.warehouse import branches, marks, merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
@@ -23,7 +23,7 @@ PARENTS_AT_ONCE = 20
 
 
 async def import_branches(workspace: Workspace, report: Report) -> None:
-    """Stores new commits of every default branch that may have some, and the whole hashes that follow from them."""
+    """Stores new commits of every default branch that may have some."""
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace.id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace.id, KIND)
@@ -182,4 +182,3 @@ async def _finish(transaction: Transaction, repository: Repository, mark: Mark) 
         "UPDATE bitbucket_repositories SET default_branch_commits_sync_to = %s WHERE id = %s",
         [mark.synced_to, repository.id],
     )
-    await pulls.resolve_hashes(transaction, repository.id)

@@ -4,10 +4,12 @@ A pull request's commits are those that its source reaches and its target did no
 branch is stored with all parents, so what a merge commit brought costs no request. Sources beside the default branch
 (squashed, declined, open) are asked for fifty at a time: `/commits` with repeated `include`.
 
-- Merged with a merge commit or squashed: the target was the merge's first parent.
+- Merged with a merge commit, rebased or squashed: the target was the merge's first parent.
+- Fast-forwarded: the history holds no trace of where the target was. The head told with the pull request is it where
+  the workspace's other merges show that this is frozen at the merge, and where there is but one commit above it.
 - Open, declined or superseded: the target stood somewhere between the head told with the pull request and today's.
   Where both give the same commits, so does every head between them.
-- A fast-forward leaves no trace of where the target was, a fork's commits are elsewhere: the endpoint is asked.
+- A fork's commits are elsewhere: the endpoint is asked.
 
 That the endpoint does answer so is not taken for granted (its documentation says "empty if the source branch no longer
 exists"): of every kind some are asked for all the same, the oldest first, for their branches are most likely gone.
@@ -37,7 +39,7 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.importer.ancestry import Ancestry
 from dx_dagster.importer.branches import KIND
-from dx_dagster.importer.pull_commits import fetch, store, store_accounts, store_lists
+from dx_dagster.importer.pull_commits import Fetched, fetch, store, store_accounts, store_lists
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Report, Workspace, for_each, lacks_scope, note
 from dx_dagster.warehouse import branches, pulls
@@ -62,6 +64,7 @@ SAMPLED = 50
 CLOSED = " (branch closed)"
 
 Item = TypeVar("Item")
+Settled = tuple[PullRow, set[str]]
 
 
 @dataclass
@@ -72,6 +75,16 @@ class Trust:
     since: int = 0
     broken: bool = False
     asking: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def choose(self, settled: Sequence[Settled]) -> Iterator[Settled]:
+        """Those whose commits the endpoint is asked for, the oldest first."""
+        wanted = CERTAIN - self.agreed
+        for one in reversed(settled):
+            self.since += 1
+            if wanted > 0 or self.since >= SAMPLED:
+                wanted -= 1
+                self.since = 0
+                yield one
 
 
 @dataclass
@@ -87,15 +100,13 @@ class History:
     pages_left: int = 0
 
 
-Settled = tuple[PullRow, set[str]]
-
-
 class CommitGraph:
     def __init__(self, workspace: Workspace, report: Report) -> None:
         self._workspace = workspace
         self._report = report
         self._trust: dict[str, Trust] = defaultdict(Trust)
         self._forgets_branches = False
+        self._frozen = False
         self._done = 0
         self._total = 0
 
@@ -116,6 +127,7 @@ class CommitGraph:
         async def work(item: tuple[str, list[PullRow]]) -> None:
             taken.update(await self._take(complete[item[0]], item[1]))
 
+        self._frozen = bool(rows) and await branches.targets_are_frozen(self._workspace.warehouse, self._workspace.id)
         worthwhile = [one for one in by_repository.items() if one[0] in complete and len(one[1]) >= WORTHWHILE]
         await for_each(worthwhile, work, self._workspace.at_once)
         return [row for row in rows if row.id not in taken]
@@ -182,7 +194,7 @@ class CommitGraph:
         for batch in _batches(rows, STORED):
             await anyio.lowlevel.checkpoint()  # ten thousands take seconds, in which others want to go on
             for row in batch:
-                if (told := tell(history.heads[row.id], history.ancestry)) is not None:
+                if (told := tell(history.heads[row.id], history.ancestry, frozen=self._frozen)) is not None:
                     kind, hashes = told
                     kinds[kind].append((row, hashes))
         sure: list[Settled] = []
@@ -204,29 +216,29 @@ class CommitGraph:
     async def _compare(self, kind: str, settled: Sequence[Settled]) -> set[str]:
         """Asks the endpoint for some, and whether it says the same; returns the ids of those asked."""
         trust = self._trust[kind]
-        asked: set[str] = set()
         async with trust.asking:
-            for row, hashes in reversed(settled):
-                if self._is_broken(kind):
-                    break
-                trust.since += 1
-                if trust.agreed >= CERTAIN and trust.since < SAMPLED:
-                    continue
+            if self._is_broken(kind):
+                return set()
+            chosen = {row.id: (row, hashes) for row, hashes in trust.choose(settled)}
+            answers: list[Fetched] = []
+
+            async def ask(row: PullRow) -> None:
                 try:
-                    fetched = await fetch(self._workspace, row)
+                    answers.append(await fetch(self._workspace, row))
                 except (Forbidden, NotFound, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
                     if lacks_scope(error):
                         raise
-                    continue
-                await store(self._workspace, [fetched])
-                asked.add(row.id)
-                trust.since = 0
-                if {value.get("hash") for value in fetched.values or ()} == hashes:
+
+            await for_each([row for row, _ in chosen.values()], ask, CERTAIN)
+            if answers:
+                await store(self._workspace, answers)
+            for fetched in answers:
+                if {value.get("hash") for value in fetched.values or ()} == chosen[fetched.row.id][1]:
                     trust.agreed += 1
                 else:
                     trust.broken = True
-                    self._doubt(row, kind, empty=not fetched.values)
-        return asked
+                    self._doubt(fetched.row, kind, empty=not fetched.values)
+        return {fetched.row.id for fetched in answers}
 
     def _is_broken(self, kind: str) -> bool:
         return self._trust[kind].broken or (self._forgets_branches and kind != "open")
@@ -276,24 +288,44 @@ def _missing(heads: Heads, ancestry: Ancestry) -> list[str]:
     return [sha for sha in ends if sha and ancestry.find(sha) is None]
 
 
-def tell(heads: Heads, ancestry: Ancestry) -> tuple[str, set[str]] | None:
-    """The kind of pull request, and the hashes of its commits; None where the history does not prove them."""
+def tell(heads: Heads, ancestry: Ancestry, *, frozen: bool = False) -> tuple[str, set[str]] | None:
+    """The kind of pull request, and the hashes of its commits; None where the history does not prove them.
+
+    `frozen` says that the target of a merged pull request is known to be the one that it was merged into.
+    """
     source = ancestry.find(heads.source)
     if source is None:
         return None
     if heads.state != "MERGED":
         return _tell_unmerged(heads, ancestry, source)
     merge = ancestry.find(heads.merge)
-    parents = ancestry.parents(merge) if merge else ()
-    # The merge is the source itself after a fast-forward. With more parents, the second must be what was merged.
-    if merge is None or merge == source or not parents or (len(parents) > 1 and parents[1:] != (source,)):
+    told = None if merge is None else _tell_merged(heads, ancestry, source, merge, frozen=frozen)
+    if told is None:
         return None
-    hashes = ancestry.difference(source, parents[0])
-    # Without any, the target had the source before that commit: it is not the one that brought it there.
-    if not hashes or merge in hashes:
+    kind, hashes = told
+    return kind + CLOSED if heads.closes_source else kind, hashes
+
+
+def _tell_merged(
+    heads: Heads, ancestry: Ancestry, source: str, merge: str, *, frozen: bool
+) -> tuple[str, set[str]] | None:
+    target = ancestry.find(heads.target)
+    if merge == source:
+        hashes = ancestry.difference(source, target) if target else None
+        # The target had at least what was told once, and not the source: one commit leaves no place in between.
+        return ("fast-forwarded", hashes) if hashes and (frozen or len(hashes) == 1) else None
+    parents = ancestry.parents(merge)
+    if not parents:
         return None
     kind = "squashed" if len(parents) == 1 else "merged"
-    return kind + CLOSED if heads.closes_source else kind, hashes
+    if kind == "merged" and parents[1:] != (source,):
+        # Copies of the source's commits were merged. That it was this merge shows in where the target was.
+        if target != parents[0]:
+            return None
+        kind = "rebased"
+    hashes = ancestry.difference(source, parents[0])
+    # Without any, the target had the source before that commit: it is not the one that brought it there.
+    return None if not hashes or merge in hashes else (kind, hashes)
 
 
 def _tell_unmerged(heads: Heads, ancestry: Ancestry, source: str) -> tuple[str, set[str]] | None:

@@ -26,18 +26,23 @@ async def import_commits(workspace: Workspace) -> Report:
         await commit(await fetch(workspace, row))
 
     stale = await pull_rows(workspace, STALE, VERSION)
+    await _resolve_by_what_is_stored(workspace, stale)
     left = await CommitGraph(workspace, report).take(stale)
     await for_each_pull(workspace, report, left, one)
     await _resolve_hashes(workspace, report, stale)
     return report
 
 
+async def _resolve_by_what_is_stored(workspace: Workspace, moved: list[PullRow]) -> None:
+    """Replaces short hashes, also those that a killed import has fetched commits for and not yet looked into them."""
+    short = await pull_rows(workspace, SHORT, HASHES)
+    of_pipelines = await pulls.with_short_hashes_of_pipelines(workspace.warehouse, workspace.id)
+    async with workspace.warehouse.transaction() as transaction:
+        await pulls.resolve_hashes(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
+
+
 async def _resolve_hashes(workspace: Workspace, report: Report, moved: list[PullRow]) -> None:
     """First by what is stored; the few that no list of commits brought are asked for one by one."""
-    # A killed import may have fetched commits and not yet looked into them.
-    short = await pull_rows(workspace, SHORT, HASHES)
-    async with workspace.warehouse.transaction() as transaction:
-        for repository_id in {row.repository.id for row in (*moved, *short)}:
-            await pulls.resolve_hashes(transaction, repository_id)
+    await _resolve_by_what_is_stored(workspace, moved)
     short = await pull_rows(workspace, SHORT, HASHES)
     await for_each_pull(workspace, report, short, lambda row: resolve(workspace, row))

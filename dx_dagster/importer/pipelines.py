@@ -29,9 +29,12 @@ async def import_pipelines(workspace: Workspace) -> Report:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
 
+    written: set[str] = set()
+
     async def work(repository: Repository) -> None:
         try:
-            await import_runs(workspace, repository)
+            if await import_runs(workspace, repository):
+                written.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
             # What a repository with Pipelines off answers: normal, and nothing to warn of.
             if lacks_scope(error):
@@ -40,21 +43,29 @@ async def import_pipelines(workspace: Workspace) -> Report:
                 await marks.put(transaction, repository.mark, asked=True)
 
     await for_each_repository(workspace, report, [one for one in repositories if one.accessible], work)
+    async with workspace.warehouse.transaction() as transaction:
+        await pulls.resolve_hashes_of_pipelines(transaction, written)
     return report
 
 
-async def import_runs(workspace: Workspace, repository: Repository) -> None:
+async def import_runs(workspace: Workspace, repository: Repository) -> bool:
+    """Stores new runs, and those that had not ended; returns whether there was anything new.
+
+    Hashes stay as Bitbucket gives them: `warehouse.pulls.resolve_hashes_of_pipelines`.
+    """
     mark = repository.mark
+    resumed = False
     if mark.walk_cursor is not None:
-        mark, _ = await _walk(workspace, repository, mark)
+        mark, _, resumed = await _walk(workspace, repository, mark)
     elif mark.synced_to is None:
         mark = replace(mark, since=workspace.since)
-    _, seen = await _walk(workspace, repository, replace(mark, walk_head=None))
+    _, seen, written = await _walk(workspace, repository, replace(mark, walk_head=None))
     await _ask_unfinished(workspace, repository, seen)
+    return resumed or written
 
 
-async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> tuple[Mark, set[str]]:
-    """One way back through the runs, down to what is known; returns the mark at its end and the runs seen."""
+async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> tuple[Mark, set[str], bool]:
+    """One way back through the runs, down to what is known; returns its mark, the runs seen, whether any was new."""
     stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
     seen: set[str] = set()
     written = False
@@ -76,12 +87,10 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> tup
     done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done, asked=True)
-        if written:
-            await pulls.resolve_hashes(transaction, repository.id)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET pipelines_synced_at = now() WHERE id = %s", [repository.id]
         )
-    return done, seen
+    return done, seen, written
 
 
 async def _store(

@@ -297,8 +297,7 @@ class _Batch:
 
         await self._each_pull(rows, work)
         async with self._workspace.warehouse.transaction() as transaction:
-            for repository_id in sorted({row.repository.id for row in rows}):
-                await pulls.resolve_hashes(transaction, repository_id)
+            await pulls.resolve_hashes(transaction, self._moved | {row.repository.id for row in rows})
         short = await pull_rows(self._workspace, f"{here} AND {pull_commits.SHORT}", pull_commits.HASHES)
         await self._each_pull(short, lambda row: pull_commits.resolve(self._workspace, row))
 
@@ -311,6 +310,8 @@ class _Batch:
         async def work(news: RepositoryNews) -> None:
             try:
                 await pipelines.import_runs(self._for_pipelines, with_marks[news.name])
+                async with self._workspace.warehouse.transaction() as transaction:
+                    await pulls.resolve_hashes_of_pipelines(transaction, [with_marks[news.name].id])
             except (Forbidden, NotFound, Gone) as error:
                 if lacks_scope(error):
                     self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)

@@ -66,6 +66,34 @@ async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set
     return {row.id for row in rows}
 
 
+# Merges whose target moved after the pull request was last pushed to or edited: only these tell apart where the target
+# was at the merge from where it was before.
+_TARGETS_AT_MERGE = """
+    SELECT count(*) FILTER (WHERE frozen AND moved) AS frozen, count(*) FILTER (WHERE NOT frozen) AS otherwise
+    FROM bitbucket_pulls p
+    JOIN bitbucket_repositories r ON r.id = p.repository_id
+    JOIN bitbucket_repository_default_branch_commits c
+      ON c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha
+    JOIN bitbucket_repository_default_branch_commits t ON t.repository_id = p.repository_id AND t.sha = c.parents[1]
+    CROSS JOIN LATERAL (
+        SELECT starts_with(t.sha, p.target_commit_sha) AS frozen,
+               t.created > GREATEST(p.created_at, (
+                   SELECT max(a.created_at) FROM bitbucket_pull_activities a
+                   WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = 'OPEN')) AS moved) told
+    WHERE r.workspace_id = %s AND p.state = 'MERGED' AND p.target_commit_sha IS NOT NULL
+      AND cardinality(c.parents) = 2 AND starts_with(c.parents[2], left(p.source_commit_sha, 12))"""
+_ENOUGH = 10
+
+
+async def targets_are_frozen(warehouse: Warehouse, workspace_id: str) -> bool:
+    """Whether the target's head told with a merged pull request is the one that it was merged into.
+
+    Bitbucket does not say. The first parents of the workspace's merge commits do: enough of them, and none otherwise.
+    """
+    row = await warehouse.row(_TARGETS_AT_MERGE, [workspace_id])
+    return bool(row.frozen >= _ENOUGH and not row.otherwise)
+
+
 # A push that only adds keeps the old head among the parents of what it adds; otherwise history was rewritten.
 _REWRITTEN = """
     SELECT NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits

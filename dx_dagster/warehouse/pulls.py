@@ -114,18 +114,18 @@ _RESOLVE = """
     WITH whole AS MATERIALIZED (
         SELECT id, (SELECT c.sha FROM {commits}
                     WHERE c.sha {at_least} o.{column} AND c.sha {below} (o.{column} || 'g') AND {of_it} LIMIT 1) AS sha
-        FROM {table} o WHERE o.repository_id = %(repository)s AND length(o.{column}) < 40)
+        FROM {table} o WHERE o.repository_id = ANY(%(repositories)s::uuid[]) AND length(o.{column}) < 40)
     UPDATE {table} p SET {column} = whole.sha FROM whole WHERE p.id = whole.id AND whole.sha IS NOT NULL
     RETURNING p.id::text"""
 _ON_BRANCH = {
     "commits": "bitbucket_repository_default_branch_commits c",
-    "of_it": "c.repository_id = %(repository)s",
+    "of_it": "c.repository_id = o.repository_id",
     "at_least": "~>=~",
     "below": "~<~",  # the order of its index
 }
 _OF_PULLS = {
     "commits": "bitbucket_pull_commits c",
-    "of_it": "(SELECT k.repository_id FROM bitbucket_pulls k WHERE k.id = c.pull_id) = %(repository)s",
+    "of_it": "(SELECT k.repository_id FROM bitbucket_pulls k WHERE k.id = c.pull_id) = o.repository_id",
     "at_least": ">=",
     "below": "<",
 }
@@ -133,28 +133,50 @@ _RESOLVE_MERGES = _RESOLVE.format(table="bitbucket_pulls", column="merge_commit_
 _RESOLVE_SOURCES = """
     UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
     FROM (SELECT pull_id AS id, sha FROM bitbucket_pull_commits) c
-    WHERE p.repository_id = %(repository)s AND length(p.source_commit_sha) < 40
+    WHERE p.repository_id = ANY(%(repositories)s::uuid[]) AND length(p.source_commit_sha) < 40
       AND c.id = p.id AND c.sha LIKE p.source_commit_sha || '%%'"""
 _RESOLVE_FAST_FORWARDS = """
     UPDATE bitbucket_pulls SET merge_commit_sha = source_commit_sha
-    WHERE repository_id = %(repository)s AND length(merge_commit_sha) < 40 AND length(source_commit_sha) = 40
-      AND source_commit_sha LIKE merge_commit_sha || '%%'"""
+    WHERE repository_id = ANY(%(repositories)s::uuid[]) AND length(merge_commit_sha) < 40
+      AND length(source_commit_sha) = 40 AND source_commit_sha LIKE merge_commit_sha || '%%'"""
+_RESOLVE_PIPELINES = (
+    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_ON_BRANCH),
+    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_OF_PULLS),
+)
 _RESOLVE_OTHERS = (
     _RESOLVE_SOURCES,
     _RESOLVE.format(table="bitbucket_pulls", column="source_commit_sha", **_ON_BRANCH),
     _RESOLVE_FAST_FORWARDS,
-    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_ON_BRANCH),
-    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_OF_PULLS),
+    *_RESOLVE_PIPELINES,
 )
 
 
-async def resolve_hashes(transaction: Transaction, repository_id: str) -> None:
+async def resolve_hashes(transaction: Transaction, repository_ids: Collection[str]) -> None:
     """Replaces the short hashes that pull requests and pipelines carry by those of commits that are stored."""
-    bound = {"repository": repository_id}
+    if not repository_ids:
+        return
+    bound = {"repositories": list(repository_ids)}
     merged = await transaction.rows(_RESOLVE_MERGES, bound)
     for statement in _RESOLVE_OTHERS:
         await transaction.execute(statement, bound)
     await derive_times(transaction, [row.id for row in merged])
+
+
+async def resolve_hashes_of_pipelines(transaction: Transaction, repository_ids: Collection[str]) -> None:
+    """The same for pipelines alone."""
+    for statement in _RESOLVE_PIPELINES if repository_ids else ():
+        await transaction.execute(statement, {"repositories": list(repository_ids)})
+
+
+async def with_short_hashes_of_pipelines(warehouse: Warehouse, workspace_id: str) -> set[str]:
+    """Repositories whose pipelines carry short hashes: a killed import may not have looked for the whole ones."""
+    rows = await warehouse.rows(
+        """SELECT DISTINCT p.repository_id::text AS id
+           FROM bitbucket_pipelines p JOIN bitbucket_repositories r ON r.id = p.repository_id
+           WHERE r.workspace_id = %s AND length(p.commit_sha) < 40""",
+        [workspace_id],
+    )
+    return {row.id for row in rows}
 
 
 async def remember(
