@@ -21,7 +21,7 @@ from dx_dagster.bitbucket.errors import (
     from_response,
 )
 from dx_dagster.bitbucket.ledger import Lease, Ledger, MemoryLedger
-from dx_dagster.bitbucket.paging import Page, cursor, keyset, numbered
+from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
@@ -53,6 +53,7 @@ __all__ = [
     "Timeouts",
     "Unauthorized",
     "Unavailable",
+    "ahead",
     "cursor",
     "endpoints",
     "from_response",
@@ -60,6 +61,7 @@ __all__ = [
     "jira",
     "keyset",
     "numbered",
+    "one_by_one",
     "sign",
     "verify",
 ]

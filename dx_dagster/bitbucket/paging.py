@@ -4,12 +4,16 @@ Each walk is an async generator of `Page`s and raises what the client raises, or
 repeat or lose rows. It ends only where the listing is complete: a walk that came to its end is news of absence too.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import anyio
 
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import Endpoint
@@ -200,3 +204,43 @@ def _has_successor(page: Page) -> bool:
     if page.next is not None:
         return True
     return page.count >= page.pagelen if page.size is None else page.number * page.pagelen < page.size
+
+
+_MOST_AHEAD = 4  # pages that nobody has taken yet; a killed process has asked for them in vain
+
+
+async def ahead(pages: AsyncIterator[Page]) -> AsyncIterator[list[Page]]:
+    """Goes on asking while pages are being stored; yields those that came in the meantime, in their order.
+
+    For walks to the end of a listing: one that may stop earlier would ask for pages that it does not want.
+
+    Raises:
+        BitbucketError: what the walk raises, after the pages before it.
+    """
+    sending, coming = anyio.create_memory_object_stream[Page](_MOST_AHEAD)
+
+    async def ask_on() -> None:
+        async with sending:
+            async for page in pages:
+                await sending.send(page)
+
+    asking = asyncio.create_task(ask_on())
+    try:
+        async with coming:
+            async for page in coming:
+                came = [page]
+                with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                    while True:
+                        came.append(coming.receive_nowait())
+                yield came
+        await asking
+    finally:
+        asking.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def one_by_one(pages: AsyncIterator[Page]) -> AsyncIterator[list[Page]]:
+    """The same without asking ahead."""
+    async for page in pages:
+        yield [page]

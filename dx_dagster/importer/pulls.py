@@ -16,7 +16,7 @@ from dx_dagster.warehouse.marks import Repository, repositories
 HOPELESS = 8
 
 # A transaction for each answer would cost more than the request. Others go on asking in the meantime.
-GATHERING = 0.05
+GATHERING = 0.02
 
 Item = TypeVar("Item")
 

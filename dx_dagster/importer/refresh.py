@@ -26,7 +26,7 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, link, text, time
-from dx_dagster.importer import activity, branches, changes, comments, pipelines, pull_commits
+from dx_dagster.importer import activity, branches, changes, comments, feed, pipelines, pull_commits
 from dx_dagster.importer.changes import PullNews, RepositoryNews
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pullrequests import fetch_one, store
@@ -243,13 +243,15 @@ class _Batch:
 
     async def _activity(self) -> None:
         many = {repository.id for news, repository in self._found if len(news.pulls) >= _FEED_PAYS_FROM}
-        with_marks = await self._stored(activity.KIND) if many else {}
+        with_marks = await self._stored(feed.KIND) if many else {}
         feeds = [(news, with_marks[one.source_id]) for news, one in self._found if one.id in many]
 
-        async def feed(item: tuple[RepositoryNews, Repository]) -> None:
-            await activity.import_feed(self._workspace, self._report, item[1])
+        reading = feed.Feeds(self._workspace, self._report)
 
-        await self._each(feeds, feed, lambda item: item[0].all_events)
+        async def read(item: tuple[RepositoryNews, Repository]) -> None:
+            await reading.read(item[1])
+
+        await self._each(feeds, read, lambda item: item[0].all_events)
         ids = self._ids()
         told = f"p.repository_id = ANY({_uuids(many)}) AND NOT ({activity.STALE})"
         rows = await pull_rows(self._workspace, f"p.id = ANY({_uuids(ids)}) AND ({told}) IS NOT TRUE")

@@ -86,7 +86,7 @@ class Workspace:
     @property
     def at_once(self) -> int:
         """How many things to work on at a time: while some store what they got, others ask."""
-        return 2 * self.client.max_in_flight
+        return 4 * self.client.max_in_flight
 
 
 class NotImportedError(Exception):

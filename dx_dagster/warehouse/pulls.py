@@ -179,19 +179,25 @@ async def with_short_hashes_of_pipelines(warehouse: Warehouse, workspace_id: str
     return {row.id for row in rows}
 
 
-async def remember(
-    transaction: Transaction, repository_id: str, numbers: Mapping[int, str], *, all_of_them: bool
-) -> None:
-    """Gives marks to pull requests (number: id) that are heard of and not stored, so that a killed import still fetches
-    them; or simply to all of them.
+class Told(NamedTuple):
+    """A pull request that an entry of a feed names; `known` says that older entries are stored already."""
+
+    repository_id: str
+    number: int
+    known: bool
+
+
+async def remember(transaction: Transaction, told_of: Mapping[str, Told]) -> None:
+    """Gives marks to pull requests (by id) that are heard of and not stored, so that a killed import still fetches
+    them; to all of them where the feed was read before.
     """
     await transaction.execute(
         """INSERT INTO pull_marks (pull_id, repository_id, number)
-           SELECT heard.id, %(repository)s, heard.number
-           FROM unnest(%(ids)s::uuid[], %(numbers)s::bigint[]) AS heard (id, number)
-           WHERE %(all)s OR NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
+           SELECT heard.id, heard.repository, heard.number
+           FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::bool[]) AS heard (id, repository, number, known)
+           WHERE heard.known OR NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
            ON CONFLICT DO NOTHING""",
-        {"all": all_of_them, "repository": repository_id, "ids": list(numbers.values()), "numbers": list(numbers)},
+        [list(told_of), *([getattr(one, name) for one in told_of.values()] for name in Told._fields)],
     )
 
 

@@ -1,0 +1,215 @@
+"""A repository's feed of what happened to its pull requests: one walk instead of a request for each of them.
+
+The feed is newest first and opaque: no filter, no order of ours (BCLOUD-21067).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from dx_dagster.bitbucket import (
+    BadRequest,
+    Forbidden,
+    Gone,
+    NotFound,
+    Page,
+    PagingInCircles,
+    RefusedOrigin,
+    Unavailable,
+    ahead,
+    cursor,
+    endpoints,
+    one_by_one,
+)
+from dx_dagster.frames import activities as frames
+from dx_dagster.frames import comments, users
+from dx_dagster.frames.activities import Entry
+from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
+from dx_dagster.importer.pulls import GroupCommit
+from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
+from dx_dagster.warehouse import marks, merge, pulls
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.marks import Mark, Repository
+
+KIND = "activity"
+FEED_UNUSABLE = (BadRequest, NotFound, Gone, Forbidden, PagingInCircles, RefusedOrigin)
+_ATTEMPTS_AFTER_A_FAILURE = 2
+
+
+class Heard(NamedTuple):
+    """Entries of one repository; `known` says that older ones are stored already."""
+
+    repository: Repository
+    entries: Sequence[Entry]
+    asked_at: datetime
+    known: bool = False
+
+
+@dataclass
+class Sight:
+    """What a walk through a whole feed has met: ids of entries, and how far back it came."""
+
+    ids: set[str]
+    oldest: datetime | None = None
+
+
+class Walked(NamedTuple):
+    """Some pages of a walk, to be stored with the mark that vouches for them; `sight` where a whole walk ends."""
+
+    heard: Heard
+    mark: Mark
+    sight: Sight | None
+    over: bool
+
+
+class Feeds:
+    """Reads the feeds of a workspace's repositories; what comes together is stored together."""
+
+    def __init__(self, workspace: Workspace, report: Report) -> None:
+        self._workspace = workspace
+        self._report = report
+        self._commit = GroupCommit[Walked](self._store)
+
+    async def read(self, repository: Repository) -> None:
+        """Reads what is new in the feed, or notes that the pull requests must be asked themselves.
+
+        Raises:
+            BitbucketError: a credential lacks a scope, or Bitbucket is away.
+        """
+        workspace = self._workspace
+        checked = f"{datetime.now(UTC).date()} {await pulls.fingerprint(workspace.warehouse, repository.id)}"
+        try:
+            await self._read(repository, checked)
+        except (*FEED_UNUSABLE, Unavailable) as error:
+            if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
+                raise
+            message = f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})"
+            note(workspace, self._report, message)
+            mark = Mark(repository.id, KIND, fallback=str(error))
+            if isinstance(error, Unavailable):
+                # It may come back: what it told is kept. Until something changes it is left alone: tries take long.
+                kept = repository.mark
+                mark = replace(
+                    mark, synced_to=kept.synced_to, full_head=kept.full_head, since=kept.since, checked=checked
+                )
+            async with workspace.warehouse.transaction() as transaction:
+                await marks.put(transaction, mark)
+        await self._fetch_unknown(repository)
+
+    async def _read(self, repository: Repository, checked: str) -> None:
+        """Reads what is new in the feed.
+
+        Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed
+        is asked once a day only, for what does not: an opinion about a pull request that is closed.
+        """
+        mark = repository.mark
+        attempts = None if mark.fallback is None else _ATTEMPTS_AFTER_A_FAILURE
+        if mark.walk_cursor is not None:
+            try:
+                mark = await self._walk(repository, mark)
+            except (BadRequest, NotFound):
+                # Nobody promises that a cursor lives long: begin anew.
+                mark = Mark(repository.id, KIND, since=mark.since)
+        elif mark.checked == checked:
+            return
+        elif mark.synced_to is None:
+            mark = replace(mark, since=self._workspace.since)
+        await self._walk(repository, replace(mark, walk_head=None, fallback=None, checked=checked), attempts)
+
+    async def _walk(self, repository: Repository, mark: Mark, attempts: int | None = None) -> Mark:
+        """One way through the feed, down to what is known; returns the mark at its end."""
+        full = mark.synced_to is None
+        stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
+        whole = full and mark.since is None and mark.walk_cursor is None
+        again = whole and await pulls.has_activities(self._workspace.warehouse, repository.id)
+        sight = Sight(set()) if again else None
+        oldest: datetime | None = None
+        async for pages in self._pages(repository, mark, attempts, to_the_end=stop is None):
+            entries = [entry for page in pages for entry in frames.entries(page.values)]
+            if mark.walk_head is None:
+                mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
+            oldest = min([entry.date for entry in entries], default=oldest)
+            ends = pages[-1].next is None
+            over = ends or reaches_below([entry.date for entry in entries], stop)
+            if full and ends:
+                mark = replace(mark, since=_begin(mark.since, oldest or pages[-1].asked_at))
+            if full and stop is not None:
+                entries = [entry for entry in entries if entry.date >= stop]
+            mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=pages[-1].next)
+            if sight is not None:
+                sight.oldest = oldest
+            await self._commit(Walked(Heard(repository, entries, pages[0].asked_at, not full), mark, sight, over))
+            if over:
+                break
+        return mark
+
+    def _pages(
+        self, repository: Repository, mark: Mark, attempts: int | None, *, to_the_end: bool
+    ) -> AsyncIterator[list[Page]]:
+        endpoint = endpoints.activity(self._workspace.slug, repository.source_id)
+        pages = cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts)
+        return ahead(pages) if to_the_end else one_by_one(pages)
+
+    async def _store(self, batch: Sequence[Walked]) -> None:
+        async with self._workspace.warehouse.transaction() as transaction:
+            stored = await store_entries(transaction, self._workspace, [walked.heard for walked in batch])
+            for walked, ids in zip(batch, stored, strict=True):
+                await marks.put(transaction, walked.mark)
+                if walked.sight is not None:
+                    walked.sight.ids.update(ids)
+                    if walked.over and walked.sight.oldest is not None:
+                        repository, sight = walked.heard.repository, walked.sight
+                        await pulls.flag_unseen_activities(transaction, repository.id, sight.ids, walked.sight.oldest)
+
+    async def _fetch_unknown(self, repository: Repository) -> None:
+        """Fetches pull requests that the feed knows and the list did not hold yet."""
+        rows = await self._workspace.warehouse.rows(
+            "SELECT number FROM pull_marks m WHERE repository_id = %s "
+            "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id)",
+            [repository.id],
+        )
+        for row in rows:
+            await fetch_one(self._workspace, repository, row.number)
+
+
+def _begin(since: datetime | None, oldest: datetime) -> datetime:
+    """From when on the feed tells everything: nobody promises that it reaches back to the first pull request."""
+    return max([oldest - OVERLAP, *([since] if since else [])])
+
+
+def _ended(mark: Mark, *, full: bool) -> Mark:
+    return replace(
+        mark,
+        synced_to=later(mark.synced_to, mark.walk_head),
+        full_head=mark.walk_head if full else mark.full_head,
+        walk_cursor=None,
+        walk_head=None,
+    )
+
+
+async def store_entries(transaction: Transaction, workspace: Workspace, heard: Sequence[Heard]) -> list[list[str]]:
+    """Merges entries and the comments that they carry; remembers pull requests that are heard of for the first time.
+
+    Returns the ids of the entries, of each of `heard`.
+    """
+    asked_at = min(one.asked_at for one in heard)
+    found = [(one, frames.activities(workspace.id, one.repository.id, one.entries, asked_at)) for one in heard]
+    entries = [(one.repository, entry) for one in heard for entry in one.entries]
+    said = [(pull_id(repository, entry.number), entry.body) for repository, entry in entries if entry.kind == "comment"]
+    told_of = {
+        pull_id(one.repository, entry.number): pulls.Told(one.repository.id, entry.number, one.known)
+        for one in heard
+        for entry in one.entries
+    }
+    await pulls.remember(transaction, told_of)
+    if news := [frame for one, frame in found if one.known]:
+        await pulls.flag_repeated_opinions(transaction, pl.concat(news))
+    accounts = [entry.actor for _, entry in entries]
+    await transaction.merge(merge.USERS, users.users(workspace.id, accounts, asked_at))
+    await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
+    await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
+    await pulls.derive_times(transaction, told_of)
+    return [frame["id"].to_list() for _, frame in found]
