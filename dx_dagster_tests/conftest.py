@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import settings
 
 from dx_dagster.cli.ports import free_port
 from dx_dagster.warehouse import migrations
@@ -30,6 +31,8 @@ _numbers = count()
 
 
 def pytest_configure() -> None:
+    settings.register_profile("busy", deadline=None)  # how long an example takes is the machine's affair
+    settings.load_profile("busy")
     # A job that a script puts into the background ignores Ctrl-C, and so would all commands that are started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

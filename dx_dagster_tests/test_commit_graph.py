@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dx_dagster.importer.ancestry import SHORT, Ancestry
-from dx_dagster.importer.commit_graph import tell
+from dx_dagster.importer.commit_proofs import tell
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.warehouse.pulls import Heads

@@ -46,6 +46,8 @@ def _bounded(seconds: float | None) -> float | None:
 
 
 def _seconds(text: str | None, date: str | None) -> float | None:
+    if text is None:
+        return None
     number = _number(text)
     if number is not None:
         return _bounded(number)

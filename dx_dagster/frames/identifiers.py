@@ -33,5 +33,6 @@ def of_user(workspace_id: str, source_id: str) -> str:
     return within(workspace_id, "user", source_id)
 
 
+@lru_cache(maxsize=65536)
 def of_pull(repository_id: str, number: int) -> str:
     return within(repository_id, "pull", number)

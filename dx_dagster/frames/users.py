@@ -51,15 +51,25 @@ def classify(account: Json) -> str:
     return "bot" if machine else "human"
 
 
+Row = tuple[object, ...]
+
+
 def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> pl.DataFrame:
     """One row for each distinct account, whatever the order and the repetitions; null accounts are left out."""
+    return framed(rows(workspace_id, accounts, members=members), synced_at)
+
+
+def rows(workspace_id: str, accounts: Iterable[Any], *, members: bool = False) -> list[Row]:
+    """The same without `synced_at`, to look whether they are known."""
     distinct = {source: account for account in accounts if (source := source_id(account))}
-    return frame(
-        SCHEMA, [_row(workspace_id, source, account, synced_at, members) for source, account in distinct.items()]
-    )
+    return [_row(workspace_id, source, account, members) for source, account in distinct.items()]
 
 
-def _row(workspace_id: str, source: str, account: Json, synced_at: datetime, member: bool) -> tuple[object, ...]:
+def framed(found: Iterable[Row], synced_at: datetime) -> pl.DataFrame:
+    return frame(SCHEMA, [(*row, synced_at) for row in found])
+
+
+def _row(workspace_id: str, source: str, account: Json, member: bool) -> Row:
     kind = classify(account)
     return (
         identifiers.of_user(workspace_id, source),
@@ -71,5 +81,4 @@ def _row(workspace_id: str, source: str, account: Json, synced_at: datetime, mem
         member,
         kind != "human",
         kind,
-        synced_at,
     )

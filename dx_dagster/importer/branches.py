@@ -11,8 +11,8 @@ from datetime import datetime
 from dx_dagster.bitbucket import BadRequest, NotFound, Page, PagingInCircles, RefusedOrigin, cursor, endpoints
 from dx_dagster.bitbucket.paging import ask
 from dx_dagster.frames import commits as frames
-from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
 from dx_dagster.warehouse import branches, marks, merge
 from dx_dagster.warehouse.database import Transaction
@@ -172,7 +172,7 @@ async def _missing(workspace: Workspace, repository: Repository, found: dict[str
 async def _store(
     transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], page: Page
 ) -> None:
-    await transaction.merge(merge.USERS, users.users(workspace.id, frames.accounts(values), page.asked_at))
+    await store_accounts(transaction, workspace, frames.accounts(values), page.asked_at)
     rows = frames.branch_commits(workspace.id, repository.id, values, page.asked_at)
     await transaction.merge(merge.BRANCH_COMMITS, rows)
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from dx_dagster.bitbucket import endpoints, numbered
 from dx_dagster.frames import comments as frames
-from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge, pulls
@@ -80,7 +80,7 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
     found = [(fetched.row.id, value) for fetched in batch for value in fetched.values]
     frame = frames.comments(workspace.id, found, asked_at)
     async with workspace.warehouse.transaction() as transaction:
-        await transaction.merge(merge.USERS, users.users(workspace.id, [one.get("user") for _, one in found], asked_at))
+        await store_accounts(transaction, workspace, [one.get("user") for _, one in found], asked_at)
         await transaction.merge(merge.COMMENTS, frame)
         asked = [fetched.row.id for fetched in batch]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())

@@ -4,7 +4,7 @@ from dx_dagster.importer.branches import KIND, import_branches
 from dx_dagster.importer.commit_graph import CommitGraph
 from dx_dagster.importer.pull_commits import HASHES, SHORT, STALE, VERSION, Fetched, fetch, resolve, store
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
-from dx_dagster.importer.workspace import Report, Workspace, require_id
+from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, require_id
 from dx_dagster.warehouse import pulls
 
 _FORGET = """
@@ -27,8 +27,19 @@ async def import_commits(workspace: Workspace) -> Report:
 
     stale = await pull_rows(workspace, STALE, VERSION)
     await _resolve_by_what_is_stored(workspace, stale)
-    left = await CommitGraph(workspace, report).take(stale)
-    await for_each_pull(workspace, report, left, one)
+    done = Done(workspace, report, len(stale))
+    graph = CommitGraph(workspace, report, done)
+    histories, others = await graph.split(stale)
+    left: list[PullRow] = []
+
+    async def tell() -> None:
+        left.extend(await graph.take(histories))
+
+    async def ask() -> None:
+        await for_each_pull(workspace, report, others, one, done)
+
+    await for_each([tell, ask], lambda work: work(), 2)
+    await for_each_pull(workspace, report, left, one, done)
     await _resolve_hashes(workspace, report, stale)
     return report
 

@@ -25,8 +25,9 @@ from dx_dagster.bitbucket import (
     one_by_one,
 )
 from dx_dagster.frames import activities as frames
-from dx_dagster.frames import comments, users
+from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
@@ -208,7 +209,7 @@ async def store_entries(transaction: Transaction, workspace: Workspace, heard: S
     if news := [frame for one, frame in found if one.known]:
         await pulls.flag_repeated_opinions(transaction, pl.concat(news))
     accounts = [entry.actor for _, entry in entries]
-    await transaction.merge(merge.USERS, users.users(workspace.id, accounts, asked_at))
+    await store_accounts(transaction, workspace, accounts, asked_at)
     await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
     await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
     await pulls.derive_times(transaction, told_of)

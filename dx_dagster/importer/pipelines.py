@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from dx_dagster.bitbucket import Forbidden, Gone, NotFound, endpoints, numbered
 from dx_dagster.frames import pipelines as frames
-from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import OVERLAP, later, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
 from dx_dagster.warehouse import marks, merge, pulls
@@ -98,7 +98,7 @@ async def _store(
 ) -> bool:
     """Merges runs; returns whether anything was new."""
     creators = [value.get("creator") for value in values]
-    await transaction.merge(merge.USERS, users.users(workspace.id, creators, asked_at))
+    await store_accounts(transaction, workspace, creators, asked_at)
     rows = frames.pipelines(workspace.id, repository.id, values, asked_at)
     counts = await transaction.merge(merge.PIPELINES, rows)
     return bool(counts.inserted or counts.updated)

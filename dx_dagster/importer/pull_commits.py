@@ -1,14 +1,14 @@
 """Commits of pull requests from the endpoint that lists them: one request for each pull request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dx_dagster.bitbucket import NotFound, Page, cursor, endpoints
 from dx_dagster.frames import commits as frames
-from dx_dagster.frames import users
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.frames.reading import Json, text
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge, pulls
@@ -61,15 +61,8 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
     lists = [(fetched.row, list(frames.rows(workspace.id, fetched.values or ()))) for fetched in batch]
     values = [value for fetched in batch for value in fetched.values or ()]
     async with workspace.warehouse.transaction() as transaction:
-        await store_accounts(transaction, workspace, values, asked_at)
+        await store_accounts(transaction, workspace, frames.accounts(values), asked_at)
         await store_lists(transaction, lists, asked_at)
-
-
-async def store_accounts(
-    transaction: Transaction, workspace: Workspace, values: Iterable[Json], asked_at: datetime
-) -> None:
-    accounts = frames.accounts(values)
-    await transaction.merge(merge.USERS, users.users(workspace.id, accounts, asked_at))
 
 
 async def store_lists(

@@ -21,8 +21,8 @@ from dx_dagster.bitbucket import (
     keyset,
 )
 from dx_dagster.frames import pulls as frames
-from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json, time
+from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id
 from dx_dagster.warehouse import marks, pulls
 from dx_dagster.warehouse.database import Transaction
@@ -136,9 +136,9 @@ async def store(
 ) -> None:
     """Merges pull requests as the list and the single pull request give them, participants included."""
     workspace_id = workspace.id
+    await store_accounts(transaction, workspace, frames.accounts(values), asked_at)
     await pulls.store(
         transaction,
-        users.users(workspace_id, frames.accounts(values), asked_at),
         frames.pulls(workspace_id, repository.id, values, asked_at),
         frames.participants(workspace_id, repository.id, values, asked_at),
     )

@@ -9,7 +9,7 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, Unavailable
 from dx_dagster.importer.pullrequests import fetch_one
-from dx_dagster.importer.workspace import Report, Workspace, for_each, lacks_scope, skip
+from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, skip
 from dx_dagster.warehouse.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
@@ -67,17 +67,24 @@ async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -
 
 
 async def for_each_pull(
-    workspace: Workspace, report: Report, rows: Sequence[PullRow], work: Callable[[PullRow], Awaitable[None]]
+    workspace: Workspace,
+    report: Report,
+    rows: Sequence[PullRow],
+    work: Callable[[PullRow], Awaitable[None]],
+    done: Done | None = None,
 ) -> None:
     """Does `work` for each; one that Bitbucket refuses is reported and never fails the others.
+
+    `done` counts them, where they are not all that there is to do.
 
     Raises:
         BitbucketError: a credential lacks a scope, no credential is left, or nothing answers any more.
     """
-    done = lost = 0
+    lost = 0
+    done = done or Done(workspace, report, len(rows))
 
     async def one(row: PullRow) -> None:
-        nonlocal done, lost
+        nonlocal lost
         try:
             await work(row)
             lost = 0
@@ -88,7 +95,6 @@ async def for_each_pull(
             if lacks_scope(error) or isinstance(error, CredentialsExhausted) or lost >= HOPELESS:
                 raise
             skip(workspace, report, f"{row.repository.slug}#{row.number}", error)
-        done += 1
-        workspace.listener.progress(report.step, done, len(rows), workspace.client.requests)
+        done.add()
 
     await for_each(rows, one, workspace.at_once)

@@ -62,6 +62,18 @@ class Report:
     written: Counter[str] = field(default_factory=Counter)
 
 
+class Done:
+    """Counts what a step has done, and tells the listener."""
+
+    def __init__(self, workspace: "Workspace", report: Report, total: int) -> None:
+        self._workspace, self._report, self._total = workspace, report, total
+        self._count = 0
+
+    def add(self, count: int = 1) -> None:
+        self._count += count
+        self._workspace.listener.progress(self._report.step, self._count, self._total, self._workspace.client.requests)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One workspace, the way to it and the way to its tables.
@@ -158,10 +170,9 @@ async def for_each_repository(
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
     """
     unavailable: list[BitbucketError] = []
-    done = 0
+    done = Done(workspace, report, len(repositories))
 
     async def one(repository: Repository) -> None:
-        nonlocal done
         try:
             await work(repository)
         except (Forbidden, NotFound, Gone) as error:
@@ -175,8 +186,7 @@ async def for_each_repository(
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)
             unavailable.append(error)
-        done += 1
-        workspace.listener.progress(report.step, done, len(repositories), workspace.client.requests)
+        done.add()
 
     await for_each(repositories, one, workspace.at_once)
     if unavailable and len(unavailable) == len(repositories):

@@ -1,7 +1,7 @@
 """Connections to the warehouse, transactions over it, and what they have written."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -34,19 +34,15 @@ class Transaction:
 
     async def merge(self, how: Merge, frame: pl.DataFrame) -> Counts:
         """Merges the frame's rows into their table; see `dx_dagster.warehouse.merge`."""
-        if how.repeated:
-            frame = self._not_merged_before(frame)
         counts = await merge.merge(self._connection, how, frame)
         self.written[how.table.name] += counts
         return counts
 
-    def _not_merged_before(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Without the rows that this process has stored just so, whenever it was told of them."""
-        told = frame.columns.index("synced_at")
-        rows = [row[:told] + row[told + 1 :] for row in frame.iter_rows()]
-        self.merged.update(rows)
-        new = [row not in self._merged_before for row in rows]
-        return frame if all(new) else frame.filter(new) if any(new) else frame.clear()
+    def not_merged_before(self, rows: Iterable[Row]) -> list[Row]:
+        """Those that this process has not stored yet just so, and that this transaction is going to store."""
+        new = [row for row in rows if row not in self._merged_before]
+        self.merged.update(new)
+        return new
 
     async def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
         """Runs a statement of ours and returns how many rows it touched."""

@@ -32,7 +32,6 @@ class Merge:
         hashes: columns with hashes that come as 12 characters: the whole one, once known, stays.
         lasting: columns whose value stays where the newer version has none.
         first_only: columns that are written with a new row and left alone afterwards.
-        repeated: the same rows come with nearly every page, and are merged once by each process.
     """
 
     table: Table
@@ -40,7 +39,6 @@ class Merge:
     hashes: frozenset[str] = frozenset()
     lasting: frozenset[str] = frozenset()
     first_only: frozenset[str] = frozenset()
-    repeated: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -58,7 +56,7 @@ WORKSPACES = Merge(tables.workspaces)
 REPOSITORIES = Merge(tables.repositories)
 # A list of members says who is one; anybody else met on the way is none until such a list says so.
 MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}))
-USERS = replace(MEMBERS, first_only=frozenset({"active"}), repeated=True)
+USERS = replace(MEMBERS, first_only=frozenset({"active"}))
 PULLS = Merge(
     tables.pulls, newer=("updated_at", "synced_at"), hashes=frozenset({"source_commit_sha", "merge_commit_sha"})
 )

@@ -40,7 +40,7 @@ _DROP_ABSENT_PARTICIPANTS = """
 _OPINIONS = ("pull_id", "user_id", "state", "approved", "participated_on")
 
 
-async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
+async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
     """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
     if pulls.is_empty():
         return
@@ -53,7 +53,6 @@ async def store(transaction: Transaction, users: pl.DataFrame, pulls: pl.DataFra
         "pulls": merge.recordset(tables.pulls, ("id", "updated_at", "synced_at"), "pulls"),
         "participants": merge.recordset(tables.pull_participants, _OPINIONS, "participants"),
     }
-    await transaction.merge(merge.USERS, users)
     await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
     await transaction.merge(merge.PULLS, pulls)
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)

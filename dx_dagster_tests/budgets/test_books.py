@@ -14,7 +14,7 @@ EVENTS = st.tuples(
 
 
 @given(st.lists(EVENTS, max_size=150), st.integers(1, 30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_rolling_window_holds_more_than_the_limit_whoever_lives_stalls_or_dies(
     events: list[tuple[int, str, float]], limit: int
 ) -> None:
@@ -85,7 +85,7 @@ class Process:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 20)), min_size=1, max_size=30), st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_after_the_wait_that_was_told_there_is_room_and_not_long_before(steps, limit: int) -> None:
     now, books = 1000.0, Books(10.0, limit)
     for passed, requests in steps:

@@ -113,7 +113,7 @@ async def test_numbered_goes_on_after_a_short_page_and_stops_at_a_repeated_one(a
 
 
 @given(st.sets(st.integers(1, 400), max_size=60), st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_id_windows_find_every_row_of_an_unsorted_list_once(running, ids: set[int], chance, size: bool) -> None:
     running[0].answer = listing = Listing(sorted(ids, key=lambda _: chance.random()), size=size)
 

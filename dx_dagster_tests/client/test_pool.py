@@ -115,7 +115,7 @@ async def test_tokens_of_one_account_share_its_requests() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.floats(0, 5), st.booleans()), max_size=80), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_ledger_keeps_every_rolling_window(steps: list[tuple[str, float, bool]], limit: int) -> None:
     now = [0.0]
     ledger = MemoryLedger(10, limit, clock=lambda: now[0])

@@ -30,7 +30,7 @@ def storable(written: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", paired)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ANYTHING, min_size=1, max_size=40))
 def test_any_text_arrives_in_postgresql(database_url, written):
     told = [{**COMMENT, "id": place, "content": {"raw": one}} for place, one in enumerate(written)]
