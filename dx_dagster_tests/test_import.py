@@ -216,6 +216,21 @@ def test_an_opinion_that_the_feed_does_not_show_is_asked_of_its_pull_request(san
     )
 
 
+def test_a_merge_that_no_activity_tells_is_as_old_as_its_commit(sandbox, connected, sync):
+    merged = [one for one in sandbox.world.pull_requests if one.state == "MERGED"]
+    pull = next(one for one in merged if one.target_branch != one.repository.main_branch)
+    for entry in [one for one in pull.activity if one.update and one.update.state == "MERGED"]:
+        pull.activity.remove(entry)
+        pull.repository.feed.remove(entry)
+    sync()
+    [row] = query(
+        connected,
+        "SELECT p.merged_at FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id "
+        f"WHERE r.slug = '{pull.repository.slug}' AND p.source_id = {pull.number}",
+    )
+    assert row["merged_at"] == pull.merge_commit.date
+
+
 def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
     pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
     for _ in range(101):

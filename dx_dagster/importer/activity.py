@@ -10,6 +10,11 @@ from dx_dagster.importer.feed import KIND, Feeds, Heard, store_entries
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, require_id
 from dx_dagster.warehouse import marks, pulls
+from dx_dagster.warehouse.ledger import headroom
+from dx_dagster.warehouse.marks import Repository
+
+_STORING = 4  # feeds that are being stored while others are asked
+_ENTRIES_OF_ONE = 8  # of a pull request, for a guess at how long a feed is
 
 
 async def import_activity(workspace: Workspace) -> Report:
@@ -19,11 +24,32 @@ async def import_activity(workspace: Workspace) -> Report:
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
-    readable = [repository for repository in repositories if repository.accessible]
-    await for_each_repository(workspace, report, readable, Feeds(workspace, report).read)
+    readable = await _in_order(workspace, [repository for repository in repositories if repository.accessible])
+    # A feed is asked page after page, so with many at once the longest would wait for all the others.
+    at_once = workspace.client.max_in_flight + _STORING
+    await for_each_repository(workspace, report, readable, Feeds(workspace, report).read, at_once=at_once)
     stale = await pull_rows(workspace, STALE)
     await for_each_pull(workspace, report, stale, lambda row: import_one(workspace, row))
     return report
+
+
+async def _in_order(workspace: Workspace, repositories: list[Repository]) -> list[Repository]:
+    """The longest feeds first, for one begun last is waited for; where requests are few, what changed last."""
+    new = [one.id for one in repositories if one.mark.synced_to is None]
+    if not new:
+        return repositories
+    sizes = await pulls.counts(workspace.warehouse, new)
+    needed = sum(1 + size * _ENTRIES_OF_ONE // endpoints.SMALL_PAGE for size in sizes.values())
+    if await _requests_left(workspace) < needed:
+        return repositories
+    return sorted(repositories, key=lambda one: sizes.get(one.id, 0), reverse=True)
+
+
+async def _requests_left(workspace: Workspace) -> int:
+    pool = workspace.client.pool
+    ours = {credential.budget for credential in pool.usable}
+    budgets = await headroom(workspace.warehouse, pool.ledger.window)
+    return sum(max(0, one["limit"] - one["used"] - one["leased"]) for name, one in budgets.items() if name in ours)
 
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before

@@ -161,6 +161,7 @@ async def for_each_repository(
     work: Callable[[Repository], Awaitable[None]],
     *,
     refused: Callable[[Repository, BitbucketError], Awaitable[None]] | None = None,
+    at_once: int | None = None,
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
 
@@ -188,7 +189,7 @@ async def for_each_repository(
             unavailable.append(error)
         done.add()
 
-    await for_each(repositories, one, workspace.at_once)
+    await for_each(repositories, one, at_once or workspace.at_once)
     if unavailable and len(unavailable) == len(repositories):
         raise unavailable[0]
 

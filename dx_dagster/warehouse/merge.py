@@ -58,7 +58,10 @@ REPOSITORIES = Merge(tables.repositories)
 MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}))
 USERS = replace(MEMBERS, first_only=frozenset({"active"}))
 PULLS = Merge(
-    tables.pulls, newer=("updated_at", "synced_at"), hashes=frozenset({"source_commit_sha", "merge_commit_sha"})
+    tables.pulls,
+    newer=("updated_at", "synced_at"),
+    hashes=frozenset({"source_commit_sha", "merge_commit_sha"}),
+    lasting=frozenset({"merge_commit_date"}),  # a webhook does not tell it
 )
 PARTICIPANTS = Merge(tables.pull_participants)
 ACTIVITIES = Merge(tables.pull_activities)

@@ -67,8 +67,8 @@ _DERIVE_TIMES = """
         SELECT p.id, p.created_at, p.state = 'MERGED' AS merged,
                COALESCE(min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.state = p.state AND p.state <> 'OPEN'),
                         (SELECT c.created FROM bitbucket_repository_default_branch_commits c
-                         WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha)
-               ) AS closed_at,
+                         WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha),
+                        CASE WHEN p.state = 'MERGED' THEN p.merge_commit_date END) AS closed_at,
                min(a.created_at) FILTER (WHERE a.draft IS FALSE AND a.created_at > drafted.at) AS ready_for_review,
                LEAST(min(a.created_at) FILTER (WHERE a.kind <> 'update' AND by.other),
                      (SELECT min(c.created_at) FROM bitbucket_pull_comments c
@@ -231,6 +231,16 @@ async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
         [repository_id],
     )
     return str(row.of_pulls)
+
+
+async def counts(warehouse: Warehouse, repository_ids: Collection[str]) -> dict[str, int]:
+    """Pull requests of each of these repositories."""
+    rows = await warehouse.rows(
+        "SELECT repository_id::text AS id, count(*) AS pulls FROM bitbucket_pulls "
+        "WHERE repository_id = ANY(%s::uuid[]) GROUP BY repository_id",
+        [list(repository_ids)],
+    )
+    return {row.id: row.pulls for row in rows}
 
 
 async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:

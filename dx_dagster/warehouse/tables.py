@@ -130,6 +130,7 @@ pulls = Table(
     _text("target_branch", "Branch that the changes go to"),
     _text("source_commit_sha", "Head of the source branch; 40 characters once resolved, as told (12) until then"),
     _text("merge_commit_sha", "Commit that the merge made; 40 characters once resolved, as told (12) until then"),
+    _time("merge_commit_date", "Date of that commit, where the pull request tells it"),
     _text("target_commit_sha", "Head of the target branch as last told with the pull request, 12 characters"),
     _flag("from_fork", "Whether its source is not a branch of the same repository"),
     _flag("close_source_branch", "Whether merging it closes the source branch"),
