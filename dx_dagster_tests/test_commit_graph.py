@@ -17,6 +17,7 @@ from dx_dagster.importer.ancestry import SHORT, Ancestry
 from dx_dagster.importer.commit_proofs import tell
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.warehouse.branches import Targets
 from dx_dagster.warehouse.pulls import Heads
 from dx_dagster_tests.comparing import differences
 
@@ -24,6 +25,7 @@ WORLD = WorldConfig(seed=3, repositories=6, pull_requests=240, members=8)
 Report = dict[str, Any]
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
+UNKNOWN, KNOWN = Targets(frozen=False, past=False), Targets(frozen=True, past=True)
 Graph = list[list[int]]
 
 
@@ -68,21 +70,21 @@ def test_a_merge_commit_that_did_not_bring_the_source_proves_nothing():
     first, source, merge, later = (letter * 40 for letter in "abcd")
     ancestry = Ancestry([(first, []), (source, [first]), (merge, [first, source]), (later, [merge])])
     heads = Heads("1", "MERGED", "main", source, first, merge, from_fork=False, closes_source=False)
-    assert tell(heads, ancestry) == ("merged", {source})
+    assert tell(heads, ancestry, UNKNOWN) == ("merged", {source})
     # Merged by a push of several commits, of which the last is named: the target had the source before that one.
-    assert tell(heads._replace(merge=later), ancestry) is None
+    assert tell(heads._replace(merge=later), ancestry, UNKNOWN) is None
 
 
 def test_a_fast_forward_is_told_from_where_its_target_was_if_that_is_known():
     first, second, source = (letter * 40 for letter in "abc")
     ancestry = Ancestry([(first, []), (second, [first]), (source, [second])])
     heads = Heads("1", "MERGED", "main", source, second, source, from_fork=False, closes_source=False)
-    assert tell(heads, ancestry) == ("fast-forwarded", {source})
+    assert tell(heads, ancestry, UNKNOWN) == ("fast-forwarded", {source})
     # The target may have got the second commit before the merge, unless it is known to be the one at the merge.
-    assert tell(heads._replace(target=first), ancestry) is None
-    assert tell(heads._replace(target=first), ancestry, frozen=True) == ("fast-forwarded", {second, source})
+    assert tell(heads._replace(target=first), ancestry, UNKNOWN) is None
+    assert tell(heads._replace(target=first), ancestry, KNOWN) == ("fast-forwarded", {second, source})
     # Where the API shows the target after the merge, it says nothing.
-    assert tell(heads._replace(target=source), ancestry, frozen=True) is None
+    assert tell(heads._replace(target=source), ancestry, KNOWN) is None
 
 
 def test_a_merge_of_rebased_copies_counts_where_it_moved_the_target():
@@ -90,8 +92,21 @@ def test_a_merge_of_rebased_copies_counts_where_it_moved_the_target():
     ancestry = Ancestry([(first, []), (second, [first]), (copy, [second]), (merge, [second, copy])])
     ancestry.add([(source, [first])])
     heads = Heads("1", "MERGED", "main", source, second, merge, from_fork=False, closes_source=True)
-    assert tell(heads, ancestry) == ("rebased (branch closed)", {source})
-    assert tell(heads._replace(target=first), ancestry) is None
+    assert tell(heads, ancestry, UNKNOWN) == ("rebased (branch closed)", {source})
+    assert tell(heads._replace(target=first), ancestry, UNKNOWN) is None
+
+
+def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
+    first, source, later = (letter * 40 for letter in "abc")
+    ancestry = Ancestry([(first, []), (source, [first]), (later, [source])])
+    # Its commit came to the branch afterwards by another way. Whoever names today's head hides that.
+    heads = Heads("1", "DECLINED", "main", source, later, None, from_fork=False, closes_source=False)
+    assert tell(heads, ancestry, UNKNOWN) is None
+    assert tell(heads._replace(target=first), ancestry, KNOWN) is None
+    beside = Ancestry([(first, []), (later, [first])])
+    beside.add([(source, [first])])
+    assert tell(heads._replace(target=first), beside, KNOWN) == ("declined", {source})
+    assert tell(heads._replace(target=first), beside, UNKNOWN) is None
 
 
 @dataclass

@@ -38,6 +38,7 @@ from dx_dagster.importer.pull_commits import Fetched, fetch, store, store_lists
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, note
 from dx_dagster.warehouse import branches, pulls
+from dx_dagster.warehouse.branches import Targets
 from dx_dagster.warehouse.marks import Repository, repositories
 from dx_dagster.warehouse.pulls import Heads
 
@@ -106,7 +107,7 @@ class CommitGraph:
         self._done = done
         self._trust: dict[str, Trust] = defaultdict(Trust)
         self._forgets_branches = False
-        self._frozen = False
+        self._targets = Targets(frozen=False, past=False)
 
     async def split(self, rows: Sequence[PullRow]) -> tuple[list[History], list[PullRow]]:
         """Those whose history may prove their commits, by repository; and those of which that is known not to be so."""
@@ -134,7 +135,7 @@ class CommitGraph:
         """
         taken: set[str] = set()
         if histories:
-            self._frozen = await branches.targets_are_frozen(self._workspace.warehouse, self._workspace.id)
+            self._targets = await branches.targets(self._workspace.warehouse, self._workspace.id)
 
         async def work(history: History) -> None:
             taken.update(await self._take(history))
@@ -201,7 +202,7 @@ class CommitGraph:
         for batch in _batches(rows, STORED):
             await anyio.lowlevel.checkpoint()  # ten thousands take seconds, in which others want to go on
             for row in batch:
-                if (told := tell(history.heads[row.id], history.ancestry, frozen=self._frozen)) is not None:
+                if (told := tell(history.heads[row.id], history.ancestry, self._targets)) is not None:
                     kind, hashes = told
                     kinds[kind].append((row, hashes))
         asked: set[str] = set()

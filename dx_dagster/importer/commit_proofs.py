@@ -6,11 +6,13 @@ They are those that its source reaches and its target did not when it was merged
 - Fast-forwarded: the history holds no trace of where the target was. The head told with the pull request is it where
   the workspace's other merges show that this is frozen at the merge, and where there is but one commit above it.
 - Open, declined or superseded: the target stood somewhere between the head told with the pull request and today's.
-  Where both give the same commits, so does every head between them.
+  Where both give the same commits, so does every head between them. Of closed ones this holds only where the head told
+  is known not to be today's.
 - A fork's commits are elsewhere.
 """
 
 from dx_dagster.importer.ancestry import Ancestry
+from dx_dagster.warehouse.branches import Targets
 from dx_dagster.warehouse.marks import Repository
 from dx_dagster.warehouse.pulls import Heads
 
@@ -30,18 +32,15 @@ def missing(heads: Heads, ancestry: Ancestry) -> list[str]:
     return [sha for sha in ends if sha and ancestry.find(sha) is None]
 
 
-def tell(heads: Heads, ancestry: Ancestry, *, frozen: bool = False) -> tuple[str, set[str]] | None:
-    """The kind of pull request, and the hashes of its commits; None where the history does not prove them.
-
-    `frozen` says that the target of a merged pull request is known to be the one that it was merged into.
-    """
+def tell(heads: Heads, ancestry: Ancestry, targets: Targets) -> tuple[str, set[str]] | None:
+    """The kind of pull request, and the hashes of its commits; None where the history does not prove them."""
     source = ancestry.find(heads.source)
     if source is None:
         return None
     if heads.state != "MERGED":
-        return _tell_unmerged(heads, ancestry, source)
+        return _tell_unmerged(heads, ancestry, source) if heads.state == "OPEN" or targets.past else None
     merge = ancestry.find(heads.merge)
-    told = None if merge is None else _tell_merged(heads, ancestry, source, merge, frozen=frozen)
+    told = None if merge is None else _tell_merged(heads, ancestry, source, merge, frozen=targets.frozen)
     if told is None:
         return None
     kind, hashes = told

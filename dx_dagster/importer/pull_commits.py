@@ -15,8 +15,12 @@ from dx_dagster.warehouse import merge, pulls
 from dx_dagster.warehouse.database import Transaction
 
 # The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
-# matters how many the target has got by other ways (a pull request below this one was merged).
+# matters how many the target has got by other ways (a pull request below this one was merged). Nobody tells when a
+# branch beside the default one moved: open ones into such a branch are asked whenever they change themselves.
 VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
+    SELECT extract(epoch FROM p.updated_at)::text FROM bitbucket_repositories r
+    WHERE r.id = p.repository_id AND r.default_branch IS DISTINCT FROM p.target_branch) END,
+    CASE WHEN p.state = 'OPEN' THEN (
     SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
     WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
 STALE = f"m.commits_synced_for IS DISTINCT FROM {VERSION}"

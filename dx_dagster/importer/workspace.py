@@ -26,6 +26,9 @@ from dx_dagster.warehouse.marks import Quiet, Repository
 
 Item = TypeVar("Item")
 
+SURE = 8
+"""So many repositories that lack the same scope, and none that does not, need no more of them."""
+
 
 class Listener(Protocol):
     """Hears how an import goes on."""
@@ -154,13 +157,47 @@ async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]
         raise _first_of(group) from group
 
 
+Refused = Callable[[Repository, BitbucketError], Awaitable[None]]
+
+
+@dataclass
+class _Refusals:
+    """Repositories that were not imported, and whether that is a matter of the repository or of the credential."""
+
+    workspace: Workspace
+    report: Report
+    record: Refused | None
+    answered: int = 0
+    lacking: list[tuple[Repository, BitbucketError]] = field(default_factory=list)
+    unavailable: list[BitbucketError] = field(default_factory=list)
+
+    async def refused(self, repository: Repository, error: BitbucketError) -> None:
+        """A scope that other repositories do not ask for is one that this repository does not grant."""
+        if not lacks_scope(error) or self.answered:
+            skip(self.workspace, self.report, repository.slug, error)
+            if self.record is not None:
+                await self.record(repository, error)
+        elif len(self.lacking) >= SURE:
+            raise error
+        else:
+            self.lacking.append((repository, error))
+
+    async def settle(self, asked: int) -> None:
+        if self.lacking and not self.answered:
+            raise self.lacking[0][1]
+        for repository, error in self.lacking:
+            await self.refused(repository, error)
+        if self.unavailable and len(self.unavailable) == asked:
+            raise self.unavailable[0]
+
+
 async def for_each_repository(
     workspace: Workspace,
     report: Report,
     repositories: Sequence[Repository],
     work: Callable[[Repository], Awaitable[None]],
     *,
-    refused: Callable[[Repository, BitbucketError], Awaitable[None]] | None = None,
+    refused: Refused | None = None,
     at_once: int | None = None,
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
@@ -170,28 +207,24 @@ async def for_each_repository(
     Raises:
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
     """
-    unavailable: list[BitbucketError] = []
+    refusals = _Refusals(workspace, report, refused)
     done = Done(workspace, report, len(repositories))
 
     async def one(repository: Repository) -> None:
         try:
             await work(repository)
+            refusals.answered += 1
         except (Forbidden, NotFound, Gone) as error:
-            if lacks_scope(error):
-                raise
-            skip(workspace, report, repository.slug, error)
-            if refused is not None:
-                await refused(repository, error)
+            await refusals.refused(repository, error)
         except (BadRequest, PagingInCircles, RefusedOrigin) as error:
             skip(workspace, report, repository.slug, error)
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)
-            unavailable.append(error)
+            refusals.unavailable.append(error)
         done.add()
 
     await for_each(repositories, one, at_once or workspace.at_once)
-    if unavailable and len(unavailable) == len(repositories):
-        raise unavailable[0]
+    await refusals.settle(len(repositories))
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

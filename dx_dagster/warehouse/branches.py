@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import NamedTuple
 
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.warehouse.database import Transaction, Warehouse
@@ -66,32 +67,55 @@ async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set
     return {row.id for row in rows}
 
 
-# Merges whose target moved after the pull request was last pushed to or edited: only these tell apart where the target
-# was at the merge from where it was before.
-_TARGETS_AT_MERGE = """
-    SELECT count(*) FILTER (WHERE frozen AND moved) AS frozen, count(*) FILTER (WHERE NOT frozen) AS otherwise
-    FROM bitbucket_pulls p
-    JOIN bitbucket_repositories r ON r.id = p.repository_id
-    JOIN bitbucket_repository_default_branch_commits c
-      ON c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha
-    JOIN bitbucket_repository_default_branch_commits t ON t.repository_id = p.repository_id AND t.sha = c.parents[1]
+# `moved`: the target got a commit after the pull request was last pushed to or edited. Only such merges tell where the
+# target was at the merge from where it was before.
+_TARGETS_TOLD = """
+    WITH merges AS (
+        SELECT p.id, p.repository_id, p.created_at, p.target_commit_sha AS told, c.created AS merged_at,
+               cardinality(c.parents) = 2 AND starts_with(c.parents[2], left(p.source_commit_sha, 12)) AS proper,
+               c.parents[1] AS target
+        FROM bitbucket_pulls p
+        JOIN bitbucket_repositories r ON r.id = p.repository_id AND r.default_branch = p.target_branch
+        JOIN bitbucket_repository_default_branch_commits c
+          ON c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha
+        WHERE r.workspace_id = %s AND p.state = 'MERGED' AND p.target_commit_sha IS NOT NULL
+        ORDER BY p.updated_at DESC LIMIT 5000)
+    SELECT count(*) FILTER (WHERE proper AND frozen AND moved) AS frozen,
+           count(*) FILTER (WHERE proper AND NOT frozen) AS otherwise,
+           count(*) FILTER (WHERE d.created < merged_at) AS before,
+           count(*) FILTER (WHERE d.created > merged_at) AS after
+    FROM merges m
+    LEFT JOIN bitbucket_repository_default_branch_commits t ON t.repository_id = m.repository_id AND t.sha = m.target
+    LEFT JOIN LATERAL (
+        SELECT d.created FROM bitbucket_repository_default_branch_commits d
+        WHERE d.repository_id = m.repository_id AND d.sha ~>=~ m.told AND d.sha ~<~ (m.told || 'g') LIMIT 1) d ON true
     CROSS JOIN LATERAL (
-        SELECT starts_with(t.sha, p.target_commit_sha) AS frozen,
-               t.created > GREATEST(p.created_at, (
+        SELECT starts_with(m.target, m.told) AS frozen,
+               t.created > GREATEST(m.created_at, (
                    SELECT max(a.created_at) FROM bitbucket_pull_activities a
-                   WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = 'OPEN')) AS moved) told
-    WHERE r.workspace_id = %s AND p.state = 'MERGED' AND p.target_commit_sha IS NOT NULL
-      AND cardinality(c.parents) = 2 AND starts_with(c.parents[2], left(p.source_commit_sha, 12))"""
+                   WHERE a.pull_id = m.id AND a.kind = 'update' AND a.state = 'OPEN')) AS moved) seen"""
 _ENOUGH = 10
+_RARE = 20  # one in so many dates is of a wrong clock
 
 
-async def targets_are_frozen(warehouse: Warehouse, workspace_id: str) -> bool:
-    """Whether the target's head told with a merged pull request is the one that it was merged into.
+class Targets(NamedTuple):
+    """What the target's head told with a closed pull request is, which Bitbucket does not say.
 
-    Bitbucket does not say. The first parents of the workspace's merge commits do: enough of them, and none otherwise.
+    Attributes:
+        frozen: the one that it was merged into.
+        past: that one, or one before it; not today's.
     """
-    row = await warehouse.row(_TARGETS_AT_MERGE, [workspace_id])
-    return bool(row.frozen >= _ENOUGH and not row.otherwise)
+
+    frozen: bool
+    past: bool
+
+
+async def targets(warehouse: Warehouse, workspace_id: str) -> Targets:
+    """As the workspace's latest merges show it; nothing is assumed of a workspace that has few."""
+    row = await warehouse.row(_TARGETS_TOLD, [workspace_id])
+    return Targets(
+        row.frozen >= _ENOUGH and not row.otherwise, row.before >= _ENOUGH and row.after * _RARE < row.before
+    )
 
 
 # A push that only adds keeps the old head among the parents of what it adds; otherwise history was rewritten.
