@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 import psycopg
 import pytest
@@ -231,6 +232,16 @@ def test_a_merge_that_no_activity_tells_is_as_old_as_its_commit(sandbox, connect
     assert row["merged_at"] == pull.merge_commit.date
 
 
+def test_an_open_pull_request_into_a_branch_that_was_rewritten_gets_its_commits_when_it_changes(sandbox, sync, wrong):
+    repository = next(one for one in sandbox.world.open_repositories if "release/1.x" in one.graph.branches)
+    pull = sandbox.world.open_pull_request(repository, target="release/1.x")
+    sync()
+    repository.graph.branches["release/1.x"] = repository.graph.branches["release/1.x"].parents[0]
+    sandbox.world.comment(pull)
+    sync()
+    assert wrong() == {}
+
+
 def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
     pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
     for _ in range(101):
@@ -274,6 +285,16 @@ def test_a_repository_that_is_refused_is_recorded_and_the_rest_is_imported(conne
     assert [(one["repository"], one["step"]) for one in outcome["skipped"]] == [(refused["slug"], "pullrequests")]
     assert "403" in refused["inaccessible_reason"]
     assert wrong() == {}
+
+
+def test_a_scope_that_one_repository_alone_asks_for_is_no_reason_to_import_nothing(sandbox, connected, sync):
+    private = next(one for one in sandbox.world.open_repositories if one.pull_requests)
+    sandbox.faults.on(re.escape(quote(private.uuid, safe="")), "scope")
+    outcome = sync()
+    assert private.slug in {one["repository"] for one in outcome["skipped"] if "(missing: repository)" in one["reason"]}
+    [row] = query(connected, "SELECT count(*) AS pulls FROM bitbucket_pulls")
+    all_pulls = [one for one in sandbox.world.pull_requests if not one.repository.forbidden]
+    assert row["pulls"] == len(all_pulls) - len(private.pull_requests)
 
 
 def test_pipelines_that_are_off_are_normal(sandbox, sync):

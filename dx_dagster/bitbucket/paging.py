@@ -7,7 +7,7 @@ repeat or lose rows. It ends only where the listing is complete: a walk that cam
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -209,10 +209,11 @@ def _has_successor(page: Page) -> bool:
 _MOST_AHEAD = 4  # pages that nobody has taken yet; a killed process has asked for them in vain
 
 
-async def ahead(pages: AsyncIterator[Page]) -> AsyncIterator[list[Page]]:
+async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
     """Goes on asking while pages are being stored; yields those that came in the meantime, in their order.
 
-    For walks to the end of a listing: one that may stop earlier would ask for pages that it does not want.
+    For walks to the end of a listing: one that may stop earlier would ask for pages that it does not want. Close it
+    (`aclosing`), or it goes on for nobody.
 
     Raises:
         BitbucketError: what the walk raises, after the pages before it.
@@ -240,7 +241,7 @@ async def ahead(pages: AsyncIterator[Page]) -> AsyncIterator[list[Page]]:
             await asyncio.gather(asking, return_exceptions=True)
 
 
-async def one_by_one(pages: AsyncIterator[Page]) -> AsyncIterator[list[Page]]:
+async def one_by_one(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
     """The same without asking ahead."""
     async for page in pages:
         yield [page]

@@ -3,7 +3,8 @@
 The feed is newest first and opaque: no filter, no order of ours (BCLOUD-21067).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -128,28 +129,29 @@ class Feeds:
         again = whole and await pulls.has_activities(self._workspace.warehouse, repository.id)
         sight = Sight(set()) if again else None
         oldest: datetime | None = None
-        async for pages in self._pages(repository, mark, attempts, to_the_end=stop is None):
-            entries = [entry for page in pages for entry in frames.entries(page.values)]
-            if mark.walk_head is None:
-                mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
-            oldest = min([entry.date for entry in entries], default=oldest)
-            ends = pages[-1].next is None
-            over = ends or reaches_below([entry.date for entry in entries], stop)
-            if full and ends:
-                mark = replace(mark, since=_begin(mark.since, oldest or pages[-1].asked_at))
-            if full and stop is not None:
-                entries = [entry for entry in entries if entry.date >= stop]
-            mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=pages[-1].next)
-            if sight is not None:
-                sight.oldest = oldest
-            await self._commit(Walked(Heard(repository, entries, pages[0].asked_at, not full), mark, sight, over))
-            if over:
-                break
+        async with aclosing(self._pages(repository, mark, attempts, to_the_end=stop is None)) as walk:
+            async for pages in walk:
+                entries = [entry for page in pages for entry in frames.entries(page.values)]
+                if mark.walk_head is None:
+                    mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
+                oldest = min([entry.date for entry in entries], default=oldest)
+                ends = pages[-1].next is None
+                over = ends or reaches_below([entry.date for entry in entries], stop)
+                if full and ends:
+                    mark = replace(mark, since=_begin(mark.since, oldest or pages[-1].asked_at))
+                if full and stop is not None:
+                    entries = [entry for entry in entries if entry.date >= stop]
+                mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=pages[-1].next)
+                if sight is not None:
+                    sight.oldest = oldest
+                await self._commit(Walked(Heard(repository, entries, pages[0].asked_at, not full), mark, sight, over))
+                if over:
+                    break
         return mark
 
     def _pages(
         self, repository: Repository, mark: Mark, attempts: int | None, *, to_the_end: bool
-    ) -> AsyncIterator[list[Page]]:
+    ) -> AsyncGenerator[list[Page], None]:
         endpoint = endpoints.activity(self._workspace.slug, repository.source_id)
         pages = cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts)
         return ahead(pages) if to_the_end else one_by_one(pages)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dx_dagster.sandbox.answers import Refused, error, gone
-from dx_dagster.sandbox.tokens import TOO_MANY
+from dx_dagster.sandbox.tokens import TOO_MANY, lacks
 
 HTML = b"<!DOCTYPE html><html><body><h1>Bitbucket is down for maintenance</h1></body></html>"
 MESSAGES = {
@@ -89,7 +89,7 @@ class Faults:
 
     def on(self, pattern: str, action: str | int, times: int | None = None) -> None:
         """Does something to requests whose path with query matches: a status, or one of
-        reset, truncated, cut_off, html, hang, throttle, ok (no fault at all).
+        reset, truncated, cut_off, html, hang, throttle, scope (403: one is missing), ok (no fault at all).
         """
         self.overrides.append(Override(re.compile(pattern), str(action), times))
 
@@ -162,6 +162,9 @@ async def _answer(action: str, scope: Scope, receive: Receive, send: Send) -> No
         response = Response(HTML, media_type="text/html")
     elif action == "throttle":
         response = Response(TOO_MANY, 429, {"content-type": "text/plain"})
+    elif action == "scope":
+        lacking = lacks(["repository"], ["account"])
+        response = Response(lacking.body, lacking.status, media_type=lacking.content_type)
     else:
         status = int(action)
         refused = (

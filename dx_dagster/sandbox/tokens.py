@@ -91,8 +91,12 @@ class Token:
         required = list(api) if self.kind == "api" else [access] if access else []
         granted = self.granted()
         if not granted.issuperset(required):
-            message = "Your credentials lack one or more required privilege scopes."
-            raise Refused(403, error(message, detail={"required": required, "granted": sorted(granted)}))
+            raise lacks(required, sorted(granted))
+
+
+def lacks(required: list[str], granted: list[str]) -> Refused:
+    message = "Your credentials lack one or more required privilege scopes."
+    return Refused(403, error(message, detail={"required": required, "granted": granted}))
 
 
 def find_token(authorization: str | None, tokens: list[Token]) -> Token:

@@ -82,8 +82,8 @@ _TARGETS_TOLD = """
         ORDER BY p.updated_at DESC LIMIT 5000)
     SELECT count(*) FILTER (WHERE proper AND frozen AND moved) AS frozen,
            count(*) FILTER (WHERE proper AND NOT frozen) AS otherwise,
-           count(*) FILTER (WHERE d.created < merged_at) AS before,
-           count(*) FILTER (WHERE d.created > merged_at) AS after
+           count(*) FILTER (WHERE proper AND d.created < merged_at) AS before,
+           count(*) FILTER (WHERE proper AND d.created > merged_at) AS after
     FROM merges m
     LEFT JOIN bitbucket_repository_default_branch_commits t ON t.repository_id = m.repository_id AND t.sha = m.target
     LEFT JOIN LATERAL (

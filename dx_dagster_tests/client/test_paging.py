@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,18 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dx_dagster.bitbucket import Endpoint, Page, PagingInCircles, Unavailable, cursor, id_windows, keyset, numbered
+from dx_dagster.bitbucket import (
+    Endpoint,
+    NotFound,
+    Page,
+    PagingInCircles,
+    Unavailable,
+    ahead,
+    cursor,
+    id_windows,
+    keyset,
+    numbered,
+)
 from dx_dagster_tests.client.answering import Server, opened
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +99,42 @@ async def test_cursor_resumes_from_a_stored_link_and_notices_circles(api: Server
         api.answer = lambda _: JSONResponse({"values": [{"id": 1}], "next": f"{api.base}/a?ctx={next(fresh)}"})
         with pytest.raises(PagingInCircles):
             await ids_of(cursor(client, FIVE))
+
+
+async def test_going_ahead_gives_the_same_pages_and_asks_while_they_are_worked_on(api: Server) -> None:
+    api.answer = listing = Listing(list(range(100)))
+    async with opened(api.base) as client:
+        assert [row["id"] async for pages in ahead(cursor(client, FIVE)) for page in pages for row in page.values] == (
+            listing.ids
+        )
+        listing.asked = 0
+        async with aclosing(ahead(cursor(client, FIVE))) as walk:
+            await anext(walk)
+            await asyncio.sleep(0.2)
+            came = await anext(walk)
+        assert len(came) > 1
+        assert listing.asked < 10  # it waits for whoever takes them, and ends with them
+
+
+async def test_going_ahead_fails_after_the_pages_before_the_failure(api: Server) -> None:
+    left = iter([[1], [2], None])
+    fresh = itertools.count()
+
+    def answer(_: Request) -> Response:
+        page = next(left)
+        if page is None:
+            return JSONResponse({"error": {"message": "Repository not found"}}, 404)
+        return JSONResponse({"values": [{"id": one} for one in page], "next": f"{api.base}/a?ctx={next(fresh)}"})
+
+    api.answer = answer
+    found: list[int] = []
+    async with opened(api.base) as client:
+        walk = ahead(cursor(client, FIVE))
+        with suppress(NotFound):
+            async for pages in walk:
+                found += [row["id"] for page in pages for row in page.values]
+            pytest.fail("the walk ended as if it were complete")
+    assert found == [1, 2]
 
 
 @pytest.mark.parametrize("count", [0, 4, 5, 12, 15])
