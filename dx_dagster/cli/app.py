@@ -3,8 +3,6 @@
 Dagster, polars and SQLAlchemy are imported inside the commands, so that `dx-dagster --help` answers at once.
 """
 
-import atexit
-import gc
 import logging
 import signal
 import sys
@@ -44,15 +42,10 @@ app.add_typer(webhooks, name="webhooks")
 app.add_typer(api_keys, name="api-keys")
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
-_LOADED = 100_000  # objects between two looks for garbage
 
 
 def main() -> None:
     """Runs the command that the arguments name."""
-    # Dagster loads some hundred thousand objects that stay. Looking through them for garbage again and again, and once
-    # more as the process ends, took a quarter of a short command's time.
-    gc.set_threshold(_LOADED, 10, 10)
-    atexit.register(gc.freeze)
     # Dagster passes a parameter to itself that it warns of; it is nobody's business who runs a command.
     warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster")
     # An interrupted statement costs its connection, which needs no words.

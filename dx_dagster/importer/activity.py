@@ -13,7 +13,7 @@ from dx_dagster.warehouse import marks, pulls
 from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.marks import Repository
 
-_STORING = 4  # feeds that are being stored while others are asked
+_STORING = 8  # feeds that are being stored while others are asked
 _ENTRIES_OF_ONE = 8  # of a pull request, for a guess at how long a feed is
 
 

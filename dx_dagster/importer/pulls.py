@@ -16,7 +16,8 @@ from dx_dagster.warehouse.marks import Repository, repositories
 HOPELESS = 8
 
 # A transaction for each answer would cost more than the request. Others go on asking in the meantime.
-GATHERING = 0.02
+GATHERING = 0.05
+STORED_AT_ONCE = 2
 
 Item = TypeVar("Item")
 
@@ -32,22 +33,48 @@ class PullRow:
     version: str = ""
 
 
+class _Batch(Generic[Item]):
+    """Items that are stored together, and how that went."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.over = anyio.Event()
+        self.error: BaseException | None = None
+
+
 class GroupCommit(Generic[Item]):
-    """Stores what came together within `GATHERING` seconds, or while the last batch was being stored."""
+    """Stores what came together within `GATHERING` seconds, or while earlier batches were being stored."""
 
     def __init__(self, store: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
         self._store = store
-        self._pending: list[Item] = []
-        self._storing = anyio.Lock()
+        self._gathering: _Batch[Item] | None = None
+        self._storing = anyio.Semaphore(STORED_AT_ONCE)
 
     async def __call__(self, item: Item) -> None:
         """Returns when the item is stored."""
-        self._pending.append(item)
-        async with self._storing:
-            if self._pending:
+        batch, first = self._gathering or _Batch(), self._gathering is None
+        self._gathering = batch
+        batch.items.append(item)
+        if first:
+            await self._finish(batch)
+        else:
+            await batch.over.wait()
+            if batch.error is not None:
+                raise batch.error
+
+    async def _finish(self, batch: _Batch[Item]) -> None:
+        try:
+            async with self._storing:
                 await anyio.sleep(GATHERING)
-                batch, self._pending = self._pending, []
-                await self._store(batch)
+                self._gathering = None
+                await self._store(batch.items)
+        except BaseException as error:
+            batch.error = error
+            raise
+        finally:
+            if self._gathering is batch:
+                self._gathering = None
+            batch.over.set()
 
 
 async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
