@@ -17,8 +17,9 @@ import pytest
 from cryptography.fernet import Fernet
 from hypothesis import settings
 
+from dx_dagster.cli.installation import Installation
 from dx_dagster.cli.ports import free_port
-from dx_dagster.warehouse import migrations
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster_tests.commands import Done, run_forked, run_new
 
@@ -59,10 +60,11 @@ def postgres() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="session")
 def template(postgres: EmbeddedServer) -> str:
-    """The name of a database with all tables, empty."""
+    """The name of a database with all tables, Dagster's too, empty."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
-    migrations.upgrade(_address(postgres, "migrated"))
+    with tempfile.TemporaryDirectory() as home:
+        Installation.open(Settings.model_validate({"DX_HOME": home, "DX_DATABASE_URL": _address(postgres, "migrated")}))
     return "migrated"
 
 

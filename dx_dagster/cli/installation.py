@@ -1,10 +1,13 @@
 """An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
 _OURS = "# Kept up to date by dx-dagster"
@@ -26,6 +29,9 @@ class Installation:
         installation = cls(settings.home, database_url(settings))
         migrations.upgrade(installation.database_url)
         installation._write_dagster_home()
+        with migrations.alone(installation.database_url) as connection:
+            if not migrations.has_dagster(connection):
+                installation._create_dagster_tables()
         return installation
 
     @property
@@ -54,6 +60,20 @@ class Installation:
             draft = target.with_name(f"dagster.yaml.{os.getpid()}")
             draft.write_bytes(packaged("dagster.yaml").read_bytes())
             draft.replace(target)
+
+    def _create_dagster_tables(self) -> None:
+        """Before Dagster's UI and daemon do so at the same time, which fails for one of them now and then.
+
+        Raises:
+            CommandError: with what Dagster said last.
+        """
+        command = [sys.executable, "-c", "from dagster import DagsterInstance; DagsterInstance.get()"]
+        done = subprocess.run(  # noqa: S603 - a line of our own
+            command, env=os.environ | self.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            words = done.stderr.strip().splitlines() or ["it did not say why"]
+            raise CommandError(f"Dagster could not create its tables in the schema dagster: {words[-1]}")
 
 
 def dagster_url(url: str) -> str:

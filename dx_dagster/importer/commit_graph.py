@@ -140,7 +140,8 @@ class CommitGraph:
         async def work(history: History) -> None:
             taken.update(await self._take(history))
 
-        await for_each(histories, work, self._workspace.at_once)
+        # Not more at a time than can ask: each holds a repository's whole history.
+        await for_each(histories, work, self._workspace.client.max_in_flight)
         left = [row for history in histories for row in history.rows if row.id not in taken]
         return sorted(left, key=lambda row: row.updated_at or _LONG_AGO, reverse=True)
 

@@ -1,5 +1,7 @@
 """Creates and upgrades the tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from alembic import command
@@ -26,14 +28,27 @@ def _connect(url: str) -> Connection:
     return create_engine(f"postgresql+psycopg://{scheme_less}", poolclass=NullPool).connect()
 
 
-def upgrade(url: str) -> None:
-    """Brings the database to the newest version; safe to run again, and from several processes at once."""
+@contextmanager
+def alone(url: str) -> Iterator[Connection]:
+    """Keeps other processes from creating or upgrading tables meanwhile."""
     with _connect(url) as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         connection.commit()
+        yield connection
+
+
+def upgrade(url: str) -> None:
+    """Brings the database to the newest version; safe to run again, and from several processes at once."""
+    with alone(url) as connection:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS dagster"))
         command.upgrade(_configuration(connection), "head")
         connection.commit()
+
+
+def has_dagster(connection: Connection) -> bool:
+    """Whether Dagster's storages have their tables: runs, events, schedules."""
+    tables = ", ".join(f"to_regclass('dagster.{table}')" for table in ("runs", "event_logs", "jobs"))
+    return bool(connection.execute(text(f"SELECT num_nulls({tables})")).scalar_one() == 0)
 
 
 def is_current(url: str) -> bool:
