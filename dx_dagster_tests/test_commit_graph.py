@@ -93,6 +93,10 @@ def test_a_merge_of_rebased_copies_counts_where_it_moved_the_target():
     ancestry.add([(source, [first])])
     heads = Heads("1", "MERGED", "main", source, second, merge, from_fork=False, closes_source=True)
     assert tell(heads, ancestry, UNKNOWN) == ("rebased (branch closed)", {source})
+    # Of another number of commits they are no copies for sure.
+    two = Ancestry([(first, []), (second, [first]), (copy, [second]), ("f" * 40, [copy]), (merge, [second, "f" * 40])])
+    two.add([(source, [first])])
+    assert tell(heads, two, UNKNOWN) is None
     assert tell(heads._replace(target=first), ancestry, UNKNOWN) is None
 
 

@@ -55,18 +55,18 @@ def _tell_merged(
         hashes = ancestry.difference(source, target) if target else None
         # The target had at least what was told once, and not the source: one commit leaves no place in between.
         return ("fast-forwarded", hashes) if hashes and (frozen or len(hashes) == 1) else None
-    parents = ancestry.parents(merge)
-    if not parents:
+    if not ancestry.parents(merge):
         return None
-    kind = "squashed" if len(parents) == 1 else "merged"
-    if kind == "merged" and parents[1:] != (source,):
-        # Copies of the source's commits were merged. That it was this merge shows in where the target was.
-        if target != parents[0]:
-            return None
-        kind = "rebased"
-    hashes = ancestry.difference(source, parents[0])
+    onto, *brought = ancestry.parents(merge)
+    hashes = ancestry.difference(source, onto)
     # Without any, the target had the source before that commit: it is not the one that brought it there.
-    return None if not hashes or merge in hashes else (kind, hashes)
+    if not hashes or merge in hashes:
+        return None
+    if brought in ([], [source]):
+        return "merged" if brought else "squashed", hashes
+    # Copies of the source's commits were merged, or this is another's merge: where the target was speaks against that.
+    copies = ancestry.difference(brought[0], onto) if len(brought) == 1 and target == onto else None
+    return ("rebased", hashes) if copies is not None and (frozen or len(copies) == len(hashes)) else None
 
 
 def _tell_unmerged(heads: Heads, ancestry: Ancestry, source: str) -> tuple[str, set[str]] | None:
