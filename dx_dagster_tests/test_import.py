@@ -143,6 +143,25 @@ def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wron
     assert len(commits) - len(set(commits)) <= 4 * 16
 
 
+def test_a_database_that_goes_away_ends_the_import_with_a_sentence(sandbox, connected, postgres, sync, wrong):
+    sandbox.faults.latency = 0.05
+    name = connected["DX_DATABASE_URL"].partition("@/")[2].partition("?")[0]
+    with running_sync(connected, stderr=subprocess.PIPE) as importing:
+        while sandbox.requests.count < 30 and importing.poll() is None:
+            time.sleep(0.02)
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            _, errors = importing.communicate(timeout=60)
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+    assert importing.returncode == 1
+    said = errors.decode()
+    assert "Traceback" not in said
+    assert "The database at DX_DATABASE_URL does not answer" in said.splitlines()[-1]
+    sync()
+    assert wrong() == {}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_import_ends_at_once_and_says_only_so(number, sandbox, connected, sync, wrong):
     sandbox.faults.latency = 0.05

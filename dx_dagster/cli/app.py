@@ -85,10 +85,19 @@ def _message(error: Exception) -> str | None:
     warehouse = sys.modules.get("dx_dagster.warehouse.database")
     if warehouse is not None and isinstance(error, warehouse.WarehouseError):
         return str(error)
-    cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
-    driver = sys.modules.get("psycopg")  # no command that failed there has not imported it
-    if driver is not None and isinstance(cause, driver.ProgrammingError) and "connection option" in str(cause):
-        return f"DX_DATABASE_URL cannot be read: {' '.join(str(cause).split())}"
-    if driver is not None and isinstance(cause, driver.OperationalError):
-        return f"The database at DX_DATABASE_URL does not answer: {' '.join(str(cause).split())}"
+    return _about_database(error)
+
+
+def _about_database(error: BaseException) -> str | None:
+    """Our driver's errors, and Dagster's, which SQLAlchemy and dagster-postgres wrap."""
+    for one in (error, error.__cause__):
+        cause = getattr(one, "orig", one)
+        for name in ("psycopg", "psycopg2"):
+            driver = sys.modules.get(name)  # no command that failed there has not imported it
+            if driver is None:
+                continue
+            if isinstance(cause, driver.ProgrammingError) and "connection option" in str(cause):
+                return f"DX_DATABASE_URL cannot be read: {' '.join(str(cause).split())}"
+            if isinstance(cause, driver.OperationalError):
+                return f"The database at DX_DATABASE_URL does not answer: {' '.join(str(cause).split())}"
     return None
