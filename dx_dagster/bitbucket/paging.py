@@ -206,7 +206,7 @@ def _has_successor(page: Page) -> bool:
     return page.count >= page.pagelen if page.size is None else page.number * page.pagelen < page.size
 
 
-_MOST_AHEAD = 6  # pages that nobody has taken yet; a killed process has asked for them in vain
+_MOST_AHEAD = 3  # pages that nobody has taken yet; a killed process has asked for them in vain
 
 
 async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
