@@ -23,6 +23,8 @@ OnWait = Callable[[float, str], None]
 
 _LONGEST_NAP = 15.0  # seconds; a limit may be learnt, or another process may free requests, before the rest is over
 _TOO_SHORT_TO_TELL = 0.5
+_MOST_DOUBLINGS = 11.0  # from a second to a sixth of an hour
+_GOOD_FOR_ONE = 4  # good answers that make up for a refusal: an empty budget, which fills by the minute, refuses more
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Rest:
 
 @dataclass
 class _Strikes:
-    """Refusals (429) in a row on one budget."""
+    """Refusals (429) of late on one budget."""
 
-    count: int = 0
+    count: float = 0.0
     began: float = -1.0
     limit: int | None = None
     near_told: float = -math.inf
@@ -172,7 +174,7 @@ class CredentialPool:
         standing, strikes = self._standings[grant.credential.id], self._strikes[grant.lease.budget]
         standing.good_at = max(standing.good_at, grant.sent)
         if grant.sent > strikes.began:
-            strikes.count = 0
+            strikes.count = max(0.0, strikes.count - 1 / _GOOD_FOR_ONE)
         if hints.limit and hints.limit != strikes.limit:
             strikes.limit = hints.limit
             await self.ledger.learn(grant.lease.budget, hints.limit)
@@ -184,7 +186,7 @@ class CredentialPool:
         """A 429: the budget rests for as long as the API says, else for twice as long as the time before."""
         strikes = self._strikes[grant.lease.budget]
         if grant.sent >= strikes.began:
-            strikes.count += 1
+            strikes.count = min(strikes.count + 1, _MOST_DOUBLINGS)
             strikes.began = time.monotonic()
             # A hint that did not help is not followed to the letter a second time: "5-second retry exacerbates" (S18).
             own = self._back_off(strikes.count - (1 if retry_after else 0))
@@ -193,12 +195,12 @@ class CredentialPool:
             await self.ledger.limited(grant.lease.budget, retry_after)
         # Anything else was sent before the rest began: one burst counts once.
 
-    def _back_off(self, count: int) -> float:
+    def _back_off(self, count: float) -> float:
         """1 s, 2 s, 4 s ... a sixth of the window, in proportion when the window is short; with jitter."""
         if count < 1:
             return 0.0
         window = self.ledger.window
-        step: float = min(1.0, window / 60) * 2.0 ** min(count - 1, 30)
+        step: float = min(1.0, window / 60) * 2.0 ** (count - 1)
         return min(step * random.uniform(1.0, 1.5), window / 6)  # noqa: S311
 
     def vouched(self, grant: Grant) -> bool:

@@ -37,7 +37,7 @@ class Books:
         limit: requests in a window; None until the API says it.
         spent: requests that ended, by the end of their bucket.
         leases: by process.
-        careful_until: after a 429, one request at a time; the refusal says that somebody else draws on the budget.
+        careful_until: one request at a time after a 429's rest: it may say that somebody else draws on the budget.
         near_limit_at: when the API last said that less than a fifth is left.
         assumed_limit: what goes for `limit` until the API says it.
     """
@@ -130,9 +130,11 @@ class Books:
         self.leases[who] = Held(requests, now + self.lease_seconds + self.request_seconds)
 
     def limited(self, now: float, seconds: float) -> None:
-        """A 429: nobody sends anything for so long; never shortens a rest."""
+        """A 429: nobody sends anything for so long, and for as long again, or a minute, one at a time; never shortens
+        a rest.
+        """
         self.rests_until = max(self.rests_until or 0.0, now + seconds)
-        self.careful_until = self.rests_until + self.bucket
+        self.careful_until = max(self.careful_until or 0.0, self.rests_until + min(self.bucket, seconds))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -97,7 +97,7 @@ async def test_one_revoked_in_the_middle_and_the_import_goes_on(
     with Sandbox(SMALL, tokens=access(1, 2, 3)) as sandbox:
 
         def revoke(requests: int) -> None:
-            sandbox.tokens[1].revoked = requests > 60
+            sandbox.tokens[1].revoked = requests > 20
 
         heard = Heard(on_progress=revoke)
         await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
