@@ -22,14 +22,14 @@ class Installation:
 
     @classmethod
     def open(cls, settings: Settings) -> "Installation":
-        """Starts the embedded database if there is to be one, upgrades the tables, and writes Dagster's home."""
+        """Starts the embedded database if there is to be one, writes Dagster's home, and upgrades the tables."""
         from dx_dagster.warehouse import migrations
         from dx_dagster.warehouse.embedded import database_url
 
         installation = cls(settings.home, database_url(settings))
-        migrations.upgrade(installation.database_url)
         installation._write_dagster_home()
         with migrations.alone(installation.database_url) as connection:
+            migrations.upgrade_over(connection)
             if not migrations.has_dagster(connection):
                 installation._create_dagster_tables()
         return installation

@@ -49,7 +49,7 @@ async def _requests_left(workspace: Workspace) -> int:
     pool = workspace.client.pool
     ours = {credential.budget for credential in pool.usable}
     budgets = await headroom(workspace.warehouse, pool.ledger.window)
-    return sum(max(0, one["limit"] - one["used"] - one["leased"]) for name, one in budgets.items() if name in ours)
+    return sum(one["left"] for name, one in budgets.items() if name in ours)
 
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before

@@ -58,8 +58,7 @@ async def health(settings: Settings, warehouse: Warehouse, connection: StoredCon
         if budget is None:
             found.append(Health(one))
             continue
-        left = max(0, budget["limit"] - budget["used"] - budget["leased"])
         rests = budget["rests_until"]
         until = datetime.fromisoformat(rests) if rests else None
-        found.append(Health(one, left, budget["limit"], budget["assumed"], until))
+        found.append(Health(one, budget["left"], budget["limit"], budget["assumed"], until))
     return found

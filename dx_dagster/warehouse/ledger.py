@@ -256,18 +256,20 @@ class SharedLedger:
 
 
 async def headroom(warehouse: Warehouse, window: float) -> dict[str, dict[str, Any]]:
-    """How every budget stands: used, leased, limit (`assumed` until it is told), rests_until (when there is none left)
-    and near_limit_at.
+    """How every budget stands: used, leased, limit (`assumed` until it is told), left, rests_until (when there is none
+    left) and near_limit_at.
     """
     found = {}
     for row in await warehouse.rows(f"{_READ} ORDER BY name"):
         books = _books(row, window)
         books.forget(row.now)
         wait = books.ready_in(row.now)
+        used, leased, limit = books.used(row.now), books.leased(row.now), books.limit or books.assumed_limit
         found[row.name] = {
-            "used": books.used(row.now),
-            "leased": books.leased(row.now),
-            "limit": books.limit or books.assumed_limit,
+            "used": used,
+            "leased": leased,
+            "limit": limit,
+            "left": max(0, limit - used - leased),
             "assumed": books.limit is None,
             "rests_until": _moment(row.now + wait if wait else None),
             "near_limit_at": _moment(books.near_limit_at),

@@ -57,6 +57,7 @@ async def test_a_killed_process_gives_its_lease_back(database_url: str, warehous
         assert after == {
             "used": 0,
             "leased": 0,
+            "left": 100,
             "limit": 100,
             "assumed": False,
             "rests_until": None,

@@ -40,9 +40,14 @@ def alone(url: str) -> Iterator[Connection]:
 def upgrade(url: str) -> None:
     """Brings the database to the newest version; safe to run again, and from several processes at once."""
     with alone(url) as connection:
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS dagster"))
-        command.upgrade(_configuration(connection), "head")
-        connection.commit()
+        upgrade_over(connection)
+
+
+def upgrade_over(connection: Connection) -> None:
+    """The same over a connection of `alone`."""
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS dagster"))
+    command.upgrade(_configuration(connection), "head")
+    connection.commit()
 
 
 def has_dagster(connection: Connection) -> bool:
