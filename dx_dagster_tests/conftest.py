@@ -27,7 +27,9 @@ pytest_plugins = ("dx_dagster_tests.browsing", "dx_dagster_tests.connecting")
 
 RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
-_FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
+_FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_wal_size=64MB")
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 * 1024**3
 _numbers = count()
 
 
@@ -50,12 +52,17 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedServer]:
     # Not pytest's folder: the server runs as another user when we are root, and pytest locks that folder again.
-    folder = Path(tempfile.mkdtemp(prefix="dx-dagster-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="dx-dagster-tests-", dir=_fast_folder()))
     server = EmbeddedServer(folder / "postgres", options=_FAST)
     server.join()
     yield server
     server.leave()
     shutil.rmtree(folder)
+
+
+def _fast_folder() -> Path | None:
+    """Memory where there is some to spare: every test copies a database, and a disk would have to write them all."""
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES else None
 
 
 @pytest.fixture(scope="session")
