@@ -21,6 +21,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token
+from dx_dagster_tests.commands import run_new
 from dx_dagster_tests.conftest import RunCli, wait_until
 
 TOKEN = "ATCTT3xWorkspaceTokenOfTheScan0001"
@@ -81,11 +82,11 @@ def watching_processes(seen: Seen) -> Iterator[None]:
     seen.add("ps", "\n".join(lines))
 
 
-def test_no_secret_comes_out(environment, sandbox, run_process: RunCli, dx_home, tmp_path):
+def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp_path):
     seen, env = Seen(), {**environment, "BITBUCKET_API_URL": sandbox.url}
 
-    def cli(*arguments: str, expected: int = 0, **more: str) -> str:
-        done = run_process(*arguments, env={**env, **more})
+    def cli(*arguments: str, expected: int = 0, new: bool = False, **more: str) -> str:
+        done = run_new(arguments, {**env, **more}) if new else run_cli(*arguments, env={**env, **more})
         assert done.returncode == expected, done.stderr
         return seen.add(" ".join(arguments), done.stdout + done.stderr)
 
@@ -93,14 +94,14 @@ def test_no_secret_comes_out(environment, sandbox, run_process: RunCli, dx_home,
         cli("connect", "acme", expected=1, BITBUCKET_TOKEN=WRONG)
         cli("connect", "acme", expected=1, BITBUCKET_TOKEN=ODD)
         cli("connect", "acme", expected=1, BITBUCKET_EMAIL=EMAIL, BITBUCKET_API_TOKEN=WRONG)
-        cli("connect", "acme", BITBUCKET_TOKEN=TOKEN)
-        cli("credentials", "add", "acme", BITBUCKET_EMAIL=EMAIL, BITBUCKET_API_TOKEN=API_TOKEN)
+        cli("connect", "acme", new=True, BITBUCKET_TOKEN=TOKEN)
+        cli("credentials", "add", "acme", new=True, BITBUCKET_EMAIL=EMAIL, BITBUCKET_API_TOKEN=API_TOKEN)
         cli("credentials", "list", "acme")
         jira = ("connect", "acme", "--type", "jira_cloud", "--jira-url", sandbox.jira_url)
         cli(*jira, expected=1, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=WRONG)
-        cli(*jira, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=JIRA_TOKEN)
-        cli("sync", "acme", "--json")
-        done = run_process("api-keys", "create", "scan", env=env)
+        cli(*jira, new=True, JIRA_EMAIL=EMAIL, JIRA_API_TOKEN=JIRA_TOKEN)
+        cli("sync", "acme", "--json", new=True)
+        done = run_cli("api-keys", "create", "scan", env=env)
         key = done.stdout.strip()
         cli("api-keys", "list")
         with serving(env, tmp_path / "serve.log") as url, httpx.Client(base_url=url, timeout=30) as client:

@@ -99,7 +99,7 @@ def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start
     assert wait_until(lambda: _daemon(running) not in {None, daemon})
     running.process.kill()
     running.process.communicate()
-    assert wait_until(lambda: not processes_of(running.home), 60)
+    assert wait_until(lambda: not processes_of(running.home), 120)
 
 
 def _daemon(running: Running) -> psutil.Process | None:

@@ -21,7 +21,7 @@ from dx_dagster.bitbucket.signatures import sign, verify
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
-from dx_dagster_tests.delivering import KEYS, SECRET, give_secret, headers, inbox, serving
+from dx_dagster_tests.delivering import KEYS, SECRET, give_secret, headers, inbox, post, serving
 
 PAYLOAD: dict[str, Any] = {
     "repository": {"uuid": "{bc771cbf-829e-4c4b-b71f-a0eb3ac2b860}", "full_name": "acme/widgets"},
@@ -53,15 +53,15 @@ def test_signatures_are_those_of_atlassians_documentation():
 def test_a_signed_delivery_is_in_the_inbox_once_however_often_it_comes(address, database_url):
     body = json.dumps(PAYLOAD).encode()
     for attempt in ("1", "2", "3"):
-        answer = httpx.post(address, content=body, headers=headers(body, x_attempt_number=attempt))
+        answer = post(address, content=body, headers=headers(body, x_attempt_number=attempt))
         assert (answer.status_code, answer.json()) == (200, {"ok": True})
-    other = httpx.post(address, content=body, headers=headers(body, request="9c2e", x_event_key="repo:something_new"))
+    other = post(address, content=body, headers=headers(body, request="9c2e", x_event_key="repo:something_new"))
     assert other.status_code == 200
     # Without an id of its own, a delivery is told by what it says.
     anonymous = headers(body)
     del anonymous["x-request-uuid"]
     for attempt in ("1", "2"):
-        assert httpx.post(address, content=body, headers=anonymous | {"x-attempt-number": attempt}).status_code == 200
+        assert post(address, content=body, headers=anonymous | {"x-attempt-number": attempt}).status_code == 200
 
     first, second, third = inbox(database_url)
     assert first["request_uuid"] == "5a1f"
@@ -94,7 +94,7 @@ def test_a_workspace_is_known_by_what_payloads_call_it_and_hooks_speak_for_paylo
     ]
     for number, payload in enumerate(payloads):
         body = json.dumps(payload).encode()
-        assert httpx.post(address, content=body, headers=headers(body, request=str(number))).status_code == 200
+        assert post(address, content=body, headers=headers(body, request=str(number))).status_code == 200
     assert [json.loads(row["body"]) for row in inbox(database_url)] == payloads
 
 
@@ -102,14 +102,14 @@ def test_while_a_secret_is_replaced_both_are_good(address, settings, database_ur
     body = json.dumps(PAYLOAD).encode()
     give_secret(settings, "acme", "the new one")
     for number, secret in enumerate(("the new one", SECRET)):
-        assert httpx.post(address, content=body, headers=headers(body, secret, str(number))).status_code == 200
+        assert post(address, content=body, headers=headers(body, secret, str(number))).status_code == 200
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE webhook_secrets SET expires_at = now() WHERE id = 1")
         stored = connection.execute("SELECT secret FROM webhook_secrets").fetchall()
     assert SECRET not in str(stored)
     with serving(settings) as fresh:
-        assert httpx.post(fresh, content=body, headers=headers(body, SECRET, "2")).status_code == 401
-        assert httpx.post(fresh, content=body, headers=headers(body, "the new one", "3")).status_code == 200
+        assert post(fresh, content=body, headers=headers(body, SECRET, "2")).status_code == 401
+        assert post(fresh, content=body, headers=headers(body, "the new one", "3")).status_code == 200
 
 
 GOOD = json.dumps(PAYLOAD).encode()
@@ -142,7 +142,7 @@ def test_anything_else_is_refused_in_one_line_and_leaves_nothing(address, databa
     body, changed = delivery
     caplog.set_level(logging.WARNING)
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers(body, **changed).items()]
-    assert httpx.post(address, content=body, headers=sent).status_code == status
+    assert post(address, content=body, headers=sent).status_code == status
     assert inbox(database_url) == []
     ours = [record.getMessage() for record in caplog.records]
     assert len(ours) == 1
@@ -155,7 +155,7 @@ def test_a_body_without_announced_length_is_cut_off_at_the_limit(address, databa
         for _ in range(64):
             yield b"x" * 65536
 
-    answer = httpx.post(address, content=chunks(), headers=headers(b""))
+    answer = post(address, content=chunks(), headers=headers(b""))
     assert answer.status_code == 413
     assert inbox(database_url) == []
 
@@ -165,7 +165,7 @@ def test_who_hangs_up_midway_leaves_nothing_and_holds_nobody_up(address, databas
     sent = "".join(f"{name}: {value}\r\n" for name, value in headers(GOOD).items())
     with socket.create_connection((host, port)) as connection:
         connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\ncontent-length: 900\r\n{sent}\r\n".encode() + GOOD)
-    assert httpx.post(address, content=GOOD, headers=headers(GOOD, request="next")).status_code == 200
+    assert post(address, content=GOOD, headers=headers(GOOD, request="next")).status_code == 200
     assert [row["request_uuid"] for row in inbox(database_url)] == ["next"]
 
 

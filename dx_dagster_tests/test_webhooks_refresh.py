@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import httpx
 import psycopg
 import pytest
 
@@ -35,6 +34,7 @@ from dx_dagster_tests.delivering import (
     inbox,
     installed,
     on_workspace,
+    post,
     serving,
     serving_application,
 )
@@ -335,7 +335,7 @@ def test_every_recorded_delivery_reaches_the_tables(database_url):
             for number, (name, key) in enumerate(RECORDED.items()):
                 body = (PAYLOADS / name).read_bytes()
                 sent = headers(body, request=str(number), x_event_key=key)
-                assert httpx.post(receiver, content=body, headers=sent).status_code == 200, name
+                assert post(receiver, content=body, headers=sent).status_code == 200, name
         for slug in slugs:
             result = Refreshed()
             on_workspace(settings, slug, partial(refresh, run="run", result=result))
