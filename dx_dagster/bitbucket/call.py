@@ -47,6 +47,7 @@ class Call:
     refusal: Forbidden | None = None
     limited: RateLimited | None = None
     redirects: int = 0
+    lost: int = 0
 
     @property
     def path(self) -> str:

@@ -27,7 +27,7 @@ from dx_dagster.bitbucket.errors import (
 from dx_dagster.bitbucket.hints import Hints, read
 from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
-from dx_dagster.bitbucket.retries import TRANSIENT, Retries, Schedule, Timeouts, Transient
+from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class BitbucketClient:
         self._origin = Origin(base_url)
         self._probe_path = probe_path
         self._timeouts = timeouts or Timeouts()
+        self._hope = Hope(self._timeouts)
         self._retries = retries or Retries()
         self._http = wire.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
 
@@ -165,7 +166,7 @@ class BitbucketClient:
         self.requests += 1
         self.requests_by_kind[kind] += 1
         try:
-            response, failure = await self._exchange(call, grant)
+            response, failure = await self._exchange(call, grant, kind)
         finally:
             await self.pool.settle(grant)
         if response is None:
@@ -180,18 +181,24 @@ class BitbucketClient:
             self.limiter.succeeded(kind, time.monotonic() - slot.began)
         return response
 
-    async def _exchange(self, call: Call, grant: Grant) -> tuple[httpx.Response | None, Exception | None]:
+    async def _exchange(self, call: Call, grant: Grant, kind: str) -> tuple[httpx.Response | None, Exception | None]:
         """The answer or what to raise for its absence, free of the httpx exception, which holds request and headers."""
         request = self._http.build_request(call.method, call.url, json=call.json, data=call.data)
+        bound = self._hope.seconds(kind, call.lost) if call.idempotent else self._timeouts.total
+        began = time.monotonic()
         try:
-            with wire.hushed(), anyio.fail_after(self._timeouts.total):
-                return await self._http.send(request, auth=CredentialAuth(grant.credential)), None
+            with wire.hushed(), anyio.fail_after(bound):
+                response = await self._http.send(request, auth=CredentialAuth(grant.credential))
         except httpx.RequestError as error:
             failure = call.failed(f"failed: {type(error).__name__}: {grant.credential.redact(str(error))}".rstrip(": "))
             again = call.idempotent or isinstance(error, _SENT_NOTHING)
         except TimeoutError:
-            failure = call.failed(f"was not answered in full within {self._timeouts.total:g} s")
+            call.lost += 1
+            failure = call.failed(f"was not answered in full within {bound:g} s")
             again = call.idempotent
+        else:
+            self._hope.came(kind, time.monotonic() - began)
+            return response, None
         return None, Transient(failure) if again else failure
 
     async def _tell_pool(self, grant: Grant, status: int, hints: Hints) -> None:

@@ -12,6 +12,8 @@ TRANSIENT = frozenset({408, 425, *range(500, 600)})  # 555: a diff that took too
 
 _LONGEST_WAIT = 30.0  # seconds between two tries
 _LONGEST_HINT = 120.0  # seconds that a Retry-After of a 503 may ask for
+_SOON = 5.0  # seconds in which an answer may always come
+_SEVERAL = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,29 @@ class Timeouts:
 
     def for_httpx(self) -> httpx.Timeout:
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
+
+
+class Hope:
+    """How long to wait for an answer before it is taken for lost: several times as long as its kind has taken so far.
+
+    A page that hangs holds up all that are asked after it, and a time-out made for the slowest answers would be paid
+    for each. A service that has slowed down pays it once: every loss doubles the bound, and the answer that comes in
+    the end counts for the next.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._total = timeouts.total
+        self._slowest: dict[str, float] = {}
+
+    def seconds(self, kind: str, lost: int) -> float:
+        """The bound of one try, after so many that were lost."""
+        if kind not in self._slowest:
+            return self._total
+        return min(self._total, max(_SOON, _SEVERAL * self._slowest[kind]) * 2.0**lost)
+
+    def came(self, kind: str, seconds: float) -> None:
+        """A whole answer came after so long."""
+        self._slowest[kind] = max(seconds, self._slowest.get(kind, 0.0))
 
 
 @dataclass(frozen=True)

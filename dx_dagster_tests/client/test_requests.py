@@ -9,7 +9,17 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from dx_dagster.bitbucket import AdaptiveLimiter, NotFound, RefusedOrigin, Timeouts, Unavailable, cursor, endpoints
+from dx_dagster.bitbucket import (
+    AdaptiveLimiter,
+    NotFound,
+    RefusedOrigin,
+    Timeouts,
+    Unavailable,
+    cursor,
+    endpoints,
+    retries,
+)
+from dx_dagster.bitbucket.retries import Hope
 from dx_dagster_tests.client.answering import BROKEN, GOOD, Server, answers, opened, raw, resets, together, trickles
 from dx_dagster_tests.payloads.recorded import PAYLOADS, needs_payloads
 
@@ -99,6 +109,27 @@ async def test_an_answer_that_trickles_for_ever_is_given_up_and_asked_for_again(
         assert await client.get("/x") == {"fine": True}
         assert len(met) == 2
         assert time.monotonic() - began < 2
+
+
+async def test_where_answers_come_soon_a_hanging_one_is_soon_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_SOON", 0.2)
+    async with raw(GOOD, trickles, GOOD) as (base, met), opened(base) as client:
+        await client.get("/x")
+        began = time.monotonic()
+        assert await client.get("/x") == {"fine": True}
+        assert len(met) == 3
+        assert time.monotonic() - began < 5
+
+
+def test_a_service_that_slows_down_is_waited_for() -> None:
+    hope = Hope(Timeouts(total=60))
+    assert hope.seconds("a", lost=0) == 60
+    hope.came("a", 0.1)
+    assert [hope.seconds("a", lost) for lost in range(5)] == [5, 10, 20, 40, 60]
+    hope.came("a", 8)
+    hope.came("a", 0.1)
+    assert hope.seconds("a", lost=0) == 32
+    assert hope.seconds("b", lost=0) == 60
 
 
 async def test_nobody_home_is_unavailable() -> None:
