@@ -1,9 +1,11 @@
 """The httpx client underneath: its headers, its limits, and its silence."""
 
 import logging
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
 
@@ -50,6 +52,12 @@ def user_agent() -> str:
         return "dx-dagster/0"
 
 
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Read once: it takes longer than ten requests, and a run has several clients."""
+    return httpx.create_ssl_context()
+
+
 def build(timeouts: Timeouts, *, max_in_flight: int, encrypted: bool) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight, keepalive_expiry=30.0)
     return httpx.AsyncClient(
@@ -60,6 +68,8 @@ def build(timeouts: Timeouts, *, max_in_flight: int, encrypted: bool) -> httpx.A
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         event_hooks={"response": [_keep_location]},
+        # Over plain HTTP there is nobody to vouch for, and it leads to loopback only.
+        verify=_authorities() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         # Through a proxy of the environment only what it cannot read.
         trust_env=encrypted,
     )

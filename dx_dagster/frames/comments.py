@@ -6,7 +6,8 @@ from datetime import datetime
 import polars as pl
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.reading import TIME, Json, Schema, frame, inner, link, number, text, time
+from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.reading import Json, inner, link, number, text, time
 from dx_dagster.frames.users import user_id
 
 SCHEMA: Schema = {

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.reading import TIME, Json, Schema, frame, inner, link, records, text, time
+from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.reading import Json, inner, link, records, text, time
 from dx_dagster.frames.users import user_id
 
 PULL_SCHEMA: Schema = {

@@ -1,17 +1,11 @@
 """Reading single values out of Bitbucket's JSON, in which nearly everything can be missing or null."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-import polars as pl
-
 Json = Mapping[str, Any]
-Schema = Mapping[str, pl.DataType | type[pl.DataType]]
-TIME = pl.Datetime("us", "UTC")
 _NOTHING: Json = {}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def inner(value: Any, *path: str) -> Any:
@@ -74,18 +68,3 @@ def time(value: Any) -> datetime | None:
 def link(value: Json) -> str | None:
     """The address of the page for people."""
     return text(inner(value, "links", "html", "href"))
-
-
-def frame(schema: Schema, rows: Iterable[Sequence[Any]]) -> pl.DataFrame:
-    """Rows in the order of the schema's columns."""
-    times = [position for position, kind in enumerate(schema.values()) if kind == TIME]
-    return pl.DataFrame([_counted(row, times) for row in rows], schema=dict(schema), orient="row", strict=True)
-
-
-def _counted(row: Sequence[Any], times: Sequence[int]) -> Sequence[Any]:
-    """The row with its times as the numbers that polars makes of them, in a quarter of the time."""
-    values = list(row)
-    for position in times:
-        if (moment := values[position]) is not None:
-            values[position] = (moment - _EPOCH) // _MICROSECOND
-    return values

@@ -6,7 +6,8 @@ from datetime import datetime
 import polars as pl
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.reading import TIME, Json, Schema, flag, frame, inner, link, text, time
+from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.reading import Json, flag, inner, link, text, time
 
 WORKSPACE_SCHEMA: Schema = {
     "id": pl.String,

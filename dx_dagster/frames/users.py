@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.reading import TIME, Json, Schema, frame, record, text
+from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.reading import Json, record, text
 
 SCHEMA: Schema = {
     "id": pl.String,

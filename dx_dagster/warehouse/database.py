@@ -3,9 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import polars as pl
 import psycopg
 from anyio import CancelScope
 from psycopg import AsyncConnection
@@ -14,6 +13,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.merge import Counts, Merge
+
+if TYPE_CHECKING:
+    import polars as pl
 
 CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
@@ -32,7 +34,7 @@ class Transaction:
         self.merged: set[Row] = set()
         self.written: dict[str, Counts] = defaultdict(Counts)
 
-    async def merge(self, how: Merge, frame: pl.DataFrame) -> Counts:
+    async def merge(self, how: Merge, frame: "pl.DataFrame") -> Counts:
         """Merges the frame's rows into their table; see `dx_dagster.warehouse.merge`."""
         counts = await merge.merge(self._connection, how, frame)
         self.written[how.table.name] += counts

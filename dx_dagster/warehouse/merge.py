@@ -9,15 +9,18 @@ again writes nothing.
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import polars as pl
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from dx_dagster.warehouse import tables
+
+if TYPE_CHECKING:
+    # Most commands connect to the database and merge nothing: polars would take them a quarter of a second.
+    import polars as pl
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -84,7 +87,7 @@ class Counts:
         return self
 
 
-async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: pl.DataFrame) -> Counts:
+async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: "pl.DataFrame") -> Counts:
     """Merges the frame's rows; its columns are the columns that are written.
 
     Of several rows with the same key in the frame, the newest is taken.
@@ -96,7 +99,7 @@ async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: pl.Dat
     return Counts(*row) if row else Counts()
 
 
-def as_json(frame: pl.DataFrame) -> str:
+def as_json(frame: "pl.DataFrame") -> str:
     """The frame's rows as PostgreSQL takes them: one parameter, one round trip."""
     return frame.write_json()
 
