@@ -184,22 +184,23 @@ class BitbucketClient:
     async def _exchange(self, call: Call, grant: Grant, kind: str) -> tuple[httpx.Response | None, Exception | None]:
         """The answer or what to raise for its absence, free of the httpx exception, which holds request and headers."""
         request = self._http.build_request(call.method, call.url, json=call.json, data=call.data)
-        bound = self._hope.seconds(kind, call.lost) if call.idempotent else self._timeouts.total
+        again = call.idempotent and not call.schedule.is_last
+        bound = self._hope.seconds(kind, call.lost) if again else self._timeouts.total
         began = time.monotonic()
         try:
             with wire.hushed(), anyio.fail_after(bound):
                 response = await self._http.send(request, auth=CredentialAuth(grant.credential))
         except httpx.RequestError as error:
             failure = call.failed(f"failed: {type(error).__name__}: {grant.credential.redact(str(error))}".rstrip(": "))
-            again = call.idempotent or isinstance(error, _SENT_NOTHING)
+            passing = call.idempotent or isinstance(error, _SENT_NOTHING)
         except TimeoutError:
             call.lost += 1
             failure = call.failed(f"was not answered in full within {bound:g} s")
-            again = call.idempotent
+            passing = call.idempotent
         else:
             self._hope.came(kind, time.monotonic() - began)
             return response, None
-        return None, Transient(failure) if again else failure
+        return None, Transient(failure) if passing else failure
 
     async def _tell_pool(self, grant: Grant, status: int, hints: Hints) -> None:
         if status == httpx.codes.TOO_MANY_REQUESTS:

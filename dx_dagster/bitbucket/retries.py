@@ -83,10 +83,17 @@ class Schedule:
     def __init__(self, retries: Retries, attempts: int | None) -> None:
         self._retries = retries
         self._attempts = attempts or retries.attempts
+        self._tries = 0
         self.rested = 0.0
         """Seconds this request spent waiting for a budget."""
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no try is left after the one that comes next, or is being made."""
+        return self._tries + 1 >= self._attempts
+
     def stop(self, state: RetryCallState) -> bool:
+        self._tries = state.attempt_number
         spent = (state.seconds_since_start or 0.0) - self.rested
         return state.attempt_number >= self._attempts or spent >= self._retries.total
 

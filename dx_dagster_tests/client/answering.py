@@ -119,6 +119,13 @@ async def trickles(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 
 GOOD = sends(b'{"fine": true}')
+
+
+async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.6)
+    await GOOD(reader, writer)
+
+
 BROKEN = {
     "truncated": sends(b'{"values": [', length=100),
     "cut JSON": sends(b'{"values": ['),

@@ -20,7 +20,18 @@ from dx_dagster.bitbucket import (
     retries,
 )
 from dx_dagster.bitbucket.retries import Hope
-from dx_dagster_tests.client.answering import BROKEN, GOOD, Server, answers, opened, raw, resets, together, trickles
+from dx_dagster_tests.client.answering import (
+    BROKEN,
+    GOOD,
+    Server,
+    answers,
+    opened,
+    raw,
+    resets,
+    slow,
+    together,
+    trickles,
+)
 from dx_dagster_tests.payloads.recorded import PAYLOADS, needs_payloads
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +130,10 @@ async def test_where_answers_come_soon_a_hanging_one_is_soon_given_up(monkeypatc
         assert await client.get("/x") == {"fine": True}
         assert len(met) == 3
         assert time.monotonic() - began < 5
+    async with raw(GOOD, slow, GOOD) as (base, met), opened(base) as client:
+        await client.get("/x")
+        assert await client.get("/x", attempts=1) == {"fine": True}  # the last try has the whole time
+        assert len(met) == 2
 
 
 def test_a_service_that_slows_down_is_waited_for() -> None:
