@@ -29,7 +29,7 @@ RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
 _FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_wal_size=64MB")
 _MEMORY = Path("/dev/shm")
-_ENOUGH_BYTES = 2 * 1024**3
+_ENOUGH_BYTES = 2 * 1024**3  # three servers, a few databases of 10 MB and the log of each
 _numbers = count()
 
 

@@ -33,7 +33,7 @@ class Requester(Protocol):
 
 @dataclass
 class Call:
-    """One request of the caller's, through all its tries."""
+    """One request of the caller's, through all its tries; `lost` counts those whose answer did not come in time."""
 
     method: str
     url: httpx.URL
