@@ -5,14 +5,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import psycopg
 import uvicorn
-from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 from starlette.types import ASGIApp
@@ -20,32 +19,18 @@ from starlette.types import ASGIApp
 from dx_dagster.api.app import create_app
 from dx_dagster.api.webhooks import PATH
 from dx_dagster.bitbucket.signatures import sign
-from dx_dagster.importer.activity import import_activity
-from dx_dagster.importer.comments import import_comments
-from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.connections import new_credential
-from dx_dagster.importer.members import import_members
-from dx_dagster.importer.pipelines import import_pipelines
-from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.refresh import Refreshed, refresh
-from dx_dagster.importer.repositories import import_repositories
-from dx_dagster.importer.session import open_client, open_pool
-from dx_dagster.importer.workspace import Workspace, open_workspace
-from dx_dagster.sandbox import Sandbox, WorldConfig, truth
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import SandboxDelivery
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, webhook_secrets
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.vault import Vault
-from dx_dagster_tests.comparing import differences
+from dx_dagster_tests.importing import Installation
 
 SECRET = "It's a Secret to Everybody"
-KEYS = Fernet.generate_key().decode()
 SMALL = WorldConfig(repositories=6, pull_requests=60, members=8)
-STEPS = (
-    *(import_repositories, import_members, import_pull_requests, import_activity, import_comments, import_commits),
-    import_pipelines,
-)
 
 
 # Receivers of tests are http:// addresses; httpx would read all certificate authorities for each request.
@@ -105,58 +90,12 @@ def inbox(database_url: str) -> list[dict[str, Any]]:
         return connection.execute("SELECT * FROM webhook_events ORDER BY id").fetchall()
 
 
-class Silence:
-    """A listener that remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awaitable[Any]]) -> tuple[Any, list[str]]:
-    """Does something as a run would; what came of it, and the warnings."""
-    assert settings.database_url
-    url, listener = settings.database_url.get_secret_value(), Silence()
-
-    async def run() -> Any:
-        async with Warehouse(url) as warehouse:
-            pool = await open_pool(settings, warehouse, listener, slug)
-            async with open_client(settings, warehouse, pool, slug) as client:
-                return await work(await open_workspace(slug, client, warehouse, listener))
-
-    return asyncio.run(run()), listener.warnings
-
-
-def give_credential(settings: Settings, slug: str, secret: str) -> None:
-    async def work() -> None:
-        assert settings.database_url
-        async with Warehouse(settings.database_url.get_secret_value()) as warehouse, warehouse.transaction() as all_:
-            number = await connections.store(all_, slug, "bitbucket", slug, {})
-            await connections.add_credential(all_, Vault.of(settings), number, new_credential(SecretStr(secret)))
-
-    asyncio.run(work())
-
-
-class Installation:
+class Receiving(Installation):
     """A workspace of a sandbox, connected and imported; its receiver and its inbox."""
 
-    def __init__(self, database_url: str, sandbox: Sandbox, receiver: str, settings: Settings) -> None:
-        self.database_url, self.sandbox, self.receiver, self.settings = database_url, sandbox, receiver, settings
-        self.slug = sandbox.world.config.workspace
-        self.warnings: list[str] = []
-
-    def on_workspace(self, work: Callable[[Workspace], Awaitable[Any]]) -> Any:
-        done, warnings = on_workspace(self.settings, self.slug, work)
-        self.warnings += warnings
-        return done
-
-    def import_all(self) -> None:
-        for step in STEPS:
-            self.on_workspace(step)
+    def __init__(self, database_url: str, sandbox: Sandbox) -> None:
+        super().__init__(database_url, sandbox)
+        self.receiver = ""
 
     def refresh(self) -> Refreshed:
         """Applies deliveries until none is due."""
@@ -174,25 +113,18 @@ class Installation:
             answer = post(self.receiver, content=one.body, headers=one.headers(SECRET, attempt))
             assert answer.status_code == 200, answer.text
 
-    def differences(self) -> dict[str, str]:
-        return differences(self.database_url, truth(self.sandbox.world))
-
     def let_retries_come(self) -> None:
         with psycopg.connect(self.database_url) as connection:
             connection.execute("UPDATE webhook_events SET next_attempt_at = now()")
 
 
 @contextmanager
-def installed(database_url: str, config: WorldConfig) -> Iterator[Installation]:
+def installed(database_url: str, config: WorldConfig) -> Iterator[Receiving]:
     """A sandbox whose workspace is connected and imported, with a receiver before its inbox."""
     with Sandbox(config) as sandbox:
-        settings = Settings.model_validate(
-            {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": sandbox.url}
-        )
-        give_credential(settings, config.workspace, sandbox.token.secret)
-        give_secret(settings, config.workspace, SECRET)
-        with serving(settings) as receiver:
-            made = Installation(database_url, sandbox, receiver, settings)
-            made.import_all()
+        made = Receiving(database_url, sandbox)
+        give_secret(made.settings, config.workspace, SECRET)
+        with serving(made.settings) as made.receiver:
+            made.sync()
             assert made.differences() == {}
             yield made

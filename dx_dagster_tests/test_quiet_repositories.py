@@ -11,7 +11,8 @@ import pytest
 from dx_dagster.automation.schedules import hourly_sync
 from dx_dagster.sandbox import truth
 from dx_dagster_tests.comparing import differences
-from dx_dagster_tests.delivering import KEYS, SMALL, Installation, installed
+from dx_dagster_tests.delivering import SMALL, Receiving, installed
+from dx_dagster_tests.importing import KEYS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
@@ -22,7 +23,7 @@ ALWAYS = 3
 
 
 @pytest.fixture
-def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
     """An imported workspace whose clock is ours; what is older than some seconds counts as quiet."""
     with installed(database_url, replace(SMALL, now=None)) as made:
         monkeypatch.setenv("DX_DATABASE_URL", database_url)
@@ -40,7 +41,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def requests_of(installation: Installation, instance: dg.DagsterInstance) -> Callable[[dict[str, Any]], int]:
+def requests_of(installation: Receiving, instance: dg.DagsterInstance) -> Callable[[dict[str, Any]], int]:
     """Runs `sync_workspace` and counts what it asks."""
     from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
 
@@ -54,7 +55,7 @@ def requests_of(installation: Installation, instance: dg.DagsterInstance) -> Cal
 
 
 @pytest.fixture
-def hourly(installation: Installation, instance: dg.DagsterInstance) -> dict[str, Any]:
+def hourly(installation: Receiving, instance: dg.DagsterInstance) -> dict[str, Any]:
     """How the schedule runs that job, an hour from now."""
     del installation
     later = datetime.now(UTC) + timedelta(hours=2)

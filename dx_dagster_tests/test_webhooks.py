@@ -21,7 +21,8 @@ from dx_dagster.bitbucket.signatures import sign, verify
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
-from dx_dagster_tests.delivering import KEYS, SECRET, give_secret, headers, inbox, post, serving
+from dx_dagster_tests.delivering import SECRET, give_secret, headers, inbox, post, serving
+from dx_dagster_tests.importing import KEYS
 
 PAYLOAD: dict[str, Any] = {
     "repository": {"uuid": "{bc771cbf-829e-4c4b-b71f-a0eb3ac2b860}", "full_name": "acme/widgets"},

@@ -20,7 +20,8 @@ from dx_dagster.automation.under_way import busy_workspaces, queued_syncs
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.warehouse.inbox import Waiting
 from dx_dagster.warehouse.pace import Paced
-from dx_dagster_tests.delivering import KEYS, SMALL, Installation, inbox, installed
+from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
+from dx_dagster_tests.importing import KEYS
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
 pytestmark = [
@@ -56,7 +57,7 @@ def defs() -> dg.Definitions:
 
 
 @pytest.fixture
-def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
     with installed(database_url, SMALL) as made:
         monkeypatch.setenv("DX_DATABASE_URL", database_url)
         monkeypatch.setenv("DX_SECRET_KEYS", KEYS)

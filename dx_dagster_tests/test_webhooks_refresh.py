@@ -24,27 +24,25 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import find
 from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
 from dx_dagster_tests.delivering import (
-    KEYS,
     SECRET,
     SMALL,
-    Installation,
-    give_credential,
+    Receiving,
     give_secret,
     headers,
     inbox,
     installed,
-    on_workspace,
     post,
     serving,
     serving_application,
 )
+from dx_dagster_tests.importing import KEYS, give_credential, on_workspace
 
 PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
 PAYLOADS = Path(__file__).parents[2] / "shared" / "payloads"
 
 
 @pytest.fixture(params=[SMALL], ids=["usual"])
-def installation(request: pytest.FixtureRequest, database_url: str) -> Iterator[Installation]:
+def installation(request: pytest.FixtureRequest, database_url: str) -> Iterator[Receiving]:
     with installed(database_url, request.param) as made:
         yield made
 
@@ -94,7 +92,7 @@ def test_what_bitbucket_dropped_is_found_by_the_next_sync(installation):
         installation.deliver(*sent)
         installation.refresh()
     assert installation.differences() != {}
-    installation.import_all()
+    installation.sync()
     assert installation.differences() == {}
 
 

@@ -8,15 +8,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
-from dx_dagster.importer.activity import import_activity
-from dx_dagster.importer.comments import import_comments
-from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.members import import_members
-from dx_dagster.importer.pipelines import import_pipelines
-from dx_dagster.importer.pullrequests import import_pull_requests
-from dx_dagster.importer.repositories import import_repositories
-from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
-from dx_dagster.importer.workspace import open_workspace
+from dx_dagster.importer.session import NotConnectedError, open_pool
 from dx_dagster.sandbox import Limits, Sandbox, Token, truth
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
@@ -26,12 +18,9 @@ from dx_dagster.warehouse.ledger import SharedLedger, headroom
 from dx_dagster.warehouse.vault import Vault
 from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
 from dx_dagster_tests.comparing import differences
+from dx_dagster_tests.importing import import_all
 
 pytestmark = pytest.mark.anyio
-
-
-STEPS = [import_repositories, import_members, import_pull_requests, import_activity, import_comments, import_commits,
-         import_pipelines]  # fmt: skip
 
 
 @pytest.fixture
@@ -52,13 +41,6 @@ async def connected(
             new = NewCredential(kind, token.label, SecretStr(token.secret), token.email, expires)
             await connections.add_credential(transaction, Vault.of(configured), connection, new)
     return configured.model_copy(update={"bitbucket_api_url": sandbox.url})
-
-
-async def import_all(configured: Settings, warehouse: Warehouse, heard: Heard) -> None:
-    pool = await open_pool(configured, warehouse, heard, "acme")
-    async with open_client(configured, warehouse, pool, "acme") as client:
-        for step in STEPS:
-            await step(await open_workspace("acme", client, warehouse, heard))
 
 
 async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(

@@ -1,0 +1,135 @@
+"""An import in the tests' own process, step by step as the assets do it: for what is about Bitbucket's answers and our
+rows. What is about commands and Dagster's runs goes through the command line.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg.rows import dict_row
+from pydantic import SecretStr
+
+from dx_dagster.importer.activity import import_activity
+from dx_dagster.importer.comments import import_comments
+from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.connections import new_credential
+from dx_dagster.importer.members import import_members
+from dx_dagster.importer.pipelines import import_pipelines
+from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.session import open_client, open_pool
+from dx_dagster.importer.workspace import Listener, Skipped, Workspace, open_workspace
+from dx_dagster.sandbox import Sandbox, truth
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.vault import Vault
+from dx_dagster_tests.comparing import differences
+
+KEYS = Fernet.generate_key().decode()
+STEPS = (
+    *(import_repositories, import_members, import_pull_requests, import_activity, import_comments, import_commits),
+    import_pipelines,
+)
+
+
+@dataclass
+class Imported:
+    """What an import did; `written` are rows."""
+
+    requests: int = 0
+    written: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Silence:
+    """A listener that remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+async def import_all(
+    settings: Settings, warehouse: Warehouse, listener: Listener, slug: str = "acme", *, full: bool = False
+) -> Imported:
+    done = Imported()
+    before = warehouse.written_so_far()
+    pool = await open_pool(settings, warehouse, listener, slug)
+    async with open_client(settings, warehouse, pool, slug) as client:
+        for step in STEPS:
+            report = await step(await open_workspace(slug, client, warehouse, listener, full=full))
+            done.skipped += report.skipped
+            done.notes += report.notes
+        done.requests = client.requests
+    done.written = (warehouse.written_so_far() - before).total()
+    return done
+
+
+def give_credential(settings: Settings, slug: str, secret: str) -> None:
+    async def work() -> None:
+        assert settings.database_url
+        async with Warehouse(settings.database_url.get_secret_value()) as warehouse, warehouse.transaction() as all_:
+            number = await connections.store(all_, slug, "bitbucket", slug, {})
+            await connections.add_credential(all_, Vault.of(settings), number, new_credential(SecretStr(secret)))
+
+    asyncio.run(work())
+
+
+def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awaitable[Any]]) -> tuple[Any, list[str]]:
+    """Does something as a run would; what came of it, and the warnings."""
+    assert settings.database_url
+    url, listener = settings.database_url.get_secret_value(), Silence()
+
+    async def run() -> Any:
+        async with Warehouse(url) as warehouse:
+            pool = await open_pool(settings, warehouse, listener, slug)
+            async with open_client(settings, warehouse, pool, slug) as client:
+                return await work(await open_workspace(slug, client, warehouse, listener))
+
+    return asyncio.run(run()), listener.warnings
+
+
+class Installation:
+    """A workspace of a sandbox, connected; each call is a run of its own."""
+
+    def __init__(self, database_url: str, sandbox: Sandbox) -> None:
+        self.database_url, self.sandbox = database_url, sandbox
+        self.settings = Settings.model_validate(
+            {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": sandbox.url}
+        )
+        self.slug = sandbox.world.config.workspace
+        self.warnings: list[str] = []
+        give_credential(self.settings, self.slug, sandbox.token.secret)
+
+    def sync(self, *, full: bool = False) -> Imported:
+        """Every step once."""
+        listener = Silence()
+
+        async def run() -> Imported:
+            async with Warehouse(self.database_url) as warehouse:
+                return await import_all(self.settings, warehouse, listener, self.slug, full=full)
+
+        done = asyncio.run(run())
+        self.warnings += listener.warnings
+        return done
+
+    def on_workspace(self, work: Callable[[Workspace], Awaitable[Any]]) -> Any:
+        done, warnings = on_workspace(self.settings, self.slug, work)
+        self.warnings += warnings
+        return done
+
+    def differences(self) -> dict[str, str]:
+        return differences(self.database_url, truth(self.sandbox.world))
+
+    def query(self, statement: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
+            return connection.execute(statement.encode()).fetchall()

@@ -1,0 +1,209 @@
+"""Whatever Bitbucket answers, and however the world stands, the rows end up as the truth has them."""
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, unquote_plus
+
+import pytest
+
+from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster_tests.importing import Imported, Installation
+
+SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SMALL) as running:
+        yield running
+
+
+@pytest.fixture
+def installation(database_url: str, sandbox: Sandbox) -> Installation:
+    return Installation(database_url, sandbox)
+
+
+@pytest.fixture
+def sync(installation: Installation) -> Callable[..., Imported]:
+    return installation.sync
+
+
+@pytest.fixture
+def wrong(installation: Installation) -> Callable[[], dict[str, str]]:
+    """What differs between the database and the truth of this moment, by table."""
+    return installation.differences
+
+
+@pytest.fixture
+def query(installation: Installation) -> Callable[[str], list[dict[str, Any]]]:
+    return installation.query
+
+
+def test_pull_requests_whose_commits_are_on_the_default_branch_are_not_asked_twice(sandbox, sync, wrong):
+    pull = sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
+    graph = pull.repository.graph
+    head = graph.branches[pull.repository.main_branch]
+    graph.branches["release/0.x"] = head.parents[0].parents[0]
+    sandbox.world.retarget(pull, "release/0.x")
+    sync()
+    assert wrong() == {}
+    sandbox.requests.reset()
+    sync()
+    assert [path for _, path, _, _ in sandbox.requests.list() if "/commits" in path] == []
+    assert wrong() == {}
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "errors, resets, cut and odd bodies, 429": {
+        "errors": 0.05, "resets": 0.02, "truncated": 0.01, "html": 0.01, "throttles": 0.01,
+    },
+    "no feed": {"feed_missing": True},
+    "a feed that always fails": {"on": [{"pattern": r"/pullrequests/activity", "action": "500"}]},
+    "links that lead elsewhere": {"next_origin": "http://192.0.2.1"},
+    "paging in circles": {"pages_in_circles": True},
+    "a workspace that is gone": {"workspace_gone": True},
+    "a workspace that is refused": {"on": [{"pattern": r"/workspaces/acme$", "action": "401"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_service_that_misbehaves_costs_requests_and_no_row(faults, sandbox, sync, wrong):
+    sandbox.faults.set(faults)
+    sync()
+    assert wrong() == {}
+    sandbox.world.step(30, random.Random(2))
+    sync()
+    assert wrong() == {}
+
+
+def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(sandbox, sync, wrong):
+    sandbox.faults.feed_missing = True
+    world = sandbox.world
+    pull = next(one for one in world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
+    reviewer = world.approve(pull)
+    sync()
+    world.unapprove(pull, reviewer)
+    world.approve(pull, reviewer)
+    sync()
+    assert wrong() == {}
+
+
+def test_a_feed_that_does_not_reach_back_to_the_first_pull_request_loses_nothing(sandbox, sync, wrong):
+    sandbox.faults.feed_length = 60
+    sync()
+    assert wrong() == {}
+    sandbox.faults.feed_length = 30
+    sync(full=True)
+    assert wrong() == {}
+
+
+def test_an_opinion_that_the_feed_does_not_show_is_asked_of_its_pull_request(sandbox, query, sync):
+    sandbox.faults.feed_leaves_out = ("approval", "changes_requested")
+    sync()
+    told = query("SELECT state, count(*) FROM bitbucket_pull_participants WHERE state <> '' GROUP BY 1")
+    assert {row["state"] for row in told} == {"approved", "changes_requested"}
+    assert not query(
+        "SELECT * FROM bitbucket_pull_participants o WHERE state IN ('approved', 'changes_requested') AND NOT EXISTS ("
+        "SELECT FROM bitbucket_pull_activities a WHERE (a.pull_id, a.user_id) = (o.pull_id, o.user_id) "
+        "AND a.kind = CASE WHEN approved THEN 'approval' ELSE 'changes_requested' END)",
+    )
+
+
+def test_a_merge_that_no_activity_tells_is_as_old_as_its_commit(sandbox, query, sync):
+    merged = [one for one in sandbox.world.pull_requests if one.state == "MERGED"]
+    pull = next(one for one in merged if one.target_branch != one.repository.main_branch)
+    for entry in [one for one in pull.activity if one.update and one.update.state == "MERGED"]:
+        pull.activity.remove(entry)
+        pull.repository.feed.remove(entry)
+    sync()
+    [row] = query(
+        "SELECT p.merged_at FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id "
+        f"WHERE r.slug = '{pull.repository.slug}' AND p.source_id = {pull.number}",
+    )
+    assert row["merged_at"] == pull.merge_commit.date
+
+
+def test_an_open_pull_request_into_a_branch_that_was_rewritten_gets_its_commits_when_it_changes(sandbox, sync, wrong):
+    repository = next(one for one in sandbox.world.open_repositories if "release/1.x" in one.graph.branches)
+    pull = sandbox.world.open_pull_request(repository, target="release/1.x")
+    sync()
+    repository.graph.branches["release/1.x"] = repository.graph.branches["release/1.x"].parents[0]
+    sandbox.world.comment(pull)
+    sync()
+    assert wrong() == {}
+
+
+def test_half_a_list_of_commits_is_asked_for_again(sandbox, sync, wrong):
+    pull = next(one for one in sandbox.world.pull_requests if one.fork is None and one.state == "OPEN")
+    for _ in range(101):
+        sandbox.world.push(pull)
+    sandbox.faults.on(r"/commits\?(?=.*include=)", 400)  # so that each pull request is asked
+    sandbox.faults.on(rf"/pullrequests/{pull.number}/commits\?(?=.*page=)", 404)
+    sync()
+    assert set(wrong()) == {"bitbucket_pull_commits"}
+    sandbox.faults.clear()
+    sync()
+    assert wrong() == {}
+
+
+# As pull requests are listed newest first: the second page asks for numbers below the first's.
+UNSORTED: dict[str, dict[str, Any]] = {
+    "from the first page": {"sort_with_states_fails": True},
+    "from the second page": {"on": [{"pattern": r"/pullrequests\?(?=.*sort=-id)(?=.*q=id)", "action": "500"}]},
+}
+
+
+@pytest.mark.parametrize("faults", UNSORTED.values(), ids=UNSORTED)
+def test_a_list_that_cannot_be_sorted_is_fetched_by_ranges_of_numbers(faults, sandbox, sync, wrong):
+    longest = max(sandbox.world.open_repositories, key=lambda one: len(one.pull_requests))
+    while len(longest.pull_requests) <= 50:
+        sandbox.world.open_pull_request(longest)
+    sandbox.faults.set(faults)
+    sync()
+    assert wrong() == {}
+    lists = [unquote_plus(path) for _, path, _, status in sandbox.requests.list() if status == 200]
+    assert [path for path in lists if "/pullrequests?" in path and "id > 0" in path and "sort=" not in path]
+    sandbox.world.step(30, random.Random(2))
+    sync()
+    assert wrong() == {}
+
+
+def test_a_scope_that_one_repository_alone_asks_for_is_no_reason_to_import_nothing(sandbox, query, sync):
+    private = next(one for one in sandbox.world.open_repositories if one.pull_requests)
+    sandbox.faults.on(re.escape(quote(private.uuid, safe="")), "scope")
+    outcome = sync()
+    assert private.slug in {one.repository for one in outcome.skipped if "(missing: repository)" in one.reason}
+    [row] = query("SELECT count(*) AS pulls FROM bitbucket_pulls")
+    all_pulls = [one for one in sandbox.world.pull_requests if not one.repository.forbidden]
+    assert row["pulls"] == len(all_pulls) - len(private.pull_requests)
+
+
+def test_pipelines_that_are_off_are_normal(sandbox, sync):
+    assert any(not repository.has_pipelines for repository in sandbox.world.repositories)
+    assert [one for one in sync().skipped if one.step == "pipelines"] == []
+
+
+def test_a_renamed_repository_keeps_its_rows_and_a_vanished_one_is_marked(sandbox, query, sync, wrong):
+    sync()
+    renamed, vanished = [one for one in sandbox.world.repositories if not one.forbidden and one.pull_requests][:2]
+    before = query("SELECT count(*) FROM bitbucket_pulls")
+    sandbox.world.rename_repository(renamed)
+    sandbox.world.delete_repository(vanished)
+    sync()
+    assert query("SELECT count(*) FROM bitbucket_pulls") == before
+    [gone] = query("SELECT source_id FROM bitbucket_repositories WHERE deleted_at IS NOT NULL")
+    assert gone["source_id"] == vanished.uuid
+    assert wrong() == {}
+
+
+def test_a_pull_request_that_was_deleted_is_marked(sandbox, query, sync, wrong):
+    sync()
+    deleted = next(one for one in sandbox.world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
+    sandbox.world.delete_pull_request(deleted)
+    sync()
+    assert [
+        one["source_id"] for one in query("SELECT source_id FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")
+    ] == [deleted.number]
+    assert wrong() == {}
