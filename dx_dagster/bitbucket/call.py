@@ -8,7 +8,7 @@ import httpx
 import orjson
 
 from dx_dagster.bitbucket.credentials import Credential
-from dx_dagster.bitbucket.errors import Forbidden, RateLimited, Unavailable
+from dx_dagster.bitbucket.errors import Forbidden, NotFound, RateLimited, Unavailable
 from dx_dagster.bitbucket.origin import Params
 from dx_dagster.bitbucket.retries import Schedule, Transient
 
@@ -33,7 +33,10 @@ class Requester(Protocol):
 
 @dataclass
 class Call:
-    """One request of the caller's, through all its tries; `lost` counts those whose answer did not come in time."""
+    """One request of the caller's, through all its tries; `lost` counts those whose answer did not come in time.
+
+    `tried` are the credentials that need not be asked, `blind` those of them that were told they may not see this.
+    """
 
     method: str
     url: httpx.URL
@@ -44,7 +47,8 @@ class Call:
     only: Credential | None = None
     probing: bool = False
     tried: set[int] = field(default_factory=set)
-    refusal: Forbidden | None = None
+    blind: set[int] = field(default_factory=set)
+    refusal: Forbidden | NotFound | None = None
     limited: RateLimited | None = None
     redirects: int = 0
     lost: int = 0
@@ -56,9 +60,11 @@ class Call:
     def failed(self, how: str) -> Unavailable:
         return Unavailable(f"{self.method} {self.path} {how}", method=self.method, path=self.path)
 
-    def refuse(self, credential: Credential, error: Forbidden) -> None:
+    def refuse(self, credential: Credential, error: Forbidden | NotFound) -> None:
         """Tokens differ in what they see: the others may try, once each, before this error is the caller's."""
         self.tried.add(credential.id)
+        if error.status != httpx.codes.UNAUTHORIZED:  # which one resource answers now and then, to anybody
+            self.blind.add(credential.id)
         self.refusal = self.refusal or error
 
 

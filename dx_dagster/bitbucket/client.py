@@ -19,6 +19,7 @@ from dx_dagster.bitbucket.endpoints import kind_of
 from dx_dagster.bitbucket.errors import (
     BitbucketError,
     Forbidden,
+    NotFound,
     RateLimited,
     Unauthorized,
     Unavailable,
@@ -28,10 +29,12 @@ from dx_dagster.bitbucket.hints import Hints, read
 from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
 from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
+from dx_dagster.bitbucket.sight import Sight
 
 _log = logging.getLogger(__name__)
 
 _MOST_REDIRECTS = 5
+_FOR_ANOTHER_OPINION = 60.0  # seconds; most of what one credential is refused the others are refused too
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _SENT_NOTHING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -65,6 +68,7 @@ class BitbucketClient:
         self._timeouts = timeouts or Timeouts()
         self._hope = Hope(self._timeouts)
         self._retries = retries or Retries()
+        self._sight = Sight()
         self._http = wire.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
 
     async def __aenter__(self) -> Self:
@@ -76,9 +80,12 @@ class BitbucketClient:
         with wire.hushed(), anyio.CancelScope(shield=True):
             await self._http.aclose()
 
-    def using(self, credential: Credential) -> "PinnedClient":
-        """This client held to one credential: to verify it, or for a listing that differs by who asks."""
-        return PinnedClient(self, credential)
+    def using(self, credential: Credential, patience: float | None = None) -> "PinnedClient":
+        """This client held to one credential: to verify it, or for a listing that differs by who asks.
+
+        `patience`: as that of `Retries`, for its requests.
+        """
+        return PinnedClient(self, credential, patience)
 
     async def get(
         self,
@@ -102,6 +109,7 @@ class BitbucketClient:
         attempts: int | None = None,
         idempotent: bool | None = None,
         credential: Credential | None = None,
+        patience: float | None = None,
     ) -> Json:
         """The JSON (object or array) of the answer; None for an empty answer to anything but GET.
 
@@ -110,14 +118,17 @@ class BitbucketClient:
         Raises:
             BitbucketError: see `errors` for the tree.
         """
+        url = self._origin.resolve(path, params)
+        usable = [one.id for one in self.pool.usable]
         call = Call(
             method=method,
-            url=self._origin.resolve(path, params),
-            schedule=Schedule(self._retries, attempts),
+            url=url,
+            schedule=Schedule(self._retries, attempts, patience),
             json=json,
             data=data,
             idempotent=method in _IDEMPOTENT if idempotent is None else idempotent,
             only=credential,
+            tried=self._sight.blind(self._origin.kind_path(url), usable) if credential is None else set(),
         )
         return await self._run(call)
 
@@ -148,7 +159,9 @@ class BitbucketClient:
                 return body_of(call, response)
 
     async def _rest(self, call: Call, rest: Rest) -> None:
-        if call.schedule.rested + rest.seconds > self._retries.patience:
+        if call.refusal and call.schedule.rested + rest.seconds > _FOR_ANOTHER_OPINION:
+            raise call.refusal
+        if call.schedule.rested + rest.seconds > call.schedule.patience:
             error = call.limited or RateLimited(
                 f"{call.method} {call.path} was not sent: {rest.reason}", method=call.method, path=call.path
             )
@@ -216,6 +229,7 @@ class BitbucketClient:
             BitbucketError: it will not.
         """
         if response.is_success:
+            self._sight.learn(self._origin.kind_path(call.url), call.blind)
             return True
         if response.status_code in _REDIRECTS and wire.LOCATION in response.headers:
             self._follow(call, response)
@@ -225,13 +239,17 @@ class BitbucketClient:
             call.limited = error
         elif isinstance(error, Unauthorized):
             await self._question(call, grant, error)
-        elif isinstance(error, Forbidden):
+        elif isinstance(error, Forbidden) or (isinstance(error, NotFound) and self._may_be_hidden(error)):
             call.refuse(grant.credential, error)
         elif response.status_code in TRANSIENT and call.idempotent:
             raise Transient(error, read(response.headers).retry_after)
         else:
             raise error
         return False
+
+    def _may_be_hidden(self, error: NotFound) -> bool:
+        """Bitbucket has said 404 instead of 403 of what a token may not see (badges/shields, pull 8520)."""
+        return not self.pool.alike and not error.revisions
 
     def _follow(self, call: Call, response: httpx.Response) -> None:
         call.redirects += 1
@@ -272,7 +290,7 @@ class BitbucketClient:
             return True
         url = self._origin.resolve(self._probe_path)
         try:
-            await self._run(Call("GET", url, Schedule(self._retries, None), only=credential, probing=True))
+            await self._run(Call("GET", url, Schedule(self._retries), only=credential, probing=True))
         except Unauthorized:
             return True
         except (Unavailable, RateLimited):
@@ -288,9 +306,10 @@ class PinnedClient:
 
     client: BitbucketClient
     credential: Credential
+    patience: float | None = None
 
     async def get(self, path: str, params: Params | None = None, *, attempts: int | None = None) -> Json:
-        return await self.client.get(path, params, attempts=attempts, credential=self.credential)
+        return await self.request("GET", path, params=params, attempts=attempts)
 
     async def request(
         self,
@@ -312,4 +331,5 @@ class PinnedClient:
             attempts=attempts,
             idempotent=idempotent,
             credential=self.credential,
+            patience=self.patience,
         )

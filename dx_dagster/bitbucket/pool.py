@@ -68,6 +68,9 @@ class CredentialPool:
     """Least used first; a limited one rests, a refused one is taken out, and the others go on.
 
     The books of requests are the ledger's; this class keeps only what concerns this process.
+
+    Attributes:
+        alike: whether all of them are known to see the same, so that what one does not find none will.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class CredentialPool:
         self._standings = {credential.id: _Standing() for credential in self.credentials}
         self._strikes: dict[str, _Strikes] = {credential.budget: _Strikes() for credential in self.credentials}
         self._announced_until = 0.0
+        self.alike = len(self.credentials) == 1
 
     @property
     def usable(self) -> tuple[Credential, ...]:

@@ -80,9 +80,10 @@ class Transient(Exception):  # noqa: N818
 class Schedule:
     """Tenacity's `stop` and `wait` for one request."""
 
-    def __init__(self, retries: Retries, attempts: int | None) -> None:
+    def __init__(self, retries: Retries, attempts: int | None = None, patience: float | None = None) -> None:
         self._retries = retries
         self._attempts = attempts or retries.attempts
+        self.patience = retries.patience if patience is None else patience
         self._tries = 0
         self.rested = 0.0
         """Seconds this request spent waiting for a budget."""

@@ -107,11 +107,12 @@ class Call:
         if self.path["workspace"] != "{}" or not key.startswith("{"):
             self.check_workspace()
         try:
-            repository = self.world.repository(key)
+            repository: Repository | None = self.world.repository(key)
         except KeyError:
-            if html:
-                raise html_not_found() from None
-            raise Refused(404, error(f"Repository {self.path['workspace']}/{key} not found")) from None
+            repository = None
+        if repository is None or not self.token.is_told_of(repository):
+            missing = error(f"Repository {self.path['workspace']}/{key} not found")
+            raise html_not_found() if html else Refused(404, missing)
         allowed = self.token.repositories
         if repository.forbidden or (allowed is not None and not {repository.slug, repository.uuid} & set(allowed)):
             raise Refused(403, error("Your credentials do not give access to this repository."))

@@ -85,7 +85,8 @@ def removed(_call: Call) -> bytes:
 def repositories(call: Call) -> bytes:
     """`/repositories/` with no workspace is the removed listing of everybody's, hence 410 and not 404."""
     call.check_workspace()
-    found = call.filtered(call.world.repositories, REPOSITORY_FIELDS)
+    shown = [repository for repository in call.world.repositories if call.token.is_told_of(repository)]
+    found = call.filtered(shown, REPOSITORY_FIELDS)
     return call.page(call.sorted(found, REPOSITORY_FIELDS), lambda r, selection: _repository(call, r, selection))
 
 

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from dx_dagster.sandbox.answers import Refused, error
+
+if TYPE_CHECKING:
+    from dx_dagster.sandbox.repositories import Repository
 
 # Scopes of an access token, and what each brings along. An API token's scopes bring nothing along.
 IMPLIED = {
@@ -57,6 +61,7 @@ class Token:
         scopes: None takes every scope an importer can want.
         workspaces: slugs or uuids that it sees; None is all there are.
         repositories: slugs or uuids that it may enter; the others are listed and answer 403. None is all.
+        shown: slugs or uuids that it is told of; the others are not listed and answer 404. None is all.
         revoked: may be set at any time.
     """
 
@@ -66,6 +71,7 @@ class Token:
     scopes: Collection[str] | None = None
     workspaces: Collection[str] | None = None
     repositories: Collection[str] | None = None
+    shown: Collection[str] | None = None
     label: str = ""
     revoked: bool = False
 
@@ -84,6 +90,9 @@ class Token:
             return API_SCOPES if self.scopes is None else frozenset(self.scopes)
         scopes = set(ACCESS_SCOPES if self.scopes is None else self.scopes)
         return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
+
+    def is_told_of(self, repository: "Repository") -> bool:
+        return self.shown is None or bool({repository.slug, repository.uuid} & set(self.shown))
 
     def check(self, need: str) -> None:
         """Refuses with what was required and what is granted; `detail` is an object in this one error."""

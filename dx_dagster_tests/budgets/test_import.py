@@ -90,6 +90,35 @@ async def test_one_revoked_in_the_middle_and_the_import_goes_on(
     assert len(heard.about("'token 2' is disabled")) == 1
 
 
+async def test_credentials_that_see_different_repositories_import_them_all_together(
+    configured: Settings, warehouse: Warehouse, database_url: str
+) -> None:
+    with Sandbox(SMALL, tokens=access(1, 2, 3, 4)) as sandbox:
+        slugs = [one.slug for one in sandbox.world.repositories]
+        chosen = await connected(configured, warehouse, sandbox)
+        one, other, elsewhere, revoked = sandbox.tokens
+        one.shown, other.shown, elsewhere.workspaces = slugs[:4], slugs[4:], ["elsewhere"]
+        for _ in range(2):
+            await import_all(chosen, warehouse, Heard())
+            assert differences(database_url, truth(sandbox.world)) == {}
+            # Who is refused a repository is not asked for it again.
+            assert statuses(sandbox)[403] + statuses(sandbox)[404] < 3 * len(slugs) + 20
+            sandbox.requests.reset()
+            revoked.revoked = True
+
+
+async def test_a_budget_that_rests_keeps_no_other_from_going_on(
+    configured: Settings, warehouse: Warehouse, database_url: str
+) -> None:
+    with Sandbox(SMALL, tokens=access(1, 2)) as sandbox:
+        chosen = await connected(configured, warehouse, sandbox)
+        resting, other = await warehouse.rows("SELECT id, label FROM credentials ORDER BY id")
+        await SharedLedger(warehouse, chosen.budget_window).limited(f"credential:{resting.id}", 3600)
+        await import_all(chosen, warehouse, Heard())
+        assert {request.token for request in sandbox.requests} == {other.label}
+        assert differences(database_url, truth(sandbox.world)) == {}
+
+
 async def test_with_no_credential_left_the_import_fails_with_invalid_credentials(
     configured: Settings, warehouse: Warehouse
 ) -> None:

@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dx_dagster.bitbucket import (
+    BitbucketError,
     Credential,
     CredentialPool,
     CredentialsExhausted,
     Forbidden,
     Lease,
     MemoryLedger,
+    NotFound,
     RateLimited,
     Unauthorized,
 )
@@ -179,15 +181,20 @@ async def test_with_every_credential_refused_the_pool_is_exhausted(api: Server) 
     assert error.value.code == "invalid_credentials"
 
 
-async def test_what_one_credential_may_not_see_another_may(api: Server) -> None:
+@pytest.mark.parametrize(("status", "error"), [(403, Forbidden), (404, NotFound)])
+async def test_what_one_credential_may_not_see_another_may(
+    api: Server, status: int, error: type[BitbucketError]
+) -> None:
     def answer(request: Request) -> Response:
         allowed = request.headers["authorization"].endswith("-3") and "/seen" in request.url.path
-        return JSONResponse({"fine": True} if allowed else {"error": {"message": "Forbidden"}}, 200 if allowed else 403)
+        return JSONResponse({"fine": True} if allowed else {}, 200 if allowed else status)
 
     api.answer = answer
     async with opened(api.base, token(1), token(2), token(3)) as client:
-        assert await client.get("/seen") == {"fine": True}
+        for _ in range(3):
+            assert await client.get("/repositories/acme/seen/x") == {"fine": True}
+        assert len(api.seen) <= 5  # who was refused a repository that others read is not asked for it again
         api.seen.clear()
-        with pytest.raises(Forbidden):
-            await client.get("/unseen")
+        with pytest.raises(error):
+            await client.get("/repositories/acme/unseen")
     assert sorted(api.tokens()) == ["s3cr3t-1", "s3cr3t-2", "s3cr3t-3"]
