@@ -35,7 +35,8 @@ class Pipeline:
     version: int = 0
 
     def start(self, duration: int) -> None:
-        self.state, self.duration = "IN_PROGRESS", duration
+        """Runs, for the first time or again: a run that is run again has not ended."""
+        self.state, self.result, self.completed_on, self.duration = "IN_PROGRESS", None, None, duration
         self.version += 1
 
     def finish(self, result: str, at: datetime) -> None:

@@ -71,7 +71,7 @@ ACTIVITIES = Merge(tables.pull_activities)
 COMMENTS = Merge(tables.pull_comments, newer=("updated_at", "synced_at"))
 PULL_COMMITS = Merge(tables.pull_commits)
 BRANCH_COMMITS = Merge(tables.default_branch_commits)
-PIPELINES = Merge(tables.pipelines, newer=("completed_at", "synced_at"), hashes=frozenset({"commit_sha"}))
+PIPELINES = Merge(tables.pipelines, hashes=frozenset({"commit_sha"}))  # one that is run again loses its end
 
 
 @dataclass
