@@ -8,6 +8,9 @@ from urllib.parse import quote, unquote_plus
 
 import pytest
 
+from dx_dagster.bitbucket import Unavailable
+from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster_tests.importing import Imported, Installation
 
@@ -207,3 +210,80 @@ def test_a_pull_request_that_was_deleted_is_marked(sandbox, query, sync, wrong):
         one["source_id"] for one in query("SELECT source_id FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")
     ] == [deleted.number]
     assert wrong() == {}
+
+
+def test_a_pull_request_that_a_404_hid_for_a_while_is_there_again(sandbox, query, sync, wrong):
+    sandbox.faults.feed_missing = True
+    hidden = next(one for one in sandbox.world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
+    sandbox.faults.on(rf"{re.escape(quote(hidden.repository.uuid, safe=''))}/pullrequests/{hidden.number}\b", 404)
+    sync()
+    assert len(query("SELECT FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")) == 1
+    sandbox.faults.clear()
+    sync()
+    assert wrong() == {}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_feed_that_fails_once_is_kept_and_only_what_changed_is_asked(status, sandbox, sync, wrong):
+    sync()
+    idle = sync().requests
+    sandbox.faults.on(r"/pullrequests/activity", status)
+    sandbox.world.step(10, random.Random(4))
+    failing = sync()
+    assert wrong() == {}
+    assert failing.requests <= idle + 6 * 10 + 3 * SMALL.repositories
+    sandbox.faults.clear()
+    sandbox.world.step(10, random.Random(5))
+    assert sync().requests <= idle + 4 * 10
+    assert wrong() == {}
+
+
+def test_a_repository_that_closes_during_an_import_costs_a_request_and_no_pull_request(sandbox, query, sync, wrong):
+    closing = max(sandbox.world.open_repositories, key=lambda one: len(one.pull_requests))
+    sandbox.faults.on(rf"{re.escape(quote(closing.uuid, safe=''))}(?!/pullrequests\?)", 404)
+    skipped = {(one.repository, one.step) for one in sync().skipped}
+    assert (closing.slug, "activity") in skipped
+    assert query("SELECT FROM bitbucket_pulls WHERE deleted_at IS NOT NULL") == []
+    assert len([path for _, path, _, status in sandbox.requests.list() if status == 404]) < 10
+    sandbox.faults.clear()
+    sync()
+    assert wrong() == {}
+
+
+def test_pull_requests_that_fail_for_good_stop_no_other(installation):
+    installation.sync()
+    done: list[int] = []
+
+    async def run(workspace: Workspace) -> Report:
+        report = Report("activity")
+        rows = await pull_rows(workspace, "true")
+
+        async def work(row: PullRow) -> None:
+            if len(done) + 30 > len(rows):
+                raise Unavailable("answered 500")
+            done.append(row.number)
+
+        await for_each_pull(workspace, report, rows, work)
+        return report
+
+    assert len(installation.on_workspace(run).skipped) == 29
+
+
+def test_runs_that_never_end_cost_pages_and_one_that_is_run_again_is_seen(sandbox, sync, wrong):
+    repository = next(one for one in sandbox.world.open_repositories if one.has_pipelines)
+    paused = [sandbox.world.add_pipeline(repository) for _ in range(12)]
+    for _ in range(130):
+        sandbox.world.finish_pipeline(sandbox.world.add_pipeline(repository))
+    sync()
+    assert sync().requests <= 3 + 2 * SMALL.repositories + 2
+    sandbox.world.finish_pipeline(paused[0])
+    repository.pipelines[-1].start(0)
+    sync()
+    assert wrong() == {}
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_members_that_are_refused_are_reported_and_the_rest_is_imported(status, sandbox, query, sync):
+    sandbox.faults.on(r"/workspaces/acme/members", status)
+    assert [one.step for one in sync().skipped].count("members") == 1
+    assert query("SELECT FROM bitbucket_pulls")

@@ -4,9 +4,10 @@ Where a feed cannot be used, and for single pull requests about which it says to
 instead.
 """
 
-from dx_dagster.bitbucket import cursor, endpoints
+from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
 from dx_dagster.importer.feed import KIND, Feeds, Heard, store_entries
+from dx_dagster.importer.pullrequests import record_access
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, require_id
 from dx_dagster.warehouse import marks, pulls
@@ -25,9 +26,15 @@ async def import_activity(workspace: Workspace) -> Report:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND)
     readable = await _in_order(workspace, [repository for repository in repositories if repository.accessible])
+
+    async def closed(repository: Repository, error: BitbucketError) -> None:
+        await record_access(workspace, repository, str(error))
+
     # A feed is asked page after page, so with many at once the longest would wait for all the others.
     at_once = workspace.client.max_in_flight + _STORING
-    await for_each_repository(workspace, report, readable, Feeds(workspace, report).read, at_once=at_once)
+    await for_each_repository(
+        workspace, report, readable, Feeds(workspace, report).read, refused=closed, at_once=at_once
+    )
     stale = await pull_rows(workspace, STALE)
     await for_each_pull(workspace, report, stale, lambda row: import_one(workspace, row))
     return report

@@ -38,6 +38,7 @@ from dx_dagster.warehouse.marks import Mark, Repository
 
 KIND = "activity"
 FEED_UNUSABLE = (BadRequest, NotFound, Gone, Forbidden, PagingInCircles, RefusedOrigin)
+_LOST_OR_CLOSED = (Forbidden, NotFound, Gone)
 _ATTEMPTS_AFTER_A_FAILURE = 2
 
 
@@ -88,15 +89,18 @@ class Feeds:
         except (*FEED_UNUSABLE, Unavailable) as error:
             if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
                 raise
+            if isinstance(error, _LOST_OR_CLOSED) and repository.mark.fallback is None:
+                # Else each of its pull requests would be asked in vain, and found to be gone.
+                await self._workspace.client.get(endpoints.repository(workspace.slug, repository.source_id).path)
             message = f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})"
             note(workspace, self._report, message)
-            mark = Mark(repository.id, KIND, fallback=str(error))
+            # What it told is kept, for it may come back.
+            kept = repository.mark
+            mark = Mark(repository.id, KIND, kept.synced_to, fallback=str(error))
+            mark = replace(mark, full_head=kept.full_head, since=kept.since)
             if isinstance(error, Unavailable):
-                # It may come back: what it told is kept. Until something changes it is left alone: tries take long.
-                kept = repository.mark
-                mark = replace(
-                    mark, synced_to=kept.synced_to, full_head=kept.full_head, since=kept.since, checked=checked
-                )
+                # Until something changes it is left alone: tries take long.
+                mark = replace(mark, checked=checked)
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, mark)
         await self._fetch_unknown(repository)

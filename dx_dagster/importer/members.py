@@ -1,6 +1,6 @@
 """Members of a workspace: active users, as long as a complete listing holds them."""
 
-from dx_dagster.bitbucket import Forbidden, NotFound, Page, PagingInCircles, endpoints, numbered
+from dx_dagster.bitbucket import Forbidden, Gone, NotFound, Page, PagingInCircles, cursor, endpoints, numbered
 from dx_dagster.frames import users
 from dx_dagster.importer.emails import import_emails
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
@@ -25,7 +25,7 @@ async def import_members(workspace: Workspace) -> Report:
     workspace_id = require_id(workspace)
     try:
         pages, complete = await _list(workspace)
-    except (Forbidden, NotFound) as error:
+    except (Forbidden, NotFound, Gone, PagingInCircles) as error:
         if lacks_scope(error):
             raise
         skip(workspace, report, workspace.slug, error)
@@ -49,11 +49,12 @@ async def import_members(workspace: Workspace) -> Report:
 async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
     """All pages, and whether they hold as many members as they say there are."""
     pages: list[Page] = []
+    endpoint = endpoints.members(workspace.slug)
     for _ in range(WALKS):
         try:
-            pages = [page async for page in numbered(workspace.client, endpoints.members(workspace.slug))]
-        except PagingInCircles:
-            continue
+            pages = [page async for page in numbered(workspace.client, endpoint)]
+        except PagingInCircles:  # page numbers are not documented here
+            pages = [page async for page in cursor(workspace.client, endpoint)]
         if len(pages) == 1 or _distinct(pages) >= (pages[-1].size or 0):
             return pages, True
     return pages, False

@@ -48,7 +48,7 @@ async def import_pull_requests(workspace: Workspace) -> Report:
         await _import_repository(workspace, report, repository)
 
     async def refused(repository: Repository, error: BitbucketError) -> None:
-        await _record_access(workspace, repository, str(error))
+        await record_access(workspace, repository, str(error))
         async with workspace.warehouse.transaction() as transaction:
             await marks.put(transaction, repository.mark, asked=True)
 
@@ -65,7 +65,7 @@ async def _import_repository(workspace: Workspace, report: Report, repository: R
         mark = replace(mark, since=workspace.since)
     _, seen = await _walk(workspace, report, repository, replace(mark, walk_head=None))
     await _look_for_the_vanished(workspace, repository, seen, everything=mark.synced_to is None and mark.since is None)
-    await _record_access(workspace, repository, None)
+    await record_access(workspace, repository, None)
 
 
 async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> tuple[Mark, set[int]]:
@@ -172,7 +172,8 @@ async def _look_for_the_vanished(
         await fetch_one(workspace, repository, row.source_id)
 
 
-async def _record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:
+async def record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:
+    """Notes why a repository cannot be read; None where it can."""
     if reason is None and repository.accessible:
         return
     async with workspace.warehouse.transaction() as transaction:

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, Unavailable
+from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
 from dx_dagster.importer.pullrequests import fetch_one
-from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, skip
+from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, is_away, lacks_scope, skip
 from dx_dagster.warehouse.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
@@ -113,15 +113,26 @@ async def for_each_pull(
     async def one(row: PullRow) -> None:
         nonlocal lost
         try:
-            await work(row)
+            await _work_or_mark(workspace, row, work)
             lost = 0
-        except NotFound:
-            await fetch_one(workspace, row.repository, row.number)
         except BitbucketError as error:
             lost = lost + 1 if isinstance(error, Unavailable) else 0
-            if lacks_scope(error) or isinstance(error, CredentialsExhausted) or lost >= HOPELESS:
+            if lacks_scope(error) or isinstance(error, CredentialsExhausted | RateLimited):
                 raise
+            if lost >= HOPELESS:
+                # Odd ones take the most tries, so they come together at the end of a list.
+                if await is_away(workspace):
+                    raise
+                lost = 0
             skip(workspace, report, f"{row.repository.slug}#{row.number}", error)
         done.add()
 
     await for_each(rows, one, workspace.at_once)
+
+
+async def _work_or_mark(workspace: Workspace, row: PullRow, work: Callable[[PullRow], Awaitable[None]]) -> None:
+    """Does `work`; where Bitbucket knows nothing of its subject, the pull request itself may be gone."""
+    try:
+        await work(row)
+    except NotFound:
+        await fetch_one(workspace, row.repository, row.number)

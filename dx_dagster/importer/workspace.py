@@ -26,6 +26,8 @@ from dx_dagster.warehouse.marks import Quiet, Repository
 
 Item = TypeVar("Item")
 
+_ATTEMPTS_TO_BE_SURE = 3
+
 SURE = 8
 """So many repositories that lack the same scope, and none that does not, need no more of them."""
 
@@ -237,7 +239,7 @@ async def is_away(workspace: Workspace) -> bool:
     """Whether Bitbucket does not answer what it always does."""
     path = endpoints.repositories(workspace.slug).path
     try:
-        await workspace.client.get(path, {"pagelen": endpoints.LEAST_PAGE}, attempts=1)
+        await workspace.client.get(path, {"pagelen": endpoints.LEAST_PAGE}, attempts=_ATTEMPTS_TO_BE_SURE)
     except BitbucketError as error:
         return isinstance(error, Unavailable)
     return False

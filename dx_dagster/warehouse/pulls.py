@@ -37,6 +37,10 @@ _DROP_ABSENT_PARTICIPANTS = """
       AND NOT EXISTS (SELECT FROM (SELECT * FROM {participants}) n
                       WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
 
+# What is listed is there, whatever a 404 said before.
+_RESTORE = """
+    UPDATE bitbucket_pulls SET deleted_at = NULL WHERE id = ANY(%(ids)s::uuid[]) AND deleted_at IS NOT NULL"""
+
 _OPINIONS = ("pull_id", "user_id", "state", "approved", "participated_on")
 
 
@@ -55,6 +59,7 @@ async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.
     }
     await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
     await transaction.merge(merge.PULLS, pulls)
+    await transaction.execute(_RESTORE, bound)
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
     await transaction.merge(merge.PARTICIPANTS, participants)
     await derive_times(transaction, bound["ids"])
