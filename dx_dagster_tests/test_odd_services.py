@@ -12,6 +12,7 @@ from dx_dagster.bitbucket import Unavailable
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.warehouse import times
 from dx_dagster_tests.importing import Imported, Installation
 
 SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12)
@@ -287,3 +288,41 @@ def test_members_that_are_refused_are_reported_and_the_rest_is_imported(status, 
     sandbox.faults.on(r"/workspaces/acme/members", status)
     assert [one.step for one in sync().skipped].count("members") == 1
     assert query("SELECT FROM bitbucket_pulls")
+
+
+def test_a_default_branch_with_a_slash_in_its_name_is_read_where_paths_may_not_hold_one(sandbox, sync, wrong):
+    repository = next(one for one in sandbox.world.open_repositories if one.pull_requests)
+    branches = repository.graph.branches
+    branches["release/2.x"], repository.main_branch = branches[repository.main_branch], "release/2.x"
+    sandbox.faults.on(r"/commits/release%2F2.x", 404)
+    sync()
+    assert wrong() == {}
+
+
+def test_an_account_that_comes_with_another_uuid_once_it_is_deleted_is_nobody_else(sandbox, installation, query):
+    pull = sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
+    sandbox.world.comment(pull, user=pull.author)
+    sandbox.world.tick()
+    sandbox.world.approve(pull)
+    installation.sync()
+    [own] = query(
+        "SELECT c.id, p.id AS pull, p.user_id, open_to_first_review AS reviewed FROM bitbucket_pull_comments c "
+        "JOIN bitbucket_pulls p ON p.id = c.pull_id WHERE c.user_id = p.user_id AND "
+        "EXTRACT(epoch FROM c.created_at - p.created_at) < open_to_first_review LIMIT 1"
+    )
+    query(
+        "INSERT INTO bitbucket_users SELECT (jsonb_populate_record(u, jsonb_build_object('id', gen_random_uuid(), "
+        f"'source_id', 'former'))).* FROM bitbucket_users u WHERE id = '{own['user_id']}' RETURNING id"
+    )
+    query(
+        "UPDATE bitbucket_pull_comments SET user_id = (SELECT id FROM bitbucket_users WHERE source_id = 'former') "
+        f"WHERE id = '{own['id']}' RETURNING id"
+    )
+
+    async def derive(workspace: Workspace) -> None:
+        async with workspace.warehouse.transaction() as transaction:
+            await times.derive(transaction, [str(own["pull"])])
+
+    installation.on_workspace(derive)
+    [now] = query(f"SELECT open_to_first_review AS reviewed FROM bitbucket_pulls WHERE id = '{own['pull']}'")
+    assert now["reviewed"] == own["reviewed"]

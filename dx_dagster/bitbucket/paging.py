@@ -9,15 +9,15 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 
 from dx_dagster.bitbucket.call import Requester
-from dx_dagster.bitbucket.endpoints import Endpoint
-from dx_dagster.bitbucket.errors import PagingInCircles, Unavailable
+from dx_dagster.bitbucket.endpoints import LEAST_PAGE, Endpoint
+from dx_dagster.bitbucket.errors import BadRequest, NotFound, PagingInCircles, Unavailable
 
 Row = dict[str, Any]
 
@@ -60,9 +60,19 @@ async def ask(
     asked = endpoint.pagelen or 10  # the API's default
     params = None if link else {**endpoint.params, "pagelen": asked}
     asked_at = datetime.now(UTC)
-    body = await client.request(
-        endpoint.method, link or endpoint.path, params=params, data=endpoint.data, attempts=attempts, idempotent=True
-    )
+    try:
+        body = await client.request(
+            *(endpoint.method, link or endpoint.path),
+            params=params,
+            data=endpoint.data,
+            attempts=attempts,
+            idempotent=True,
+        )
+    except BadRequest as error:
+        # "Subject to change (possibly dynamically)", says Bitbucket's page on pagination of the largest page.
+        if link or asked <= LEAST_PAGE or "pagelen" not in (error.message or ""):
+            raise
+        return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(values, list | None) or (values is None and "error" in body):
         raise Unavailable(f"{endpoint.path} answered with something that is no page", path=endpoint.path)
@@ -186,9 +196,14 @@ async def numbered(
     Raises:
         PagingInCircles: a page came twice, or pages stay empty though there should be more.
     """
-    number, empty, before = start, 0, b""
+    number, empty, before, told = start, 0, b"", True
     while True:
-        page = await ask(client, endpoint.having({"page": number}), number, attempts=attempts)
+        try:
+            page = await ask(client, endpoint.having({"page": number}), number, attempts=attempts)
+        except (BadRequest, NotFound):
+            if told:
+                raise
+            return  # the page before was full, and nothing said that it was the last
         empty = 0 if page.count else empty + 1
         fingerprint = _fingerprint(page) if before or _has_successor(page) else b""
         if (page.count and before and fingerprint == before) or empty > _MOST_EMPTY:
@@ -197,7 +212,7 @@ async def numbered(
             yield page
         if not _has_successor(page):
             return
-        number, before = number + 1, fingerprint
+        number, before, told = number + 1, fingerprint, page.next is not None or page.size is not None
 
 
 def _has_successor(page: Page) -> bool:

@@ -4,7 +4,7 @@ The list is newest first by ancestry, so dates say nothing about where to stop. 
 "parent of" once a first walk has ended: a later walk is over when every parent it met is stored or was met.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -79,8 +79,7 @@ async def _walk_from_the_start(workspace: Workspace, repository: Repository, mar
 
 
 async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mark:
-    endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
-    async for page in cursor(workspace.client, endpoint, start=mark.walk_cursor):
+    async for page in _newest_first(workspace, repository, mark.walk_cursor):
         dates = _dates(page.values)
         if mark.head is None and page.values:
             mark = replace(mark, head=page.values[0].get("hash"), walk_head=max(dates, default=None))
@@ -96,6 +95,25 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> Mar
         if over:
             break
     return mark
+
+
+async def _newest_first(workspace: Workspace, repository: Repository, start: str | None = None) -> AsyncIterator[Page]:
+    """The default branch.
+
+    A revision in a path may not have "/" in its name (BCLOUD-9969 says so of /commit/); as a parameter it may.
+    """
+    branch = repository.default_branch or ""
+    begun = start is not None
+    try:
+        endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, branch)
+        async for page in cursor(workspace.client, endpoint, start=start):
+            begun = True
+            yield page
+    except NotFound:
+        if begun or "/" not in branch:
+            raise
+        async for page in cursor(workspace.client, endpoints.commits(workspace.slug, repository.source_id, [branch])):
+            yield page
 
 
 async def _walk_by_parents(workspace: Workspace, repository: Repository, mark: Mark) -> None:
@@ -132,10 +150,9 @@ def _ended(mark: Mark, repository: Repository) -> Mark:
 
 async def _follow(workspace: Workspace, repository: Repository, mark: Mark) -> None:
     """What is new since the last walk, in one transaction: half of it would leave parents out for good."""
-    endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
     found: dict[str, Json] = {}
     pages: list[Page] = []
-    async for page in cursor(workspace.client, endpoint):
+    async for page in _newest_first(workspace, repository):
         pages.append(page)
         found |= {value["hash"]: value for value in page.values if isinstance(value.get("hash"), str)}
         dates = _dates(page.values)

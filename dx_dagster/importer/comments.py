@@ -15,7 +15,7 @@ from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
-from dx_dagster.warehouse import merge, pulls
+from dx_dagster.warehouse import merge, pulls, times
 
 KIND = "comments"
 
@@ -84,6 +84,6 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         await transaction.merge(merge.COMMENTS, frame)
         asked = [fetched.row.id for fetched in batch]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
-        await pulls.derive_times(transaction, asked)
+        await times.derive(transaction, asked)
         marks = [(fetched.row, fetched.row.updated_at) for fetched in batch]
         await pulls.set_marks(transaction, "comments_synced_to", marks)

@@ -32,7 +32,7 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
-from dx_dagster.warehouse import marks, merge, pulls
+from dx_dagster.warehouse import marks, merge, pulls, times
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
@@ -218,5 +218,5 @@ async def store_entries(transaction: Transaction, workspace: Workspace, heard: S
     await store_accounts(transaction, workspace, accounts, asked_at)
     await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
     await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
-    await pulls.derive_times(transaction, told_of)
+    await times.derive(transaction, told_of)
     return [frame["id"].to_list() for _, frame in found]

@@ -153,7 +153,7 @@ def _pull(pull: PullRequest) -> Row:
     shown = _visible(pull)
 
     def by_other(entry: Activity, kinds: tuple[str, ...]) -> bool:
-        return entry.kind in kinds and entry.user is not None and entry.user is not pull.author and shown(entry)
+        return entry.kind in kinds and entry.user is not pull.author and shown(entry)
 
     return {
         "source_id": pull.number,

@@ -7,7 +7,7 @@ from dx_dagster.warehouse.database import Transaction
 
 _COLUMNS = ("id", "source_url", "synced_at")
 _MOVED = """
-    SELECT stored.id, incoming.source_url AS new
+    SELECT stored.id, stored.source_url AS old, incoming.source_url AS new
     FROM {rows} JOIN bitbucket_repositories stored USING (id)
     WHERE stored.source_url <> incoming.source_url AND stored.synced_at <= incoming.synced_at"""
 # By what stands behind the repository's address: it may have been renamed twice since some of these rows were written.
@@ -18,12 +18,16 @@ _FOLLOW = """
       AND NOT starts_with(t.source_url, moved.new || '{behind}')"""
 _OF_REPOSITORY = "t.repository_id = moved.id"
 _OF_PULL = "t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)"
+# Nobody tells whether a commit from a fork is shown in the fork or in the repository that it is offered to.
+_OF_PULL_OR_FORK = """t.pull_id IN (
+    SELECT p.id FROM bitbucket_pulls p
+    WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR starts_with(t.source_url, moved.old || '/')))"""
 _TABLES = {
     "bitbucket_pulls": ("/pull-requests/", _OF_REPOSITORY),
     "bitbucket_pipelines": ("/pipelines/", _OF_REPOSITORY),
     "bitbucket_repository_default_branch_commits": ("/commits/", _OF_REPOSITORY),
     "bitbucket_pull_comments": ("/pull-requests/", _OF_PULL),
-    "bitbucket_pull_commits": ("/commits/", _OF_PULL),
+    "bitbucket_pull_commits": ("/commits/", _OF_PULL_OR_FORK),
 }
 
 

@@ -1,4 +1,4 @@
-"""What is kept about pull requests beside their own columns: participants, times from the activity, whole hashes."""
+"""What is kept about pull requests beside their own columns: participants, whole hashes, marks."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
 
-from dx_dagster.warehouse import merge, tables
+from dx_dagster.warehouse import merge, tables, times
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import Repository
 
@@ -62,54 +62,7 @@ async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.
     await transaction.execute(_RESTORE, bound)
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
     await transaction.merge(merge.PARTICIPANTS, participants)
-    await derive_times(transaction, bound["ids"])
-
-
-# A pull request never leaves MERGED, DECLINED or SUPERSEDED again, and later updates (a new title) repeat the state:
-# the first update with it is the moment. Where the activity has none, a merge is as old as the commit it made.
-_DERIVE_TIMES = """
-    WITH moments AS (
-        SELECT p.id, p.created_at, p.state = 'MERGED' AS merged,
-               COALESCE(min(a.created_at) FILTER (WHERE a.kind = 'update' AND a.state = p.state AND p.state <> 'OPEN'),
-                        (SELECT c.created FROM bitbucket_repository_default_branch_commits c
-                         WHERE p.state = 'MERGED' AND c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha),
-                        CASE WHEN p.state = 'MERGED' THEN p.merge_commit_date END) AS closed_at,
-               min(a.created_at) FILTER (WHERE a.draft IS FALSE AND a.created_at > drafted.at) AS ready_for_review,
-               LEAST(min(a.created_at) FILTER (WHERE a.kind <> 'update' AND by.other),
-                     (SELECT min(c.created_at) FROM bitbucket_pull_comments c
-                      WHERE c.pull_id = p.id AND c.user_id IS DISTINCT FROM p.user_id)) AS reviewed_at,
-               min(a.created_at) FILTER (WHERE a.kind = 'approval' AND by.other) AS approved_at
-        FROM bitbucket_pulls p
-        LEFT JOIN LATERAL (SELECT min(d.created_at) AS at FROM bitbucket_pull_activities d
-                           WHERE d.pull_id = p.id AND d.draft) drafted ON true
-        LEFT JOIN bitbucket_pull_activities a ON a.pull_id = p.id
-        CROSS JOIN LATERAL (SELECT a.user_id IS DISTINCT FROM p.user_id AS other) by
-        WHERE p.id = ANY(%(pulls)s::uuid[])
-        GROUP BY p.id, drafted.at
-    ), times AS (
-        SELECT id, ready_for_review, closed_at,
-               CASE WHEN merged THEN closed_at END AS merged_at,
-               CASE WHEN merged THEN EXTRACT(epoch FROM closed_at - created_at)::float8 END AS open_to_merge,
-               EXTRACT(epoch FROM reviewed_at - created_at)::float8 AS open_to_first_review,
-               EXTRACT(epoch FROM approved_at - created_at)::float8 AS open_to_first_approval
-        FROM moments)
-    UPDATE bitbucket_pulls p
-    SET ready_for_review = t.ready_for_review, closed_at = t.closed_at, merged_at = t.merged_at,
-        open_to_merge = t.open_to_merge, open_to_first_review = t.open_to_first_review,
-        open_to_first_approval = t.open_to_first_approval
-    FROM times t
-    WHERE t.id = p.id
-      AND (p.ready_for_review, p.closed_at, p.merged_at,
-           p.open_to_merge, p.open_to_first_review, p.open_to_first_approval)
-          IS DISTINCT FROM
-          (t.ready_for_review, t.closed_at, t.merged_at,
-           t.open_to_merge, t.open_to_first_review, t.open_to_first_approval)"""
-
-
-async def derive_times(transaction: Transaction, pull_ids: Collection[str]) -> None:
-    """Works out from activity and comments when these pull requests were reviewed, approved and closed."""
-    if pull_ids:
-        await transaction.execute(_DERIVE_TIMES, {"pulls": list(pull_ids)})
+    await times.derive(transaction, bound["ids"])
 
 
 # One look into an index for each hash: LIKE with a pattern that comes from a table compares each with each, and a join
@@ -163,7 +116,7 @@ async def resolve_hashes(transaction: Transaction, repository_ids: Collection[st
     merged = await transaction.rows(_RESOLVE_MERGES, bound)
     for statement in _RESOLVE_OTHERS:
         await transaction.execute(statement, bound)
-    await derive_times(transaction, [row.id for row in merged])
+    await times.derive(transaction, [row.id for row in merged])
 
 
 async def resolve_hashes_of_pipelines(transaction: Transaction, repository_ids: Collection[str]) -> None:

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -33,8 +34,10 @@ pytestmark = pytest.mark.anyio
 class Listing:
     """Rows by id, answering `q` on id, `sort`, `page` and `pagelen` as Bitbucket does."""
 
-    def __init__(self, ids: list[int], *, size: bool = True, sorts: bool = True, filters: bool = True) -> None:
-        self.ids, self.size, self.sorts, self.filters = ids, size, sorts, filters
+    def __init__(
+        self, ids: list[int], *, size: bool = True, sorts: bool = True, filters: bool = True, most: int = 100
+    ) -> None:
+        self.ids, self.size, self.sorts, self.filters, self.most = ids, size, sorts, filters, most
         self.asked = 0
 
     def __call__(self, request: Request) -> Response:
@@ -46,6 +49,8 @@ class Listing:
         if sort := query.get("sort"):
             rows.sort(reverse=sort.startswith("-"))
         page, pagelen = int(query.get("page", 1)), int(query["pagelen"])
+        if pagelen > self.most:
+            return JSONResponse({"type": "error", "error": {"message": "Invalid pagelen"}}, 400)
         end = page * pagelen
         more = {"next": f"{request.url}&page={page + 1}"} if end < len(rows) else {}
         size = {"size": len(rows)} if self.size else {}
@@ -182,3 +187,21 @@ async def test_id_windows_cost_little_more_than_the_pages_and_notice_an_ignored_
         api.answer = Listing(list(range(1, 20)), filters=False)
         with pytest.raises(PagingInCircles, match="ignored"):
             await ids_of(id_windows(client, FIVE))
+
+
+@pytest.mark.parametrize("walk", [keyset, numbered])
+async def test_a_page_that_is_too_large_for_the_api_is_asked_in_smaller_ones(api: Server, walk) -> None:
+    api.answer = Listing(list(range(1, 75)), most=30)
+    async with opened(api.base) as client:
+        found = await ids_of(walk(client, replace(FIVE, pagelen=100)))
+    assert sorted(found) == list(range(1, 75))
+
+
+async def test_a_page_that_was_only_guessed_may_be_refused(api: Server) -> None:
+    listing = Listing([1, 2, 3, 4, 5], size=False)
+    api.answer = lambda request: JSONResponse({}, 404) if request.query_params.get("page") == "2" else listing(request)
+    async with opened(api.base) as client:
+        assert await ids_of(numbered(client, FIVE)) == [1, 2, 3, 4, 5]
+        listing.size, listing.ids = True, [1, 2, 3, 4, 5, 6]
+        with pytest.raises(NotFound):
+            await ids_of(numbered(client, FIVE))
