@@ -76,8 +76,8 @@ def test_every_row_and_column_equals_the_truth_and_a_second_sync_writes_nothing(
     sandbox.requests.reset()
     second = sync()
     assert written(second) == 0
-    # The workspace, its members and its repositories; then each repository's pull requests and pipelines.
-    assert second["requests"] == sandbox.requests.count <= 3 + 2 * SMALL.repositories
+    # The repositories and the members of the workspace; then each repository's pull requests and pipelines.
+    assert second["requests"] == sandbox.requests.count <= 2 + 2 * SMALL.repositories
     assert wrong() == {}
 
 

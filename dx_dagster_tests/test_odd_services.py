@@ -276,7 +276,7 @@ def test_runs_that_never_end_cost_pages_and_one_that_is_run_again_is_seen(sandbo
     for _ in range(130):
         sandbox.world.finish_pipeline(sandbox.world.add_pipeline(repository))
     sync()
-    assert sync().requests <= 3 + 2 * SMALL.repositories + 2
+    assert sync().requests <= 2 + 2 * SMALL.repositories + 2
     sandbox.world.finish_pipeline(paused[0])
     repository.pipelines[-1].start(0)
     sync()

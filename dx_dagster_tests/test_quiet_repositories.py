@@ -18,8 +18,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
     pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer"),
 ]
-# The workspace, its members, its repositories.
-ALWAYS = 3
+# The members of the workspace and its repositories.
+ALWAYS = 2
 
 
 @pytest.fixture

@@ -41,14 +41,8 @@ async def import_repositories(workspace: Workspace) -> Report:
         BitbucketError: no credential came to the end of its list.
     """
     report = Report(KIND)
-    try:
-        workspace = await _store_workspace(workspace, await _ask_workspace(workspace))
-    except (Gone, Forbidden) as error:
-        # 410 was met on the real service in 2026, though the endpoint is not deprecated; a token of a single repository
-        # may be refused. Repositories name their workspace too.
-        if lacks_scope(error):
-            raise
-        note(workspace, report, f"the workspace is taken from its repositories ({error})")
+    if not workspace.id or workspace.full:
+        workspace = await _ask_workspace(workspace, report)
     listing = _Listing(workspace)
     await listing.read()
     for refusal in listing.refusals:
@@ -59,8 +53,18 @@ async def import_repositories(workspace: Workspace) -> Report:
     return report
 
 
-async def _ask_workspace(workspace: Workspace) -> Json:
-    return record(await workspace.client.get(endpoints.workspace(workspace.slug).path))
+async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
+    """Once is enough, for repositories name their workspace too."""
+    try:
+        value = await workspace.client.get(endpoints.workspace(workspace.slug).path)
+    except (Gone, Forbidden) as error:
+        # 410 was met on the real service in 2026, though the endpoint is not deprecated; a token of a single repository
+        # may be refused.
+        if lacks_scope(error):
+            raise
+        note(workspace, report, f"the workspace is taken from its repositories ({error})")
+        return workspace
+    return await _store_workspace(workspace, record(value))
 
 
 async def _store_workspace(workspace: Workspace, value: Json) -> Workspace:
@@ -153,9 +157,11 @@ class _Listing:
             self._whole &= size is not None and len(seen) >= size
 
     async def _store(self, page: Page, seen: set[str]) -> None:
+        if page.number == 1 and page.values:
+            named = record(page.values[0], "workspace")
+            if not self._workspace.id or text(named.get("name")):
+                self._workspace = await _store_workspace(self._workspace, named)
         workspace = self._workspace
-        if not workspace.id and page.values:
-            workspace = self._workspace = await _store_workspace(workspace, record(page.values[0], "workspace"))
         if not workspace.id:
             return
         frame = frames.repositories(workspace.id, page.values, page.asked_at)
