@@ -5,6 +5,7 @@ rows. What is about commands and Dagster's runs goes through the command line.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ from dx_dagster.importer.activity import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits import import_commits
 from dx_dagster.importer.connections import new_credential
-from dx_dagster.importer.members import import_members
+from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
@@ -30,10 +31,6 @@ from dx_dagster.warehouse.vault import Vault
 from dx_dagster_tests.comparing import differences
 
 KEYS = Fernet.generate_key().decode()
-STEPS = (
-    *(import_repositories, import_members, import_pull_requests, import_activity, import_comments, import_commits),
-    import_pipelines,
-)
 
 
 @dataclass
@@ -64,8 +61,12 @@ async def import_all(
     done = Imported()
     before = warehouse.written_so_far()
     pool = await open_pool(settings, warehouse, listener, slug)
+    steps = (
+        *(import_repositories, partial(import_people, settings), import_pull_requests, import_activity),
+        *(import_comments, import_commits, import_pipelines),
+    )
     async with open_client(settings, warehouse, pool, slug) as client:
-        for step in STEPS:
+        for step in steps:
             report = await step(await open_workspace(slug, client, warehouse, listener, full=full))
             done.skipped += report.skipped
             done.notes += report.notes

@@ -1,12 +1,9 @@
 """Commits of pull requests that the history of a repository tells, without a request for each."""
 
-import json
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -15,16 +12,13 @@ from hypothesis import strategies as st
 
 from dx_dagster.importer.ancestry import SHORT, Ancestry
 from dx_dagster.importer.commit_proofs import tell
-from dx_dagster.sandbox import Sandbox, WorldConfig, truth
+from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.warehouse.branches import Targets
 from dx_dagster.warehouse.pulls import Heads
-from dx_dagster_tests.comparing import differences
+from dx_dagster_tests.importing import Imported, Installation
 
 WORLD = WorldConfig(seed=3, repositories=6, pull_requests=240, members=8)
-Report = dict[str, Any]
-RunCli = Callable[..., subprocess.CompletedProcess[str]]
-
 UNKNOWN, KNOWN = Targets(frozen=False, past=False), Targets(frozen=True, past=True)
 Graph = list[list[int]]
 
@@ -113,21 +107,14 @@ def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
     assert tell(heads._replace(target=first), beside, UNKNOWN) is None
 
 
-@dataclass
-class Installation:
-    """A workspace connected to a sandbox."""
+class Comparing(Installation):
+    """A workspace whose rows are compared with the truth after every import."""
 
-    sandbox: Sandbox
-    environment: dict[str, str]
-    run_cli: RunCli
-
-    def sync(self) -> tuple[Report, str]:
-        """Imports and compares every row with the truth; returns what the command printed, and its warnings."""
+    def sync(self, *, full: bool = False) -> Imported:
         self.sandbox.requests.reset()
-        done = self.run_cli("sync", "acme", "--json", env=self.environment)
-        assert done.returncode == 0, done.stderr
-        assert differences(self.environment["DX_DATABASE_URL"], truth(self.sandbox.world)) == {}
-        return json.loads(done.stdout), done.stderr
+        done = super().sync(full=full)
+        assert self.differences() == {}
+        return done
 
     def lists_asked(self) -> set[str]:
         """Pull requests whose commits were asked for."""
@@ -136,16 +123,9 @@ class Installation:
 
 
 @pytest.fixture
-def connect(environment: dict[str, str], run_cli: RunCli) -> Iterator[Callable[[WorldConfig], Installation]]:
+def connect(database_url: str) -> Iterator[Callable[[WorldConfig], Comparing]]:
     with ExitStack() as stack:
-
-        def start(world: WorldConfig) -> Installation:
-            sandbox = stack.enter_context(Sandbox(world))
-            chosen = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
-            assert run_cli("connect", "acme", env=chosen).returncode == 0
-            return Installation(sandbox, chosen, run_cli)
-
-        yield start
+        yield lambda world: Comparing(database_url, stack.enter_context(Sandbox(world)))
 
 
 def merged(sandbox: Sandbox, strategy: str) -> list[PullRequest]:
@@ -179,8 +159,8 @@ def path_of(pull: PullRequest) -> str:
 
 def test_where_the_endpoint_forgets_closed_branches_it_is_believed(connect):
     installation = connect(replace(WORLD, commits_outlive_branch=False))
-    _, warnings = installation.sync()
-    assert "(branch closed) pull requests are asked for one by one" in warnings
+    installation.sync()
+    assert "(branch closed) pull requests are asked for one by one" in "".join(installation.warnings)
     assert len(installation.lists_asked()) > 0.3 * WORLD.pull_requests
 
 
@@ -198,5 +178,5 @@ def test_sources_that_bitbucket_no_longer_has_do_not_hide_the_others(connect):
 def test_where_many_revisions_cannot_be_asked_at_once_each_pull_request_is(answer, connect):
     installation = connect(WORLD)
     installation.sandbox.faults.on(r"/commits\?.*include=", answer)
-    _, warnings = installation.sync()
-    assert "commits are asked for pull request by pull request" in warnings
+    installation.sync()
+    assert "commits are asked for pull request by pull request" in "".join(installation.warnings)
