@@ -75,11 +75,10 @@ def _demo_settings(sandbox_port: int) -> "Settings":
 
 
 def _refuse_real_workspaces(url: str) -> None:
-    import psycopg
-
     from dx_dagster.cli.errors import CommandError
+    from dx_dagster.warehouse.connecting import connect
 
-    with psycopg.connect(url) as connection:
+    with connect(url) as connection:
         query = "SELECT workspace FROM connections WHERE workspace <> %s AND deleted_at IS NULL LIMIT 1"
         found = connection.execute(query, [WORKSPACE]).fetchone()
     if found:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
-
+from dx_dagster.warehouse.connecting import connect
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
 MOST_ATTEMPTS = 5
@@ -53,7 +52,7 @@ _WAITING = f"""
 
 def waiting(url: str) -> list[Waiting]:
     """Every connected workspace, in one query; whoever waits longest comes first."""
-    with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
+    with connect(url, connect_timeout=5) as connection:
         return [Waiting(*row) for row in connection.execute(_WAITING).fetchall()]
 
 

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 
+from dx_dagster.warehouse.connecting import work_in_public_async
 from dx_dagster.warehouse.vault import Vault
 from dx_dagster.warehouse.webhook_secrets import SENDERS, Sender, sender
 
@@ -229,13 +230,17 @@ class Intake:
             raise
 
     async def _connect(self) -> AsyncConnection[TupleRow]:
-        return await AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=_CONNECT_SECONDS,
-            application_name="dx-dagster webhooks",
-            options=f"-c statement_timeout={int(_STATEMENT_SECONDS * 1000)}",
+        connection = await AsyncConnection.connect(
+            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="dx-dagster webhooks"
         )
+        try:
+            async with _cut_off_after(_STATEMENT_SECONDS, connection):
+                await work_in_public_async(connection)
+                await connection.execute(f"SET statement_timeout TO {int(_STATEMENT_SECONDS * 1000)}".encode())
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None

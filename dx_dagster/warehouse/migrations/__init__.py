@@ -8,8 +8,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
+
+from dx_dagster.warehouse.connecting import work_in_public
 
 VERSION_TABLE = "dx_schema_version"
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
@@ -25,7 +27,10 @@ def _configuration(connection: Connection | None = None) -> Config:
 
 def _connect(url: str) -> Connection:
     scheme_less = url.split("://", 1)[1]
-    return create_engine(f"postgresql+psycopg://{scheme_less}", poolclass=NullPool).connect()
+    engine = create_engine(f"postgresql+psycopg://{scheme_less}", poolclass=NullPool)
+    # First of all listeners: SQLAlchemy's own asks which schema is the default one.
+    event.listen(engine, "connect", lambda connection, _: work_in_public(connection), insert=True)
+    return engine.connect()
 
 
 @contextmanager
@@ -45,7 +50,9 @@ def upgrade(url: str) -> None:
 
 def upgrade_over(connection: Connection) -> None:
     """The same over a connection of `alone`."""
-    connection.execute(text("CREATE SCHEMA IF NOT EXISTS dagster"))
+    # Not IF NOT EXISTS, which asks for the right to create one even where it is there.
+    if connection.execute(text("SELECT to_regnamespace('dagster')")).scalar_one() is None:
+        connection.execute(text("CREATE SCHEMA dagster"))
     command.upgrade(_configuration(connection), "head")
     connection.commit()
 
