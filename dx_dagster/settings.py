@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 
 
 def _has_port(parts: SplitResult) -> bool:
@@ -75,6 +76,14 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment or not _has_port(parts):
             raise ValueError("must be host, port and path alone, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
+
+    @field_validator("sync_cron", "reconcile_cron")
+    @classmethod
+    def _has_five_fields(cls, expression: str) -> str:
+        """Whether Dagster takes it is known when it has been loaded: `automation/schedules.py`."""
+        if not _CRON.fullmatch(expression.strip()):
+            raise ValueError(f"is {expression!r}, which is no cron expression; it has five fields, as */5 * * * *")
+        return expression
 
     @field_validator("database_url")
     @classmethod

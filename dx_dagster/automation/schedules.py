@@ -18,7 +18,7 @@ from dx_dagster.automation.under_way import (
     queued_syncs,
     registered,
 )
-from dx_dagster.settings import Settings
+from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import pace
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
@@ -30,9 +30,25 @@ _QUIET_MAY_WAIT: dict[str, object] = {
 }
 
 
+def _known(variable: str, expression: str) -> str:
+    """The expression, once Dagster has taken it.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    try:
+        dg.ScheduleDefinition(name="tried", job=sync_workspace, cron_schedule=expression)
+    except dg.DagsterInvalidDefinitionError:
+        raise SettingsError(
+            f"{variable} is {expression!r}, which Dagster does not take for a cron expression: one is */5 * * * *, "
+            "the minute, hour, day of the month, month and day of the week."
+        ) from None
+    return expression
+
+
 @dg.schedule(
     job=sync_workspace,
-    cron_schedule=_SETTINGS.sync_cron,
+    cron_schedule=_known("DX_SYNC_CRON", _SETTINGS.sync_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Syncs each connected workspace once an hour (DX_SYNC_EVERY), some at each tick, the stalest first.",
 )
@@ -54,7 +70,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
 
 @dg.schedule(
     job=sync_workspace,
-    cron_schedule=_SETTINGS.reconcile_cron,
+    cron_schedule=_known("DX_RECONCILE_CRON", _SETTINGS.reconcile_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Syncs each connected workspace and lists all of its pull requests, to find what nothing else told.",
 )

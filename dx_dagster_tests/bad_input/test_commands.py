@@ -14,6 +14,11 @@ def test_a_day_that_is_none_is_wrong_usage(run_cli, env):
     assert "Traceback" not in done.stderr
 
 
+def test_a_schedule_that_dagster_does_not_take(run_cli, env):
+    given = {"DX_RECONCILE_CRON": "99 2 * * *"}
+    alone(run_cli("status", env=env | given), "DX_RECONCILE_CRON is '99 2 * * *'", "Dagster does not take")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["sync"], ["sync", "acme", "--nope"], ["connect", "acme", "--type", "github"], ["nope"], ["up", "--ui-port", "0"]],
