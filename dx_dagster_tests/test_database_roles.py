@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster_tests.bad_input.telling import alone
 
 
 @pytest.fixture
@@ -17,6 +18,15 @@ def role_url(empty_database_url: str) -> Iterator[str]:
         yield empty_database_url.replace("postgres@", "dagster@")
         connection.execute("DROP OWNED BY dagster")
         connection.execute("DROP ROLE dagster")
+
+
+def test_a_role_that_may_not_create_is_told_what_it_must_be_allowed(run_cli, environment, empty_database_url, role_url):
+    env = environment | {"DX_DATABASE_URL": role_url}
+    alone(run_cli("migrate", env=env), "permission denied for database", "OWNER TO")
+    give_schema(empty_database_url, "postgres")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("GRANT USAGE ON SCHEMA dagster TO dagster")
+    alone(run_cli("status", env=env), "permission denied for schema dagster", "GRANT ALL ON SCHEMA dagster")
 
 
 def give_schema(url: str, role: str) -> None:

@@ -174,6 +174,15 @@ def test_a_home_too_deep_for_a_socket(run_process: RunCli, bare_environment, dx_
     assert run_process("migrate", env=bare_environment | {"DX_HOME": str(deep)}).returncode == 0
 
 
+def test_a_home_that_is_no_folder(run_cli: RunCli, bare_environment, tmp_path):
+    home = tmp_path / "file"
+    home.touch()
+    done = run_cli("migrate", env=bare_environment | {"DX_HOME": str(home)})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"DX_HOME={home} cannot be used: Not a directory")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.fixture
 def start_serve(tmp_path):
     started = []

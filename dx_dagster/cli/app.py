@@ -18,7 +18,7 @@ from dx_dagster.cli.connections import connections
 from dx_dagster.cli.credentials import credentials
 from dx_dagster.cli.demo import demo
 from dx_dagster.cli.env import env
-from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.messages import message
 from dx_dagster.cli.migrate import migrate
 from dx_dagster.cli.serve import serve
 from dx_dagster.cli.status import status
@@ -60,10 +60,10 @@ def main() -> None:
     except KeyboardInterrupt:
         _say_interrupted()
     except Exception as error:
-        message = _message(error)
-        if message is None:
+        told = message(error)
+        if told is None:
             raise
-        print(message, file=sys.stderr)
+        print(told, file=sys.stderr)
         sys.exit(1)
 
 
@@ -74,30 +74,3 @@ def _say_interrupted() -> NoReturn:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _message(error: Exception) -> str | None:
-    """What to tell the person; nothing for an error that only a developer can mend."""
-    from dx_dagster.settings import SettingsError
-
-    if isinstance(error, CommandError | SettingsError):
-        return str(error)
-    warehouse = sys.modules.get("dx_dagster.warehouse.database")
-    if warehouse is not None and isinstance(error, warehouse.WarehouseError):
-        return str(error)
-    return _about_database(error)
-
-
-def _about_database(error: BaseException) -> str | None:
-    """Our driver's errors, and Dagster's, which SQLAlchemy and dagster-postgres wrap."""
-    for one in (error, error.__cause__):
-        cause = getattr(one, "orig", one)
-        for name in ("psycopg", "psycopg2"):
-            driver = sys.modules.get(name)  # no command that failed there has not imported it
-            if driver is None:
-                continue
-            if isinstance(cause, driver.ProgrammingError) and "connection option" in str(cause):
-                return f"DX_DATABASE_URL cannot be read: {' '.join(str(cause).split())}"
-            if isinstance(cause, driver.OperationalError):
-                return f"The database at DX_DATABASE_URL does not answer: {' '.join(str(cause).split())}"
-    return None

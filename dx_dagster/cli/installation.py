@@ -1,6 +1,7 @@
 """An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
+_SAYS_WHY = re.compile(r"[\w.]+: \S")  # the line of a traceback that names the error
 _OURS = "# Kept up to date by dx-dagster"
 
 
@@ -65,15 +67,18 @@ class Installation:
         """Before Dagster's UI and daemon do so at the same time, which fails for one of them now and then.
 
         Raises:
-            CommandError: with what Dagster said last.
+            CommandError: with what Dagster said.
         """
         command = [sys.executable, "-c", "from dagster import DagsterInstance; DagsterInstance.get()"]
         done = subprocess.run(  # noqa: S603 - a line of our own
             command, env=os.environ | self.environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            words = done.stderr.strip().splitlines() or ["it did not say why"]
-            raise CommandError(f"Dagster could not create its tables in the schema dagster: {words[-1]}")
+            said = [line for line in done.stderr.splitlines() if _SAYS_WHY.match(line)] or ["it did not say why"]
+            raise CommandError(
+                f"Dagster could not create its tables in the schema dagster: {said[-1]}. The user of DX_DATABASE_URL "
+                "must have that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA dagster TO …)."
+            )
 
 
 def dagster_url(url: str) -> str:

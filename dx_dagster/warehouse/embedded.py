@@ -271,12 +271,9 @@ def _programs() -> Path:
 
 
 def _make_home(home: Path) -> None:
-    try:
-        if not home.exists():
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
-            (home / ".gitignore").write_text("*\n")
-    except OSError as error:
-        raise SettingsError(f"DX_HOME={home} cannot be created: {error.strerror}.") from None
+    if not home.exists():
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
+        (home / ".gitignore").write_text("*\n")
 
 
 def _account() -> pwd.struct_passwd | None:

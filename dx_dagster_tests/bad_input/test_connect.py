@@ -135,6 +135,12 @@ def test_a_server_that_is_not_there(run_cli, env):
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": ","}, ["DX_SECRET_KEYS"], id="no keys"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "0"}, ["DX_BUDGET_WINDOW"], id="no window"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "soon"}, ["DX_BUDGET_WINDOW"], id="no number"),
+        pytest.param({"DX_SYNC_CRON": "nonsense"}, ["DX_SYNC_CRON is 'nonsense'", "five fields"], id="no schedule"),
+        pytest.param(
+            {"BITBUCKET_TOKEN": GOOD, "DX_HOME": "/proc/nowhere/dx"},
+            ["DX_HOME=/proc/nowhere/dx cannot be used", "Set DX_HOME"],
+            id="no home",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(run_cli, env, given, said):

@@ -58,6 +58,22 @@ def test_a_database_that_does_not_exist(run_cli, env, postgres):
     alone(run_cli("connect", "acme", env=env | given), "DX_DATABASE_URL", 'database "not_there" does not exist')
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        pytest.param("DROP SCHEMA public CASCADE", ["no schema public", "CREATE SCHEMA"], id="no schema"),
+        pytest.param("DROP TABLE dx_schema_version", ["already exists", "database of its own"], id="not ours"),
+        pytest.param(
+            "UPDATE dx_schema_version SET version_num = 'later'", ["newer release", "version later"], id="of tomorrow"
+        ),
+    ],
+)
+def test_a_database_whose_tables_are_none_of_ours(run_cli, env, statement, said):
+    with psycopg.connect(env["DX_DATABASE_URL"]) as connection:
+        connection.execute(statement)
+    alone(run_cli("migrate", env=env), "DX_DATABASE_URL", *said)
+
+
 @pytest.fixture
 def guarded(postgres: EmbeddedServer, database_url: str) -> Iterator[str]:
     """The address of a database that asks for a password, with a place for it."""

@@ -8,10 +8,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from dx_dagster.warehouse.connecting import work_in_public
+from dx_dagster.warehouse.database import WarehouseError
 
 VERSION_TABLE = "dx_schema_version"
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
@@ -43,7 +46,11 @@ def alone(url: str) -> Iterator[Connection]:
 
 
 def upgrade(url: str) -> None:
-    """Brings the database to the newest version; safe to run again, and from several processes at once."""
+    """Brings the database to the newest version; safe to run again, and from several processes at once.
+
+    Raises:
+        WarehouseError: a newer release did so, to a version that this one does not know.
+    """
     with alone(url) as connection:
         upgrade_over(connection)
 
@@ -53,7 +60,15 @@ def upgrade_over(connection: Connection) -> None:
     # Not IF NOT EXISTS, which asks for the right to create one even where it is there.
     if connection.execute(text("SELECT to_regnamespace('dagster')")).scalar_one() is None:
         connection.execute(text("CREATE SCHEMA dagster"))
-    command.upgrade(_configuration(connection), "head")
+    try:
+        command.upgrade(_configuration(connection), "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise WarehouseError(
+            "The database at DX_DATABASE_URL was upgraded by a newer release of dx-dagster: its tables are at version "
+            f"{error.__cause__.argument}, which this release does not know. Install the newer one here too."
+        ) from None
     connection.commit()
 
 

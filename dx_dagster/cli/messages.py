@@ -1,0 +1,68 @@
+"""What a person is told of an error: one paragraph, or nothing where only a developer can mend it."""
+
+import sys
+from pathlib import Path
+
+from dx_dagster.cli.errors import CommandError
+
+# By PostgreSQL's name of the error, as both drivers have it: what is wrong with the database, and how to mend it.
+_REFUSALS = {
+    "InsufficientPrivilege": (
+        "does not let its user do what is needed",
+        "Make the user its owner (ALTER DATABASE … OWNER TO …), or allow it the schema dagster and tables in public.",
+    ),
+    "InvalidSchemaName": (
+        "has no schema public that its user may use",
+        "Make it (CREATE SCHEMA public), or let the user use it (GRANT ALL ON SCHEMA public TO …).",
+    ),
+    "ReadOnlySqlTransaction": (
+        "takes no changes",
+        "Name the primary server, and a database without default_transaction_read_only.",
+    ),
+    "DuplicateTable": ("holds tables of some other program", "Give dx-dagster a database of its own."),
+}
+
+
+def message(error: Exception) -> str | None:
+    """The paragraph for the person."""
+    return _of_ours(error) or _about_database(error) or _about_home(error)
+
+
+def _of_ours(error: Exception) -> str | None:
+    from dx_dagster.settings import SettingsError
+
+    if isinstance(error, CommandError | SettingsError):
+        return str(error)
+    warehouse = sys.modules.get("dx_dagster.warehouse.database")
+    return str(error) if warehouse is not None and isinstance(error, warehouse.WarehouseError) else None
+
+
+def _about_database(error: BaseException) -> str | None:
+    """Our driver's errors, and Dagster's, which SQLAlchemy and dagster-postgres wrap."""
+    for one in (error, error.__cause__):
+        cause = getattr(one, "orig", one)
+        for name in ("psycopg", "psycopg2"):
+            driver = sys.modules.get(name)  # no command that failed there has not imported it
+            if driver is None or not isinstance(cause, driver.Error):
+                continue
+            words = " ".join(str(cause).split())
+            if isinstance(cause, driver.ProgrammingError) and "connection option" in words:
+                return f"DX_DATABASE_URL cannot be read: {words}"
+            if isinstance(cause, driver.OperationalError):
+                return f"The database at DX_DATABASE_URL does not answer: {words}"
+            if refusal := _REFUSALS.get(type(cause).__name__):
+                wrong, mend = refusal
+                return f"The database at DX_DATABASE_URL {wrong}: {cause.diag.message_primary or words}. {mend}"
+    return None
+
+
+def _about_home(error: Exception) -> str | None:
+    """A folder or file of the installation that cannot be made, read or written, wherever that is noticed."""
+    from dx_dagster.settings import Settings
+
+    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+        return None
+    home, path = Settings.read().home, Path(error.filename)
+    if home != path and home not in path.parents and path not in home.parents:
+        return None
+    return f"DX_HOME={home} cannot be used: {error.strerror}: {path}. Set DX_HOME to a folder that you may write to."
