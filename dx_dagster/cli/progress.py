@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from dx_dagster.cli.consoles import plain
+
 _SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -23,7 +25,7 @@ class Bars:
         self._bars.update(self._tasks[step], completed=done, total=total, requests=requests)
 
     def warning(self, message: str) -> None:
-        self._bars.console.print(f"[yellow]{message}")
+        self._bars.console.print(message, style="yellow")
 
 
 class Lines:
@@ -39,13 +41,13 @@ class Lines:
             self._console.print(f"{step}: {done} of {total}, {requests} requests")
 
     def warning(self, message: str) -> None:
-        self._console.print(message, markup=False)
+        self._console.print(message)
 
 
 @contextmanager
 def display() -> Iterator[Bars | Lines]:
     """On standard error, so that standard output holds results alone."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = plain(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         yield Lines(console)
         return

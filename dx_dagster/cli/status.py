@@ -1,7 +1,7 @@
 """`dx-dagster status`."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,9 @@ from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dx_dagster.importer.health import Health
+    from dx_dagster.warehouse.connections import StoredConnection
+
+_WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 
 
 def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -32,7 +35,8 @@ async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]
 
     found = []
     depths = await inbox.depths(warehouse)
-    for connection in await connections.all_connections(warehouse):
+    known = await connections.all_connections(warehouse)
+    for connection in known:
         if connection.type != "bitbucket":
             continue
         found.append(
@@ -43,16 +47,22 @@ async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]
                 "lag_seconds": _lag(connection.last_synced_at),
                 "rows": await counts.of_workspace(warehouse, connection.workspace),
                 "inbox": depths.get(connection.workspace, 0),
-                "credentials": [_credential(one) for one in await health(settings, warehouse, connection)],
+                "credentials": [
+                    _credential(other, one)
+                    for other in known
+                    if other.workspace == connection.workspace and other.type in _WITH_BUDGETS
+                    for one in await health(settings, warehouse, other)
+                ],
             }
         )
     return found
 
 
-def _credential(one: "Health") -> dict[str, Any]:
+def _credential(connection: "StoredConnection", one: "Health") -> dict[str, Any]:
     shown = one.credential
     return {
         "id": shown.id,
+        "connection": connection.type,
         "type": shown.type,
         "label": shown.label,
         "hint": shown.hint,
@@ -89,16 +99,18 @@ def _add_materializations(workspaces: list[dict[str, Any]]) -> None:
 
 
 def _print(workspaces: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from dx_dagster.cli.consoles import plain
+
+    console = plain(soft_wrap=True)
     if not workspaces:
         console.print("No workspace is connected. Begin with: dx-dagster connect WORKSPACE")
     for one in workspaces:
-        console.print(
-            f"[bold]{one['workspace']}[/bold]  {one['state']}, last synced {one['last_synced_at'] or 'never'}"
-        )
+        console.print(one["workspace"], style="bold", end="")
+        lag = "" if one["lag_seconds"] is None else f" (lag {timedelta(seconds=round(one['lag_seconds']))})"
+        synced = f"last synced {one['last_synced_at'] or 'never'}{lag}"
+        console.print(f"  {one['state']}, {synced}, deliveries in the inbox: {one['inbox']:,}")
         table = Table("asset", "last materialized")
         for name, asset in one["assets"].items():
             table.add_row(name, asset["last_materialized_at"] or "never")
@@ -108,7 +120,12 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
             table.add_row(name, f"{rows:,}")
         console.print(table)
         for credential in one["credentials"]:
-            state = f"disabled: {credential['disabled_reason']}" if credential["disabled_at"] else "enabled"
-            left = credential["requests_left"]
-            budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
-            console.print(f"credential {credential['id']}  {credential['label']}: {state}{budget}", highlight=False)
+            console.print(_line(credential))
+
+
+def _line(credential: dict[str, Any]) -> str:
+    purpose = "" if credential["connection"] == "bitbucket" else f" ({credential['connection']})"
+    state = f"disabled: {credential['disabled_reason']}" if credential["disabled_at"] else "enabled"
+    left = credential["requests_left"]
+    budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
+    return f"credential {credential['id']}{purpose}  {credential['label']}: {state}{budget}"

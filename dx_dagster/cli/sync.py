@@ -163,16 +163,17 @@ def _outcome(result: "dg.ExecuteInProcessResult", workspace: str, seconds: float
 
 
 def print_outcome(workspace: str, outcome: Outcome) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from dx_dagster.cli.consoles import plain
 
     table = Table("table", "rows", "inserted", "updated", title=f"Workspace {workspace}", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, counts in sorted(outcome.tables.items()):
         table.add_row(name, *(f"{counts[what]:,}" for what in ("rows", "inserted", "updated")))
-    console = Console()
+    console = plain()
     console.print(table)
-    console.print(f"{outcome.requests:,} requests in {outcome.seconds:.1f} s. Run {outcome.run_id}", highlight=False)
+    console.print(f"{outcome.requests:,} requests in {outcome.seconds:.1f} s. Run {outcome.run_id}")
     for one in outcome.skipped:
-        console.print(f"Skipped {one['repository']} ({one['step']}): {one['reason']}", markup=False, highlight=False)
+        console.print(f"Skipped {one['repository']} ({one['step']}): {one['reason']}")

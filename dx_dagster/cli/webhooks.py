@@ -125,12 +125,13 @@ async def _shown(
 
 
 def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from dx_dagster.cli.consoles import plain
+
+    console = plain()
     for hook in answer["hooks"]:
-        console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or 'as it should be'}", markup=False)
+        console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or 'as it should be'}")
     if any(hook["wrong"] for hook in answer["hooks"]):
         chosen = f"{workspace} --repositories" if repositories else workspace
         console.print(f"To mend it: dx-dagster webhooks install {chosen}")
@@ -144,7 +145,7 @@ def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> Non
         )
     console.print(table)
     for one in answer["set_aside"]:
-        console.print(f"{one['id']}  {one['event_key']}  set aside: {one['error']}", markup=False)
+        console.print(f"{one['id']}  {one['event_key']}  set aside: {one['error']}")
     if answer["set_aside"]:
         console.print(f"To apply them again: dx-dagster webhooks replay {workspace}")
 
@@ -211,9 +212,8 @@ async def _client(
     Raises:
         CommandError: there is none that works, or Bitbucket refuses.
     """
-    from rich.console import Console
-
     from dx_dagster.bitbucket import BitbucketError
+    from dx_dagster.cli.consoles import plain
     from dx_dagster.cli.progress import Lines
     from dx_dagster.importer.hooks import HooksRefusedError
     from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
@@ -223,7 +223,7 @@ async def _client(
     if connection is None:
         raise never_connected(workspace)
     try:
-        pool = await open_pool(settings, warehouse, Lines(Console(stderr=True, highlight=False)), workspace)
+        pool = await open_pool(settings, warehouse, Lines(plain(stderr=True)), workspace)
         async with open_client(settings, warehouse, pool, workspace) as client:
             yield client, connection
     except (BitbucketError, HooksRefusedError, NotConnectedError) as error:
