@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from dx_dagster.bitbucket import BitbucketClient
-    from dx_dagster.importer.hooks import Subject
+    from dx_dagster.importer.hooks import Hook, Subject
     from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
@@ -24,6 +25,8 @@ Repositories = Annotated[
     bool,
     typer.Option("--repositories", help="A hook on each repository, where the workspace's own may not be managed."),
 ]
+
+_NOWHERE = "nowhere"  # the address of no hook
 
 
 @webhooks.command()
@@ -88,13 +91,14 @@ def status(
         from dx_dagster.importer import hooks
         from dx_dagster.warehouse import inbox, webhook_secrets
 
-        url = hooks.address(settings)
+        url = _address(settings)
         found: list[dict[str, Any]] = []
         async with _client(settings, warehouse, slug(workspace)) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
                 found += await _shown(client, subject, url, made)
         return {
+            "address": url,
             "hooks": found,
             "events": await inbox.by_event(warehouse, slug(workspace)),
             "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, slug(workspace))],
@@ -107,14 +111,35 @@ def status(
         _print(answer, slug(workspace), repositories=repositories)
 
 
+def _address(settings: Settings) -> str | None:
+    """Where Bitbucket delivers, if anybody has said so; hooks that we made are known by their uuids all the same."""
+    from dx_dagster.importer import hooks
+
+    return hooks.address(settings) if settings.public_url else None
+
+
+async def _ours(
+    client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
+) -> "list[Hook]":
+    """Our hooks on the subject; where they deliver is not found wrong when nobody has said where they should."""
+    from dx_dagster.importer import hooks
+
+    found = await hooks.find(client, subject, url or _NOWHERE, made)
+    if url:
+        return found
+    return [
+        replace(one, wrong=tuple(what for what in one.wrong if what != f"it delivers to {one.url}")) for one in found
+    ]
+
+
 async def _shown(
-    client: "BitbucketClient", subject: "Subject", url: str, made: "Collection[str]"
+    client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
 ) -> list[dict[str, Any]]:
     """Our hooks on the subject and what is wrong with them. With many repositories, some may be none of ours."""
     from dx_dagster.importer import hooks
 
     try:
-        ours = await hooks.find(client, subject, url, made)
+        ours = await _ours(client, subject, url, made)
     except hooks.HooksRefusedError as error:
         if subject.repository is None:
             raise
@@ -131,7 +156,8 @@ def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> Non
 
     console = plain()
     for hook in answer["hooks"]:
-        console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or 'as it should be'}")
+        fine = "as it should be" if answer["address"] else f"as it should be if {hook['url']} leads here"
+        console.print(f"{hook['subject']}: {'; '.join(hook['wrong']) or fine}")
     if any(hook["wrong"] for hook in answer["hooks"]):
         chosen = f"{workspace} --repositories" if repositories else workspace
         console.print(f"To mend it: dx-dagster webhooks install {chosen}")
@@ -161,14 +187,14 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
         from dx_dagster.importer import hooks
         from dx_dagster.warehouse import webhook_secrets
 
-        url = hooks.address(settings)
+        url = _address(settings)
         removed = 0
         refused: list[str] = []
         async with _client(settings, warehouse, slug(workspace)) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
                 try:
-                    for one in await hooks.find(client, subject, url, made):
+                    for one in await _ours(client, subject, url, made):
                         await hooks.remove(client, one)
                         print(f"{subject}: removed")
                         removed += 1
