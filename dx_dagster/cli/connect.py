@@ -17,8 +17,26 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+
+def _slug(workspace: str) -> str:
+    """The name of a workspace, as typed or out of any address within it.
+
+    Raises:
+        BadParameter: it cannot be one.
+    """
+    from dx_dagster.importer.given import GivenError, workspace_slug
+
+    try:
+        return workspace_slug(workspace)
+    except GivenError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Workspace = Annotated[
-    str, typer.Argument(metavar="WORKSPACE", help="First part of its address: https://bitbucket.org/WORKSPACE/")
+    str,
+    typer.Argument(
+        metavar="WORKSPACE", callback=_slug, help="First part of its address: https://bitbucket.org/WORKSPACE/"
+    ),
 ]
 
 
@@ -29,20 +47,6 @@ class ConnectionType(StrEnum):
 
 
 Type = Annotated[ConnectionType, typer.Option("--type", help="What the credential is for.")]
-
-
-def slug(workspace: str) -> str:
-    """The name of a workspace, as typed or out of any address within it.
-
-    Raises:
-        CommandError: it cannot be one.
-    """
-    from dx_dagster.importer.given import GivenError, workspace_slug
-
-    try:
-        return workspace_slug(workspace)
-    except GivenError as error:
-        raise CommandError(str(error)) from None
 
 
 def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbucket) -> tuple[SecretStr, str | None]:
@@ -107,13 +111,12 @@ def connect(
     settings = Settings.read()
     if (type_ == ConnectionType.jira_cloud) != (jira_url is not None):
         raise typer.BadParameter("it belongs to --type jira_cloud, which needs it.", param_hint="--jira-url")
-    chosen = slug(workspace)
     secret, username = given_secret(settings, type_)
-    connect_workspace(settings, chosen, secret, username, kind=type_, name=name, jira_url=jira_url)
+    connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
     if type_ == ConnectionType.bitbucket:
-        print(f"Workspace {chosen} is connected. Import it with: dx-dagster sync {chosen}")
+        print(f"Workspace {workspace} is connected. Import it with: dx-dagster sync {workspace}")
     else:
-        print(f"Workspace {chosen} has a connection of type {type_.value} now.")
+        print(f"Workspace {workspace} has a connection of type {type_.value} now.")
 
 
 def connect_workspace(
@@ -175,11 +178,9 @@ def verify(workspace: Workspace) -> None:
 
     Example: dx-dagster verify acme
     """
-    failed = with_warehouse(lambda settings, warehouse: _verify_all(settings, warehouse, slug(workspace)))
+    failed = with_warehouse(lambda settings, warehouse: _verify_all(settings, warehouse, workspace))
     if failed:
-        raise CommandError(
-            f"{failed} of the credentials of workspace {slug(workspace)} failed; the reasons stand above."
-        )
+        raise CommandError(f"{failed} of the credentials of workspace {workspace} failed; the reasons stand above.")
 
 
 async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str) -> int:

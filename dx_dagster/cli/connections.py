@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.connect import ConnectionType, Type, Workspace, slug, with_warehouse
+from dx_dagster.cli.connect import ConnectionType, Type, Workspace, with_warehouse
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
@@ -75,16 +75,14 @@ def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
 
 
 def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:
-    chosen = slug(workspace)
-
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.importer.connections import ConnectionNotFoundError
         from dx_dagster.warehouse.connections import find
 
         unknown = CommandError(
-            f"Workspace {chosen} has no connection of type {type_.value}: see dx-dagster connections list."
+            f"Workspace {workspace} has no connection of type {type_.value}: see dx-dagster connections list."
         )
-        connection = await find(warehouse, chosen, type_.value)
+        connection = await find(warehouse, workspace, type_.value)
         if connection is None:
             raise unknown
         try:

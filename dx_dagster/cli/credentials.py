@@ -12,7 +12,6 @@ from dx_dagster.cli.connect import (
     given_secret,
     never_connected,
     not_stored,
-    slug,
     with_warehouse,
 )
 from dx_dagster.cli.errors import CommandError
@@ -37,9 +36,9 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.warehouse import connections
 
-        connection = await connections.find(warehouse, slug(workspace), type_.value)
+        connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(slug(workspace))
+            raise never_connected(workspace)
         for one in await connections.shown(warehouse, connection.id):
             state = f"disabled: {one.disabled_reason}" if one.disabled_at else "expired" if one.expired else "enabled"
             expiry = f", expires {one.expiration_date}" if one.expiration_date else ""
@@ -60,17 +59,18 @@ def add(
 
     Example: BITBUCKET_TOKEN=… dx-dagster credentials add acme --label "second token"
     """
+    day = _day(expires)
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.importer.connections import VerificationFailed, new_credential
         from dx_dagster.importer.connections import add as add_credential
         from dx_dagster.warehouse import connections
 
-        connection = await connections.find(warehouse, slug(workspace), type_.value)
+        connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(slug(workspace))
+            raise never_connected(workspace)
         secret, username = given_secret(settings, type_)
-        new = new_credential(secret, username, label, _day(expires))
+        new = new_credential(secret, username, label, day)
         try:
             added = await add_credential(settings, warehouse, connection, new)
         except VerificationFailed as error:
@@ -119,10 +119,8 @@ def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredCon
         from dx_dagster.importer.connections import CredentialNotFoundError
         from dx_dagster.warehouse import connections
 
-        unknown = CommandError(
-            f"Workspace {slug(workspace)} has no credential {number}: see dx-dagster credentials list."
-        )
-        connection = await connections.of_credential(warehouse, number, slug(workspace))
+        unknown = CommandError(f"Workspace {workspace} has no credential {number}: see dx-dagster credentials list.")
+        connection = await connections.of_credential(warehouse, number, workspace)
         if connection is None:
             raise unknown
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import Workspace, never_connected, slug, with_warehouse
+from dx_dagster.cli.connect import Workspace, never_connected, with_warehouse
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
 from dx_dagster.settings import Settings
@@ -49,11 +49,11 @@ def sync(
 
     Example: dx-dagster sync acme --since 2026-01-01
     """
-    outcome = sync_workspace(Settings.read(), slug(workspace), since=_day(since), full=full, wait=not no_wait)
+    outcome = sync_workspace(Settings.read(), workspace, since=_day(since), full=full, wait=not no_wait)
     if json_:
         print(json.dumps(asdict(outcome)))
     else:
-        print_outcome(slug(workspace), outcome)
+        print_outcome(workspace, outcome)
 
 
 def _day(text: str | None) -> str | None:

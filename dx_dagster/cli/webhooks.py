@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import Workspace, never_connected, slug, with_warehouse
+from dx_dagster.cli.connect import Workspace, never_connected, with_warehouse
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
@@ -46,10 +46,10 @@ def install(
         from dx_dagster.warehouse.vault import Vault
 
         url, vault = hooks.address(settings), Vault.of(settings)
-        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+        async with _client(settings, warehouse, workspace) as (client, connection):
             secret = None if rotate else await webhook_secrets.current(warehouse, vault, connection.id)
             chosen = secret or await webhook_secrets.add(warehouse, vault, connection.id)
-            chosen_subjects = await hooks.subjects(warehouse, slug(workspace), repositories=repositories)
+            chosen_subjects = await hooks.subjects(warehouse, workspace, repositories=repositories)
             made = await webhook_secrets.hooks(warehouse, connection.id)
             refused: list[str] = []
             for subject in chosen_subjects:
@@ -64,7 +64,7 @@ def install(
                 await webhook_secrets.retire(warehouse, connection.id, but=chosen[0])
         _complain(refused)
         if not chosen_subjects:
-            raise CommandError(f"No repository is imported yet: run dx-dagster sync {slug(workspace)} first.")
+            raise CommandError(f"No repository is imported yet: run dx-dagster sync {workspace} first.")
 
     with_warehouse(work)
 
@@ -93,22 +93,22 @@ def status(
 
         url = _address(settings)
         found: list[dict[str, Any]] = []
-        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+        async with _client(settings, warehouse, workspace) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
-            for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
+            for subject in await hooks.subjects(warehouse, workspace, repositories=repositories):
                 found += await _shown(client, subject, url, made)
         return {
             "address": url,
             "hooks": found,
-            "events": await inbox.by_event(warehouse, slug(workspace)),
-            "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, slug(workspace))],
+            "events": await inbox.by_event(warehouse, workspace),
+            "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, workspace)],
         }
 
     answer = with_warehouse(work)
     if json_:
         print(json.dumps(answer, default=str))
     else:
-        _print(answer, slug(workspace), repositories=repositories)
+        _print(answer, workspace, repositories=repositories)
 
 
 def _address(settings: Settings) -> str | None:
@@ -190,9 +190,9 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
         url = _address(settings)
         removed = 0
         refused: list[str] = []
-        async with _client(settings, warehouse, slug(workspace)) as (client, connection):
+        async with _client(settings, warehouse, workspace) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
-            for subject in await hooks.subjects(warehouse, slug(workspace), repositories=repositories):
+            for subject in await hooks.subjects(warehouse, workspace, repositories=repositories):
                 try:
                     for one in await _ours(client, subject, url, made):
                         await hooks.remove(client, one)
@@ -224,7 +224,7 @@ def replay(
     async def work(_: Settings, warehouse: "Warehouse") -> int:
         from dx_dagster.warehouse import inbox
 
-        return await inbox.replay(warehouse, slug(workspace), events or None)
+        return await inbox.replay(warehouse, workspace, events or None)
 
     print(f"{with_warehouse(work)} deliveries will be applied again.")
 

@@ -47,6 +47,16 @@ def alone(done: Done, *said: str) -> str:
     return last
 
 
+def usage(done: Done, *said: str) -> None:
+    """It was wrong usage, and the box that says so holds the words, wherever its lines break."""
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert_no_secret(done)
+    told = " ".join(done.stderr.replace("│", " ").split())
+    for word in said:
+        assert word in told, told
+
+
 def assert_no_secret(done: Done) -> None:
     for secret in SECRETS:
         assert secret not in done.stdout + done.stderr

@@ -3,15 +3,28 @@
 import pytest
 from cryptography.fernet import Fernet
 
-from dx_dagster_tests.bad_input.telling import alone, assert_no_secret, assert_nothing_stored, credentials, paragraph
+from dx_dagster_tests.bad_input.telling import (
+    alone,
+    assert_no_secret,
+    assert_nothing_stored,
+    credentials,
+    paragraph,
+    usage,
+)
 
 
-def test_a_day_that_is_none_is_wrong_usage(run_cli, env):
-    done = run_cli("sync", "acme", "--since", "yesterday", env=env)
-    assert done.returncode == 2
-    assert "'yesterday' is no date" in done.stderr
-    assert "2026-01-31" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sync", "acme", "--since", "yesterday"], "'yesterday' is no date; write it as 2026-01-31"),
+        (["sync", "bad name!"], "'bad name!' is no name of a workspace"),
+        (["credentials", "add", "acme", "--expires", "soon"], "'soon' is no day; write it as 2027-01-31"),
+        (["webhooks", "remove", "[/red]"], "'[/red]' is no name of a workspace"),
+    ],
+)
+def test_what_is_given_wrongly_is_noticed_before_the_database_is_opened(run_cli, env, arguments, said):
+    nobody = {"DX_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    usage(run_cli(*arguments, env=env | nobody), said)
 
 
 def test_a_schedule_that_dagster_does_not_take(run_cli, env):

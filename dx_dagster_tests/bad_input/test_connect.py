@@ -14,6 +14,7 @@ from dx_dagster_tests.bad_input.telling import (
     alone,
     assert_nothing_stored,
     credentials,
+    usage,
 )
 
 # --- connect: what Bitbucket refuses ---
@@ -150,10 +151,10 @@ def test_settings_that_cannot_be_used(run_cli, env, given, said):
 
 @pytest.mark.parametrize("name", ["", "ac me", "https://example.com/acme"])
 def test_a_workspace_that_can_be_none(run_cli, env, name):
-    alone(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace", "acme")
+    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace", "acme")
     assert_nothing_stored(env)
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_workspace_that_leads_out_of_the_api(run_cli, env, name):
-    alone(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace")
+    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace")
