@@ -178,16 +178,15 @@ def verify(workspace: Workspace) -> None:
 
     Example: dx-dagster verify acme
     """
-    failed = with_warehouse(lambda settings, warehouse: _verify_all(settings, warehouse, workspace))
-    if failed:
-        raise CommandError(f"{failed} of the credentials of workspace {workspace} failed; the reasons stand above.")
+    with_warehouse(lambda settings, warehouse: _verify_all(settings, warehouse, workspace))
 
 
-async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str) -> int:
+async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str) -> None:
     from dx_dagster.importer.connections import check
     from dx_dagster.warehouse import connections
 
-    failed = checked = 0
+    checked = 0
+    failed: list[str] = []
     for kind in ConnectionType:
         connection = await connections.find(warehouse, workspace, kind.value)
         if connection is None:
@@ -198,18 +197,28 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
             if failure is None:
                 print(" ".join([f"{one.credential.id}  {one.credential.label}: good", *one.verdict.notes]))
             else:
-                failed += 1
+                failed.append(f"credential {one.credential.id} ({one.credential.label}) with {failure.code}")
                 print(f"{one.credential.id}  {one.credential.label}: {failure.code}: {failure.sentence}")
                 print(f"    {failure.curl}")
     if not checked:
         raise never_connected(workspace)
-    return failed
+    if failed:
+        raise CommandError(
+            f"{len(failed)} of {checked} credentials of workspace {workspace} failed: {', '.join(failed)}. The reasons "
+            "stand above."
+        )
 
 
-def never_connected(workspace: str) -> CommandError:
+def never_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucket) -> CommandError:
+    """Says how to connect the workspace, or to make the connection of that type which it does not have."""
+    main = kind == ConnectionType.bitbucket
+    missing = "was never connected" if main else f"has no connection of type {kind.value}"
+    secrets = "BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN,"
+    options = "" if main else f" --type {kind.value}"
+    if kind == ConnectionType.jira_cloud:
+        secrets, options = "JIRA_EMAIL and JIRA_API_TOKEN", f"{options} --jira-url https://SITE.atlassian.net"
     return CommandError(
-        f"Workspace {workspace} was never connected. Set BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN, "
-        f"and run: dx-dagster connect {workspace}"
+        f"Workspace {workspace} {missing}. Set {secrets} and run: dx-dagster connect {workspace}{options}"
     )
 
 

@@ -38,7 +38,7 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(workspace)
+            raise never_connected(workspace, type_)
         for one in await connections.shown(warehouse, connection.id):
             state = f"disabled: {one.disabled_reason}" if one.disabled_at else "expired" if one.expired else "enabled"
             expiry = f", expires {one.expiration_date}" if one.expiration_date else ""
@@ -68,7 +68,7 @@ def add(
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(workspace)
+            raise never_connected(workspace, type_)
         secret, username = given_secret(settings, type_)
         new = new_credential(secret, username, label, day)
         try:

@@ -49,6 +49,14 @@ def test_a_workspace_that_was_never_connected(run_cli, env, command):
     assert_nothing_stored(env)
 
 
+def test_a_connection_that_a_workspace_does_not_have(run_cli, connected):
+    done = run_cli("credentials", "list", "acme", "--type", "bitbucket_pipelines", env=connected)
+    missing = "Workspace acme has no connection of type"
+    alone(done, f"{missing} bitbucket_pipelines", "dx-dagster connect acme --type bitbucket_pipelines")
+    done = run_cli("credentials", "add", "acme", "--type", "jira_cloud", env=connected)
+    alone(done, f"{missing} jira_cloud", "JIRA_EMAIL", "dx-dagster connect acme --type jira_cloud --jira-url https")
+
+
 def test_a_token_that_was_revoked(run_cli, connected, sandbox):
     sandbox.tokens[0].revoked = True
     done = run_cli("sync", "acme", env=connected)
@@ -63,7 +71,7 @@ def test_a_token_that_was_revoked(run_cli, connected, sandbox):
     paragraph(run_cli("sync", "acme", env=connected), "invalid_credentials", "dx-dagster credentials add acme")
 
     verified = run_cli("verify", "acme", env=connected)
-    paragraph(verified, "acme", "failed")
+    paragraph(verified, "1 of 1 credentials of workspace acme failed: credential 1 (", ") with invalid_credentials.")
     assert "invalid_credentials" in verified.stdout
     assert "curl " in verified.stdout
     assert "Authorization: Bearer YOUR_TOKEN" in verified.stdout
