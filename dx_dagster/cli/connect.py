@@ -1,6 +1,7 @@
 """`dx-dagster connect` and `verify`: the connections of a workspace."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -53,10 +54,10 @@ def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbu
     """Secret and user name from the environment, or asked for without echo.
 
     Raises:
-        CommandError: there is both kinds, half of one, or nobody to ask.
+        CommandError: there is both kinds, a token without the e-mail address that it needs, or nobody to ask.
     """
     if kind == ConnectionType.jira_cloud:
-        return _pair(settings.jira_email, settings.jira_api_token, "JIRA") or _ask_jira(settings)
+        return _pair(settings.jira_email, settings.jira_api_token, "JIRA") or _ask_jira()
     token, api_token, email = settings.bitbucket_token, settings.bitbucket_api_token, settings.bitbucket_email
     if token is not None and api_token is not None:
         raise CommandError(
@@ -72,6 +73,9 @@ def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbu
 
 
 def _pair(email: str | None, token: SecretStr | None, prefix: str, else_: str = "") -> tuple[SecretStr, str] | None:
+    """E-mail address and API token; None where neither is set. For an address alone, the token is asked for."""
+    if email is not None and token is None and sys.stdin.isatty():
+        token = SecretStr(typer.prompt(f"API token of {email}", hide_input=True))
     if (token is None) != (email is None):
         raise CommandError(
             f"{prefix}_EMAIL and {prefix}_API_TOKEN belong together: set both{',' if else_ else ''}{else_}."
@@ -79,14 +83,12 @@ def _pair(email: str | None, token: SecretStr | None, prefix: str, else_: str = 
     return (token, email) if token is not None and email is not None else None
 
 
-def _ask_jira(settings: Settings) -> tuple[SecretStr, str]:
+def _ask_jira() -> tuple[SecretStr, str]:
     token = _ask("API token of the Jira account", "JIRA")
-    return token, settings.jira_email or typer.prompt("E-mail address of its account")
+    return token, typer.prompt("E-mail address of its account")
 
 
 def _ask(what: str, otherwise: str) -> SecretStr:
-    import sys
-
     if not sys.stdin.isatty():
         raise CommandError(
             f"No credential is given. Set {otherwise}_EMAIL and {otherwise.rpartition(' ')[2]}_API_TOKEN to an "

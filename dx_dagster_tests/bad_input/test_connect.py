@@ -1,5 +1,11 @@
 """What a person is told whose workspace cannot be connected; and nothing is stored."""
 
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
+
 import psycopg
 import pytest
 
@@ -53,6 +59,29 @@ def test_an_api_token_with_its_address_is_taken(run_process, env):
     given = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": PERSONAL}
     done = run_process("connect", "acme", env=env | given)
     assert (done.returncode, done.stderr) == (0, "")
+    assert credentials(env) == [(None, None)]
+
+
+def test_the_token_of_an_address_is_asked_for_without_echo(env):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dx_dagster.cli", "connect", "acme"],
+        env=env | {"BITBUCKET_EMAIL": EMAIL},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    with process, os.fdopen(ours, "r+b", buffering=0) as terminal, suppress(OSError):  # how a terminal's end is told
+        while said := terminal.read(1000):
+            shown += said
+            if shown.endswith(b"API token of ann@example.com: "):
+                terminal.write(f"{PERSONAL}\n".encode())
+    assert process.returncode == 0, shown
+    assert b"Workspace acme is connected" in shown
+    assert PERSONAL.encode() not in shown
     assert credentials(env) == [(None, None)]
 
 
