@@ -135,7 +135,7 @@ HUGE = json.dumps(PAYLOAD | {"padding": "x" * (2 * LARGEST_BODY)}).encode()
         pytest.param((b"", {}), 400, id="empty"),
         pytest.param((b"{}", {}), 404, id="of no workspace"),
         pytest.param((ELSEWHERE, {}), 404, id="unknown workspace"),
-        pytest.param((GOOD, {"content_type": "application/x-www-form-urlencoded"}), 400, id="wrong content type"),
+        pytest.param((b"spam=eggs", {"content_type": "text/plain"}), 400, id="not JSON, and not called so"),
         pytest.param((GOOD, {"x_request_uuid": "x" * 200_000}), 431, id="header bomb"),
     ],
 )
@@ -149,6 +149,12 @@ def test_anything_else_is_refused_in_one_line_and_leaves_nothing(address, databa
     assert len(ours) == 1
     assert str(status) in ours[0]
     assert "widgets" not in ours[0]
+
+
+def test_json_is_taken_whatever_it_is_called(address, database_url):
+    for kind in ("text/plain", "application/vnd.atlassian+json; charset=utf-8"):
+        assert post(address, content=GOOD, headers=headers(GOOD, request=kind, content_type=kind)).status_code == 200
+    assert len(inbox(database_url)) == 2
 
 
 def test_a_body_without_announced_length_is_cut_off_at_the_limit(address, database_url):
