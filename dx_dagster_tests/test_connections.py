@@ -278,12 +278,15 @@ def test_a_disabled_connection_imports_nothing_and_says_why(environment, sandbox
         assert done.returncode == expected, done.stderr
         return str(done.stdout + done.stderr)
 
-    cli("connect", "acme")
+    cli("connect", "acme", "--name", "Acme Ltd.")
     cli("connections", "disable", "acme", "--reason", "moving house")
-    assert "disabled: moving house" in cli("connections", "list")
+    assert "Acme Ltd.  (disabled: moving house" in cli("connections", "list")
     sandbox.requests.reset()
     assert "is disabled: moving house. Enable it" in " ".join(cli("sync", "acme", expected=1).split())
     assert sandbox.requests.count == 0
+    cli("connect", "acme")  # which enables it, and keeps its name
+    assert "Acme Ltd.  (verified" in cli("connections", "list")
+    cli("connections", "disable", "acme")
     cli("connections", "enable", "acme")
     cli("sync", "acme")
     cli("connections", "remove", "acme")

@@ -57,7 +57,7 @@ async def connect(
     verdict = await verifier.require_good(new)
     vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}
     async with warehouse.transaction() as transaction:
-        connection_id = await connections.store(transaction, workspace, kind, name or workspace, known)
+        connection_id = await connections.store(transaction, workspace, kind, name, known)
         added = await _store(transaction, vault, connection_id, new)
     await verifier.book_first(new, added, verdict)
     found = await connections.get(warehouse, connection_id)

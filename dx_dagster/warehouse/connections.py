@@ -124,17 +124,18 @@ async def all_connections(warehouse: Warehouse) -> list[StoredConnection]:
 
 
 async def store(
-    transaction: Transaction, workspace: str, kind: ConnectionType, name: str, settings: Mapping[str, Any]
+    transaction: Transaction, workspace: str, kind: ConnectionType, name: str | None, settings: Mapping[str, Any]
 ) -> int:
-    """Makes the connection, or renews the one that is there; returns its id."""
+    """Makes the connection, or renews the one that is there, whose name stays unless one is given; returns its id."""
     row = await transaction.row(
         """INSERT INTO connections (workspace, type, name, state, settings)
-           VALUES (%s, %s, %s, 'verified', %s)
+           VALUES (%(workspace)s, %(kind)s, COALESCE(%(name)s, %(workspace)s), 'verified', %(settings)s)
            ON CONFLICT (workspace, type) WHERE deleted_at IS NULL
-           DO UPDATE SET state = 'verified', name = EXCLUDED.name, disabled_at = NULL, disabled_reason = NULL,
-                         settings = connections.settings || EXCLUDED.settings, updated_at = now()
+           DO UPDATE SET state = 'verified', name = COALESCE(%(name)s, connections.name), disabled_at = NULL,
+                         disabled_reason = NULL, settings = connections.settings || EXCLUDED.settings,
+                         updated_at = now()
            RETURNING id""",
-        [workspace, kind, name, Jsonb(dict(settings))],
+        {"workspace": workspace, "kind": kind, "name": name or None, "settings": Jsonb(dict(settings))},
     )
     return int(row.id)
 
