@@ -1,7 +1,9 @@
 """The environment, read once into one frozen object."""
 
 import re
+from collections.abc import Container
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
@@ -9,7 +11,18 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+class _LoopbackHosts:
+    """All names and addresses of this machine for itself, which are too many to list: 127.0.0.0/8, ::1, localhost."""
+
+    def __contains__(self, host: object) -> bool:
+        try:
+            return host == "localhost" or (isinstance(host, str) and ip_address(host).is_loopback)
+        except ValueError:
+            return False  # a name
+
+
+LOOPBACK_HOSTS: Container[str | None] = _LoopbackHosts()
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 
 
