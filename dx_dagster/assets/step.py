@@ -31,7 +31,7 @@ class ImportConfig(dg.Config):
 
     Attributes:
         full: all again, whatever was imported before.
-        since: lower bound of a first import, as an ISO date.
+        since: lower bound of a first import, as an ISO date or time; UTC unless it says otherwise.
         scheduled: whether quiet repositories may wait (DX_QUIET_AFTER_DAYS); otherwise all are asked.
     """
 
@@ -74,7 +74,7 @@ def materialize(
     listener = RunListener(context)
     try:
         client = bitbucket.open(warehouse, pool, context.partition_key, listener, for_pipelines=for_pipelines)
-        since = datetime.fromisoformat(config.since).replace(tzinfo=UTC) if config.since else None
+        since = _moment(config.since) if config.since else None
 
         async def run() -> dict[str, Any]:
             workspace = await open_workspace(
@@ -96,6 +96,11 @@ def materialize(
         return dg.MaterializeResult(metadata=warehouse.run(run()))
     except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
         raise dg.Failure(description=_sentence(error), allow_retries=False) from None
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _quiet() -> Quiet:

@@ -38,7 +38,10 @@ class Outcome:
 
 def sync(
     workspace: Workspace,
-    since: Annotated[str | None, typer.Option(help="Import nothing older than this day, as 2026-01-31.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Import nothing older than this day in UTC, as 2026-01-31, or than 2026-01-31T08:00+05:00."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Fetch all again.")] = False,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Give up where another process is importing the workspace.")
@@ -61,7 +64,7 @@ def _day(text: str | None) -> str | None:
         return datetime.fromisoformat(text).isoformat() if text else None
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00:00.", param_hint="--since"
+            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00+05:00.", param_hint="--since"
         ) from None
 
 
