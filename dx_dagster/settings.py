@@ -1,7 +1,6 @@
 """The environment, read once into one frozen object."""
 
 import re
-from collections.abc import Container
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,19 +10,15 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-class _LoopbackHosts:
-    """All names and addresses of this machine for itself, which are too many to list: 127.0.0.0/8, ::1, localhost."""
-
-    def __contains__(self, host: object) -> bool:
-        try:
-            return host == "localhost" or (isinstance(host, str) and ip_address(host).is_loopback)
-        except ValueError:
-            return False  # a name
-
-
-LOOPBACK_HOSTS: Container[str | None] = _LoopbackHosts()
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a name or an address is this machine's for itself: localhost, 127.0.0.0/8, ::1."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False  # another name
 
 
 def _has_port(parts: SplitResult) -> bool:
@@ -82,7 +77,7 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must be an http(s) address such as https://api.bitbucket.org/2.0")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(f"must use https: plain http would send your token readable to {parts.hostname}")
         if parts.username or parts.password:
             raise ValueError("must not hold a user name or password; credentials come from `dx-dagster connect`")

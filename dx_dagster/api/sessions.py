@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from dx_dagster.api.bodies import limited
 from dx_dagster.api.installation import installation
-from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse import api_keys
 
 SESSION, VISIT = "dx_session", "dx_visit"
@@ -88,4 +88,4 @@ def drop_cookie(request: Request, response: Response, name: str) -> None:
 
 def must_be_secure(request: Request) -> bool:
     """Only a browser on this machine may send the session without encryption."""
-    return request.url.hostname not in LOOPBACK_HOSTS
+    return not is_loopback(request.url.hostname)

@@ -18,7 +18,7 @@ from dx_dagster.bitbucket.call import Json, Requester
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.bitbucket.errors import PagingInCircles
 from dx_dagster.bitbucket.retries import Timeouts
-from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.settings import is_loopback
 
 GATEWAY = "https://api.atlassian.com"
 USERS_AT_ONCE = 90  # an address of five kilobytes
@@ -78,4 +78,4 @@ async def gateway_of(site: str, timeouts: Timeouts) -> str | None:
     if not isinstance(cloud_id, str) or not _CLOUD_ID.fullmatch(cloud_id):
         return None
     # A site on this machine is there to try things out, and nothing of it goes to Atlassian.
-    return f"{site if parts.hostname in LOOPBACK_HOSTS else GATEWAY}/ex/jira/{cloud_id}"
+    return f"{site if is_loopback(parts.hostname) else GATEWAY}/ex/jira/{cloud_id}"

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import httpx
 
 from dx_dagster.bitbucket.errors import RefusedOrigin
-from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.settings import is_loopback
 
 Params: TypeAlias = Mapping[str, str | int | Sequence[str]]
 
@@ -27,7 +27,7 @@ class Origin:
         url = httpx.URL(base_url.rstrip("/"))
         if url.scheme not in _PORTS or not url.host or url.userinfo or url.query or url.fragment:
             raise ValueError("the base URL must look like https://api.bitbucket.org/2.0")
-        if url.scheme == "http" and url.host not in LOOPBACK_HOSTS:
+        if url.scheme == "http" and not is_loopback(url.host):
             raise ValueError(f"plain http would send the token readable to {url.host}")
         self._base = url
         self._base_path = url.raw_path.decode("ascii").rstrip("/")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential
-from dx_dagster.settings import LOOPBACK_HOSTS
+from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse.connections import ConnectionType, CredentialType, NewCredential, StoredCredential
 
 _BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
@@ -57,7 +57,7 @@ def jira_site(given: str) -> str:
         host = port = None
     if not host or parts.username or parts.password or not re.fullmatch(r"[A-Za-z0-9.:-]+", host):
         raise GivenError(f"{given[:100]!r} is no address of a Jira site; it looks like https://acme.atlassian.net.")
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK_HOSTS):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise GivenError("The address of the Jira site must begin with https://: anything else would show the token.")
     if host == "api.atlassian.com":
         gateway = _GATEWAY.match(parts.path)

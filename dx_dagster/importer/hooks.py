@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, Forbidden, NotFound, endpoints, numbered
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.changes import UNDERSTOOD
-from dx_dagster.settings import LOOPBACK_HOSTS, Settings, SettingsError
+from dx_dagster.settings import Settings, SettingsError, is_loopback
 from dx_dagster.warehouse import webhook_secrets
 from dx_dagster.warehouse.database import Warehouse
 
@@ -58,7 +58,7 @@ def address(settings: Settings) -> str:
             "DX_PUBLIC_URL must be the address at which Bitbucket reaches this installation, such as "
             "https://dx.example.com; `dx-dagster serve` or `up` must answer behind it."
         )
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise SettingsError("DX_PUBLIC_URL must begin with https: deliveries hold titles and texts of pull requests.")
     return url + PATH
 
