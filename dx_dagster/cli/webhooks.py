@@ -2,7 +2,6 @@
 
 import json
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from dx_dagster.bitbucket import BitbucketClient
-    from dx_dagster.importer.hooks import Hook, Subject
+    from dx_dagster.importer.hooks import Subject
     from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
@@ -25,8 +24,6 @@ Repositories = Annotated[
     bool,
     typer.Option("--repositories", help="A hook on each repository, where the workspace's own may not be managed."),
 ]
-
-_NOWHERE = "nowhere"  # the address of no hook
 
 
 @webhooks.command()
@@ -118,20 +115,6 @@ def _address(settings: Settings) -> str | None:
     return hooks.address(settings) if settings.public_url else None
 
 
-async def _ours(
-    client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
-) -> "list[Hook]":
-    """Our hooks on the subject; where they deliver is not found wrong when nobody has said where they should."""
-    from dx_dagster.importer import hooks
-
-    found = await hooks.find(client, subject, url or _NOWHERE, made)
-    if url:
-        return found
-    return [
-        replace(one, wrong=tuple(what for what in one.wrong if what != f"it delivers to {one.url}")) for one in found
-    ]
-
-
 async def _shown(
     client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
 ) -> list[dict[str, Any]]:
@@ -139,7 +122,7 @@ async def _shown(
     from dx_dagster.importer import hooks
 
     try:
-        ours = await _ours(client, subject, url, made)
+        ours = await hooks.find(client, subject, url, made)
     except hooks.HooksRefusedError as error:
         if subject.repository is None:
             raise
@@ -194,7 +177,7 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
             made = await webhook_secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, workspace, repositories=repositories):
                 try:
-                    for one in await _ours(client, subject, url, made):
+                    for one in await hooks.find(client, subject, url, made):
                         await hooks.remove(client, one)
                         print(f"{subject}: removed")
                         removed += 1

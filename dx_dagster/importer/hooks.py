@@ -76,8 +76,10 @@ async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) 
     return [Subject(workspace, row.source_id, row.slug) for row in rows]
 
 
-async def find(client: BitbucketClient, subject: Subject, url: str, made: Collection[str]) -> list[Hook]:
+async def find(client: BitbucketClient, subject: Subject, url: str | None, made: Collection[str]) -> list[Hook]:
     """Our hooks: those with our address, and those that we have `made` (uuids), with an address of before perhaps.
+
+    Without a `url` nobody can tell whether they deliver where they should.
 
     Raises:
         HooksRefusedError: the credential may not read hooks.
@@ -87,13 +89,13 @@ async def find(client: BitbucketClient, subject: Subject, url: str, made: Collec
         values = [value async for page in numbered(client, endpoint) for value in page.values]
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
-    return [_hook(subject, one, url) for one in values if one.get("url") == url or one.get("uuid") in made]
+    return [_hook(subject, one, url) for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
 
 
-def _hook(subject: Subject, value: Json, url: str) -> Hook:
+def _hook(subject: Subject, value: Json, url: str | None) -> Hook:
     events = tuple(event for event in value.get("events") or () if isinstance(event, str))
     theirs, active = text(value.get("url")) or "", value.get("active") is True
-    wrong = [f"it delivers to {theirs}"] if theirs != url else []
+    wrong = [f"it delivers to {theirs}"] if url and theirs != url else []
     wrong += [] if active else ["it is switched off"]
     wrong += [] if value.get("secret_set") is not False else ["it does not sign"]
     if missing := [event for event in UNDERSTOOD if event not in events]:
