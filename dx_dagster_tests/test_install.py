@@ -133,6 +133,11 @@ def test_wrong_usage(run_process: RunCli, bare_environment):
     assert run_process("fly", env=bare_environment).returncode == 2
 
 
+def test_workspace_yaml_loads():
+    done = subprocess.run([ROOT / ".ci" / "validate-workspace"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_readyz_names_what_is_missing(start_serve, environment, empty_database_url):
     api = start_serve(environment | {"DX_DATABASE_URL": empty_database_url})
     answer = httpx.get(f"{api}/readyz?key=correct-horse")
