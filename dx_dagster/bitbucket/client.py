@@ -118,18 +118,17 @@ class BitbucketClient:
         Raises:
             BitbucketError: see `errors` for the tree.
         """
-        url = self._origin.resolve(path, params)
-        usable = [one.id for one in self.pool.usable]
         call = Call(
             method=method,
-            url=url,
+            url=self._origin.resolve(path, params),
             schedule=Schedule(self._retries, attempts, patience),
             json=json,
             data=data,
             idempotent=method in _IDEMPOTENT if idempotent is None else idempotent,
             only=credential,
-            tried=self._sight.blind(self._origin.kind_path(url), usable) if credential is None else set(),
         )
+        if credential is None:
+            call.tried = self._sight.blind(self._origin.kind_path(call.url), self.pool.usable)
         return await self._run(call)
 
     async def _run(self, call: Call) -> Json:
@@ -229,7 +228,8 @@ class BitbucketClient:
             BitbucketError: it will not.
         """
         if response.is_success:
-            self._sight.learn(self._origin.kind_path(call.url), call.blind)
+            if call.blind:
+                self._sight.learn(self._origin.kind_path(call.url), call.blind)
             return True
         if response.status_code in _REDIRECTS and wire.LOCATION in response.headers:
             self._follow(call, response)

@@ -62,7 +62,8 @@ async def ask(
     asked_at = datetime.now(UTC)
     try:
         body = await client.request(
-            *(endpoint.method, link or endpoint.path),
+            endpoint.method,
+            link or endpoint.path,
             params=params,
             data=endpoint.data,
             attempts=attempts,

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
+from dx_dagster.bitbucket.credentials import Credential
+
 _DEPTH = 3  # repositories, workspace, repository
 
 
@@ -18,10 +20,10 @@ class Sight:
         if place is not None:
             self._blind[place].update(refused)
 
-    def blind(self, path: str, usable: Collection[int]) -> set[int]:
+    def blind(self, path: str, usable: Collection[Credential]) -> set[int]:
         """Who need not ask for this path; nobody where that would leave none of the usable."""
         blind = self._blind.get(_place(path) or "", set())
-        return blind & set(usable) if any(one not in blind for one in usable) else set()
+        return set(blind) if any(one.id not in blind for one in usable) else set()
 
 
 def _place(path: str) -> str | None:

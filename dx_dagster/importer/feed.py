@@ -37,8 +37,8 @@ from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
 KIND = "activity"
-FEED_UNUSABLE = (BadRequest, NotFound, Gone, Forbidden, PagingInCircles, RefusedOrigin)
 _LOST_OR_CLOSED = (Forbidden, NotFound, Gone)
+FEED_UNUSABLE = (BadRequest, *_LOST_OR_CLOSED, PagingInCircles, RefusedOrigin)
 _ATTEMPTS_AFTER_A_FAILURE = 2
 
 
@@ -91,16 +91,13 @@ class Feeds:
                 raise
             if isinstance(error, _LOST_OR_CLOSED) and repository.mark.fallback is None:
                 # Else each of its pull requests would be asked in vain, and found to be gone.
-                await self._workspace.client.get(endpoints.repository(workspace.slug, repository.source_id).path)
+                await workspace.client.get(endpoints.repository(workspace.slug, repository.source_id).path)
             message = f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})"
             note(workspace, self._report, message)
-            # What it told is kept, for it may come back.
-            kept = repository.mark
-            mark = Mark(repository.id, KIND, kept.synced_to, fallback=str(error))
-            mark = replace(mark, full_head=kept.full_head, since=kept.since)
-            if isinstance(error, Unavailable):
-                # Until something changes it is left alone: tries take long.
-                mark = replace(mark, checked=checked)
+            # What it told is kept, for it may come back. One that answers nothing but errors is left alone until
+            # something changes: tries take long.
+            left_alone = checked if isinstance(error, Unavailable) else None
+            mark = replace(repository.mark, walk_cursor=None, walk_head=None, fallback=str(error), checked=left_alone)
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, mark)
         await self._fetch_unknown(repository)
