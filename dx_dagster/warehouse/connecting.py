@@ -23,17 +23,6 @@ def connect(url: str, **parameters: Any) -> Connection[TupleRow]:
     return connection
 
 
-async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow]:
-    """The same for an event loop."""
-    connection = await AsyncConnection.connect(url, autocommit=True, **parameters)
-    try:
-        await work_in_public_async(connection)
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
-
-
 def work_in_public(connection: Connection[Any]) -> None:
     autocommit = connection.autocommit
     connection.autocommit = True  # in a transaction, a rollback would take it back

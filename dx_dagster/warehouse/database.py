@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.warehouse import merge
-from dx_dagster.warehouse.connecting import connect_async, work_in_public_async
+from dx_dagster.warehouse.connecting import work_in_public_async
 from dx_dagster.warehouse.merge import Counts, Merge
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Warehouse:
 
         The lock goes with the connection, so that a killed process holds nothing.
         """
-        async with await connect_async(self._url) as connection:
+        async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
             cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
             row = await cursor.fetchone()
             yield bool(row and row[0])
