@@ -113,8 +113,7 @@ class Call:
         if repository is None or not self.token.is_told_of(repository):
             missing = error(f"Repository {self.path['workspace']}/{key} not found")
             raise html_not_found() if html else Refused(404, missing)
-        allowed = self.token.repositories
-        if repository.forbidden or (allowed is not None and not {repository.slug, repository.uuid} & set(allowed)):
+        if repository.forbidden or not self.token.may_enter(repository):
             raise Refused(403, error("Your credentials do not give access to this repository."))
         return repository
 

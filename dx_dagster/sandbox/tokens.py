@@ -92,7 +92,10 @@ class Token:
         return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
 
     def is_told_of(self, repository: "Repository") -> bool:
-        return self.shown is None or bool({repository.slug, repository.uuid} & set(self.shown))
+        return _is_among(repository, self.shown)
+
+    def may_enter(self, repository: "Repository") -> bool:
+        return _is_among(repository, self.repositories)
 
     def check(self, need: str) -> None:
         """Refuses with what was required and what is granted; `detail` is an object in this one error."""
@@ -101,6 +104,10 @@ class Token:
         granted = self.granted()
         if not granted.issuperset(required):
             raise lacks(required, sorted(granted))
+
+
+def _is_among(repository: "Repository", names: Collection[str] | None) -> bool:
+    return names is None or bool({repository.slug, repository.uuid} & set(names))
 
 
 def lacks(required: list[str], granted: list[str]) -> Refused:
