@@ -110,8 +110,14 @@ def _daemon(running: Running) -> psutil.Process | None:
 def test_a_taken_port_is_told_before_anything_starts(run_process: RunCli, bare_environment, dx_home):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        for command, option in (("up", "--ui-port"), ("up", "--api-port"), ("demo", "--ui-port"), ("serve", "--port")):
-            done = run_process(command, option, port, env=bare_environment)
+        free = str(free_port())  # a demo on the usual ports is nobody's mistake
+        for command, option, *rest in (
+            ("up", "--ui-port", "--api-port", free),
+            ("up", "--api-port", "--ui-port", free),
+            ("demo", "--ui-port", "--api-port", free),
+            ("serve", "--port"),
+        ):
+            done = run_process(command, option, port, *rest, env=bare_environment)
             assert (done.returncode, done.stdout) == (1, "")
             assert f"Port {port} on 127.0.0.1 is in use" in done.stderr
             assert option in done.stderr
