@@ -9,7 +9,10 @@ from urllib.parse import quote, unquote_plus
 import pytest
 
 from dx_dagster.bitbucket import Unavailable
+from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse import times
@@ -199,6 +202,20 @@ def test_a_renamed_repository_keeps_its_rows_and_a_vanished_one_is_marked(sandbo
     assert query("SELECT count(*) FROM bitbucket_pulls") == before
     [gone] = query("SELECT source_id FROM bitbucket_repositories WHERE deleted_at IS NOT NULL")
     assert gone["source_id"] == vanished.uuid
+    assert wrong() == {}
+
+
+def test_addresses_of_commits_follow_a_repository_that_is_renamed_during_the_import_and_again(
+    installation, sandbox, query, sync, wrong
+):
+    forked = next(one.repository for one in sandbox.world.pull_requests if one.fork and not one.fork_gone)
+    installation.on_workspace(import_repositories)
+    sandbox.world.rename_repository(forked)
+    installation.on_workspace(import_pull_requests)
+    installation.on_workspace(import_commits)
+    assert query("SELECT FROM bitbucket_pull_commits JOIN bitbucket_pulls p ON p.id = pull_id WHERE p.from_fork")
+    sandbox.world.rename_repository(forked)
+    sync()
     assert wrong() == {}
 
 

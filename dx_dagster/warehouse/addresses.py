@@ -18,10 +18,14 @@ _FOLLOW = """
       AND NOT starts_with(t.source_url, moved.new || '{behind}')"""
 _OF_REPOSITORY = "t.repository_id = moved.id"
 _OF_PULL = "t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)"
-# Nobody tells whether a commit from a fork is shown in the fork or in the repository that it is offered to.
+# Nobody tells whether a commit from a fork is shown in the fork or in the repository that it is offered to. It is not
+# shown in a fork if its address lies in the same workspace and is none of another repository there.
 _OF_PULL_OR_FORK = """t.pull_id IN (
     SELECT p.id FROM bitbucket_pulls p
-    WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR starts_with(t.source_url, moved.old || '/')))"""
+    WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR (
+        starts_with(t.source_url, regexp_replace(moved.old, '[^/]*$', ''))
+        AND NOT EXISTS (SELECT FROM bitbucket_repositories other
+                        WHERE other.id <> moved.id AND starts_with(t.source_url, other.source_url || '/')))))"""
 _TABLES = {
     "bitbucket_pulls": ("/pull-requests/", _OF_REPOSITORY),
     "bitbucket_pipelines": ("/pipelines/", _OF_REPOSITORY),
