@@ -3,12 +3,14 @@
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
 import pytest
 
 from dx_dagster.bitbucket import Unavailable
+from dx_dagster.importer.activity import import_activity
 from dx_dagster.importer.commits import import_commits
 from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
@@ -104,6 +106,36 @@ def test_a_feed_that_does_not_reach_back_to_the_first_pull_request_loses_nothing
     sandbox.faults.feed_length = 30
     sync(full=True)
     assert wrong() == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_a_short_feed_no_longer_tells_is_asked_of_the_pull_requests(refused, installation, sandbox, sync, wrong):
+    sandbox.faults.feed_length = 10
+    if refused:
+        sandbox.faults.on(r"/pullrequests/\d+/activity", 403)
+    sync()
+    sandbox.faults.overrides.clear()
+    changes = random.Random(6)
+    sandbox.world.step(60, changes)
+    installation.on_workspace(import_pull_requests)
+    sandbox.world.step(60, changes)  # the list was asked before, the feed comes after
+    sync()
+    sync()
+    assert wrong() == {}
+
+
+def test_an_approval_that_came_and_went_between_two_lists_leaves_nothing_behind(database_url):
+    with Sandbox(replace(SMALL, feed_keeps_taken_back=False)) as sandbox:
+        installation = Installation(database_url, sandbox)
+        installation.on_workspace(import_repositories)
+        installation.on_workspace(import_pull_requests)
+        pull = next(one for one in sandbox.world.pull_requests if one.state == "OPEN")
+        user = sandbox.world.approve(pull, sandbox.world.add_member())
+        installation.on_workspace(import_activity)
+        sandbox.world.unapprove(pull, user)
+        installation.sync()
+        assert installation.differences() == {}
+        assert installation.sync().requests <= 2 + 2 * SMALL.repositories
 
 
 def test_an_opinion_that_the_feed_does_not_show_is_asked_of_its_pull_request(sandbox, query, sync):

@@ -10,7 +10,7 @@ from dx_dagster.importer.feed import KIND, Feeds, Heard, store_entries
 from dx_dagster.importer.pullrequests import record_access
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, require_id
-from dx_dagster.warehouse import marks, pulls, times
+from dx_dagster.warehouse import feeds, marks, pulls, times
 from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.marks import Repository
 
@@ -60,15 +60,15 @@ async def _requests_left(workspace: Workspace) -> int:
 
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
-# what changed since, or it began after the pull request did (--since); it is closed, approved or has changes
-# requested, and the feed does not say when.
+# what changed since, or it began after the pull request did (--since, or it is a short one); it is closed, approved or
+# has changes requested, and the feed does not say when.
 STALE = f"""
     m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
         EXISTS (SELECT FROM sync_marks feed
                 WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
                   AND ((feed.fallback IS NOT NULL AND (feed.synced_to IS NULL
                                                        OR p.updated_at >= feed.synced_to - interval '5 minutes'))
-                       OR (m.activity_synced_to IS NULL AND p.created_at < feed.since)))
+                       OR (p.created_at < feed.since AND COALESCE(m.activity_synced_to < feed.since, true))))
      OR (p.state <> 'OPEN' AND NOT EXISTS (
             SELECT FROM bitbucket_pull_activities a
             WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))
@@ -87,6 +87,6 @@ async def import_one(workspace: Workspace, row: PullRow) -> None:
     entries = [entry for page in pages for entry in frames.entries(page.values)]
     async with workspace.warehouse.transaction() as transaction:
         [kept] = await store_entries(transaction, workspace, [Heard(row.repository, entries, pages[0].asked_at)])
-        await pulls.drop_other_activities(transaction, row.id, kept)
+        await feeds.drop_other_activities(transaction, row.id, kept)
         await times.derive(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

@@ -32,7 +32,7 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
-from dx_dagster.warehouse import marks, merge, pulls, times
+from dx_dagster.warehouse import feeds, marks, merge, pulls, times
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
@@ -60,12 +60,17 @@ class Sight:
 
 
 class Walked(NamedTuple):
-    """Some pages of a walk, to be stored with the mark that vouches for them; `sight` where a whole walk ends."""
+    """Some pages of a walk, to be stored with the mark that vouches for them.
+
+    `sight` is of a whole walk, `over` whether this is its end. `forgotten_since` is where a walk should have come to
+    that found the feed's end instead.
+    """
 
     heard: Heard
     mark: Mark
     sight: Sight | None
     over: bool
+    forgotten_since: datetime | None = None
 
 
 class Feeds:
@@ -127,7 +132,7 @@ class Feeds:
         full = mark.synced_to is None
         stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
         whole = full and mark.since is None and mark.walk_cursor is None
-        again = whole and await pulls.has_activities(self._workspace.warehouse, repository.id)
+        again = whole and await feeds.has_activities(self._workspace.warehouse, repository.id)
         sight = Sight(set()) if again else None
         oldest: datetime | None = None
         async with aclosing(self._pages(repository, mark, attempts, to_the_end=stop is None)) as walk:
@@ -138,17 +143,27 @@ class Feeds:
                 oldest = min([entry.date for entry in entries], default=oldest)
                 ends = pages[-1].next is None
                 over = ends or reaches_below([entry.date for entry in entries], stop)
-                if full and ends:
+                forgotten_since = None if full or not ends else await self._forgotten_since(repository, stop, oldest)
+                if ends and (full or forgotten_since):
                     mark = replace(mark, since=_begin(mark.since, oldest or pages[-1].asked_at))
                 if full and stop is not None:
                     entries = [entry for entry in entries if entry.date >= stop]
                 mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=pages[-1].next)
                 if sight is not None:
                     sight.oldest = oldest
-                await self._commit(Walked(Heard(repository, entries, pages[0].asked_at, not full), mark, sight, over))
+                heard = Heard(repository, entries, pages[0].asked_at, not full)
+                await self._commit(Walked(heard, mark, sight, over, forgotten_since))
                 if over:
                     break
         return mark
+
+    async def _forgotten_since(
+        self, repository: Repository, stop: datetime | None, oldest: datetime | None
+    ) -> datetime | None:
+        """`stop` where the feed's end, its `oldest` entry, is later and it held older ones before."""
+        if stop is None or (oldest is not None and oldest < stop):
+            return None
+        return None if await feeds.reaches_back(self._workspace.warehouse, repository.id, oldest) else stop
 
     def _pages(
         self, repository: Repository, mark: Mark, attempts: int | None, *, to_the_end: bool
@@ -161,12 +176,14 @@ class Feeds:
         async with self._workspace.warehouse.transaction() as transaction:
             stored = await store_entries(transaction, self._workspace, [walked.heard for walked in batch])
             for walked, ids in zip(batch, stored, strict=True):
+                if walked.forgotten_since is not None:
+                    await feeds.flag_forgotten(transaction, walked.heard.repository.id, walked.forgotten_since)
                 await marks.put(transaction, walked.mark)
                 if walked.sight is not None:
                     walked.sight.ids.update(ids)
                     if walked.over and walked.sight.oldest is not None:
                         repository, sight = walked.heard.repository, walked.sight
-                        await pulls.flag_unseen_activities(transaction, repository.id, sight.ids, walked.sight.oldest)
+                        await feeds.flag_unseen_activities(transaction, repository.id, sight.ids, walked.sight.oldest)
 
     async def _fetch_unknown(self, repository: Repository) -> None:
         """Fetches pull requests that the feed knows and the list did not hold yet."""
@@ -204,13 +221,14 @@ async def store_entries(transaction: Transaction, workspace: Workspace, heard: S
     entries = [(one.repository, entry) for one in heard for entry in one.entries]
     said = [(pull_id(repository, entry.number), entry.body) for repository, entry in entries if entry.kind == "comment"]
     told_of = {
-        pull_id(one.repository, entry.number): pulls.Told(one.repository.id, entry.number, one.known)
+        pull_id(one.repository, entry.number): feeds.Told(one.repository.id, entry.number, one.known)
         for one in heard
         for entry in one.entries
     }
-    await pulls.remember(transaction, told_of)
-    if news := [frame for one, frame in found if one.known]:
-        await pulls.flag_repeated_opinions(transaction, pl.concat(news))
+    await feeds.remember(transaction, told_of)
+    for known in (True, False):
+        if frames_of := [frame for one, frame in found if one.known is known]:
+            await feeds.flag_opinions(transaction, pl.concat(frames_of), known=known)
     accounts = [entry.actor for _, entry in entries]
     await store_accounts(transaction, workspace, accounts, asked_at)
     await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))

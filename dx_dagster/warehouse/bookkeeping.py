@@ -58,6 +58,13 @@ pull_marks = Table(
         server_default=text("false"),
         comment="Whether its own activity must be asked",
     ),
+    Column(
+        "opinion_unseen",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether the feed told of an opinion that the list of pull requests did not show yet",
+    ),
     Column("comments_synced_to", DateTime(timezone=True), comment="updated_at for which its comments are complete"),
     Column("commits_synced_for", Text, comment="Source commit and target branch for which its commits are complete"),
     Column("hashes_resolved_for", Text, comment="Short hashes that were asked for one by one"),

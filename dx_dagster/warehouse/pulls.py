@@ -29,6 +29,16 @@ _FLAG_CHANGED_OPINIONS = """
                                           IS DISTINCT FROM (old_state, old_approved, old_date))
     ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true"""
 
+# An opinion that came after the last list is in this one, or was taken back in between.
+_SETTLE_UNSEEN_OPINIONS = """
+    UPDATE pull_marks m SET opinion_unseen = false, activity_stale = m.activity_stale OR EXISTS (
+        SELECT FROM bitbucket_pull_activities a
+        WHERE a.pull_id = m.pull_id AND a.kind IN ('approval', 'changes_requested') AND NOT EXISTS (
+            SELECT FROM (SELECT * FROM {participants}) n
+            WHERE n.pull_id = a.pull_id AND n.user_id = a.user_id
+              AND CASE a.kind WHEN 'approval' THEN n.approved ELSE n.state = 'changes_requested' END))
+    WHERE m.pull_id = ANY(%(ids)s::uuid[]) AND m.opinion_unseen"""
+
 _DROP_ABSENT_PARTICIPANTS = """
     DELETE FROM bitbucket_pull_participants gone
     USING (SELECT incoming.* FROM {pulls} JOIN bitbucket_pulls stored USING (id)
@@ -58,6 +68,7 @@ async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.
         "participants": merge.recordset(tables.pull_participants, _OPINIONS, "participants"),
     }
     await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
+    await transaction.execute(_SETTLE_UNSEEN_OPINIONS.format(**rows), bound)
     await transaction.merge(merge.PULLS, pulls)
     await transaction.execute(_RESTORE, bound)
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
@@ -158,25 +169,6 @@ async def remember(transaction: Transaction, told_of: Mapping[str, Told]) -> Non
     )
 
 
-# Who approves for the second time has taken the first approval back, and it may have left the feed.
-_FLAG_REPEATED_OPINIONS = """
-    UPDATE pull_marks SET activity_stale = true
-    WHERE pull_id IN (
-        SELECT before.pull_id FROM {rows}
-        JOIN bitbucket_pull_activities before USING (pull_id, user_id, kind)
-        WHERE kind IN ('approval', 'changes_requested') AND before.created_at < incoming.created_at
-          AND NOT EXISTS (SELECT FROM bitbucket_pull_activities stored WHERE stored.id = incoming.id))"""
-_OPINION = ("id", "pull_id", "user_id", "kind", "created_at")
-
-
-async def flag_repeated_opinions(transaction: Transaction, activities: pl.DataFrame) -> None:
-    """Before new entries of the feed are merged: marks pull requests whose own activity must be asked."""
-    rows = merge.recordset(tables.pull_activities, _OPINION)
-    await transaction.execute(
-        _FLAG_REPEATED_OPINIONS.format(rows=rows), {"rows": merge.as_json(activities.select(_OPINION))}
-    )
-
-
 async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
     """What changes whenever the list of a repository's pull requests told something new."""
     row = await warehouse.row(
@@ -199,38 +191,6 @@ async def counts(warehouse: Warehouse, repository_ids: Collection[str]) -> dict[
         [list(repository_ids)],
     )
     return {row.id: row.pulls for row in rows}
-
-
-async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:
-    """Whether any entry of the repository's feed is stored."""
-    row = await warehouse.row(
-        "SELECT EXISTS (SELECT FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id "
-        "WHERE p.repository_id = %s) AS found",
-        [repository_id],
-    )
-    return bool(row.found)
-
-
-async def flag_unseen_activities(
-    transaction: Transaction, repository_id: str, seen: Collection[str], oldest: datetime
-) -> None:
-    """After a walk through a repository's whole feed, down to `oldest`: where it did not hold a stored entry, the pull
-    request's own activity must be asked. What is older than the feed's end is no news.
-    """
-    await transaction.execute(
-        """UPDATE pull_marks SET activity_stale = true WHERE pull_id IN (
-               SELECT a.pull_id FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id
-               WHERE p.repository_id = %s AND p.deleted_at IS NULL
-                 AND a.created_at >= %s AND NOT a.id = ANY(%s::uuid[]))""",
-        [repository_id, oldest, list(seen)],
-    )
-
-
-async def drop_other_activities(transaction: Transaction, pull_id: str, kept: Collection[str]) -> None:
-    """After a complete listing: entries that it does not hold are gone."""
-    await transaction.execute(
-        "DELETE FROM bitbucket_pull_activities WHERE pull_id = %s AND NOT id = ANY(%s::uuid[])", [pull_id, list(kept)]
-    )
 
 
 class Marked(Protocol):
