@@ -68,16 +68,11 @@ STALE = f"""
                 WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
                   AND ((feed.fallback IS NOT NULL AND (feed.synced_to IS NULL
                                                        OR p.updated_at >= feed.synced_to - interval '5 minutes'))
-                       OR (p.created_at < feed.since AND COALESCE(m.activity_synced_to < feed.since, true))))
+                       OR (COALESCE(m.activity_synced_to < feed.since, true) AND {feeds.BEGINNING_UNTOLD})))
      OR (p.state <> 'OPEN' AND NOT EXISTS (
             SELECT FROM bitbucket_pull_activities a
             WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))
-     OR EXISTS (
-            SELECT FROM bitbucket_pull_participants o
-            WHERE o.pull_id = p.id AND (o.approved OR o.state = 'changes_requested') AND NOT EXISTS (
-                SELECT FROM bitbucket_pull_activities a
-                WHERE a.pull_id = p.id AND a.user_id = o.user_id
-                  AND a.kind = CASE WHEN o.approved THEN 'approval' ELSE 'changes_requested' END))))"""  # noqa: S608 - an expression of ours
+     OR {feeds.UNTOLD_OPINION}))"""  # noqa: S608 - expressions of ours
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:

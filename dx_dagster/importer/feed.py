@@ -198,7 +198,7 @@ class Feeds:
 
 def _begin(since: datetime | None, oldest: datetime) -> datetime:
     """From when on the feed tells everything: nobody promises that it reaches back to the first pull request."""
-    return max([oldest - OVERLAP, *([since] if since else [])])
+    return max([oldest, *([since] if since else [])])
 
 
 def _ended(mark: Mark, *, full: bool) -> Mark:

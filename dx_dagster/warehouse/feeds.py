@@ -9,6 +9,22 @@ import polars as pl
 from dx_dagster.warehouse import merge, tables
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
+UNTOLD_OPINION = """EXISTS (
+            SELECT FROM bitbucket_pull_participants o
+            WHERE o.pull_id = p.id AND (o.approved OR o.state = 'changes_requested') AND NOT EXISTS (
+                SELECT FROM bitbucket_pull_activities a
+                WHERE a.pull_id = p.id AND a.user_id = o.user_id
+                  AND a.kind = CASE WHEN o.approved THEN 'approval' ELSE 'changes_requested' END))"""
+"""Of a pull request `p`: whether somebody approves it or requests changes, and no stored entry says when."""
+
+# A feed that holds the beginning of a pull request holds the rest. Its first entry is not made in the same moment.
+BEGINNING_UNTOLD = """(
+            p.created_at < feed.since AND NOT EXISTS (
+                SELECT FROM bitbucket_pull_activities a
+                WHERE a.pull_id = p.id AND a.kind = 'update' AND a.created_at >= feed.since
+                  AND a.created_at < p.created_at + interval '1 minute'))"""
+"""Of a pull request `p`: whether it is older than what `feed` (of sync_marks) tells."""
+
 
 class Told(NamedTuple):
     """A pull request that an entry of a feed names; `known` says that older entries are stored already."""
@@ -118,16 +134,15 @@ async def flag_forgotten(transaction: Transaction, repository_id: str, known_to:
     must be asked. Where nothing did and the feed told all, the pull request's own mark says so from now on.
     """
     await transaction.execute(
-        """INSERT INTO pull_marks (pull_id, repository_id, number, activity_synced_to, activity_stale)
-           SELECT p.id, p.repository_id, p.source_id,
-                  CASE WHEN p.updated_at < %(known_to)s AND p.created_at >= COALESCE(feed.since, '-infinity')
-                       THEN p.updated_at END,
-                  p.updated_at >= %(known_to)s
-           FROM bitbucket_pulls p
-           JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
-           WHERE p.repository_id = %(repository)s
-           ON CONFLICT (pull_id) DO UPDATE SET
-               activity_synced_to = COALESCE(pull_marks.activity_synced_to, EXCLUDED.activity_synced_to),
-               activity_stale = pull_marks.activity_stale OR EXCLUDED.activity_stale""",
+        f"""INSERT INTO pull_marks (pull_id, repository_id, number, activity_synced_to, activity_stale)
+            SELECT p.id, p.repository_id, p.source_id,
+                   CASE WHEN p.updated_at < %(known_to)s AND NOT {BEGINNING_UNTOLD} THEN p.updated_at END,
+                   p.updated_at >= %(known_to)s OR {UNTOLD_OPINION}
+            FROM bitbucket_pulls p
+            JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
+            WHERE p.repository_id = %(repository)s
+            ON CONFLICT (pull_id) DO UPDATE SET
+                activity_synced_to = COALESCE(pull_marks.activity_synced_to, EXCLUDED.activity_synced_to),
+                activity_stale = pull_marks.activity_stale OR EXCLUDED.activity_stale""",  # noqa: S608 - expressions of ours
         {"repository": repository_id, "known_to": known_to},
     )

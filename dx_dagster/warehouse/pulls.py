@@ -11,8 +11,8 @@ from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import Repository
 
 # An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
-# such a pull request's own activity is asked again. Where the repository's feed cannot be used, a new one is a reason,
-# also one in the place of an equal one that was taken back.
+# such a pull request's own activity is asked again. Where the repository's feed cannot be used or forgets, a new one is
+# a reason, also one in the place of an equal one that was taken back.
 _FLAG_CHANGED_OPINIONS = """
     INSERT INTO pull_marks (pull_id, repository_id, number, activity_stale)
     SELECT DISTINCT p.id, p.repository_id, p.source_id, true
@@ -25,8 +25,9 @@ _FLAG_CHANGED_OPINIONS = """
           FULL JOIN (SELECT * FROM {participants}) n USING (pull_id, user_id)) opinion ON opinion.pull_id = p.id
     WHERE (old_approved AND new_approved IS NOT TRUE)
        OR (old_state IS NOT NULL AND new_state IS DISTINCT FROM old_state)
-       OR (feed.fallback IS NOT NULL AND (new_state, new_approved, new_date)
-                                          IS DISTINCT FROM (old_state, old_approved, old_date))
+       OR ((feed.fallback IS NOT NULL OR p.created_at < feed.since)
+           AND (new_state, new_approved, new_date)
+               IS DISTINCT FROM (old_state, old_approved, old_date))
     ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true"""
 
 # An opinion that came after the last list is in this one, or was taken back in between.
