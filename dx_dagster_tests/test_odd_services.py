@@ -219,6 +219,21 @@ def test_a_scope_that_one_repository_alone_asks_for_is_no_reason_to_import_nothi
     assert row["pulls"] == len(all_pulls) - len(private.pull_requests)
 
 
+def test_a_merge_into_another_branch_takes_commits_from_those_that_wait_for_the_same(sandbox, query, sync, wrong):
+    repository = sandbox.world.open_repositories[0]
+    head = repository.graph.branches[repository.main_branch]
+    repository.graph.branches["release/0.x"] = head.parents[0].parents[0]
+    first, second = (sandbox.world.open_pull_request(repository) for _ in range(2))
+    for pull in (first, second):
+        sandbox.world.retarget(pull, "release/0.x")
+    sync()
+    before = query("SELECT FROM bitbucket_pull_commits WHERE NOT deleted")
+    sandbox.world.merge(first)
+    sync()
+    assert wrong() == {}
+    assert len(query("SELECT FROM bitbucket_pull_commits WHERE NOT deleted")) < len(before)
+
+
 def test_pipelines_that_are_off_are_normal(sandbox, sync):
     assert any(not repository.has_pipelines for repository in sandbox.world.repositories)
     assert [one for one in sync().skipped if one.step == "pipelines"] == []

@@ -16,9 +16,13 @@ from dx_dagster.warehouse.database import Transaction
 
 # The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
 # matters how many the target has got by other ways (a pull request below this one was merged). Nobody tells when a
-# branch beside the default one moved: open ones into such a branch are asked whenever they change themselves.
+# branch beside the default one moved, but for merges into it: open ones into such a branch are asked after each, and
+# whenever they change themselves.
 VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
-    SELECT extract(epoch FROM p.updated_at)::text FROM bitbucket_repositories r
+    SELECT concat_ws('/', extract(epoch FROM p.updated_at), (
+        SELECT count(*) FROM bitbucket_pulls k
+        WHERE k.repository_id = p.repository_id AND k.target_branch = p.target_branch AND k.state = 'MERGED'))
+    FROM bitbucket_repositories r
     WHERE r.id = p.repository_id AND r.default_branch IS DISTINCT FROM p.target_branch) END,
     CASE WHEN p.state = 'OPEN' THEN (
     SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
