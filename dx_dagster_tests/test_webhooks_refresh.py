@@ -96,6 +96,22 @@ def test_what_bitbucket_dropped_is_found_by_the_next_sync(installation):
     assert installation.differences() == {}
 
 
+def test_a_delivery_about_a_merge_reaches_what_waits_for_the_same_branch(installation):
+    world = installation.sandbox.world
+    repository = world.open_repositories[0]
+    head = repository.graph.branches[repository.main_branch]
+    repository.graph.branches["release/0.x"] = head.parents[0].parents[0]
+    first, second = (world.open_pull_request(repository) for _ in range(2))
+    for pull in (first, second):
+        world.retarget(pull, "release/0.x")
+    installation.sync()
+    watcher = Watcher(world)
+    world.merge(first)
+    installation.deliver(*watcher.deliveries())
+    installation.refresh()
+    assert installation.differences() == {}
+
+
 def test_what_cannot_be_applied_comes_again_and_is_set_aside_at_last_and_holds_nobody_up(installation):
     world, slug = installation.sandbox.world, installation.slug
     good, bad = world.open_repositories[:2]

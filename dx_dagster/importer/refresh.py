@@ -8,7 +8,7 @@ So it does not matter how often a delivery is applied; it is marked as applied w
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -21,17 +21,14 @@ from dx_dagster.bitbucket import (
     NotFound,
     RateLimited,
     Unavailable,
-    endpoints,
 )
-from dx_dagster.frames import repositories as frames
-from dx_dagster.frames.identifiers import of_bitbucket
-from dx_dagster.frames.reading import Json, inner, link, text, time
+from dx_dagster.frames.reading import link, time
 from dx_dagster.importer import activity, branches, changes, comments, feed, pipelines, pull_commits
 from dx_dagster.importer.changes import PullNews, RepositoryNews
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pullrequests import fetch_one, store
 from dx_dagster.importer.pulls import PullRow, pull_rows
-from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.repositories import fetch_repository, import_repositories
 from dx_dagster.importer.workspace import (
     Report,
     Workspace,
@@ -41,7 +38,7 @@ from dx_dagster.importer.workspace import (
     open_workspace,
     pull_id,
 )
-from dx_dagster.warehouse import addresses, inbox, marks, merge, pulls, tables
+from dx_dagster.warehouse import inbox, marks, pulls, tables
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
 
@@ -149,31 +146,13 @@ class _Batch:
         return {one.slug: one for one in found} | {one.source_id: one for one in found}
 
     async def _fetch_repository(self, known: Mapping[str, Repository], news: RepositoryNews) -> None:
-        """Stores the repository; one that Bitbucket no longer has in this workspace is marked as deleted."""
-        workspace = self._workspace
-        asked_at = datetime.now(UTC)
+        """Stores the repository; its uuid is its name from then on."""
         try:
-            value: Json = await workspace.client.get(endpoints.repository(workspace.slug, news.name).path)
-        except (NotFound, Gone):
-            value = {}
+            news.name = await fetch_repository(self._workspace, news.name) or news.name
         except Forbidden as error:
             if lacks_scope(error) or (news.name in known and known[news.name].accessible):
                 raise
-            return  # It was closed to us before: asking again would not open it.
-        owner = text(inner(value, "workspace", "uuid"))
-        here = bool(value) and (owner is None or of_bitbucket(owner) == workspace.id)
-        async with workspace.warehouse.transaction() as transaction:
-            if here:
-                frame = frames.repositories(workspace.id, [value], asked_at)
-                await addresses.follow_renames(transaction, frame)
-                await transaction.merge(merge.REPOSITORIES, frame)
-            await transaction.execute(
-                "UPDATE bitbucket_repositories SET deleted_at = CASE WHEN %s THEN NULL ELSE now() END "
-                "WHERE workspace_id = %s AND source_id = %s AND (deleted_at IS NULL) <> %s",
-                [here, workspace.id, text(value.get("uuid")) if here else news.name, here],
-            )
-        if here and text(value.get("uuid")):
-            news.name = str(value["uuid"])
+            # It was closed to us before: asking again would not open it.
 
     # -- pull requests ------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
-from dx_dagster.frames.reading import Json, record, text
+from dx_dagster.frames.reading import Json, inner, record, text
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
 from dx_dagster.warehouse import addresses, merge
 from dx_dagster.warehouse.database import Transaction
@@ -32,6 +32,12 @@ from dx_dagster.warehouse.database import Transaction
 KIND = "repositories"
 _REFUSED = (Unauthorized, Forbidden, NotFound, Gone, RateLimited)
 _PATIENCE = 60.0  # seconds that a credential may wait for its budget while others could go on
+_MARK_DELETED = """
+    UPDATE bitbucket_repositories r
+    SET deleted_at = CASE WHEN listed.now THEN NULL ELSE now() END
+    FROM (SELECT id, id = ANY(%(seen)s::uuid[]) AS now FROM bitbucket_repositories) listed
+    WHERE r.workspace_id = %(workspace)s AND listed.id = r.id AND listed.now = (r.deleted_at IS NOT NULL)
+      AND (listed.now OR %(complete)s)"""
 
 
 async def import_repositories(workspace: Workspace) -> Report:
@@ -181,9 +187,29 @@ class _Listing:
         await transaction.execute(_MARK_DELETED, bound)
 
 
-_MARK_DELETED = """
-    UPDATE bitbucket_repositories r
-    SET deleted_at = CASE WHEN listed.now THEN NULL ELSE now() END
-    FROM (SELECT id, id = ANY(%(seen)s::uuid[]) AS now FROM bitbucket_repositories) listed
-    WHERE r.workspace_id = %(workspace)s AND listed.id = r.id AND listed.now = (r.deleted_at IS NOT NULL)
-      AND (listed.now OR %(complete)s)"""
+async def fetch_repository(workspace: Workspace, name: str) -> str | None:
+    """Stores one repository, by uuid or slug, and returns its uuid; one that Bitbucket no longer has in this workspace
+    is marked as deleted.
+
+    Raises:
+        Forbidden: it cannot be read.
+    """
+    asked_at = datetime.now(UTC)
+    try:
+        value: Json = await workspace.client.get(endpoints.repository(workspace.slug, name).path)
+    except (NotFound, Gone):
+        value = {}
+    owner = text(inner(value, "workspace", "uuid"))
+    here = bool(value) and (owner is None or of_bitbucket(owner) == workspace.id)
+    uuid = text(value.get("uuid")) if here else None
+    async with workspace.warehouse.transaction() as transaction:
+        if here:
+            frame = frames.repositories(workspace.id, [value], asked_at)
+            await addresses.follow_renames(transaction, frame)
+            await transaction.merge(merge.REPOSITORIES, frame)
+        await transaction.execute(
+            "UPDATE bitbucket_repositories SET deleted_at = CASE WHEN %s THEN NULL ELSE now() END "
+            "WHERE workspace_id = %s AND source_id = %s AND (deleted_at IS NULL) <> %s",
+            [here, workspace.id, uuid if here else name, here],
+        )
+    return uuid
