@@ -111,13 +111,18 @@ class Installation:
         self.warnings: list[str] = []
         give_credential(self.settings, self.slug, sandbox.token.secret)
 
-    def sync(self, *, full: bool = False) -> Imported:
-        """Every step once."""
+    def sync(self, *, full: bool = False, within: float | None = None) -> Imported:
+        """Every step once.
+
+        Raises:
+            TimeoutError: it was cut off after `within` seconds.
+        """
         listener = Silence()
 
         async def run() -> Imported:
             async with Warehouse(self.database_url) as warehouse:
-                return await import_all(self.settings, warehouse, listener, self.slug, full=full)
+                async with asyncio.timeout(within):
+                    return await import_all(self.settings, warehouse, listener, self.slug, full=full)
 
         done = asyncio.run(run())
         self.warnings += listener.warnings

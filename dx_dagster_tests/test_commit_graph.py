@@ -110,9 +110,9 @@ def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
 class Comparing(Installation):
     """A workspace whose rows are compared with the truth after every import."""
 
-    def sync(self, *, full: bool = False) -> Imported:
+    def sync(self, *, full: bool = False, within: float | None = None) -> Imported:
         self.sandbox.requests.reset()
-        done = super().sync(full=full)
+        done = super().sync(full=full, within=within)
         assert self.differences() == {}
         return done
 

@@ -91,20 +91,6 @@ def test_a_sync_fetches_what_changed_and_little_else(sandbox, sync, wrong):
     assert wrong() == {}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(seed, sandbox, connected, sync, wrong):
-    changes = random.Random(seed)
-    sandbox.faults.latency = 0.01
-    with running_sync(connected) as importing:
-        while importing.poll() is None:
-            sandbox.world.step(1, changes)
-            time.sleep(0.05)
-    sync()
-    assert wrong() == {}
-    sync("--full")
-    assert wrong() == {}
-
-
 def running_sync(environment: Mapping[str, str], stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
     return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=stderr)

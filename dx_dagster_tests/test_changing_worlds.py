@@ -1,0 +1,87 @@
+"""A workspace in which people go on working while it is imported, under each reading of what Bitbucket may do."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.sandbox.world import World
+from dx_dagster_tests.importing import Installation
+
+USUALLY = 0.85  # chance
+USUAL = WorldConfig(seed=3, repositories=5, pull_requests=60, members=8)
+READINGS = {
+    "usual": (USUAL, {}),
+    "approvals move, deleted comments count": (
+        replace(USUAL, seed=4, approvals_move_updated_on=True, count_includes_deleted=True),
+        {"sort_with_states_fails": True},
+    ),
+    "what is taken back is gone": (replace(USUAL, seed=5, feed_keeps_taken_back=False), {"compressed": True}),
+    "a short feed": (replace(USUAL, seed=6), {"feed_length": 50}),
+    "no feed": (replace(USUAL, seed=7), {"feed_missing": True}),
+}
+
+
+def change(world: World, chances: random.Random) -> None:
+    """Something that happens: mostly what `step` thinks of, now and then what is rare."""
+    if chances.random() < USUALLY:
+        world.step(1, chances)
+        return
+    with world.lock:
+        repository = chances.choice([one for one in world.open_repositories if one.main_branch])
+        own = [one for one in repository.pull_requests.values() if one.state == "OPEN" and one.fork is None]
+        happens: list[Callable[[], object]] = [
+            partial(world.rename_repository, repository),
+            partial(world.force_push_default_branch, repository),
+        ]
+        if own:
+            pull = chances.choice(own)
+            happens += [
+                partial(world.push, pull),
+                partial(world.push, pull, force=True),
+                partial(world.edit_title, pull, f"Title {chances.random()}"),
+            ]
+        chances.choice(happens)()
+
+
+@contextmanager
+def changing(world: World, chances: random.Random) -> Iterator[None]:
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            change(world, chances)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("config", "oddities"), READINGS.values(), ids=READINGS)
+def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(config, oddities, database_url):
+    chances = random.Random(config.seed)
+    with Sandbox(config) as sandbox:
+        sandbox.faults.set(oddities)
+        sandbox.faults.latency = 0.005
+        installation = Installation(database_url, sandbox)
+        with changing(sandbox.world, chances):
+            with suppress(TimeoutError):
+                installation.sync(within=0.5)
+            installation.sync()
+        installation.sync()
+        assert installation.differences() == {}
+        for _ in range(20):
+            change(sandbox.world, chances)
+        installation.sync()
+        assert installation.differences() == {}
