@@ -35,7 +35,8 @@ def change(world: World, chances: random.Random) -> None:
         return
     with world.lock:
         repository = chances.choice([one for one in world.open_repositories if one.main_branch])
-        own = [one for one in repository.pull_requests.values() if one.state == "OPEN" and one.fork is None]
+        opened = [one for one in repository.pull_requests.values() if one.state == "OPEN" and one.fork is None]
+        own = [one for one in opened if one.target_branch in repository.graph.branches]
         happens: list[Callable[[], object]] = [
             partial(world.rename_repository, repository),
             partial(world.force_push_default_branch, repository),
