@@ -1,6 +1,6 @@
 """What is kept about pull requests beside their own columns: participants, whole hashes, marks."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -146,28 +146,6 @@ async def with_short_hashes_of_pipelines(warehouse: Warehouse, workspace_id: str
         [workspace_id],
     )
     return {row.id for row in rows}
-
-
-class Told(NamedTuple):
-    """A pull request that an entry of a feed names; `known` says that older entries are stored already."""
-
-    repository_id: str
-    number: int
-    known: bool
-
-
-async def remember(transaction: Transaction, told_of: Mapping[str, Told]) -> None:
-    """Gives marks to pull requests (by id) that are heard of and not stored, so that a killed import still fetches
-    them; to all of them where the feed was read before.
-    """
-    await transaction.execute(
-        """INSERT INTO pull_marks (pull_id, repository_id, number)
-           SELECT heard.id, heard.repository, heard.number
-           FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::bool[]) AS heard (id, repository, number, known)
-           WHERE heard.known OR NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = heard.id)
-           ON CONFLICT DO NOTHING""",
-        [list(told_of), *([getattr(one, name) for one in told_of.values()] for name in Told._fields)],
-    )
 
 
 async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
