@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 _LONGEST = 86_400.0  # seconds; a longer Retry-After is a mistake
-_MOST_REQUESTS = 10_000_000  # an hour; a higher limit is a mistake too
+_MOST_REQUESTS = 10_000_000  # an hour; a higher limit is none
 _EPOCH = 1_000_000_000  # a "reset" beyond this is a date, not seconds
 
 
@@ -29,7 +29,7 @@ def read(headers: httpx.Headers) -> Hints:
     limit = _number(headers.get("x-ratelimit-limit")) if mine else None
     return Hints(
         retry_after=wait,
-        limit=int(limit) if limit and 1 <= limit <= _MOST_REQUESTS else None,
+        limit=int(min(limit, _MOST_REQUESTS)) if limit and limit >= 1 else None,
         near_limit=headers.get("x-ratelimit-nearlimit", "").strip().lower() == "true",
     )
 

@@ -107,6 +107,14 @@ async def test_a_window_never_holds_more_requests_than_the_limit(api: Server) ->
     assert ledger.account("credential:1").near_limit_at is not None
 
 
+async def test_a_limit_that_is_higher_than_any_keeps_nobody_waiting(api: Server) -> None:
+    api.answer = lambda _: JSONResponse({}, headers={"x-ratelimit-limit": "1" + 30 * "0"})
+    ledger = MemoryLedger(window=60, default_limit=4)
+    async with opened(api.base, ledger=ledger) as client:
+        await together([lambda: client.get("/x") for _ in range(20)])
+    assert len(api.seen) == 20
+
+
 async def test_tokens_of_one_account_share_its_requests() -> None:
     pair = [Credential(n, "api", "api_token", SecretStr(f"t{n}"), f"{name}@acme.example") for n, name in
             ((1, "Ann"), (2, "ann"))]  # fmt: skip
