@@ -24,6 +24,8 @@ from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.session import open_client, open_pool
 from dx_dagster.importer.workspace import Listener, Skipped, Workspace, open_workspace
 from dx_dagster.sandbox import Sandbox, truth
+from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.sandbox.world import World
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.database import Warehouse
@@ -73,6 +75,17 @@ async def import_all(
         done.requests = client.requests
     done.written = (warehouse.written_so_far() - before).total()
     return done
+
+
+def open_into_release(world: World, count: int) -> list[PullRequest]:
+    """Pull requests of the first repository into a branch that lacks the default one's last two commits."""
+    repository = world.open_repositories[0]
+    head = repository.head
+    repository.graph.branches["release/0.x"] = head.parents[0].parents[0]
+    opened = [world.open_pull_request(repository) for _ in range(count)]
+    for pull in opened:
+        world.retarget(pull, "release/0.x")
+    return opened
 
 
 def give_credential(settings: Settings, slug: str, secret: str) -> None:

@@ -18,7 +18,7 @@ from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse import times
-from dx_dagster_tests.importing import Imported, Installation
+from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
 SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12)
 
@@ -51,11 +51,7 @@ def query(installation: Installation) -> Callable[[str], list[dict[str, Any]]]:
 
 
 def test_pull_requests_whose_commits_are_on_the_default_branch_are_not_asked_twice(sandbox, sync, wrong):
-    pull = sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
-    graph = pull.repository.graph
-    head = graph.branches[pull.repository.main_branch]
-    graph.branches["release/0.x"] = head.parents[0].parents[0]
-    sandbox.world.retarget(pull, "release/0.x")
+    open_into_release(sandbox.world, 1)
     sync()
     assert wrong() == {}
     sandbox.requests.reset()
@@ -105,6 +101,10 @@ def test_a_feed_that_does_not_reach_back_to_the_first_pull_request_loses_nothing
     assert wrong() == {}
     sandbox.faults.feed_length = 30
     sync(full=True)
+    assert wrong() == {}
+    sandbox.faults.feed_length = 0
+    sandbox.world.step(20, random.Random(6))
+    sync()
     assert wrong() == {}
 
 
@@ -218,12 +218,7 @@ def test_a_scope_that_one_repository_alone_asks_for_is_no_reason_to_import_nothi
 
 
 def test_a_merge_into_another_branch_takes_commits_from_those_that_wait_for_the_same(sandbox, query, sync, wrong):
-    repository = sandbox.world.open_repositories[0]
-    head = repository.graph.branches[repository.main_branch]
-    repository.graph.branches["release/0.x"] = head.parents[0].parents[0]
-    first, second = (sandbox.world.open_pull_request(repository) for _ in range(2))
-    for pull in (first, second):
-        sandbox.world.retarget(pull, "release/0.x")
+    first, _ = open_into_release(sandbox.world, 2)
     sync()
     before = query("SELECT FROM bitbucket_pull_commits WHERE NOT deleted")
     sandbox.world.merge(first)

@@ -35,7 +35,7 @@ from dx_dagster_tests.delivering import (
     serving,
     serving_application,
 )
-from dx_dagster_tests.importing import KEYS, give_credential, on_workspace
+from dx_dagster_tests.importing import KEYS, give_credential, on_workspace, open_into_release
 
 PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
 PAYLOADS = Path(__file__).parents[2] / "shared" / "payloads"
@@ -98,12 +98,7 @@ def test_what_bitbucket_dropped_is_found_by_the_next_sync(installation):
 
 def test_a_delivery_about_a_merge_reaches_what_waits_for_the_same_branch(installation):
     world = installation.sandbox.world
-    repository = world.open_repositories[0]
-    head = repository.graph.branches[repository.main_branch]
-    repository.graph.branches["release/0.x"] = head.parents[0].parents[0]
-    first, second = (world.open_pull_request(repository) for _ in range(2))
-    for pull in (first, second):
-        world.retarget(pull, "release/0.x")
+    first, _ = open_into_release(world, 2)
     installation.sync()
     watcher = Watcher(world)
     world.merge(first)

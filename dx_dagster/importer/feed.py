@@ -163,7 +163,7 @@ class Feeds:
         """`stop` where the feed's end, its `oldest` entry, is later and it held older ones before."""
         if stop is None or (oldest is not None and oldest < stop):
             return None
-        return None if await feeds.reaches_back(self._workspace.warehouse, repository.id, oldest) else stop
+        return stop if await feeds.has_activities(self._workspace.warehouse, repository.id, before=oldest) else None
 
     def _pages(
         self, repository: Repository, mark: Mark, attempts: int | None, *, to_the_end: bool

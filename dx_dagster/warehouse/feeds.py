@@ -87,12 +87,13 @@ async def flag_opinions(transaction: Transaction, activities: pl.DataFrame, *, k
     await transaction.execute(_FLAG_UNSEEN_OPINIONS.format(rows=rows), bound)
 
 
-async def has_activities(warehouse: Warehouse, repository_id: str) -> bool:
-    """Whether any entry of the repository's feed is stored."""
+async def has_activities(warehouse: Warehouse, repository_id: str, before: datetime | None = None) -> bool:
+    """Whether any entry of the repository's feed is stored that is older than `before`; None for any at all."""
     row = await warehouse.row(
         "SELECT EXISTS (SELECT FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id "
-        "WHERE p.repository_id = %s) AS found",
-        [repository_id],
+        "WHERE p.repository_id = %s AND p.deleted_at IS NULL "
+        "AND a.created_at < COALESCE(%s::timestamptz, 'infinity')) AS found",
+        [repository_id, before],
     )
     return bool(row.found)
 
@@ -117,16 +118,6 @@ async def drop_other_activities(transaction: Transaction, pull_id: str, kept: Co
     await transaction.execute(
         "DELETE FROM bitbucket_pull_activities WHERE pull_id = %s AND NOT id = ANY(%s::uuid[])", [pull_id, list(kept)]
     )
-
-
-async def reaches_back(warehouse: Warehouse, repository_id: str, oldest: datetime | None) -> bool:
-    """Whether no entry is stored that is older than the feed's oldest."""
-    row = await warehouse.row(
-        "SELECT EXISTS (SELECT FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id "
-        "WHERE p.repository_id = %s AND p.deleted_at IS NULL AND a.created_at < COALESCE(%s, 'infinity')) AS older",
-        [repository_id, oldest],
-    )
-    return not row.older
 
 
 async def flag_forgotten(transaction: Transaction, repository_id: str, known_to: datetime) -> None:
