@@ -20,7 +20,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse import times
 from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
-SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12)
+SMALL = WorldConfig(seed=3, repositories=6, pull_requests=96, members=10)
 
 
 @pytest.fixture
