@@ -1,7 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
 .PHONY: help venv demo test lint bench lock
 
@@ -33,21 +32,21 @@ lock: venv ## resolves both locks anew
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o benchmarks/requirements.lock
 
 # --no-deps: the lock is complete, and pip's resolver stumbles over hashes of packages with extras.
-# uv takes a fifth of pip's time. It knows nothing of an index that only pip's settings name: there pip does it.
+# uv takes a third of pip's time. It knows nothing of an index that only pip's settings name: there pip does it.
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "dx-dagster needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(PIP) --require-hashes -r /dev/stdin \
-		&& $(UV) --compile-bytecode --require-hashes -r requirements.lock \
-		|| $(PIP) --require-hashes -r requirements.lock
-	$(PIP) --no-build-isolation -e .
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(BIN)/python $(PIP_INSTALL) --require-hashes -r /dev/stdin \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r requirements.lock \
+		|| $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
 # dlt stays out of .venv: it is there to be measured, and brings forty packages.
 .venv-bench/.installed: benchmarks/requirements.lock
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	.venv-bench/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
