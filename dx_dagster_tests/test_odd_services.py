@@ -122,6 +122,19 @@ def test_what_a_short_feed_no_longer_tells_is_asked_of_the_pull_requests(install
     assert wrong() == {}
 
 
+def test_after_a_feed_forgot_entries_only_the_pull_requests_that_changed_are_asked(sandbox, sync, wrong):
+    sync()
+    before = {id(pull): pull.version for pull in sandbox.world.pull_requests}
+    sandbox.faults.feed_length = 5
+    sandbox.world.step(30, random.Random(6))
+    changed = sum(before.get(id(pull)) != pull.version for pull in sandbox.world.pull_requests)
+    sandbox.requests.reset()
+    sync()
+    asked = [path for _, path, _, _ in sandbox.requests.list() if re.search(r"/pullrequests/\d+/activity", path)]
+    assert 0 < len(asked) <= changed < len(before) / 2
+    assert wrong() == {}
+
+
 def test_an_approval_that_came_and_went_between_two_lists_leaves_nothing_behind(database_url):
     with Sandbox(replace(SMALL, feed_keeps_taken_back=False)) as sandbox:
         installation = Installation(database_url, sandbox)
