@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heappop, heappush
 
@@ -17,7 +17,7 @@ class Commit:
     """A commit. `sequence` grows along every edge of the graph, so that descending order is topological."""
 
     sha: str
-    parents: "tuple[Commit, ...]"
+    parents: "tuple[Commit, ...]" = field(repr=False)  # a whole history otherwise
     raw: str
     user: User | None
     date: datetime

@@ -78,7 +78,7 @@ class Participant:
 class PullRequest:
     """`source` and `target` are the branches' heads as the API shows them; `fork_gone` hides the former."""
 
-    repository: "Repository"
+    repository: "Repository" = field(repr=False)  # which names all of its pull requests
     number: int
     author: User | None
     title: str
@@ -103,7 +103,7 @@ class PullRequest:
     version: int = 0
     participants: dict[User, Participant] = field(default_factory=dict)
     comments: list[Comment] = field(default_factory=list)
-    activity: list[Activity] = field(default_factory=list)
+    activity: list[Activity] = field(default_factory=list, repr=False)
 
     @property
     def reviewers(self) -> tuple[User, ...]:

@@ -54,9 +54,9 @@ class Repository:
     entries: int = 0
     version: int = 0
     names_version: int = 0
-    pull_requests: dict[int, PullRequest] = field(default_factory=dict)
-    feed: list[Activity] = field(default_factory=list)
-    pipelines: list[Pipeline] = field(default_factory=list)
+    pull_requests: dict[int, PullRequest] = field(default_factory=dict, repr=False)
+    feed: list[Activity] = field(default_factory=list, repr=False)
+    pipelines: list[Pipeline] = field(default_factory=list, repr=False)
 
     @property
     def full_name(self) -> str:
