@@ -71,7 +71,7 @@ def compare(
     with databases() as place:
         measured = [first_import(one, config, latency, place) for one in chosen if one is not OURS]
         syncs = later_syncs(config, latency, place) if OURS in chosen else []
-        start_up = first_import(OURS, TINY, 0, place) if syncs else None
+        start_up = first_import(OURS, TINY, 0, place) if syncs and not json_ else None
         with serving(config, 0) as server:
             true = true_rows(server)
     if syncs:
