@@ -124,10 +124,10 @@ def test_what_a_short_feed_no_longer_tells_is_asked_of_the_pull_requests(install
 
 def test_after_a_feed_forgot_entries_only_the_pull_requests_that_changed_are_asked(sandbox, sync, wrong):
     sync()
-    before = {id(pull): pull.version for pull in sandbox.world.pull_requests}
+    before = {pull: pull.version for pull in sandbox.world.pull_requests}
     sandbox.faults.feed_length = 5
     sandbox.world.step(30, random.Random(6))
-    changed = sum(before.get(id(pull)) != pull.version for pull in sandbox.world.pull_requests)
+    changed = sum(before.get(pull) != pull.version for pull in sandbox.world.pull_requests)
     sandbox.requests.reset()
     sync()
     asked = [path for _, path, _, _ in sandbox.requests.list() if re.search(r"/pullrequests/\d+/activity", path)]
