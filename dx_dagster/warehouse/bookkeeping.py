@@ -33,11 +33,19 @@ sync_marks = Table(
     Column("walk_cursor", Text, comment="Where the walk under way goes on; null when none is under way"),
     Column("walk_head", DateTime(timezone=True), comment="What synced_to becomes when that walk ends"),
     Column("full_head", DateTime(timezone=True), comment="What walk_head was in the last walk over everything"),
-    Column("since", DateTime(timezone=True), comment="Lower bound of the first walk (--since); null for all"),
+    Column("bound", DateTime(timezone=True), comment="Everything from here on is stored (--since); null for all"),
+    Column("walk_bound", DateTime(timezone=True), comment="What bound becomes when the walk under way ends"),
+    Column("since", DateTime(timezone=True), comment="From when on the feed tells everything (activity)"),
+    Column("older", Text, comment="Where the feed goes on with entries before the bound (activity)"),
     Column("head", Text, comment="Head that the walk under way, or the last one, began at (commits)"),
     Column("branch", Text, comment="Branch that was walked (commits)"),
     Column("checked", Text, comment="Version of the repository that was last found up to date (commits)"),
     Column("asked_at", DateTime(timezone=True), comment="When it was last asked to the end, or refused"),
+    Column(
+        "listed_at",
+        DateTime(timezone=True),
+        comment="When all open pull requests, or the pipelines of the last days, were last listed again",
+    ),
     Column("fallback", Text, comment="Why the short way does not work here, when it does not"),
     comment="How far each kind of thing is imported, by repository; moves only with the rows it vouches for",
 )
@@ -68,8 +76,28 @@ pull_marks = Table(
     Column("comments_synced_to", DateTime(timezone=True), comment="updated_at for which its comments are complete"),
     Column("commits_synced_for", Text, comment="Source commit and target branch for which its commits are complete"),
     Column("hashes_resolved_for", Text, comment="Short hashes that were asked for one by one"),
+    Column(
+        "refused_since",
+        DateTime(timezone=True),
+        comment="When Bitbucket first refused something of it; null when it did not",
+    ),
+    Column("refused_at", DateTime(timezone=True), comment="When Bitbucket last refused something of it"),
+    Column("refused_for", DateTime(timezone=True), comment="updated_at of the pull request that was refused then"),
     Index("ix_pull_marks_repository_id", "repository_id"),
     comment="How far each pull request is imported; moves only with the rows it vouches for",
+)
+
+absence_checks = Table(
+    "absence_checks",
+    metadata,
+    Column("subject_id", Uuid, primary_key=True, comment="id of a repository, a user or a pull request"),
+    Column(
+        "missing_since", DateTime(timezone=True), nullable=False, comment="When a listing first was found to lack it"
+    ),
+    Column(
+        "asked_at", DateTime(timezone=True), nullable=False, comment="When Bitbucket was last asked for it by itself"
+    ),
+    comment="What suspicious listings lacked: asked for by itself, a few at each sync, those asked longest ago first",
 )
 
 connections = Table(
@@ -83,7 +111,10 @@ connections = Table(
     Column("settings", JSONB, nullable=False, server_default=text("'{}'"), comment="Settings that are no secrets"),
     Column("disabled_at", DateTime(timezone=True), comment="When it was disabled"),
     Column("disabled_reason", Text, comment="Why it was disabled"),
-    Column("last_synced_at", DateTime(timezone=True), comment="When a sync last completed"),
+    Column("last_synced_at", DateTime(timezone=True), comment="When a sync last succeeded"),
+    Column("last_error", Text, comment="Why the last sync could read nothing; null when it could"),
+    Column("failed_at", DateTime(timezone=True), comment="When a sync last could read nothing; null once one could"),
+    Column("failing_since", DateTime(timezone=True), comment="When the first of these syncs did; null once one could"),
     Column(
         "created_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="When it was made"
     ),
@@ -96,7 +127,11 @@ connections = Table(
     ),
     Column("deleted_at", DateTime(timezone=True), comment="When it was removed"),
     Index(
-        "uq_connections_workspace_type", "workspace", "type", unique=True, postgresql_where=text("deleted_at IS NULL")
+        "uq_connections_workspace_type",
+        text("lower(workspace)"),
+        "type",
+        unique=True,
+        postgresql_where=text("deleted_at IS NULL"),
     ),
     comment="Sources of data, with their settings",
 )

@@ -4,6 +4,8 @@ Ids are derived from Bitbucket's own identifiers (`dx_dagster.frames.identifiers
 and there are no foreign keys between them: a comment may arrive before its pull request.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -15,13 +17,20 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    func,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION
 
-__all__ = ["Table", "metadata"]
+__all__ = ["Table", "metadata", "type_name"]
 
 metadata = MetaData()
+
+
+def type_name(column: Column[Any]) -> str:
+    """The column's type as PostgreSQL names it (`format_type`); SQLAlchemy's generic names are those of no database."""
+    return column.type.compile(dialect=postgresql.dialect()).lower()  # type: ignore[no-untyped-call]
 
 
 def _id(comment: str) -> Column[object]:
@@ -64,6 +73,8 @@ workspaces = Table(
     _text("source_id", "Bitbucket's uuid of the workspace, with braces", nullable=False),
     _text("slug", "Name of the workspace in addresses, and of its Dagster partition", nullable=False),
     _text("name", "Display name of the workspace"),
+    _time("since", "Lower bound of the import (--since): pull requests, pipelines and commits before it are left out"),
+    _number("rules", "Version of the rules by which the durations of its pull requests were last derived", Integer),
     _synced_at(),
     comment="Bitbucket Cloud workspaces",
 )
@@ -109,6 +120,7 @@ users = Table(
     _flag("active", "Whether the last complete listing of members held the user", default=False),
     _flag("bot", "Whether the account is no person", default=False),
     Column("type", Text, nullable=False, server_default="human", comment="human, bot or ai_bot"),
+    _text("counted_as", "The type with which this user counts in the durations of pull requests"),
     _synced_at(),
     Index("ix_bitbucket_users_workspace_id_account_id", "workspace_id", "account_id"),
     comment="Members of Bitbucket Cloud workspaces and every other author met there",
@@ -138,12 +150,17 @@ pulls = Table(
     _number("task_count", "Tasks, as counted by Bitbucket", Integer),
     _time("created_at", "When it was opened"),
     _time("updated_at", "When it last changed"),
-    _time("merged_at", "When it was merged, from its activity"),
-    _time("closed_at", "When it was merged, declined or superseded, from its activity"),
+    _time("merged_at", "When it was merged: its activity says so, else its last change or its merge commit"),
+    _time("closed_at", "When it was merged, declined or superseded"),
     _text("source_url", "Address of its page"),
     _seconds("open_to_merge", "Seconds from created_at to merged_at"),
-    _seconds("open_to_first_review", "Seconds to the first comment, approval or change request of someone else"),
-    _seconds("open_to_first_approval", "Seconds to the first approval of someone else"),
+    _seconds(
+        "open_to_first_review",
+        "Seconds from created_at to the first comment, approval or change request by a person other than the author, "
+        "at or before the end",
+    ),
+    _seconds("open_to_first_approval", "Likewise, to the first approval"),
+    _seconds("open_to_first_bot_review", "As open_to_first_review, by a bot"),
     _time("deleted_at", "When Bitbucket first answered that the pull request does not exist"),
     _synced_at(),
     Index("ix_bitbucket_pulls_repository_id_source_id", "repository_id", "source_id", unique=True),
@@ -244,7 +261,9 @@ pipelines = Table(
     _text("source_id", "Bitbucket's uuid of the pipeline, with braces", nullable=False),
     _ref("repository_id", "bitbucket_repositories.id", nullable=False),
     _number("build_number", "Number of the run in its repository"),
+    _number("run_number", "How often it has run: failed steps that are run again keep the uuid and the date", Integer),
     _text("state", "PENDING, IN_PROGRESS, COMPLETED, …"),
+    _text("stage", "Of a run in progress: RUNNING, PAUSED while it waits for a manual step, or HALTED"),
     _text("result", "SUCCESSFUL, FAILED, ERROR, STOPPED or EXPIRED, once completed"),
     _text("trigger", "What started it: PUSH, MANUAL, SCHEDULE, …"),
     _text("ref_name", "Branch or tag that it ran on; the source branch for a pull request"),
@@ -255,6 +274,12 @@ pipelines = Table(
     _time("completed_at", "When it ended"),
     _number("duration", "Seconds that it ran"),
     _text("source_url", "Address of the run's page"),
+    Column(
+        "asked_at",
+        DateTime(timezone=True),
+        server_default=func.now(),
+        comment="When it was first met, or last asked for by itself",
+    ),
     _synced_at(),
     Index("ix_bitbucket_pipelines_repository_id_created_at", "repository_id", "created_at"),
     Index("ix_bitbucket_pipelines_pull_id", "pull_id"),

@@ -7,13 +7,8 @@ from collections import Counter
 
 import anyio
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, create_engine
-from sqlalchemy.pool import NullPool
 
 from dx_dagster.sandbox import Limits, Sandbox
-from dx_dagster.warehouse import bookkeeping
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.ledger import Reservation, SharedLedger, book, headroom
 from dx_dagster_tests.budgets.drawing import TINY, access, ask, draw, drawing, statuses
@@ -145,22 +140,6 @@ async def test_a_budget_that_is_near_its_limit_lets_the_others_go_first(warehous
     await ledger.near_limit("credential:1")  # although our books say that nothing was used
     taken = [await ledger.acquire(["credential:1", "credential:2"]) for _ in range(40)]
     assert {one.budget for one in taken if isinstance(one, Reservation)} == {"credential:2"}
-
-
-# The table
-
-
-def test_the_migrated_table_is_the_one_that_the_code_knows(database_url: str) -> None:
-    known = MetaData()
-    bookkeeping.budgets.to_metadata(known)
-    options = {
-        "compare_type": True,
-        "compare_server_default": True,
-        "include_name": lambda name, kind, _: kind != "table" or name == "budgets",
-    }
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection, opts=options), known) == []
 
 
 def test_the_ledger_costs_next_to_nothing(database_url: str) -> None:
