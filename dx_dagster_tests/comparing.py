@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from operator import eq
 
 import psycopg
@@ -29,7 +30,7 @@ QUERIES = {
         SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title,
                p.state, draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha,
                comment_count, task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
-               open_to_first_review, open_to_first_approval
+               open_to_first_review, open_to_first_approval, open_to_first_bot_review
         FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
         LEFT JOIN bitbucket_users u ON u.id = p.user_id LEFT JOIN bitbucket_users m ON m.id = p.merged_by_user_id
         WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
@@ -59,8 +60,9 @@ QUERIES = {
         JOIN bitbucket_repositories r ON r.id = t.repository_id {_WHO.format(user="t.author_id")}
         WHERE r.deleted_at IS NULL""",
     "bitbucket_pipelines": f"""
-        SELECT t.source_id, r.source_id AS repository, build_number, t.state, result, trigger, ref_name, commit_sha,
-               p.source_id AS pull, u.source_id AS user, t.created_at, completed_at, duration, t.source_url
+        SELECT t.source_id, r.source_id AS repository, build_number, run_number, t.state, stage, result,
+               trigger, ref_name, commit_sha, p.source_id AS pull, u.source_id AS user, t.created_at, completed_at,
+               duration, t.source_url
         FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
         LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
         WHERE r.deleted_at IS NULL""",
@@ -80,10 +82,14 @@ def _tables(database_url: str) -> Iterator[tuple[str, Sequence[Row]]]:
             yield table, connection.execute(query).fetchall()
 
 
-def differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """What differs, by table, in words; empty when database and truth are equal."""
+def differences(database_url: str, truth: Mapping[str, Sequence[Row]], since: datetime | None = None) -> dict[str, str]:
+    """What differs, by table, in words; empty when database and truth are equal.
+
+    `since` is the bound of both; default-branch commits before it may be in the database, for pull requests need some.
+    """
     return {
-        table: _in_words(extra, missing, columns) for table, extra, missing, columns in _differing(database_url, truth)
+        table: _in_words(extra, missing, columns)
+        for table, extra, missing, columns in _differing(database_url, truth, since)
     }
 
 
@@ -93,7 +99,7 @@ def count_differences(database_url: str, truth: Mapping[str, Sequence[Row]]) -> 
 
 
 def _differing(
-    database_url: str, truth: Mapping[str, Sequence[Row]]
+    database_url: str, truth: Mapping[str, Sequence[Row]], since: datetime | None = None
 ) -> Iterator[tuple[str, list[Values], list[Values], list[str]]]:
     """Each table that differs, with the rows too many, those missing, and their columns.
 
@@ -103,10 +109,17 @@ def _differing(
         theirs = truth[table]
         known = {row.get("source_id") for row in theirs}
         kept = [row for row in ours if table != "bitbucket_users" or row["active"] or row["source_id"] in known]
+        if since is not None and table == "bitbucket_repository_default_branch_commits":
+            kept = [row for row in kept if _moment(row["created"]) >= since]
         columns = sorted((*kept, *theirs, {})[0])
         extra, missing = _bag(kept, columns), _bag(theirs, columns)
         if extra != missing:
             yield table, list((extra - missing).elements()), list((missing - extra).elements()), columns
+
+
+def _moment(value: object) -> datetime:
+    assert isinstance(value, datetime)
+    return value
 
 
 def _in_words(extra: list[Values], missing: list[Values], columns: Sequence[str]) -> str:

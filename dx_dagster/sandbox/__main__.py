@@ -23,7 +23,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repositories", type=int, default=default.repositories)
     made.add_argument("--pull-requests", type=int, default=default.pull_requests)
     made.add_argument("--members", type=int, default=default.members)
-    made.add_argument("--now", type=_moment, default=FIRST_NOW, help='where the clock starts, ISO 8601 or "now"')
+    made.add_argument(
+        "--now",
+        type=_moment,
+        default=FIRST_NOW,
+        help='where the clock starts, ISO 8601 or "now"; with --live it then follows that of this machine',
+    )
     made.add_argument("--live", type=float, metavar="SECONDS", help="one random event every so often")
     made.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     made.add_argument("--hourly-limit", type=int, default=100_000)
@@ -32,8 +37,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.now(UTC) if text == "now" else datetime.fromisoformat(text)
+def _moment(text: str) -> datetime | None:
+    if text == "now":
+        return None
+    moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -72,8 +72,12 @@ class Memory:
 
 @dataclass
 class Call:
-    """A request with its token checked and paid for. `url` is the request's own, without the query."""
+    """A request with its token checked and paid for. `url` is the request's own, without the query.
 
+    `world` holds what the path names, as far as that is known, and is one of `worlds`.
+    """
+
+    worlds: Sequence[World]
     world: World
     memory: Memory
     faults: Faults
@@ -92,9 +96,8 @@ class Call:
 
     def check_workspace(self) -> None:
         """A workspace that you cannot see answers 403, whether it exists or not."""
-        key, world, token = self.path["workspace"], self.world, self.token
-        names = {world.config.workspace, world.uuid}
-        if key not in names or (token.workspaces is not None and not names & set(token.workspaces)):
+        key = self.path["workspace"]
+        if not any(world.is_called(key) and self.token.opens(world) for world in self.worlds):
             raise Refused(403, error("You do not have access to this workspace."))
 
     def repository(self, *, html: bool = False) -> Repository:
@@ -110,7 +113,7 @@ class Call:
             repository: Repository | None = self.world.repository(key)
         except KeyError:
             repository = None
-        if repository is None or not self.token.is_told_of(repository):
+        if repository is None or not self.token.opens(self.world) or not self.token.is_told_of(repository):
             missing = error(f"Repository {self.path['workspace']}/{key} not found")
             raise html_not_found() if html else Refused(404, missing)
         if repository.forbidden or not self.token.may_enter(repository):

@@ -19,6 +19,9 @@ class WorldConfig:
         count_includes_deleted: `comment_count` counts deleted comments too.
         approvals_move_updated_on: giving or taking back an approval or a change request moves `updated_on`.
         feed_keeps_taken_back: an approval that was taken back stays in the activity feed.
+        merges_by_push: the chance that a merge is made by pushing the source to the target: no entry of the activity
+            says so.
+        failed_steps_run_again: `step` runs failed steps again now and then. A list of what is new shows nothing of it.
         commits_outlive_branch: a closed pull request lists its commits although its source branch is gone.
     """
 
@@ -33,4 +36,6 @@ class WorldConfig:
     count_includes_deleted: bool = False
     approvals_move_updated_on: bool = False
     feed_keeps_taken_back: bool = True
+    merges_by_push: float = 0.0
+    failed_steps_run_again: bool = False
     commits_outlive_branch: bool = True

@@ -25,6 +25,15 @@ from dx_dagster.sandbox.world import World
 _CLOSED = {"MERGED": "fulfilled", "DECLINED": "rejected"}
 _JUDGED = {"approved": "approved", "changes_requested": "changes_request_created"}
 _OPINIONS = frozenset({"approval", "changes_requested"})
+# Bitbucket's own pages show a run that waits for its manual step as successful.
+_STATUSES = {
+    "PENDING": "INPROGRESS",
+    "RUNNING": "INPROGRESS",
+    "PAUSED": "SUCCESSFUL",
+    "HALTED": "SUCCESSFUL",
+    "SUCCESSFUL": "SUCCESSFUL",
+    "STOPPED": "STOPPED",
+}
 _TAKEN_BACK = {"approved": "unapproved", "changes_requested": "changes_request_removed"}
 
 
@@ -114,10 +123,15 @@ class Watcher:
         self, before: dict[str, _SeenRepository], after: dict[str, _SeenRepository]
     ) -> Iterator[tuple[str, Json]]:
         for uuid, gone in before.items():
-            if uuid not in after:
+            if uuid in self._world.went_to:
+                yield "repo:transfer", self._transfer(gone.repository, self._world, self._world.went_to[uuid])
+            elif uuid not in after:
                 yield "repo:deleted", self._base(gone.repository)
         for uuid, new in after.items():
             old = before.get(uuid)
+            if old is None and uuid in self._world.came_from:
+                yield "repo:transfer", self._transfer(new.repository, self._world.came_from[uuid], self._world)
+                continue
             if old is None:
                 yield "repo:created", self._base(new.repository)
             yield from self._repository(old or _SeenRepository(new.repository, new.slug, {}, {}, {}), new)
@@ -139,8 +153,12 @@ class Watcher:
                 key = "updated" if pipeline in old.pipelines else "created"
                 yield f"repo:commit_status_{key}", base | self._status(new.repository, pipeline)
 
-    def _base(self, repository: Repository) -> Json:
-        whole = rendering.repository(self._world, repository)
+    def _transfer(self, repository: Repository, old: World, new: World) -> Json:
+        """Both workspaces hear of it: not established, and the names are made by hand after Atlassian's description."""
+        return self._base(repository, new) | {"previous_workspace": rendering.workspace(old, short=True)}
+
+    def _base(self, repository: Repository, world: World | None = None) -> Json:
+        whole = rendering.repository(world or self._world, repository)
         named = ("type", "full_name", "links", "name", "uuid", "owner", "workspace", "is_private", "project", "parent")
         actor = rendering.person(self._world.people.members[0])
         return {"repository": {name: whole[name] for name in named}, "actor": actor}
@@ -149,8 +167,8 @@ class Watcher:
         run = next(one for one in repository.pipelines if one.uuid == pipeline)
         url = f"{rendering.SITE}/{repository.full_name}/addon/pipelines/home#!/results/{run.build_number}"
         status: dict[str, Any] = {"key": "pipeline", "name": f"Pipeline #{run.build_number}", "url": url}
-        states = {"PENDING": "INPROGRESS", "IN_PROGRESS": "INPROGRESS", "SUCCESSFUL": "SUCCESSFUL"}
-        status |= {"type": "build", "state": states.get(run.result or run.state, "FAILED")}
+        status |= {"type": "build", "state": _STATUSES.get(run.result or run.stage or run.state, "FAILED")}
+        status |= {"refname": run.ref_name, "commit": rendering.commit_reference(repository.full_name, run.commit.sha)}
         return {"commit_status": status}
 
 

@@ -5,11 +5,11 @@ import gzip
 import re
 import socket
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from http import HTTPStatus
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,6 +24,9 @@ MESSAGES = {
     503: "Service unavailable",
     555: "Unable to respond in time",
 }
+# Lists that a fault may empty or thin out.
+LISTS = frozenset({"repositories", "members", "hooks", "pullrequests", "commits", "comments", "activity", "pipelines"})
+T = TypeVar("T")
 
 
 @dataclass
@@ -55,7 +58,12 @@ class Faults:
         feed_missing: the activity feed of a whole repository answers 404.
         feed_leaves_out: kinds of entries that this feed does not show.
         feed_length: so many entries of that feed, the newest, are all that it shows.
-        pipelines_without_slash: …/pipelines answers too; else only …/pipelines/ does.
+        empty_lists: names of lists (`LISTS`) that answer 200 without a row.
+        lists_lack: share from 0 to 1 of the rows that a list of that name leaves out, although each row's own address
+            answers as before. They are the same ones every time.
+        moved_answers_elsewhere: the address below its old workspace, by uuid, answers with a repository that moved to
+            another one; else it answers 404. Not established for the real API.
+        pipelines_with_slash_only: …/pipelines answers 404, only …/pipelines/ lists them.
         user_for_access_tokens: /user and /user/workspaces answer access tokens too (not established).
         compressed: answers are gzipped for clients that accept it.
         seed: decides which requests the chances hit.
@@ -78,7 +86,10 @@ class Faults:
     feed_missing: bool = False
     feed_leaves_out: Iterable[str] = ()
     feed_length: int | None = None
-    pipelines_without_slash: bool = False
+    empty_lists: Iterable[str] = ()
+    lists_lack: Mapping[str, float] = field(default_factory=dict)
+    moved_answers_elsewhere: bool = False
+    pipelines_with_slash_only: bool = False
     user_for_access_tokens: bool = False
     compressed: bool = False
     seed: int = 7
@@ -96,8 +107,7 @@ class Faults:
     def clear(self) -> None:
         """Everything off again."""
         for knob in fields(self):
-            default = [] if knob.name == "overrides" else knob.default
-            setattr(self, knob.name, default)
+            setattr(self, knob.name, knob.default if knob.default_factory is MISSING else knob.default_factory())
 
     def set(self, settings: dict[str, Any]) -> None:
         """Several knobs by name, as the control door takes them; `on` is a list of {pattern, action, times}.
@@ -105,6 +115,9 @@ class Faults:
         Raises:
             ValueError: a name is not known.
         """
+        unknown = {*settings.get("empty_lists", ()), *settings.get("lists_lack", ())} - LISTS
+        if unknown:
+            raise ValueError(f"there is no list {', '.join(sorted(unknown))}; there are: {', '.join(sorted(LISTS))}")
         names = {knob.name for knob in fields(self)} - {"overrides"}
         for name, value in settings.items():
             if name == "on":
@@ -114,6 +127,13 @@ class Faults:
                 setattr(self, name, value)
             else:
                 raise ValueError(f"{name} is no fault; there are: on, {', '.join(sorted(names))}")
+
+    def left_of(self, name: str, rows: Sequence[T]) -> Sequence[T]:
+        """What the list of that name shows of its rows."""
+        if name in self.empty_lists:
+            return []
+        share = self.lists_lack.get(name, 0.0)
+        return [row for i, row in enumerate(rows) if int((i + 1) * share) == int(i * share)] if share else rows
 
     def choose(self, address: str) -> str | None:
         """What happens to this request: a status, a name as of `on`, or nothing."""

@@ -23,6 +23,12 @@ class Founder:
         self.projects = [Project(key, name, random_uuid(rng)) for key, name in vocabulary.PROJECTS]
         self._names: set[str] = set()
 
+    def claim(self, name: str) -> str:
+        """A name for a repository that comes from elsewhere: its own, with a number behind it where that is taken."""
+        free = next(tried for tried in (name, *(f"{name}-{n}" for n in range(2, 1000))) if tried not in self._names)
+        self._names.add(free)
+        return free
+
     def repository(self, created_on: datetime) -> Repository:
         rng = self.rng
         name = vocabulary.repository_name(rng)

@@ -159,7 +159,11 @@ class History:
         else:
             if pull_request.draft:
                 pull_request.ready(pull_request.author, self.now - timedelta(milliseconds=3))
-            repository.merge(pull_request, self.reviewing.strategy(), closer, self.now)
+            strategy = self.reviewing.strategy()
+            if chance > 1 - repository.config.merges_by_push:
+                repository.merge_by_push(pull_request, closer, self.now)
+            else:
+                repository.merge(pull_request, strategy, closer, self.now)
         if pull_request.fork and rng.random() < 0.5:
             pull_request.fork_gone = True
             pull_request.version += 1

@@ -35,7 +35,9 @@ class Hooks:
 
     def list(self, call: Call) -> bytes:
         hooks, subject, base = self._subject(call)
-        return call.page(list(hooks.values()), lambda hook, _: encode(_render(hook, subject, base)))
+        return call.page(
+            call.faults.left_of("hooks", list(hooks.values())), lambda hook, _: encode(_render(hook, subject, base))
+        )
 
     def create(self, call: Call) -> tuple[int, bytes]:
         hooks, subject, base = self._subject(call)

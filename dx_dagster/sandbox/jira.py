@@ -1,11 +1,11 @@
-"""A Jira Cloud site beside the made-up workspace: the same Atlassian accounts, and the e-mail addresses they show.
+"""A Jira Cloud site beside the made-up workspaces: the same Atlassian accounts, and the e-mail addresses they show.
 
 Tokens without scopes are taken below the site's own address, tokens with scopes below `/ex/jira/CLOUD_ID` only, which
 stands for api.atlassian.com: 401 elsewhere, as the real ones answer.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -43,7 +43,7 @@ class Jira:
         strangers: account ids that this site does not know.
     """
 
-    world: World
+    worlds: Sequence[World]
     tokens: list[Token] = field(default_factory=list)
     strangers: set[str] = field(default_factory=set)
 
@@ -60,8 +60,7 @@ class Jira:
         async def endpoint(request: Request) -> Response:
             try:
                 token = self._let_in(request, gateway=bool(prefix))
-                with self.world.lock:
-                    return Response(json.dumps(answer(request, token)), media_type="application/json")
+                return Response(json.dumps(answer(request, token)), media_type="application/json")
             except Refused as no:
                 return Response(no.body, no.status, media_type=no.content_type)
 
@@ -88,7 +87,11 @@ class Jira:
         asked = request.query_params.getlist("accountId")
         if not asked:
             raise _refused(400, {"errorMessages": ["The accountId query parameter needs to be provided"], "errors": {}})
-        known = {user.account_id: user for user in self.world.people.everybody if user.account_id not in self.strangers}
+        everybody: list[User] = []
+        for world in self.worlds:
+            with world.lock:
+                everybody += world.people.everybody
+        known = {user.account_id: user for user in everybody if user.account_id not in self.strangers}
         found = [known[one] for one in dict.fromkeys(asked) if one in known]
         start = _whole(request, "startAt", 0)
         most = min(_whole(request, "maxResults", _DEFAULT_PAGE), _LARGEST_PAGE)
@@ -105,7 +108,7 @@ def _account(user: User) -> dict[str, object]:
     """Who hides an address from this site has no such field, or an empty one."""
     account: dict[str, object] = {
         "accountId": user.account_id,
-        "accountType": "app" if user.kind == "app_user" else "atlassian",
+        "accountType": "app" if user.kind in {"app_user", "AppUser"} else "atlassian",
         "displayName": user.display_name,
         "active": True,
     }

@@ -20,7 +20,7 @@ def random_uuid(rng: Random) -> str:
 
 @dataclass(slots=True, eq=False)
 class User:
-    """An account. `kind` is the API's `type`: user, app_user (bots, access tokens) or team; bots have no nickname.
+    """An account. `kind` is the API's `type`: user, app_user (access tokens), AppUser or team; bots have no nickname.
 
     Attributes:
         hides_email: from Jira; Bitbucket shows nobody's.
@@ -65,6 +65,8 @@ class People:
             self._bot(rng, "acme-ci-token", "app_user"),
             self._bot(rng, "Release Team", "team"),
         ]
+        # Made by a chance of its own, so that it changes nothing else in the world of a seed.
+        self.bots.append(self._bot(Random(self.bots[0].uuid), "Pull Request Reviewer", "AppUser"))
         self.left: list[User] = []
 
     @property
@@ -120,11 +122,12 @@ class People:
             return self.outsiders[int(rng.random() * len(self.outsiders))]
         return self.former[int(rng.random() * len(self.former))] if chance < 0.985 else None
 
-    def join(self, rng: Random) -> User:
-        user = self.person(rng)
+    def join(self, user: User) -> None:
+        """A new person, one who comes back, or a member of another workspace as well."""
+        if user in self.left:
+            self.left.remove(user)
         self.members.append(user)
         self.version += 1
-        return user
 
     def leave(self, user: User) -> None:
         """The membership ends; what the person did stays, under the same name."""

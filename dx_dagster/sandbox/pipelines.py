@@ -9,6 +9,8 @@ from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User, random_uuid
 from dx_dagster.sandbox.pull_requests import PullRequest
 
+FAILURES = frozenset({"FAILED", "ERROR"})  # whose failed steps may be run again
+WAITING = frozenset({"PAUSED", "HALTED"})
 RESULTS = (*("SUCCESSFUL",) * 15, *("FAILED",) * 4, "ERROR", "STOPPED", "EXPIRED")
 
 
@@ -17,6 +19,11 @@ class Pipeline:
     """A run. `nanoseconds` is what the API's times hold beyond microseconds.
 
     The target is a pull request, else a branch, else (`ref_name` None) a bare commit.
+
+    Attributes:
+        stage: RUNNING, PAUSED or HALTED while `state` is IN_PROGRESS, else None.
+        run_number: 1, and one more each time that its failed steps are run again.
+        duration: seconds that it ran, without the time in which it waited for a manual step.
     """
 
     uuid: str
@@ -32,16 +39,48 @@ class Pipeline:
     result: str | None = None
     completed_on: datetime | None = None
     duration: int | None = None
+    stage: str | None = None
+    run_number: int = 1
+    resumed_on: datetime | None = None
     version: int = 0
 
     def start(self, duration: int) -> None:
-        """Runs, for the first time or again: a run that is run again has not ended."""
-        self.state, self.result, self.completed_on, self.duration = "IN_PROGRESS", None, None, duration
-        self.version += 1
+        """A runner takes it."""
+        self._become("IN_PROGRESS", stage="RUNNING")
+        self.duration = duration
+
+    def pause(self, at: datetime, stage: str = "PAUSED") -> None:
+        """It waits for its manual step, for ever if nobody starts that."""
+        self.duration = self._ran_for(at)
+        self._become("IN_PROGRESS", stage=stage)
+
+    def rerun(self, at: datetime) -> None:
+        """Its failed steps run again: the same run, with its old uuid, build number and date.
+
+        Raises:
+            ValueError: it has no failed steps.
+        """
+        if self.result not in FAILURES:
+            raise ValueError(f"pipeline {self.build_number} is {self.result or self.state}: no step of it has failed")
+        self._become("IN_PROGRESS", stage="RUNNING")
+        self.run_number += 1
+        self.resumed_on = at
 
     def finish(self, result: str, at: datetime) -> None:
-        self.state, self.result, self.completed_on = "COMPLETED", result, at
-        self.duration = int((at - self.created_on).total_seconds())
+        self.duration = self._ran_for(at)
+        self._become("COMPLETED", result=result, completed_on=at)
+
+    def _ran_for(self, at: datetime) -> int:
+        if self.stage in WAITING or self.state == "COMPLETED":
+            return self.duration or 0
+        if self.resumed_on is None:
+            return int((at - self.created_on).total_seconds())
+        return (self.duration or 0) + int((at - self.resumed_on).total_seconds())
+
+    def _become(
+        self, state: str, *, stage: str | None = None, result: str | None = None, completed_on: datetime | None = None
+    ) -> None:
+        self.state, self.stage, self.result, self.completed_on = state, stage, result, completed_on
         self.version += 1
 
 
@@ -57,7 +96,8 @@ def run(rng: Random, pipeline: Pipeline, now: datetime) -> None:
     if stuck < 0.003:
         return
     if stuck < 0.006:
-        pipeline.start(int(rng.random() * 90))  # paused at a manual step
+        pipeline.start(0)
+        pipeline.pause(pipeline.created_on + timedelta(seconds=int(rng.random() * 90)))
     elif end <= now:
         pipeline.finish(any_result(rng), end)
     elif now - pipeline.created_on > timedelta(seconds=15):

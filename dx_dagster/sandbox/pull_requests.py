@@ -204,6 +204,11 @@ class PullRequest:
         self.closed_by, self.merge_commit = user, merge_commit
         self.updated(at, user, {"status": {"old": STATUS_WORDS[old], "new": STATUS_WORDS[state]}})
 
+    def merged_by_push(self, user: User, at: datetime, head: Commit) -> None:
+        """MERGED without an entry in the activity. Call it before the target branch moves, as `close`."""
+        self.state, self.closed_by, self.merge_commit = "MERGED", user, head
+        self.touch(at)
+
     def _judge(self, user: User, at: datetime, kind: str, state: str) -> None:
         if user in self.participants and self.participants[user].state:
             self.take_back(user, at)

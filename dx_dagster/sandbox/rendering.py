@@ -60,8 +60,10 @@ def _person(user: User, display_name: str, nickname: str | None) -> Json:
         person["account_id"] = user.account_id
     if nickname is not None:
         person["nickname"] = nickname
+    if user.kind in {"app_user", "AppUser"}:
+        person["account_status"] = "active"
     if user.kind == "app_user":
-        person |= {"account_status": "active", "kind": "repository_access_token"}
+        person["kind"] = "repository_access_token"
     return person
 
 
@@ -231,19 +233,22 @@ def _pipeline_target(repository: Repository, pipeline: Pipeline) -> Json:
 
 
 def pipeline(repository: Repository, pipeline: Pipeline) -> Json:
-    """A run: `completed_on` is absent until it is done, `creator` where a schedule started it."""
+    """A run: `completed_on` is absent until it is done, `creator` where a schedule started it.
+
+    `stage` HALTED was seen (badges/shields 10137); Atlassian's description knows RUNNING and PAUSED.
+    """
     self_link = f"{API}/repositories/{repository.full_name}/pipelines/{quote(pipeline.uuid)}"
     state: Json = {"type": f"pipeline_state_{pipeline.state.lower()}", "name": pipeline.state}
     if pipeline.result:
         kind = f"pipeline_state_completed_{pipeline.result.lower()}"
         state["result"] = {"type": kind, "name": pipeline.result}
-    elif pipeline.state == "IN_PROGRESS":
-        state["stage"] = {"type": "pipeline_state_in_progress_running", "name": "RUNNING"}
+    if pipeline.stage:
+        state["stage"] = {"type": f"pipeline_state_in_progress_{pipeline.stage.lower()}", "name": pipeline.stage}
     rendered: Json = {
         "type": "pipeline",
         "uuid": pipeline.uuid,
         "build_number": pipeline.build_number,
-        "run_number": 1,
+        "run_number": pipeline.run_number,
         "state": state,
         "target": _pipeline_target(repository, pipeline),
         "trigger": {"type": f"pipeline_trigger_{pipeline.trigger.lower()}", "name": pipeline.trigger},

@@ -11,6 +11,7 @@ from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline, new_pipeline
 from dx_dagster.sandbox.pull_requests import Activity, PullRequest
 
+AT_THE_DESK = timedelta(seconds=40)  # between a merge by hand and its push
 STRATEGIES = ("merge_commit", "squash", "fast_forward")
 
 
@@ -135,11 +136,29 @@ class Repository:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
         pull_request.target = target
         pull_request.close("MERGED", user, at, merge_commit=commit)
-        self.graph.branches[pull_request.target_branch] = commit
+        self._moves(pull_request, commit, at)
         if pull_request.close_source_branch:
             self.close_source_branch(pull_request)
-        self.touch(at)
         return commit
+
+    def merge_by_push(self, pull_request: PullRequest, user: User, at: datetime) -> Commit:
+        """Somebody pushes the source's commits to the target branch by hand, merged on their own machine if need be.
+
+        Bitbucket notices, but its activity has no update about it. The merge commit is the pushed head, which may be
+        older than the pull request; the source branch stays.
+        """
+        target, head = self.graph.branches[pull_request.target_branch], pull_request.source
+        if not is_ancestor(target, head):
+            message = f"Merge branch '{pull_request.source_branch}' into {pull_request.target_branch}\n"
+            head = self.graph.add((target, head), user, message, at - AT_THE_DESK)
+        pull_request.target = target
+        pull_request.merged_by_push(user, at, head)
+        self._moves(pull_request, head, at)
+        return head
+
+    def _moves(self, pull_request: PullRequest, head: Commit, at: datetime) -> None:
+        self.graph.branches[pull_request.target_branch] = head
+        self.touch(at)
 
     def close_source_branch(self, pull_request: PullRequest) -> None:
         if pull_request.fork is None:

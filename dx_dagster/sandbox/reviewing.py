@@ -125,7 +125,7 @@ class Reviewing:
             old, new = (line, None) if rng.random() < 0.2 else (None, line)
             inline = Inline(vocabulary.pick(rng, vocabulary.PATHS), old, new)
         bot = rng.random() < 0.05
-        user = self.people.bots[int(rng.random() * 2)] if bot else self._reviewer(pull_request)
+        user = self.people.bots[int(rng.random() * len(self.people.bots))] if bot else self._reviewer(pull_request)
         return pull_request.comment(user, vocabulary.remark(rng), at, inline=inline)
 
     def edit_comment(self, pull_request: PullRequest, at: datetime) -> None:

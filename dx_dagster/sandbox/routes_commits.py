@@ -66,7 +66,7 @@ def _walk(call: Call, repository: Repository, include: Sequence[Commit], exclude
         if name not in call.memory.cursors:
             raise Refused(400, error("Invalid page"))
         include, exclude = call.memory.cursors[name]
-    walk = call.memory.walk(repository, include, exclude)
+    walk = call.faults.left_of("commits", call.memory.walk(repository, include, exclude))
     end, following = start + pagelen, {}
     if end < len(walk):
         following["page"] = write_cursor(end, call.memory.remember(include, exclude))

@@ -52,7 +52,7 @@ def pull_requests(call: Call) -> bytes:
         raise Refused(500, error("Internal server error"))
     if not states and "state" not in call.query.get("q", ""):
         states = {"OPEN"}
-    found: Sequence[PullRequest] = list(repository.pull_requests.values())
+    found = call.faults.left_of("pullrequests", list(repository.pull_requests.values()))
     found = call.filtered(found, PULL_FIELDS, ids_ascend=True)
     if states and "ALL" not in states and not states.issuperset(STATES):
         found = [p for p in found if p.state in states]
@@ -94,7 +94,7 @@ def _version(pull_request: PullRequest) -> tuple[int, int]:
 def comments(call: Call) -> bytes:
     """Oldest first, deleted ones too."""
     found = find(call)
-    listed = call.filtered(found.comments, COMMENT_FIELDS)
+    listed = call.filtered(call.faults.left_of("comments", found.comments), COMMENT_FIELDS)
 
     def render(comment: Comment, selection: Selection) -> bytes:
         rendered = rendering_pulls.comment(found, comment)
@@ -126,8 +126,9 @@ def activity(call: Call) -> bytes:
     return _feed(call, find(call, html=True).activity)
 
 
-def _feed(call: Call, entries: list[Activity]) -> bytes:
+def _feed(call: Call, entries: Sequence[Activity]) -> bytes:
     """Newest first. `ctx` stands behind an entry, so that new entries at the head shift nothing."""
+    entries = call.faults.left_of("activity", entries)
     pagelen, ctx = call.pagelen(MOST_PULL_REQUESTS), call.query.get("ctx")
     end = len(entries)
     if ctx:

@@ -1,6 +1,6 @@
 """Workspaces, members, users, repositories and pipelines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error, gone
@@ -47,13 +47,24 @@ def workspace(call: Call) -> bytes:
 
 def members(call: Call) -> bytes:
     call.check_workspace()
+    listed = call.faults.left_of("members", call.world.people.members)
+    return call.page(listed, lambda user, selection: _membership(call, user, selection))
+
+
+def member(call: Call) -> bytes:
+    """By uuid in braces or by account id; 404 for everybody else."""
+    call.check_workspace()
+    wanted = call.path["member"]
+    for user in call.world.people.members:
+        if wanted in {user.uuid, user.account_id}:
+            return _membership(call, user, call.selection)
+    raise Refused(404, error(f"{wanted} is not a member of {call.path['workspace']}"))
+
+
+def _membership(call: Call, user: User, selection: Selection) -> bytes:
     short = rendering.workspace(call.world, short=True)
-
-    def render(user: User, selection: Selection) -> bytes:
-        row = {"type": "workspace_membership", "user": rendering.person(user), "workspace": short}
-        return encode(selection.apply(row))
-
-    return call.page(call.world.people.members, render)
+    row = {"type": "workspace_membership", "user": rendering.person(user), "workspace": short}
+    return encode(selection.apply(row))
 
 
 def _refuse_access_tokens(call: Call) -> None:
@@ -70,12 +81,10 @@ def user(call: Call) -> bytes:
 
 def user_workspaces(call: Call) -> bytes:
     _refuse_access_tokens(call)
-    base = rendering.workspace(call.world, short=True)
-    short = {name: base[name] for name in ("uuid", "slug", "links")} | {"type": "workspace_base"}
-    row = {"type": "workspace_access", "administrator": True, "workspace": short}
-    names = {call.world.config.workspace, call.world.uuid}
-    seen = call.token.workspaces is None or names & set(call.token.workspaces)
-    return call.page([row] if seen else [], lambda item, selection: encode(selection.apply(item)))
+    seen = [rendering.workspace(world, short=True) for world in call.worlds if call.token.opens(world)]
+    shorts = [{name: whole[name] for name in ("uuid", "slug", "links")} | {"type": "workspace_base"} for whole in seen]
+    rows = [{"type": "workspace_access", "administrator": True, "workspace": short} for short in shorts]
+    return call.page(rows, lambda item, selection: encode(selection.apply(item)))
 
 
 def removed(_call: Call) -> bytes:
@@ -86,7 +95,7 @@ def repositories(call: Call) -> bytes:
     """`/repositories/` with no workspace is the removed listing of everybody's, hence 410 and not 404."""
     call.check_workspace()
     shown = [repository for repository in call.world.repositories if call.token.is_told_of(repository)]
-    found = call.filtered(shown, REPOSITORY_FIELDS)
+    found = call.filtered(call.faults.left_of("repositories", shown), REPOSITORY_FIELDS)
     return call.page(call.sorted(found, REPOSITORY_FIELDS), lambda r, selection: _repository(call, r, selection))
 
 
@@ -107,7 +116,7 @@ def _repository(call: Call, repository: Repository, selection: Selection) -> byt
 def pipelines(call: Call) -> bytes:
     """Oldest first; `q` is ignored; `next` loses `sort` and `fields` (BCLOUD-20639)."""
     repository = _with_pipelines(call)
-    found: Sequence[Pipeline] = repository.pipelines
+    found = call.faults.left_of("pipelines", repository.pipelines)
     sort = call.query.get("sort", "")
     if sort.removeprefix("-") in {"created_on", "run_creation_date"}:  # they come that way; sorting 40,000 takes long
         found = found[::-1] if sort.startswith("-") else found
@@ -137,15 +146,15 @@ def pipeline(call: Call) -> bytes:
 def _with_pipelines(call: Call) -> Repository:
     repository = call.repository()
     bare = call.url.endswith("/pipelines")
-    if not repository.has_pipelines or (bare and not call.faults.pipelines_without_slash):
+    if not repository.has_pipelines or (bare and call.faults.pipelines_with_slash_only):
         raise Refused(404, error("Resource not found", detail="There is no API hosted at this URL"))
     return repository
 
 
 def _status(pipeline: Pipeline) -> str:
     """The words of the filter `status`, which are not those of the answer."""
-    words = {"SUCCESSFUL": "PASSED", "IN_PROGRESS": "BUILDING", "EXPIRED": "UNKNOWN"}
-    state = pipeline.result or pipeline.state
+    words = {"SUCCESSFUL": "PASSED", "RUNNING": "BUILDING", "EXPIRED": "UNKNOWN"}
+    state = pipeline.result or pipeline.stage or pipeline.state
     return words.get(state, state)
 
 

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
@@ -27,26 +27,32 @@ class Sandbox:
     Attributes:
         url: the base URL, "http://127.0.0.1:PORT/2.0", once it runs.
         jira_url: base URL of the Jira site beside it.
+        worlds: the workspaces that it serves; `world` is the first.
         world, faults, limits, tokens, requests, hooks, jira: may all be read and changed while it runs.
         token: the first token; made from the seed when none was given.
-        live: seconds between two random events; None leaves the world alone.
+        live: seconds between two random events; None leaves the worlds alone. A living world that started now
+            (`WorldConfig.now` None) follows the clock of this machine.
     """
 
     def __init__(
         self,
         config: WorldConfig | World | None = None,
         *,
+        also: Iterable[WorldConfig | World] = (),
         tokens: list[Token] | None = None,
         faults: Faults | None = None,
         limits: Limits | None = None,
         port: int = 0,
         live: float | None = None,
     ) -> None:
-        self.world = config if isinstance(config, World) else World(config)
+        self.worlds = [one if isinstance(one, World) else World(one) for one in (config, *also)]
+        self.world = self.worlds[0]
+        if len({world.config.workspace.lower() for world in self.worlds}) < len(self.worlds):
+            raise ValueError("each workspace needs a slug of its own")
         self.tokens = [seeded_token(self.world.config)] if tokens is None else tokens
         self.faults, self.limits = faults or Faults(), limits or Limits()
         self.live, self._port = live, port
-        self._bitbucket = Bitbucket(self.world, self.tokens, self.limits, self.faults)
+        self._bitbucket = Bitbucket(self.worlds, self.tokens, self.limits, self.faults)
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self.url = ""
@@ -92,6 +98,8 @@ class Sandbox:
                 raise RuntimeError("the sandbox did not start")
             time.sleep(0.005)
         if self.live:
+            for world in self.worlds:
+                world.follows_clock = world.config.now is None
             self._start(self._live, "sandbox-live")
         return self
 
@@ -109,7 +117,8 @@ class Sandbox:
 
     def _live(self) -> None:
         while not self._stopped.wait(self.live):
-            self.world.step()
+            for world in self.worlds:
+                world.step()
 
 
 def seeded_token(config: WorldConfig) -> Token:

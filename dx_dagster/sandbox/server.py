@@ -1,7 +1,7 @@
 """The application: which address is what, and the way every request takes: record, token, budget, scope, handler."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dx_dagster.sandbox import control, routes_commits, routes_pulls, routes_repositories
+from dx_dagster.sandbox import routes_commits, routes_pulls, routes_repositories
 from dx_dagster.sandbox.answers import Refused, error
 from dx_dagster.sandbox.calls import Call, Memory
+from dx_dagster.sandbox.control import ControlDoor
 from dx_dagster.sandbox.faults import Faults, FaultyServer
 from dx_dagster.sandbox.hooks import Hooks
 from dx_dagster.sandbox.jira import Jira
@@ -61,9 +62,9 @@ class Requests:
 
 @dataclass
 class Bitbucket:
-    """All that the server knows; tests turn its knobs while it runs."""
+    """All that the server knows; tests turn its knobs while it runs. There is at least one world."""
 
-    world: World
+    worlds: list[World]
     tokens: list[Token]
     limits: Limits
     faults: Faults
@@ -72,11 +73,11 @@ class Bitbucket:
     memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
-        self.jira = Jira(self.world)
+        self.jira = Jira(self.worlds)
 
     def application(self) -> ASGIApp:
         routes = [self._route(*row) for row in table(self.hooks)]
-        app = Starlette(routes=[*control.routes(self), *self.jira.routes(), *routes])
+        app = Starlette(routes=[*ControlDoor(self).routes(), *self.jira.routes(), *routes])
         app.router.redirect_slashes = False
         return Recorder(FaultyServer(app, self.faults), self.requests)
 
@@ -102,14 +103,29 @@ class Bitbucket:
         self, request: Request, token: Token, body: bytes, handler: Handler, headers: dict[str, str]
     ) -> Response:
         url = f"{request.url.scheme}://{request.url.netloc}{request.scope['path']}"
+        world = self._world(request.path_params)
         call = Call(
-            self.world, self.memory, self.faults, token,
+            self.worlds, world, self.memory, self.faults, token,
             request.method, url, request.path_params, request.query_params, body,
         )  # fmt: skip
-        with self.world.lock:
+        with world.lock:
             answer = handler(call)
         status, content = answer if isinstance(answer, tuple) else (200, answer)
         return Response(content, status, headers, media_type=JSON)
+
+    def _world(self, path: Mapping[str, str]) -> World:
+        """The world that holds what a path names; the first one for a path that names none.
+
+        A repository is found by its uuid without its workspace, and below its old workspace if the faults say so.
+        """
+        workspace, repository = path.get("workspace", ""), path.get("repository", "")
+        named = self.find(workspace)
+        if repository.startswith("{") and (workspace == "{}" or (named and self.faults.moved_answers_elsewhere)):
+            named = next((world for world in self.worlds if world.holds(repository)), named)
+        return named or self.worlds[0]
+
+    def find(self, workspace: str) -> World | None:
+        return next((world for world in self.worlds if world.is_called(workspace)), None)
 
 
 class Recorder:
@@ -154,6 +170,7 @@ def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
         ("GET", "/user/workspaces", "members", rest.user_workspaces),
         ("GET", workspace, "workspace", rest.workspace),
         ("GET", f"{workspace}/members", "members", rest.members),
+        ("GET", f"{workspace}/members/{{member}}", "members", rest.member),
         ("GET", "/repositories/{workspace}", "repository", rest.repositories),
         ("GET", repository, "repository", rest.repository),
         ("GET", f"{repository}/pullrequests", "pullrequest", pulls.pull_requests),

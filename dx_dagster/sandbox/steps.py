@@ -5,6 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from dx_dagster.sandbox.history import RELEASE
+from dx_dagster.sandbox.pipelines import FAILURES, WAITING, Pipeline, any_result
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.repositories import Repository
 from dx_dagster.sandbox.reviewing import Reviewing
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 FEW_REPOSITORIES = 3  # no more are deleted below this
 FEW_MEMBERS = 4
+RECENT_RUNS = 20  # people run again what failed of late
 
 
 def step(world: "World", rng: Random) -> str:  # noqa: PLR0911 - a return per kind of event
@@ -51,9 +53,13 @@ def _repository(world: "World", rng: Random) -> Repository:
 
 
 def _close(world: "World", rng: Random, pull_request: PullRequest) -> str:
-    if pull_request.target_branch not in pull_request.repository.graph.branches or rng.random() < 0.15:
+    chance = rng.random() if pull_request.target_branch in pull_request.repository.graph.branches else 0.0
+    if chance < 0.15:
         world.decline(pull_request)
         return "declined"
+    if chance > 1 - world.config.merges_by_push:
+        world.merge_by_push(pull_request)
+        return "merged by push"
     if pull_request.draft:
         world.mark_ready(pull_request)
     strategy = Reviewing(rng, world.people).strategy()
@@ -71,21 +77,32 @@ def _afterwards(world: "World", rng: Random, repository: Repository) -> str:
 
 
 def _pipelines(world: "World", rng: Random, repository: Repository) -> str:
-    unfinished = [p for p in repository.pipelines if p.state != "COMPLETED"]
-    if unfinished and rng.random() < 0.5:
-        pipeline = unfinished[int(rng.random() * len(unfinished))]
-        if pipeline.state == "PENDING" and rng.random() < 0.3:
-            pipeline.start(0)
-            world.tick()
-            return "pipeline started"
-        world.finish_pipeline(pipeline)
-        return "pipeline finished"
     if not repository.has_pipelines:
         return "nothing"
+    unfinished = [p for p in repository.pipelines if p.state != "COMPLETED"]
+    if unfinished and (chance := rng.random()) < 0.5:
+        return _go_on(world, rng, unfinished[int(rng.random() * len(unfinished))], chance * 2)
+    failed = [p for p in repository.pipelines[-RECENT_RUNS:] if p.result in FAILURES]
+    if failed and world.config.failed_steps_run_again and rng.random() < 0.25:
+        world.rerun_failed_steps(
+            failed[int(rng.random() * len(failed))], any_result(rng) if rng.random() < 0.5 else None
+        )
+        return "failed steps run again"
     recent = list(repository.pull_requests.values())[-5:]
     pull_request = recent[int(rng.random() * len(recent))] if recent and rng.random() < 0.7 else None
     world.add_pipeline(repository, pull_request=pull_request)
     return "pipeline added"
+
+
+def _go_on(world: "World", rng: Random, pipeline: Pipeline, chance: float) -> str:
+    if pipeline.state == "PENDING" and rng.random() < 0.3:
+        world.start_pipeline(pipeline)
+        return "pipeline started"
+    if pipeline.stage not in WAITING and chance < 0.15:
+        world.pause_pipeline(pipeline, "PAUSED" if chance < 0.13 else "HALTED")
+        return "pipeline paused"
+    world.finish_pipeline(pipeline)
+    return "pipeline finished"
 
 
 def _people_and_repositories(world: "World", rng: Random, repository: Repository) -> str:  # noqa: PLR0911 - likewise

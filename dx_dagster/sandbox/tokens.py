@@ -15,6 +15,7 @@ from dx_dagster.sandbox.answers import Refused, error
 
 if TYPE_CHECKING:
     from dx_dagster.sandbox.repositories import Repository
+    from dx_dagster.sandbox.world import World
 
 # Scopes of an access token, and what each brings along. An API token's scopes bring nothing along.
 IMPLIED = {
@@ -62,7 +63,8 @@ class Token:
         workspaces: slugs or uuids that it sees; None is all there are.
         repositories: slugs or uuids that it may enter; the others are listed and answer 403. None is all.
         shown: slugs or uuids that it is told of; the others are not listed and answer 404. None is all.
-        revoked: may be set at any time.
+        sees_nothing: lost its access: the list of repositories is empty, each of them answers 404. May be set any time.
+        revoked: likewise.
     """
 
     secret: str = field(repr=False)
@@ -73,6 +75,7 @@ class Token:
     repositories: Collection[str] | None = None
     shown: Collection[str] | None = None
     label: str = ""
+    sees_nothing: bool = False
     revoked: bool = False
 
     def __post_init__(self) -> None:
@@ -91,8 +94,11 @@ class Token:
         scopes = set(ACCESS_SCOPES if self.scopes is None else self.scopes)
         return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
 
+    def opens(self, world: "World") -> bool:
+        return self.workspaces is None or any(world.is_called(name) for name in self.workspaces)
+
     def is_told_of(self, repository: "Repository") -> bool:
-        return _is_among(repository, self.shown)
+        return not self.sees_nothing and _is_among(repository, self.shown)
 
     def may_enter(self, repository: "Repository") -> bool:
         return _is_among(repository, self.repositories)

@@ -9,8 +9,8 @@ Forbidden repositories appear in bitbucket_repositories only. What a run alone c
 `deleted_at`, e-mail addresses) is left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -26,16 +26,31 @@ if TYPE_CHECKING:
 Row = dict[str, object]
 SITE = "https://bitbucket.org"
 REVIEWS = ("comment", "approval", "changes_requested")
+SAME_MOMENT = timedelta(seconds=5)  # an event this close to `updated_on` is what moved it
 
 
-def truth(world: "World") -> dict[str, list[Row]]:
-    """Rows by table. Rebuilt at each call; compare as sets, the order means nothing."""
+def truth(world: "World", since: datetime | None = None) -> dict[str, list[Row]]:
+    """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
+
+    With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
+    it, with all their parts; pipelines created at or after it; commits of default branches dated at or after it; all
+    repositories and members; and of other users those who are met in these.
+    """
+    after = since or datetime.min.replace(tzinfo=UTC)
     with world.lock:
         repositories = [r for r in world.repositories if not r.forbidden]
-        pulls = [pull for repository in repositories for pull in repository.pull_requests.values()]
+        pulls = [
+            pull
+            for repository in repositories
+            for pull in repository.pull_requests.values()
+            if pull.state == "OPEN" or pull.updated_on >= after
+        ]
         pull_commits = {pull: _commits(pull) for pull in pulls}
-        main_commits = {r: log([r.head]) if r.main_branch else [] for r in repositories}
-        met = _met(repositories, pulls, [*pull_commits.values(), *main_commits.values()])
+        main_commits = {r: _main_commits(r, after) for r in repositories}
+        pipelines = {r: [p for p in r.pipelines if r.has_pipelines and p.created_on >= after] for r in repositories}
+        runs = [(repository, pipeline) for repository, those in pipelines.items() for pipeline in those]
+        met = _met(pulls, [pipeline for _, pipeline in runs], [*pull_commits.values(), *main_commits.values()])
+        within = set(pulls)
         return {
             "bitbucket_workspaces": [
                 {"source_id": world.uuid, "slug": world.config.workspace, "name": world.name},
@@ -54,7 +69,7 @@ def truth(world: "World") -> dict[str, list[Row]]:
             "bitbucket_repository_default_branch_commits": [
                 _commit(repository, commit) for repository, commits in main_commits.items() for commit in commits
             ],
-            "bitbucket_pipelines": [_pipeline(r, p) for r in repositories if r.has_pipelines for p in r.pipelines],
+            "bitbucket_pipelines": [_pipeline(repository, pipeline, within) for repository, pipeline in runs],
         }
 
 
@@ -92,23 +107,26 @@ def _repository(world: "World", repository: Repository) -> Row:
     }
 
 
+def _main_commits(repository: Repository, after: datetime) -> list[Commit]:
+    found = log([repository.head]) if repository.main_branch else []
+    return [commit for commit in found if commit.date >= after]
+
+
 def _met(
-    repositories: list[Repository], pulls: list[PullRequest], logs: Iterable[list[Commit]]
+    pulls: list[PullRequest], pipelines: Iterable[Pipeline], logs: Iterable[list[Commit]]
 ) -> Iterator[User | None]:
     """Everybody whom the answers name, with repetitions."""
     for pull in pulls:
         yield from (pull.author, pull.closed_by, *pull.participants)
         yield from (entry.user for entry in pull.activity)
         yield from (comment.user for comment in pull.comments)
-    for repository in repositories:
-        if repository.has_pipelines:
-            yield from (pipeline.creator for pipeline in repository.pipelines)
+    yield from (pipeline.creator for pipeline in pipelines)
     for commits in logs:
         yield from (commit.user for commit in commits)
 
 
 def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
-    """Members and everybody met. `active` is membership, `bot` the API's type app_user; `email` is what Jira tells."""
+    """Members and everybody met. `active` is membership, `bot` every type but user; `email` is what Jira tells."""
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
     return [
@@ -119,15 +137,62 @@ def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
             "nickname": user.nickname,
             "account_id": user.account_id,
             "active": user in members,
-            "bot": user.kind == "app_user",
+            "bot": _is_bot(user),
             "email": user.shown_email,
         }
         for user in everybody
     ]
 
 
-def _first(pull: PullRequest, wanted: Callable[[Activity], bool]) -> datetime | None:
-    return min((entry.at for entry in pull.activity if wanted(entry)), default=None)
+def _is_bot(user: User) -> bool:
+    return user.kind != "user"
+
+
+def _end(pull: PullRequest) -> datetime | None:
+    """When it was closed, as far as that can be known.
+
+    The first update to its state that is not before its opening; else `updated_on`, unless something else happened
+    within `SAME_MOMENT` of that: a comment made, edited or deleted, an approval, a change request, another update;
+    else, of a merged one, the merge commit's date, unless that is before the opening; else nobody knows.
+    """
+    if pull.state == "OPEN":
+        return None
+    closing = [e.at for e in pull.activity if e.update and e.update.state == pull.state and e.at >= pull.created_on]
+    if closing:
+        return min(closing)
+    if not any(abs(at - pull.updated_on) <= SAME_MOMENT for at in _known_events(pull)):
+        return pull.updated_on
+    commit = pull.merge_commit if pull.state == "MERGED" else None
+    return _utc(commit.date) if commit and commit.date >= pull.created_on else None
+
+
+def _known_events(pull: PullRequest) -> Iterator[datetime]:
+    shown = _visible(pull)
+    yield from (entry.at for entry in pull.activity if shown(entry))
+    for comment in pull.comments:
+        yield from (comment.created_on, comment.updated_on)
+
+
+def _first(pull: PullRequest, end: datetime | None, kinds: Collection[str], *, bots: bool = False) -> datetime | None:
+    """The first event of these kinds by another person or, with `bots`, by another bot, while the pull request lived.
+
+    An account that is gone is neither. Where the end is not known, nothing is too late.
+    """
+    shown = _visible(pull)
+    return min(
+        (
+            entry.at
+            for entry in pull.activity
+            if entry.kind in kinds
+            and entry.user is not None
+            and entry.user is not pull.author
+            and _is_bot(entry.user) is bots
+            and shown(entry)
+            and pull.created_on <= entry.at
+            and (end is None or entry.at <= end)
+        ),
+        default=None,
+    )
 
 
 def _seconds(pull: PullRequest, at: datetime | None) -> float | None:
@@ -137,24 +202,20 @@ def _seconds(pull: PullRequest, at: datetime | None) -> float | None:
 def _pull(pull: PullRequest) -> Row:
     """One pull request.
 
-    * merged_at, closed_at: the feed's first entry in that state; closed_at for MERGED, DECLINED and SUPERSEDED alike.
+    * merged_at, closed_at: see `_end`; closed_at for MERGED, DECLINED and SUPERSEDED alike.
     * open_to_first_review: the first comment (deleted since or not), approval or change request (taken back since or
-      not, as long as the feed shows it) by a known account other than the author's; open_to_first_approval likewise.
+      not, as long as the feed shows it) by a person other than the author, before the end; open_to_first_approval and
+      open_to_first_bot_review likewise.
     * ready_for_review: when a draft became none; None for what never was a draft, and for what still is.
     * source_commit_sha: None when the fork is gone, for then the API does not tell.
     """
-    closed = None if pull.state == "OPEN" else _first(pull, lambda e: bool(e.update and e.update.state == pull.state))
+    closed = _end(pull)
     merged = closed if pull.state == "MERGED" else None
     drafts = [entry for entry in pull.activity if entry.update]
     ready = next(
         (b.at for a, b in pairwise(drafts) if a.update and b.update and a.update.draft > b.update.draft),
         None,
     )
-    shown = _visible(pull)
-
-    def by_other(entry: Activity, kinds: tuple[str, ...]) -> bool:
-        return entry.kind in kinds and entry.user is not pull.author and shown(entry)
-
     return {
         "source_id": pull.number,
         "repository": pull.repository.uuid,
@@ -176,8 +237,9 @@ def _pull(pull: PullRequest) -> Row:
         "closed_at": closed,
         "source_url": f"{_html(pull.repository)}/pull-requests/{pull.number}",
         "open_to_merge": _seconds(pull, merged),
-        "open_to_first_review": _seconds(pull, _first(pull, lambda e: by_other(e, REVIEWS))),
-        "open_to_first_approval": _seconds(pull, _first(pull, lambda e: by_other(e, ("approval",)))),
+        "open_to_first_review": _seconds(pull, _first(pull, closed, REVIEWS)),
+        "open_to_first_approval": _seconds(pull, _first(pull, closed, ("approval",))),
+        "open_to_first_bot_review": _seconds(pull, _first(pull, closed, REVIEWS, bots=True)),
     }
 
 
@@ -257,9 +319,10 @@ def _commit(repository: Repository, commit: Commit) -> Row:
     }
 
 
-def _pipeline(repository: Repository, pipeline: Pipeline) -> Row:
+def _pipeline(repository: Repository, pipeline: Pipeline, within: Collection[PullRequest]) -> Row:
     """`ref_name` is the branch, for a pull request's run its source branch; a bare commit has none.
 
+    `pull` is None too where the pull request is not among those `within` the bound: it has no row.
     `source_url` is where the site shows the run; the API itself does not say.
     """
     pull = pipeline.pull_request
@@ -267,12 +330,14 @@ def _pipeline(repository: Repository, pipeline: Pipeline) -> Row:
         "source_id": pipeline.uuid,
         "repository": repository.uuid,
         "build_number": pipeline.build_number,
+        "run_number": pipeline.run_number,
         "state": pipeline.state,
+        "stage": pipeline.stage,
         "result": pipeline.result,
         "trigger": pipeline.trigger,
         "ref_name": pull.source_branch if pull else pipeline.ref_name,
         "commit_sha": pipeline.commit.sha,
-        "pull": pull.number if pull else None,
+        "pull": pull.number if pull and pull in within else None,
         "user": _uuid(pipeline.creator),
         "created_at": pipeline.created_on,
         "completed_at": pipeline.completed_on,

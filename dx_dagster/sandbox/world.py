@@ -18,11 +18,17 @@ from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
 from dx_dagster.sandbox.repositories import Repository
 from dx_dagster.sandbox.reviewing import Reviewing
 
+SOONEST = timedelta(milliseconds=2)  # between two events of one moment; a fast-forward takes half of that
+BEHIND = timedelta(milliseconds=50)  # the clock of this machine, so that events of one moment are not ahead of it
 FIRST_COMMENT = 3_000_000_017  # comment ids are int64, and beyond int32 for years
 
 
 class World:
     """The workspace and its clock. Every change happens under `lock` and moves `now` forward.
+
+    Attributes:
+        follows_clock: events happen now; else each is up to a minute and a half after the one before.
+        came_from, went_to: by uuid, the other worlds of repositories that moved between workspaces.
 
     Methods take a repository itself, its slug or its uuid. What they leave open (who, which words) is decided by the
     seed, so that the same calls make the same world.
@@ -32,6 +38,7 @@ class World:
         self.config = config or WorldConfig()
         self.lock = RLock()
         self.now = (self.config.now or datetime.now(UTC)).astimezone(UTC)
+        self.follows_clock = False
         self.rng = rng = Random(f"{self.config.seed}/{self.config.workspace}")
         self.uuid = random_uuid(rng)
         self.name = self.config.workspace.capitalize()
@@ -42,15 +49,25 @@ class World:
         self._founder = Founder(self.config, rng, lambda: next(numbers))
         with _collecting_no_garbage():
             self.repositories = found(self._founder, self.people, self.now)
+        self.came_from: dict[str, World] = {}
+        self.went_to: dict[str, World] = {}
 
     def tick(self) -> datetime:
         """A little later: the time of the next event."""
-        self.now += timedelta(microseconds=1_000_000 + int(self.rng.random() * 90_000_000))
+        later = self.now + timedelta(microseconds=1_000_000 + int(self.rng.random() * 90_000_000))
+        self.now = max(self.now + SOONEST, datetime.now(UTC) - BEHIND) if self.follows_clock else later
         return self.now
 
     def step(self, n: int = 1, random: Random | None = None) -> list[str]:
         """`n` believable events; what happened, one word each."""
         return [steps.step(self, random or self.rng) for _ in range(n)]
+
+    def is_called(self, key: str) -> bool:
+        """Whether the workspace has this slug, in whatever case, or this uuid."""
+        return key.lower() in {self.config.workspace.lower(), self.uuid}
+
+    def holds(self, uuid: str) -> bool:
+        return any(repository.uuid == uuid for repository in self.repositories)
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +170,11 @@ class World:
             self.now = max(self.now, pr.updated_on)  # a fast-forward takes a moment longer
             return commit
 
+    def merge_by_push(self, pr: PullRequest, *, user: User | None = None) -> Commit:
+        """Merges as somebody does who pushes the source's commits to the target: no update in the activity says so."""
+        with self.lock:
+            return pr.repository.merge_by_push(pr, user or self.people.member(self.rng), self.tick())
+
     def decline(self, pr: PullRequest, *, user: User | None = None) -> None:
         with self.lock:
             pr.close("DECLINED", user or self.people.member(self.rng), self.tick())
@@ -188,6 +210,29 @@ class World:
             self.tick()
             self.repositories.remove(self.repository(repo))
 
+    def move_repository(self, repo: Repository | str, to: "World") -> None:
+        """The repository goes to another workspace with all that is in it.
+
+        It keeps its uuid, and its people keep theirs, members there or not. Its project is the one of the same key.
+        """
+        first, second = sorted((self, to), key=lambda world: world.uuid)  # in one order, or two moves wait for ever
+        with first.lock, second.lock:
+            repository = self.repository(repo)
+            to.now = max(to.now, self.tick())
+            self.repositories.remove(repository)
+            to.receive(repository)
+            self.came_from.pop(repository.uuid, None)
+            to.went_to.pop(repository.uuid, None)
+            self.went_to[repository.uuid], to.came_from[repository.uuid] = to, self
+
+    def receive(self, repository: Repository) -> None:
+        """Takes in a repository that was another world's; a slug that is taken gets a number."""
+        projects = self._founder.projects
+        repository.config, repository.slug = self.config, self._founder.claim(repository.slug)
+        repository.project = next((p for p in projects if p.key == repository.project.key), projects[0])
+        repository.names_version += 1
+        self.repositories.append(repository)
+
     def commit_to_default_branch(self, repo: Repository | str, message: str = "Direct commit\n") -> Commit:
         with self.lock:
             repository = self.repository(repo)
@@ -216,14 +261,35 @@ class World:
                 self.rng, self.tick(), pull_request=pull_request, creator=creator, ref_name=branch
             )
 
+    def start_pipeline(self, pipeline: Pipeline) -> None:
+        """A runner takes a run that waits for one."""
+        with self.lock:
+            self.tick()
+            pipeline.start(0)
+
+    def pause_pipeline(self, pipeline: Pipeline, stage: str = "PAUSED") -> None:
+        """It waits for its manual step, for ever if nobody finishes it; `stage` is PAUSED or HALTED."""
+        with self.lock:
+            pipeline.pause(self.tick(), stage)
+
     def finish_pipeline(self, pipeline: Pipeline, result: str | None = None) -> None:
         with self.lock:
             pipeline.finish(result or any_result(self.rng), self.tick())
 
-    def add_member(self) -> User:
+    def rerun_failed_steps(self, pipeline: Pipeline, result: str | None = None) -> None:
+        """The same run once more, with its uuid, build number and date; it ends at once when a result is given."""
+        with self.lock:
+            pipeline.rerun(self.tick())
+            if result is not None:
+                self.finish_pipeline(pipeline, result)
+
+    def add_member(self, user: User | None = None) -> User:
+        """A new person, or somebody of another world: then one account in two workspaces."""
         with self.lock:
             self.tick()
-            return self.people.join(self.rng)
+            joining = user or self.people.person(self.rng)
+            self.people.join(joining)
+            return joining
 
     def remove_member(self, user: User) -> None:
         with self.lock:

@@ -63,7 +63,8 @@ COMMIT: Json = {
 PIPELINE: Json = {
     "uuid": "{cccccccc-cccc-4ccc-8ccc-cccccccccccc}",
     "build_number": 3,
-    "state": {"name": "COMPLETED", "result": {"name": "FAILED"}},
+    "run_number": 2,
+    "state": {"name": "COMPLETED", "result": {"name": "FAILED"}, "stage": {"name": "PAUSED"}},
     "trigger": {"name": "PUSH"},
     "target": {"ref_name": "main", "commit": {"hash": _HASH}, "pullrequest": {"id": 7}, "source": "feature"},
     "creator": ACCOUNT,

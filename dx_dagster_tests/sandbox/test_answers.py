@@ -77,7 +77,7 @@ def test_what_is_not_there_answers_as_bitbucket_does(sandbox: Sandbox, client: h
     for path in ("/commits", "/pullrequests/activity", "/pullrequests/1/activity"):
         assert client.get(f"/repositories/acme/nope{path}").headers["content-type"].startswith("text/html")
     without = next(repository for repository in sandbox.world.repositories if not repository.has_pipelines)
-    assert client.get(f"{under(without)}/pipelines/").status_code == 404
+    assert client.get(f"{under(without)}/pipelines").status_code == 404
     empty = next(repository for repository in sandbox.world.repositories if repository.main_branch is None)
     assert client.get(under(empty)).json()["mainbranch"] is None
     assert client.get(f"{under(empty)}/commits").json()["values"] == []
@@ -110,6 +110,26 @@ def test_hooks_never_show_their_secret(sandbox: Sandbox, client: httpx.Client) -
         assert client.get(at).status_code == 404
 
 
+def test_a_member_is_found_by_uuid_and_by_account_id(sandbox: Sandbox, client: httpx.Client) -> None:
+    user = sandbox.world.people.members[0]
+    listed = walk(client, "/workspaces/acme/members?pagelen=100")[0]
+    for key in (quote(user.uuid), quote(user.account_id or "")):
+        assert client.get(f"/workspaces/acme/members/{key}").json() == listed
+    sandbox.world.remove_member(user)
+    assert client.get(f"/workspaces/acme/members/{quote(user.uuid)}").status_code == 404
+
+
+def test_a_token_that_loses_its_access_is_told_of_nothing(sandbox: Sandbox, client: httpx.Client) -> None:
+    inside = [f"{under(busiest(sandbox))}{path}" for path in ("", "/pullrequests", "/pullrequests/1", "/pipelines")]
+    sandbox.token.sees_nothing = True
+    assert client.get("/repositories/acme").json()["values"] == []
+    assert {client.get(path).status_code for path in inside} == {404}
+    assert client.get("/workspaces/acme").status_code == 200
+    sandbox.token.sees_nothing = False
+    assert len(walk(client, "/repositories/acme")) == 8
+    assert {client.get(path).status_code for path in inside} == {200}
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,12 +159,47 @@ def test_faults_break_answers_as_told_and_stop_when_told(sandbox: Sandbox, clien
     faults.set({"pages_in_circles": True, "next_origin": None})
     page = client.get("/repositories/acme?pagelen=1&page=3").json()
     assert page["next"].endswith("page=1")
+    runs = f"{under(busiest(sandbox))}/pipelines"
+    assert client.get(runs).status_code == 200
+    faults.pipelines_with_slash_only = True
+    assert [client.get(path).status_code for path in (runs, f"{runs}/")] == [404, 200]
     faults.clear()
     assert client.get("/workspaces/acme").status_code == 200
     faults.compressed = True
     answer = client.get("/repositories/acme")
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.json()["size"] == 8
+
+
+def test_lists_are_empty_or_lack_rows_that_still_answer_by_themselves(sandbox: Sandbox, client: httpx.Client) -> None:
+    base, repository = under(busiest(sandbox)), busiest(sandbox)
+    commented = max(repository.pull_requests.values(), key=lambda pull: len(pull.comments))
+    pull, hook = f"{base}/pullrequests/{commented.number}", {"url": "https://dx.example", "events": ["repo:push"]}
+    client.post("/workspaces/acme/hooks", json=hook)
+    at = {
+        "repositories": "/repositories/acme",
+        "members": "/workspaces/acme/members",
+        "hooks": "/workspaces/acme/hooks",
+        "pullrequests": f"{base}/pullrequests?state=ALL&sort=id",
+        "commits": f"{base}/commits",
+        "comments": f"{pull}/comments",
+        "activity": f"{pull}/activity",
+        "pipelines": f"{base}/pipelines",
+    }
+    whole = {name: walk(client, path) for name, path in at.items()}
+    sandbox.faults.empty_lists = list(at)
+    assert all(rows and not walk(client, at[name]) for name, rows in whole.items())
+    sandbox.faults.clear()
+    sandbox.faults.lists_lack = {"repositories": 0.5, "pullrequests": 0.1}
+    shown = {name: walk(client, path) for name, path in at.items()}
+    assert len(shown["repositories"]) == 4
+    assert len(whole["pullrequests"]) - len(shown["pullrequests"]) == len(whole["pullrequests"]) // 10
+    assert all(shown[name] == whole[name] for name in at.keys() - {"repositories", "pullrequests"})
+    missing = [row for row in whole["pullrequests"] if row not in shown["pullrequests"]]
+    assert {client.get(f"{base}/pullrequests/{row['id']}").status_code for row in missing} == {200}
+    after = shown["pullrequests"][4]["id"]
+    keyset = walk(client, f"{at['pullrequests']}&q=id%3E{after}")
+    assert keyset == [row for row in shown["pullrequests"] if row["id"] > after]
 
 
 def test_every_request_is_recorded(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -178,6 +233,9 @@ def test_the_sandbox_runs_as_a_process_and_is_led_by_its_back_door() -> None:
                 assert client.post(f"{door}/faults", json={"clear": True}).status_code == 200
                 assert client.get("/workspaces/acme").status_code == 200
                 assert client.get(f"{door}/requests").json() == {"count": 2}
+                assert client.post(f"{door}/faults", json={"empty_lists": ["tags"]}).status_code == 400
+                client.post(f"{door}/tokens/lose", json={"secret": ready["token"]})
+                assert client.get("/repositories/acme").json()["values"] == []
                 client.post(f"{door}/tokens/revoke")
                 assert client.get("/workspaces/acme").status_code == 401
         finally:

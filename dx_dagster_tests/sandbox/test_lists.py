@@ -13,7 +13,7 @@ def test_pages_are_limited_to_50_for_pull_requests_and_activity_and_to_100_elsew
 ) -> None:
     base = under(busiest(sandbox))
     limits = {"/pullrequests": 50, "/pullrequests/activity": 50, "/pullrequests/1/activity": 50}
-    limits |= {"/pullrequests/1/comments": 100, "/pullrequests/1/commits": 100, "/commits": 100, "/pipelines/": 100}
+    limits |= {"/pullrequests/1/comments": 100, "/pullrequests/1/commits": 100, "/commits": 100, "/pipelines": 100}
     for path, most in limits.items():
         assert client.get(f"{base}{path}?pagelen={most}").status_code == 200
         refused = client.get(f"{base}{path}?pagelen={most + 1}")
@@ -96,9 +96,9 @@ def test_include_and_exclude_walk_the_graph_by_get_and_by_post(sandbox: Sandbox,
 
 def test_next_of_pipelines_loses_the_sort(sandbox: Sandbox, client: httpx.Client) -> None:
     repository = busiest(sandbox)
-    newest = client.get(f"{under(repository)}/pipelines/?sort=-created_on&pagelen=3&fields=%2Bvalues.x").json()
+    newest = client.get(f"{under(repository)}/pipelines?sort=-created_on&pagelen=3&fields=%2Bvalues.x").json()
     assert newest["values"][0]["build_number"] == len(repository.pipelines)
-    assert newest["next"].endswith("/pipelines/?pagelen=3&page=2")
+    assert newest["next"].endswith("/pipelines?pagelen=3&page=2")
     assert [run["build_number"] for run in client.get(newest["next"]).json()["values"]] == [4, 5, 6]
 
 
