@@ -21,11 +21,13 @@ SCHEMA: Schema = {
     "active": pl.Boolean,
     "bot": pl.Boolean,
     "type": pl.String,
+    "counted_as": pl.String,
     "synced_at": TIME,
 }
 
-# Apps are no people. A person's account that a script uses can only be told by its name, and people are called Bot too.
-_MACHINE_TYPES = frozenset({"app_user", "app"})
+# Accounts of people are of type user; app_user, AppUser and team were met too, and none of them is a person. A person's
+# account that a script uses can only be told by its name, and people are called Bot too.
+_PERSON = "user"
 _BOT_NAME = re.compile(r"\[bot\]$|^(?:renovate|dependabot|snyk|sonarcloud)(?:[ -]bot)?$", re.IGNORECASE)
 _AI_NAME = re.compile(
     r"\b(?:copilot|coderabbit(?:ai)?|devin|rovo(?: dev)?|claude|codex|cursor|qodo|codium(?:ai)?|greptile|sourcery)\b",
@@ -46,7 +48,7 @@ def user_id(workspace_id: str, account: Any) -> str | None:
 def classify(account: Json) -> str:
     """human, bot or ai_bot."""
     name = text(account.get("display_name")) or ""
-    machine = text(account.get("type")) in _MACHINE_TYPES or bool(_BOT_NAME.search(name))
+    machine = (text(account.get("type")) or _PERSON) != _PERSON or bool(_BOT_NAME.search(name))
     if machine and _AI_NAME.search(name):
         return "ai_bot"
     return "bot" if machine else "human"
@@ -81,5 +83,6 @@ def _row(workspace_id: str, source: str, account: Json, member: bool) -> Row:
         text(account.get("account_id")) or None,
         member,
         kind != "human",
+        kind,
         kind,
     )

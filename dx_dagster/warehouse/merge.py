@@ -58,8 +58,8 @@ class Merge:
 WORKSPACES = Merge(tables.workspaces)
 REPOSITORIES = Merge(tables.repositories)
 # A list of members says who is one; anybody else met on the way is none until such a list says so.
-MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}))
-USERS = replace(MEMBERS, first_only=frozenset({"active"}))
+MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}), first_only=frozenset({"counted_as"}))
+USERS = replace(MEMBERS, first_only=MEMBERS.first_only | {"active"})
 PULLS = Merge(
     tables.pulls,
     newer=("updated_at", "synced_at"),

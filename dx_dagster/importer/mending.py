@@ -1,0 +1,18 @@
+"""Rows that an earlier version derived otherwise, or whose reasons have changed: mended without asking Bitbucket."""
+
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.warehouse import moves, times
+
+
+async def mend(workspace: Workspace) -> None:
+    """Derives durations again that follow older rules, or count somebody as a person who is a bot, or the reverse.
+
+    An earlier version left rows of repositories that had moved with the users of the workspace they came from.
+    """
+    async with workspace.warehouse.transaction() as transaction:
+        if await times.follow_old_rules(transaction, workspace.id):
+            rows = await transaction.rows(
+                "SELECT id::text FROM bitbucket_repositories WHERE workspace_id = %s", [workspace.id]
+            )
+            await moves.rekey(transaction, [row.id for row in rows])
+        await times.mend(transaction, workspace.id)
