@@ -16,12 +16,15 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge, pulls, times
+from dx_dagster.warehouse.marks import LIES_IN_THE_FUTURE
 
 KIND = "comments"
 
+_FULL_HEAD_IS_WRONG = LIES_IN_THE_FUTURE.format("feed.full_head")
+
 # The feed was read after the moment `full_head`. What changed in a pull request before that moment, the feed has told.
 # A pull request without comments, of which none is stored either, has nothing to tell.
-_SETTLE = """
+_SETTLE = f"""
     INSERT INTO pull_marks (pull_id, repository_id, number, comments_synced_to)
     SELECT p.id, p.repository_id, p.source_id, p.updated_at
     FROM bitbucket_pulls p
@@ -32,9 +35,9 @@ _SETTLE = """
                         FROM bitbucket_pull_comments c WHERE c.pull_id = p.id) c
     WHERE r.workspace_id = %(workspace)s AND m.comments_synced_to IS DISTINCT FROM p.updated_at
       AND ((p.comment_count = 0 AND c.stored = 0)
-        OR (m.comments_synced_to IS NULL AND p.updated_at <= feed.full_head
+        OR (m.comments_synced_to IS NULL AND p.updated_at <= feed.full_head AND NOT {_FULL_HEAD_IS_WRONG}
             AND p.comment_count IN (c.stored, c.standing)))
-    ON CONFLICT (pull_id) DO UPDATE SET comments_synced_to = EXCLUDED.comments_synced_to"""
+    ON CONFLICT (pull_id) DO UPDATE SET comments_synced_to = EXCLUDED.comments_synced_to"""  # noqa: S608 - an expression of ours
 
 _FORGET = """
     UPDATE pull_marks SET comments_synced_to = NULL
@@ -75,15 +78,20 @@ async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
 
 
 async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
-    """Merges complete lists of comments; a stored comment that its list no longer holds was deleted."""
+    """Merges complete lists of comments; a stored comment that its list no longer holds was deleted.
+
+    An empty list of a pull request that counts comments says nothing: it is asked again with the next sync.
+    """
     asked_at = min(fetched.asked_at for fetched in batch)
     found = [(fetched.row.id, value) for fetched in batch for value in fetched.values]
     frame = frames.comments(workspace.id, found, asked_at)
     async with workspace.warehouse.transaction() as transaction:
         await store_accounts(transaction, workspace, [one.get("user") for _, one in found], asked_at)
         await transaction.merge(merge.COMMENTS, frame)
-        asked = [fetched.row.id for fetched in batch]
+        silent = await pulls.that_count_comments(transaction, [one.row.id for one in batch if not one.values])
+        told = [fetched for fetched in batch if fetched.row.id not in silent]
+        asked = [fetched.row.id for fetched in told]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
         await times.derive(transaction, asked)
-        marks = [(fetched.row, fetched.row.updated_at) for fetched in batch]
+        marks = [(fetched.row, fetched.row.updated_at) for fetched in told]
         await pulls.set_marks(transaction, "comments_synced_to", marks)

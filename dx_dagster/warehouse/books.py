@@ -15,6 +15,7 @@ _BUCKETS = 60  # in a window: Bitbucket counts by the minute too ("for every min
 _LARGEST_BLOCK = 16
 _LONGEST_LEASE = 10.0  # seconds
 _LONGEST_REQUEST = 60.0  # seconds; the client gives up then
+_LONGEST_REST = 86_400.0  # seconds; no answer to a 429 asks for more than a day
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,15 @@ class Books:
         return self.window + self.bucket
 
     def forget(self, now: float) -> None:
-        """Drop what no longer counts."""
-        since = now - self._counts_for
-        self.spent = {until: requests for until, requests in self.spent.items() if until > since}
-        self.leases = {who: held for who, held in self.leases.items() if held.requests and held.ends_by > since}
+        """Drop what no longer counts, and what a clock that was wrong has put into the future."""
+        since, latest = now - self._counts_for, now + max(_LONGEST_REST, 2 * self._counts_for)
+        self.spent = {until: requests for until, requests in self.spent.items() if since < until < latest}
+        self.leases = {
+            who: held for who, held in self.leases.items() if held.requests and since < held.ends_by < latest
+        }
+        for name in ("rests_until", "careful_until", "near_limit_at"):
+            if (getattr(self, name) or 0.0) > latest:
+                setattr(self, name, None)
 
     def used(self, now: float) -> int:
         """Requests of the window that are known or taken to be sent."""

@@ -35,18 +35,21 @@ class Waiting:
 
 
 _IS_WAITING = "applied_at IS NULL AND set_aside_at IS NULL"
-_IS_DUE = f"{_IS_WAITING} AND next_attempt_at <= now()"
+# No pause is longer than a quarter of an hour: what rests longer was stored by a clock that was wrong.
+_RESTS = "next_attempt_at > now() AND next_attempt_at < now() + interval '1 hour'"
+_IS_DUE = f"{_IS_WAITING} AND NOT ({_RESTS})"
 # Given back, for a reason that all deliveries of the workspace share: new ones need not try before these.
-_IS_HELD = f"{_IS_WAITING} AND next_attempt_at > now() AND attempts = 0 AND error IS NOT NULL"
+_IS_HELD = f"{_IS_WAITING} AND {_RESTS} AND attempts = 0 AND error IS NOT NULL"
 
 _WAITING = f"""
     SELECT c.workspace,
-           CASE WHEN EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {_IS_HELD})
+           CASE WHEN c.last_error IS NOT NULL
+                  OR EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {_IS_HELD})
                 THEN 0 ELSE count(e.id) END AS due
     FROM connections c
     LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {_IS_DUE}
     WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL
-    GROUP BY c.workspace
+    GROUP BY c.id
     ORDER BY min(e.next_attempt_at), c.workspace"""  # noqa: S608 - constants
 
 
@@ -143,7 +146,7 @@ async def others_wait(warehouse: Warehouse, workspace: str) -> bool:
     row = await warehouse.row(
         f"""SELECT EXISTS (SELECT FROM webhook_events e JOIN connections c USING (workspace)
                            WHERE e.workspace <> %s AND {_IS_DUE} AND c.type = 'bitbucket'
-                             AND c.deleted_at IS NULL AND c.disabled_at IS NULL
+                             AND c.deleted_at IS NULL AND c.disabled_at IS NULL AND c.last_error IS NULL
                              AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {_IS_HELD})
                           ) AS found""",  # noqa: S608 - constants
         [workspace],

@@ -2,7 +2,9 @@
 
 A walk is one way through a listing. Its mark holds where it goes on after a kill (`walk_cursor`) and what may be
 vouched for once it ends (`walk_head`: the newest time on its first page, so that everything that changes later is newer
-than it, by the server's own clock).
+than it, by the server's own clock; `walk_bound`: how far back it goes).
+
+A mark that lies in the future vouches for nothing: a commit may be dated 2116, a clock may have been wrong.
 """
 
 from dataclasses import dataclass, field, fields
@@ -22,15 +24,47 @@ class Mark:
     walk_cursor: str | None = None
     walk_head: datetime | None = None
     full_head: datetime | None = None
+    bound: datetime | None = None
+    walk_bound: datetime | None = None
     since: datetime | None = None
+    older: str | None = None
     head: str | None = None
     branch: str | None = None
     checked: str | None = None
     fallback: str | None = None
+    listed_at: datetime | None = None
 
 
 _COLUMNS = [column.name for column in fields(Mark)]
 _CHANGING = _COLUMNS[2:]
+
+LIES_IN_THE_FUTURE = "COALESCE({0} > now() + interval '1 day', false)"
+"""Whether a stored time is wrong, in SQL; clocks that differ by less than a day are common."""
+
+
+def rests(asked: str, since: str) -> str:
+    """Whether what has not ended `since` then was `asked` too short a while ago to be asked again, in SQL.
+
+    The pause grows with the age: none for an hour, a day for a month, a month for a year and all that is older. What
+    was never asked does not rest, nor does what is dated in the future.
+    """
+    age = f"GREATEST(now() - {since}, {since} - now())"
+    pause = f"""CASE WHEN {LIES_IN_THE_FUTURE.format(since)} OR {age} < interval '90 minutes' THEN interval '0'
+                     WHEN {age} < interval '90 days' THEN {age} / 30
+                     ELSE LEAST({age} / 12, interval '31 days') END"""
+    return f"COALESCE(NOT {LIES_IN_THE_FUTURE.format(asked)} AND now() - {asked} < {pause}, false)"
+
+
+# A bound in the future, and a feed that tells only from then on, say by themselves that nothing is covered.
+_VOUCHES = {name: name for name in ("synced_to", "walk_head", "full_head", "listed_at")} | {"checked": "synced_to"}
+"""What a column vouches for is worth as much as this column's time."""
+
+_SELECTED = ", ".join(
+    f"CASE WHEN NOT {LIES_IN_THE_FUTURE.format(f'm.{_VOUCHES[name]}')} THEN m.{name} END AS {name}"
+    if name in _VOUCHES
+    else f"m.{name}"
+    for name in _CHANGING
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +88,14 @@ class Quiet:
     every: timedelta
 
 
-_IS_DUE = """(
+_IS_DUE = f"""(
     m.asked_at IS NULL OR m.asked_at < now() - %(every)s OR m.walk_cursor IS NOT NULL
+    OR {LIES_IN_THE_FUTURE.format("m.asked_at")}
+    OR m.bound > COALESCE((SELECT w.since FROM bitbucket_workspaces w WHERE w.id = r.workspace_id), '-infinity')
     OR GREATEST(r.updated_at, r.created_at,
                 (SELECT max(p.updated_at) FROM bitbucket_pulls p WHERE p.repository_id = r.id),
                 (SELECT max(p.created_at) FROM bitbucket_pipelines p WHERE p.repository_id = r.id))
-       >= now() - %(after)s)"""
+       >= now() - %(after)s)"""  # noqa: S608 - an expression of ours
 
 
 async def repositories(
@@ -67,9 +103,8 @@ async def repositories(
 ) -> list[Repository]:
     """The workspace's repositories, last changed first; without those deleted, not allowed, or quiet and not due."""
     due = _IS_DUE if quiet else "true"
-    marks = ", ".join(f"m.{name}" for name in _CHANGING)
     rows = await warehouse.rows(
-        f"""SELECT r.id::text AS id, r.source_id, r.slug, r.default_branch, r.updated_at, r.api_accessible, {marks}
+        f"""SELECT r.id::text AS id, r.source_id, r.slug, r.default_branch, r.updated_at, r.api_accessible, {_SELECTED}
             FROM bitbucket_repositories r
             LEFT JOIN sync_marks m ON m.repository_id = r.id AND m.kind = %(kind)s
             WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted AND {due}
@@ -86,14 +121,16 @@ def _repository(row: Any, kind: str) -> Repository:
     )
 
 
-async def put(transaction: Transaction, mark: Mark, *, asked: bool = False) -> None:
-    """Stores the mark, in the transaction that stores what it vouches for; `asked` says that nothing is left to ask."""
-    names, values = ", ".join(_COLUMNS), ", ".join(f"%({name})s" for name in _COLUMNS)
-    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in _CHANGING)
-    if asked:
-        names, values, changes = f"{names}, asked_at", f"{values}, now()", f"{changes}, asked_at = now()"
+async def put(transaction: Transaction, mark: Mark, *, asked: bool = False, listed: bool = False) -> None:
+    """Stores the mark, in the transaction that stores what it vouches for.
+
+    `asked` says that nothing is left to ask, `listed` that all was listed which a short walk leaves out.
+    """
+    values = {name: f"%({name})s" for name in _COLUMNS}
+    values |= ({"asked_at": "now()"} if asked else {}) | ({"listed_at": "now()"} if listed else {})
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in values if name not in _COLUMNS[:2])
     await transaction.execute(
-        f"INSERT INTO sync_marks ({names}) VALUES ({values}) "  # noqa: S608 - names of our own columns
+        f"INSERT INTO sync_marks ({', '.join(values)}) VALUES ({', '.join(values.values())}) "  # noqa: S608 - our own
         f"ON CONFLICT (repository_id, kind) DO UPDATE SET {changes}",
         {name: getattr(mark, name) for name in _COLUMNS},
     )
