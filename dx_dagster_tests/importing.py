@@ -5,6 +5,7 @@ rows. What is about commands and Dagster's runs goes through the command line.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -58,8 +59,9 @@ class Silence:
 
 
 async def import_all(
-    settings: Settings, warehouse: Warehouse, listener: Listener, slug: str = "acme", *, full: bool = False
+    settings: Settings, warehouse: Warehouse, listener: Listener, slug: str = "acme", **how: Any
 ) -> Imported:
+    """Every step once; `how` is given to `open_workspace`."""
     done = Imported()
     before = warehouse.written_so_far()
     pool = await open_pool(settings, warehouse, listener, slug)
@@ -69,7 +71,7 @@ async def import_all(
     )
     async with open_client(settings, warehouse, pool, slug) as client:
         for step in steps:
-            report = await step(await open_workspace(slug, client, warehouse, listener, full=full))
+            report = await step(await open_workspace(slug, client, warehouse, listener, **how))
             done.skipped += report.skipped
             done.notes += report.notes
         done.requests = client.requests
@@ -124,8 +126,8 @@ class Installation:
         self.warnings: list[str] = []
         give_credential(self.settings, self.slug, sandbox.token.secret)
 
-    def sync(self, *, full: bool = False, within: float | None = None) -> Imported:
-        """Every step once.
+    def sync(self, *, within: float | None = None, **how: Any) -> Imported:
+        """Every step once; `how` is given to `open_workspace`.
 
         Raises:
             TimeoutError: it was cut off after `within` seconds.
@@ -135,7 +137,7 @@ class Installation:
         async def run() -> Imported:
             async with Warehouse(self.database_url) as warehouse:
                 async with asyncio.timeout(within):
-                    return await import_all(self.settings, warehouse, listener, self.slug, full=full)
+                    return await import_all(self.settings, warehouse, listener, self.slug, **how)
 
         done = asyncio.run(run())
         self.warnings += listener.warnings
@@ -146,8 +148,8 @@ class Installation:
         self.warnings += warnings
         return done
 
-    def differences(self) -> dict[str, str]:
-        return differences(self.database_url, truth(self.sandbox.world))
+    def differences(self, since: datetime | None = None) -> dict[str, str]:
+        return differences(self.database_url, truth(self.sandbox.world, since), since)
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, row_factory=dict_row) as connection:

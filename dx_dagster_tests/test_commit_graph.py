@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -110,9 +111,9 @@ def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
 class Comparing(Installation):
     """A workspace whose rows are compared with the truth after every import."""
 
-    def sync(self, *, full: bool = False, within: float | None = None) -> Imported:
+    def sync(self, *, within: float | None = None, **how: Any) -> Imported:
         self.sandbox.requests.reset()
-        done = super().sync(full=full, within=within)
+        done = super().sync(within=within, **how)
         assert self.differences() == {}
         return done
 

@@ -16,7 +16,7 @@ from dx_dagster.api.sessions import signed_form, signed_in
 from dx_dagster.importer import connections as doors
 from dx_dagster.importer.connections import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.importer.health import health
-from dx_dagster.warehouse import webhook_secrets
+from dx_dagster.warehouse import bounds, webhook_secrets
 from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
 from dx_dagster.warehouse.vault import Vault
 
@@ -57,6 +57,7 @@ async def _details(
     values: dict[str, Any] = {
         "connection": connection,
         "credentials": await health(found.settings, await found.warehouse(), connection),
+        "since": await bounds.of_workspace(await found.warehouse(), connection.workspace),
         "form": Form(type=connection.type, method="basic" if jira else "api_token"),
         "failure": None,
         "done": None,

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dx_dagster.bitbucket import BitbucketError
+from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
-from dx_dagster.importer.session import BusyError, NotConnectedError
+from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import counts
+from dx_dagster.warehouse import counts, failing, tables
+from dx_dagster.warehouse.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.marks import Quiet
-from dx_dagster.warehouse.tables import Table
+from dx_dagster.warehouse.tables import Table, type_name
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
@@ -31,13 +33,16 @@ class ImportConfig(dg.Config):
 
     Attributes:
         full: all again, whatever was imported before.
-        since: lower bound of a first import, as an ISO date or time; UTC unless it says otherwise.
+        since: lower bound of the import, kept by every later one: an ISO date or time (UTC unless it says otherwise)
+            that is earlier than the one before, or "all".
         scheduled: whether quiet repositories may wait (DX_QUIET_AFTER_DAYS); otherwise all are asked.
+        reconcile: whether pipelines of the last days (DX_RECONCILE_PIPELINE_DAYS) are listed again.
     """
 
     full: bool = False
     since: str | None = None
     scheduled: bool = False
+    reconcile: bool = False
 
 
 class RunListener:
@@ -74,7 +79,7 @@ def materialize(
     listener = RunListener(context)
     try:
         client = bitbucket.open(warehouse, pool, context.partition_key, listener, for_pipelines=for_pipelines)
-        since = _moment(config.since) if config.since else None
+        wanted = _bound(config.since) if config.since else None
 
         async def run() -> dict[str, Any]:
             workspace = await open_workspace(
@@ -83,24 +88,42 @@ def materialize(
                 warehouse.connected,
                 listener,
                 full=config.full,
-                since=since,
+                wanted=wanted,
                 quiet=_quiet() if config.scheduled else None,
+                reconcile=timedelta(days=Settings.read().reconcile_pipeline_days) if config.reconcile else None,
             )
             requests, written = client.requests, warehouse.connected.written_so_far()
             report = await step(workspace)
             report.requests = client.requests - requests
             report.written = warehouse.connected.written_so_far() - written
+            if table is tables.pulls:  # only this step tells whether anything can be read
+                await failing.clear(warehouse.connected, context.partition_key)
             workspace = await open_workspace(context.partition_key, client, warehouse.connected, listener)
             return await _metadata(workspace, report, table)
 
         return dg.MaterializeResult(metadata=warehouse.run(run()))
-    except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, WarehouseError) as error:
+    except (
+        *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
+        WarehouseError,
+    ) as error:
+        if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
+            warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
         raise dg.Failure(description=_sentence(error), allow_retries=False) from None
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _bound(text: str) -> Wanted:
+    """What `since` asks for.
+
+    Raises:
+        BoundRefusedError: it is no date.
+    """
+    if text.strip().lower() == ALL:
+        return Wanted(None)
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BoundRefusedError(f"{text!r} is no date; write it as 2026-01-31, or all.") from None
+    return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _quiet() -> Quiet:
@@ -130,13 +153,15 @@ async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[
 
 
 def column_schema(table: Table) -> dg.TableSchema:
+    """The table's columns as the database has them."""
+    key = [column.name for column in table.primary_key]
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 column.name,
-                str(column.type).lower(),
+                type_name(column),
                 description=column.comment,
-                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable), unique=column.primary_key),
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable), unique=key == [column.name]),
             )
             for column in table.columns
         ]

@@ -31,7 +31,7 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
     from dx_dagster.importer.health import health
-    from dx_dagster.warehouse import connections, counts, inbox
+    from dx_dagster.warehouse import bounds, connections, counts, inbox
 
     found = []
     depths = await inbox.depths(warehouse)
@@ -39,10 +39,14 @@ async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]
     for connection in known:
         if connection.type != "bitbucket":
             continue
+        since = await bounds.of_workspace(warehouse, connection.workspace)
         found.append(
             {
                 "workspace": connection.workspace,
-                "state": "disabled" if connection.disabled_at else connection.state,
+                "since": since.isoformat() if since else None,
+                "state": "disabled" if connection.disabled_at else connection.standing,
+                "last_error": connection.last_error,
+                "failing_since": connection.failing_since.isoformat() if connection.failing_since else None,
                 "last_synced_at": connection.last_synced_at.isoformat() if connection.last_synced_at else None,
                 "lag_seconds": _lag(connection.last_synced_at),
                 "rows": await counts.of_workspace(warehouse, connection.workspace),
@@ -85,8 +89,7 @@ def _add_materializations(workspaces: list[dict[str, Any]]) -> None:
     from dx_dagster.cli.installation import Installation
     from dx_dagster.definitions import defs
 
-    Installation.open(Settings.read()).activate()
-    with dg.DagsterInstance.get() as instance:
+    with Installation.open(Settings.read()).dagster() as instance:
         for workspace in workspaces:
             assets = {}
             for key in sorted(defs.resolve_all_asset_keys()):
@@ -110,7 +113,10 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         console.print(one["workspace"], style="bold", end="")
         lag = "" if one["lag_seconds"] is None else f" (lag {timedelta(seconds=round(one['lag_seconds']))})"
         synced = f"last synced {one['last_synced_at'] or 'never'}{lag}"
-        console.print(f"  {one['state']}, {synced}, deliveries in the inbox: {one['inbox']:,}")
+        bound = f", imported since {one['since']}" if one["since"] else ""
+        console.print(f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}")
+        if one["last_error"]:
+            console.print(f"  Syncs can read nothing since {one['failing_since']}: {one['last_error']}")
         table = Table("asset", "last materialized")
         for name, asset in one["assets"].items():
             table.add_row(name, asset["last_materialized_at"] or "never")
@@ -124,8 +130,10 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
 
 
 def _line(credential: dict[str, Any]) -> str:
+    from dx_dagster.bitbucket import clause
+
     purpose = "" if credential["connection"] == "bitbucket" else f" ({credential['connection']})"
-    state = f"disabled: {credential['disabled_reason']}" if credential["disabled_at"] else "enabled"
+    state = f"disabled: {clause(credential['disabled_reason'] or '')}" if credential["disabled_at"] else "enabled"
     left = credential["requests_left"]
     budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
     return f"credential {credential['id']}{purpose}  {credential['label']}: {state}{budget}"

@@ -1,5 +1,6 @@
 """`dx-dagster sync`: a workspace's assets as one Dagster run in this process."""
 
+import asyncio
 import json
 import signal
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import Workspace, never_connected, with_warehouse
+from dx_dagster.cli.connect import Workspace, with_warehouse
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
 from dx_dagster.settings import Settings
@@ -40,7 +41,10 @@ def sync(
     workspace: Workspace,
     since: Annotated[
         str | None,
-        typer.Option(help="Import nothing older than this day in UTC, as 2026-01-31, or than 2026-01-31T08:00+05:00."),
+        typer.Option(
+            help="Import nothing older than this day in UTC, as 2026-01-31, or than 2026-01-31T08:00+05:00. Later "
+            "syncs keep the bound; an earlier day extends it, and 'all' lifts it."
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Fetch all again.")] = False,
     no_wait: Annotated[
@@ -60,11 +64,14 @@ def sync(
 
 
 def _day(text: str | None) -> str | None:
+    if text is None or text.strip().lower() == "all":
+        return text
     try:
-        return datetime.fromisoformat(text).isoformat() if text else None
+        return datetime.fromisoformat(text.strip()).isoformat()
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00+05:00.", param_hint="--since"
+            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00+05:00, or all to lift the bound.",
+            param_hint="--since",
         ) from None
 
 
@@ -74,19 +81,19 @@ def sync_workspace(
     """Materializes the workspace's assets.
 
     Raises:
-        CommandError: the workspace was never connected, or a step failed; what the others fetched is stored.
+        CommandError: the workspace is not connected, or a step failed; what the others fetched is stored.
     """
     from dx_dagster.cli.progress import display
     from dx_dagster.importer.progress import DISPLAY
 
     installation = Installation.open(settings)
-    installation.activate()
+    workspace = asyncio.run(_stored_name(installation.database_url, workspace))
     started = time.monotonic()
     terminate = signal.getsignal(signal.SIGTERM)
     with display() as shown:
         token = DISPLAY.set(shown)
         try:
-            result = _run(workspace, since=since, full=full, wait=wait)
+            result = _run(installation, workspace, since=since, full=full, wait=wait)
         finally:
             DISPLAY.reset(token)
             # Dagster leaves SIGTERM as it found SIGINT, which a shell without job control lets its jobs ignore.
@@ -96,16 +103,31 @@ def sync_workspace(
     return _outcome(result, workspace, time.monotonic() - started)
 
 
-def _run(workspace: str, *, since: str | None, full: bool, wait: bool) -> "dg.ExecuteInProcessResult":
-    import dagster as dg
+async def _stored_name(database_url: str, workspace: str) -> str:
+    """The workspace as its connection spells it. The database decides what is connected, not Dagster's partitions.
 
-    from dx_dagster.assets.partitions import WORKSPACES
+    Raises:
+        CommandError: it has no connection, or a disabled one.
+    """
+    from dx_dagster.importer.session import NotConnectedError, connection_in_service
+    from dx_dagster.warehouse.database import Warehouse
+
+    async with Warehouse(database_url, connections=1) as warehouse:
+        try:
+            return (await connection_in_service(warehouse, workspace)).workspace
+        except NotConnectedError as error:
+            raise CommandError(str(error)) from None
+
+
+def _run(
+    installation: Installation, workspace: str, *, since: str | None, full: bool, wait: bool
+) -> "dg.ExecuteInProcessResult":
+    from dx_dagster.assets.partitions import register
     from dx_dagster.definitions import defs
 
     config = {"config": {"full": full} | ({"since": since} if since else {})}
-    with dg.DagsterInstance.get() as instance:
-        if not instance.has_dynamic_partition(str(WORKSPACES.name), workspace):
-            raise never_connected(workspace)
+    with installation.dagster() as instance:
+        register(instance, [workspace])
         # Dagster connects anew for each of the two hundred statements of a run, unless it is told what its web server
         # tells it. None is kept for long: the database may be restarted while an import waits for requests.
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)

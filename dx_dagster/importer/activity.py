@@ -4,12 +4,15 @@ Where a feed cannot be used, and for single pull requests about which it says to
 instead.
 """
 
+from collections.abc import Sequence
+
 from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
 from dx_dagster.importer.feed import KIND, Feeds, Heard, store_entries
+from dx_dagster.importer.mending import mend
 from dx_dagster.importer.pullrequests import record_access
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, require_id
+from dx_dagster.importer.workspace import Done, Report, Workspace, for_each_repository, require_id
 from dx_dagster.warehouse import feeds, marks, pulls, times
 from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.marks import Repository
@@ -35,9 +38,37 @@ async def import_activity(workspace: Workspace) -> Report:
     await for_each_repository(
         workspace, report, readable, Feeds(workspace, report).read, refused=closed, at_once=at_once
     )
-    stale = await pull_rows(workspace, STALE)
-    await for_each_pull(workspace, report, stale, lambda row: import_one(workspace, row))
+    stale = await pull_rows(workspace, STALE, _REASON)
+    endless = [row for row in stale if row.version == _ENDLESS]
+    done = Done(workspace, report, len(stale))
+    await _import_each(workspace, report, [row for row in stale if row.version != _ENDLESS], done)
+    await _import_each(workspace, report, endless[:_TRIED], done)
+    if await _gained_an_end(workspace, endless[:_TRIED]):
+        await _import_each(workspace, report, endless[_TRIED:], done)
+    else:
+        await _believe_the_feed(workspace, endless[_TRIED:])
+        done.add(len(endless[_TRIED:]))
+    await mend(workspace)
     return report
+
+
+async def _import_each(workspace: Workspace, report: Report, rows: Sequence[PullRow], done: Done) -> None:
+    await for_each_pull(workspace, report, rows, lambda row: import_one(workspace, row), done)
+
+
+async def _gained_an_end(workspace: Workspace, rows: Sequence[PullRow]) -> bool:
+    """Whether the own activity of one of these tells what the feed did not: when it was closed."""
+    found = await workspace.warehouse.row(
+        f"SELECT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = ANY(%s::uuid[]) AND NOT {_UNTOLD_END}) AS told",  # noqa: S608
+        [[row.id for row in rows]],
+    )
+    return bool(found.told)
+
+
+async def _believe_the_feed(workspace: Workspace, rows: Sequence[PullRow]) -> None:
+    """A merge by push leaves no entry anywhere: those are not asked until they change."""
+    async with workspace.warehouse.transaction() as transaction:
+        await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at) for row in rows])
 
 
 async def _in_order(workspace: Workspace, repositories: list[Repository]) -> list[Repository]:
@@ -59,6 +90,11 @@ async def _requests_left(workspace: Workspace) -> int:
     return sum(one["left"] for name, one in budgets.items() if name in ours)
 
 
+_UNTOLD_END = f"""(p.state <> 'OPEN' AND NOT EXISTS (
+            SELECT FROM bitbucket_pull_activities a
+            WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))"""
+_SYNCED_TO_IS_WRONG = marks.LIES_IN_THE_FUTURE.format("feed.synced_to")
+
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
 # what changed since, or it began after the pull request did (--since, or it is a short one); it is closed, approved or
 # has changes requested, and the feed does not say when.
@@ -66,13 +102,20 @@ STALE = f"""
     m.activity_stale OR (m.activity_synced_to IS DISTINCT FROM p.updated_at AND (
         EXISTS (SELECT FROM sync_marks feed
                 WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity'
-                  AND ((feed.fallback IS NOT NULL AND (feed.synced_to IS NULL
+                  AND ((feed.fallback IS NOT NULL AND (feed.synced_to IS NULL OR {_SYNCED_TO_IS_WRONG}
                                                        OR p.updated_at >= feed.synced_to - interval '5 minutes'))
                        OR (COALESCE(m.activity_synced_to < feed.since, true) AND {feeds.BEGINNING_UNTOLD})))
-     OR (p.state <> 'OPEN' AND NOT EXISTS (
-            SELECT FROM bitbucket_pull_activities a
-            WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))
-     OR {feeds.UNTOLD_OPINION}))"""  # noqa: S608 - expressions of ours
+     OR {_UNTOLD_END}
+     OR {feeds.UNTOLD_OPINION}))"""
+
+_ENDLESS = "endless"
+_TRIED = 2
+# What is closed, and a feed that tells all the rest of it does not say when.
+_REASON = f"""CASE WHEN m.activity_stale IS NOT TRUE AND {_UNTOLD_END} AND NOT {feeds.UNTOLD_OPINION} AND EXISTS (
+        SELECT FROM sync_marks feed
+        WHERE feed.repository_id = p.repository_id AND feed.kind = 'activity' AND feed.fallback IS NULL
+          AND feed.synced_to IS NOT NULL AND NOT {_SYNCED_TO_IS_WRONG} AND NOT {feeds.BEGINNING_UNTOLD})
+    THEN '{_ENDLESS}' ELSE '' END"""
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:
@@ -82,6 +125,7 @@ async def import_one(workspace: Workspace, row: PullRow) -> None:
     entries = [entry for page in pages for entry in frames.entries(page.values)]
     async with workspace.warehouse.transaction() as transaction:
         [kept] = await store_entries(transaction, workspace, [Heard(row.repository, entries, pages[0].asked_at)])
-        await feeds.drop_other_activities(transaction, row.id, kept)
+        if kept:  # a pull request has its opening at least: an empty list says nothing
+            await feeds.drop_other_activities(transaction, row.id, kept)
         await times.derive(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

@@ -29,10 +29,11 @@ from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, reaches_below
+from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, newest_of, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
 from dx_dagster.warehouse import feeds, marks, merge, pulls, times
+from dx_dagster.warehouse.bounds import reaches_back_to
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
@@ -88,7 +89,10 @@ class Feeds:
             BitbucketError: a credential lacks a scope, or Bitbucket is away.
         """
         workspace = self._workspace
-        checked = f"{datetime.now(UTC).date()} {await pulls.fingerprint(workspace.warehouse, repository.id)}"
+        listed = await pulls.fingerprint(workspace.warehouse, repository.id)
+        if listed == pulls.NO_PULLS and repository.mark.walk_cursor is None:
+            return  # nor does its feed tell anything that would be stored
+        checked = f"{datetime.now(UTC).date()} {listed}"
         try:
             await self._read(repository, checked)
         except (*FEED_UNUSABLE, Unavailable) as error:
@@ -102,7 +106,15 @@ class Feeds:
             # What it told is kept, for it may come back. One that answers nothing but errors is left alone until
             # something changes: tries take long.
             left_alone = checked if isinstance(error, Unavailable) else None
-            mark = replace(repository.mark, walk_cursor=None, walk_head=None, fallback=str(error), checked=left_alone)
+            mark = replace(
+                repository.mark,
+                walk_cursor=None,
+                walk_head=None,
+                bound=workspace.since,
+                older=None,
+                fallback=str(error),
+                checked=left_alone,
+            )
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, mark)
         await self._fetch_unknown(repository)
@@ -113,45 +125,80 @@ class Feeds:
         Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed
         is asked once a day only, for what does not: an opinion about a pull request that is closed.
         """
-        mark = repository.mark
+        mark, bound = repository.mark, self._workspace.since
         attempts = None if mark.fallback is None else _ATTEMPTS_AFTER_A_FAILURE
         if mark.walk_cursor is not None:
             try:
                 mark = await self._walk(repository, mark)
             except (BadRequest, NotFound):
                 # Nobody promises that a cursor lives long: begin anew.
-                mark = Mark(repository.id, KIND, since=mark.since)
-        elif mark.checked == checked:
+                mark = replace(mark, walk_cursor=None, walk_head=None, older=None)
+        elif mark.checked == checked and reaches_back_to(mark.bound, bound):
             return
-        elif mark.synced_to is None:
-            mark = replace(mark, since=self._workspace.since)
-        await self._walk(repository, replace(mark, walk_head=None, fallback=None, checked=checked), attempts)
+        mark = await self._go_further_back(repository, mark)
+        begun = replace(mark, walk_head=None, walk_bound=bound, fallback=None, checked=checked)
+        await self._walk(repository, begun, attempts)
 
-    async def _walk(self, repository: Repository, mark: Mark, attempts: int | None = None) -> Mark:
-        """One way through the feed, down to what is known; returns the mark at its end."""
-        full = mark.synced_to is None
-        stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
-        whole = full and mark.since is None and mark.walk_cursor is None
-        again = whole and await feeds.has_activities(self._workspace.warehouse, repository.id)
+    async def _go_further_back(self, repository: Repository, mark: Mark) -> Mark:
+        """After the bound has moved: reads on where the walk down to the bound before ended, if that can be done.
+
+        Where it cannot, the walk from the newest entry goes down to the new bound.
+        """
+        bound = self._workspace.since
+        if mark.synced_to is None or reaches_back_to(mark.bound, bound):
+            return mark
+        if mark.since is not None and mark.bound is not None and mark.since > mark.bound:
+            return replace(mark, bound=bound)  # the feed ended before: there is no more to read
+        if mark.older is None:
+            return mark
+        try:
+            begun = replace(mark, walk_cursor=mark.older, walk_head=None, walk_bound=bound)
+            return await self._walk(repository, begun, must_overlap=True)
+        except (BadRequest, NotFound):
+            return replace(mark, walk_cursor=None, walk_head=None, older=None)
+
+    async def _walk(
+        self, repository: Repository, mark: Mark, attempts: int | None = None, *, must_overlap: bool = False
+    ) -> Mark:
+        """One way through the feed, down to what is known or to the bound; returns the mark at its end.
+
+        One that `must_overlap` and does not begin with known entries ends at once.
+        """
+        first = mark.synced_to is None
+        further = first or not reaches_back_to(mark.bound, mark.walk_bound)
+        stop = mark.walk_bound if further or mark.synced_to is None else mark.synced_to - OVERLAP
+        again = (
+            first and mark.walk_cursor is None and await feeds.has_activities(self._workspace.warehouse, repository.id)
+        )
         sight = Sight(set()) if again else None
         oldest: datetime | None = None
+        link = mark.walk_cursor
+        if further:
+            mark = replace(mark, since=mark.walk_bound)
         async with aclosing(self._pages(repository, mark, attempts, to_the_end=stop is None)) as walk:
             async for pages in walk:
                 entries = [entry for page in pages for entry in frames.entries(page.values)]
+                if must_overlap and not _overlaps(entries, mark.bound):
+                    # Entries may lie between what is known and this page: the cursor has moved.
+                    return replace(mark, walk_cursor=None, walk_head=None, older=None)
+                must_overlap = False
+                dates = [entry.date for entry in entries]
                 if mark.walk_head is None:
-                    mark = replace(mark, walk_head=max((entry.date for entry in entries), default=None))
-                oldest = min([entry.date for entry in entries], default=oldest)
+                    mark = replace(mark, walk_head=newest_of(dates, pages[0].asked_at))
+                oldest = min(dates, default=oldest)
                 ends = pages[-1].next is None
-                over = ends or reaches_below([entry.date for entry in entries], stop)
-                forgotten_since = None if full or not ends else await self._forgotten_since(repository, stop, oldest)
-                if ends and (full or forgotten_since):
+                over = ends or reaches_below(dates, stop)
+                forgotten_since = None if further or not ends else await self._forgotten_since(repository, stop, oldest)
+                if ends and (further or forgotten_since):
                     mark = replace(mark, since=_begin(mark.since, oldest or pages[-1].asked_at))
-                if full and stop is not None:
-                    entries = [entry for entry in entries if entry.date >= stop]
-                mark = _ended(mark, full=full) if over else replace(mark, walk_cursor=pages[-1].next)
+                if further:
+                    entries = [entry for entry in entries if stop is None or entry.date >= stop]
+                    mark = replace(mark, older=_resumable(mark.older, link, entries, ends=ends))
+                link = pages[-1].next
+                mark = _ended(mark, further=further) if over else replace(mark, walk_cursor=link)
                 if sight is not None:
-                    sight.oldest = oldest
-                heard = Heard(repository, entries, pages[0].asked_at, not full)
+                    sight.oldest = later(oldest, stop) if oldest else None
+                heard = Heard(repository, entries, pages[0].asked_at, not further)
                 await self._commit(Walked(heard, mark, sight, over, forgotten_since))
                 if over:
                     break
@@ -196,16 +243,29 @@ class Feeds:
             await fetch_one(self._workspace, repository, row.number)
 
 
+def _overlaps(entries: Sequence[Entry], bound: datetime | None) -> bool:
+    """Whether the first of these entries, newest first, are known: nothing lies between them and what is stored."""
+    return bound is None or (bool(entries) and entries[0].date >= bound)
+
+
+def _resumable(before: str | None, link: str | None, within: Sequence[Entry], *, ends: bool) -> str | None:
+    """Where a later walk may go on below the bound: at the last page that begins within it."""
+    if ends:
+        return None
+    return link if within else before
+
+
 def _begin(since: datetime | None, oldest: datetime) -> datetime:
     """From when on the feed tells everything: nobody promises that it reaches back to the first pull request."""
     return max([oldest, *([since] if since else [])])
 
 
-def _ended(mark: Mark, *, full: bool) -> Mark:
+def _ended(mark: Mark, *, further: bool) -> Mark:
     return replace(
         mark,
         synced_to=later(mark.synced_to, mark.walk_head),
-        full_head=mark.walk_head if full else mark.full_head,
+        full_head=later(mark.full_head, mark.walk_head) if further else mark.full_head,
+        bound=mark.walk_bound,
         walk_cursor=None,
         walk_head=None,
     )

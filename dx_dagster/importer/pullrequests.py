@@ -21,10 +21,12 @@ from dx_dagster.bitbucket import (
     keyset,
 )
 from dx_dagster.frames import pulls as frames
-from dx_dagster.frames.reading import Json, time
+from dx_dagster.frames.reading import Json, number, time
+from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id
-from dx_dagster.warehouse import marks, pulls
+from dx_dagster.warehouse import absences, marks, pulls
+from dx_dagster.warehouse.bounds import reaches_back_to
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
 
@@ -34,56 +36,77 @@ OVERLAP = timedelta(minutes=5)
 # There is another way when sorting fails, so it is not worth much patience.
 _ATTEMPTS_AT_SORTING = 3
 ROWS_TO_BE_SURE = 10
+_CLOCKS_DIFFER = timedelta(days=1)
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 async def import_pull_requests(workspace: Workspace) -> Report:
-    """Stores what changed in the pull requests of every repository that can be read."""
+    """Stores what changed in the pull requests of every repository that can be read.
+
+    Raises:
+        NothingReadError: none can.
+    """
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
+    reading = absence.Reading(workspace, repositories)
 
     async def work(repository: Repository) -> None:
-        await _import_repository(workspace, report, repository)
+        async with reading.one():
+            await _import_repository(workspace, report, repository)
 
     async def refused(repository: Repository, error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
-        async with workspace.warehouse.transaction() as transaction:
-            await marks.put(transaction, repository.mark, asked=True)
+        reading.refused.append(repository)
 
-    await for_each_repository(workspace, report, repositories, work, refused=refused)
+    async with reading.whole():
+        await for_each_repository(workspace, report, repositories, work, refused=refused)
+    async with workspace.warehouse.transaction() as transaction:
+        for repository in reading.refused:
+            await marks.put(transaction, repository.mark, asked=True)
     return report
 
 
 async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
     mark = repository.mark
+    horizon = await pulls.open_horizon(workspace.warehouse, repository.id, mark.listed_at)
     if mark.walk_cursor is not None:
         # A killed walk goes on where it stopped; what changed since it began comes with the fresh one.
-        mark, _ = await _walk(workspace, report, repository, mark)
-    elif mark.synced_to is None:
-        mark = replace(mark, since=workspace.since)
-    _, seen = await _walk(workspace, report, repository, replace(mark, walk_head=None))
-    await _look_for_the_vanished(workspace, repository, seen, everything=mark.synced_to is None and mark.since is None)
+        mark, _ = await _walk(workspace, report, repository, mark, horizon)
+    begun = replace(mark, walk_head=None, walk_bound=workspace.since)
+    _, seen = await _walk(workspace, report, repository, begun, horizon)
+    # A first walk lists all that is within the bound, later ones what changed and what is open.
+    listed_from = workspace.since or _EVER if mark.synced_to is None else None
+    await _look_for_the_vanished(workspace, repository, seen, listed_from, horizon)
     await record_access(workspace, repository, None)
 
 
-async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> tuple[Mark, set[int]]:
-    """One way through the list; returns the mark at its end and the numbers seen."""
+async def _walk(
+    workspace: Workspace, report: Report, repository: Repository, mark: Mark, horizon: datetime | None
+) -> tuple[Mark, set[int]]:
+    """One way through the list; returns the mark at its end and the numbers seen.
+
+    `horizon`: open pull requests that last changed before it are left out.
+    """
     seen: set[int] = set()
     try:
         if mark.fallback is None:
-            mark = await _store_pages(workspace, repository, mark, _newest_first(workspace, repository, mark), seen)
+            pages = _newest_first(workspace, repository, mark, horizon)
+            mark = await _store_pages(workspace, repository, mark, pages, seen)
     except (Unavailable, PagingInCircles, BadRequest) as error:
         note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
         stored = await marks.repositories(workspace.warehouse, workspace.id, KIND)
         reached = next((one.mark for one in stored if one.id == repository.id and one.mark.walk_cursor), mark)
         mark = replace(reached, fallback=str(error))
     if mark.fallback is not None:
-        mark = await _store_pages(workspace, repository, mark, _by_ranges(workspace, repository, mark), seen)
-    done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
+        pages = _by_ranges(workspace, repository, mark, horizon)
+        mark = await _store_pages(workspace, repository, mark, pages, seen)
+    synced_to = later(mark.synced_to, mark.walk_head)
+    done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done, asked=True)
+        await marks.put(transaction, done, asked=True, listed=horizon is None)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET pull_requests_synced_at = now(), pull_request_synced_to = %s "
             "WHERE id = %s",
@@ -97,7 +120,7 @@ async def _store_pages(
 ) -> Mark:
     async for page in pages:
         if mark.walk_head is None:
-            mark = replace(mark, walk_head=newest(value.get("updated_on") for value in page.values))
+            mark = replace(mark, walk_head=newest((value.get("updated_on") for value in page.values), page.asked_at))
         numbers = [value["id"] for value in page.values]
         seen.update(numbers)
         if mark.fallback is None and numbers:
@@ -108,49 +131,87 @@ async def _store_pages(
     return mark
 
 
-def _newest_first(workspace: Workspace, repository: Repository, mark: Mark) -> AsyncIterator[Page]:
+def _newest_first(
+    workspace: Workspace, repository: Repository, mark: Mark, horizon: datetime | None
+) -> AsyncIterator[Page]:
     """Pages below the number that the walk has come to."""
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
     below = int(mark.walk_cursor) if mark.walk_cursor else None
-    return keyset(workspace.client, endpoint, q=_condition(mark), start=below, attempts=_ATTEMPTS_AT_SORTING)
+    return keyset(workspace.client, endpoint, q=_condition(mark, horizon), start=below, attempts=_ATTEMPTS_AT_SORTING)
 
 
-def _by_ranges(workspace: Workspace, repository: Repository, mark: Mark) -> AsyncIterator[Page]:
+def _by_ranges(
+    workspace: Workspace, repository: Repository, mark: Mark, horizon: datetime | None
+) -> AsyncIterator[Page]:
     """The same without sorting: together with the state filters it fails for good on some large repositories.
 
     (Met by constructorfabric/insight: 500 every time.) Ranges come in no order, so a killed walk begins them again.
     """
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
     high = int(mark.walk_cursor) - 1 if mark.walk_cursor else None
-    return id_windows(workspace.client, endpoint, q=_condition(mark), high=high)
+    return id_windows(workspace.client, endpoint, q=_condition(mark, horizon), high=high)
 
 
-def _condition(mark: Mark) -> str | None:
-    if mark.synced_to is not None:
-        return f'updated_on >= "{(mark.synced_to - OVERLAP).isoformat()}" OR state = "OPEN"'
-    return f'updated_on >= "{mark.since.isoformat()}"' if mark.since else None
+def _condition(mark: Mark, horizon: datetime | None) -> str | None:
+    """What a walk asks for: what is within its bound the first time; later what changed, what is open, and what an
+    earlier bound adds.
+    """
+    opened = f'(state = "OPEN" AND {_from(horizon)})' if horizon else 'state = "OPEN"'
+    if mark.synced_to is None:
+        return f"{_from(mark.walk_bound)} OR {opened}" if mark.walk_bound else None
+    changed = f"{_from(mark.synced_to - OVERLAP)} OR {opened}"
+    if mark.bound is None or reaches_back_to(mark.bound, mark.walk_bound):
+        return changed
+    return f'({_from(mark.walk_bound or _EVER)} AND updated_on < "{mark.bound.isoformat()}") OR {changed}'
+
+
+def _from(moment: datetime) -> str:
+    return f'updated_on >= "{moment.isoformat()}"'
 
 
 async def store(
     transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], asked_at: datetime
 ) -> None:
-    """Merges pull requests as the list and the single pull request give them, participants included."""
+    """Merges pull requests as the list and the single pull request give them, participants included.
+
+    One that lies before the workspace's bound and is not stored stays out, whatever an entry or a delivery says of it.
+    """
     workspace_id = workspace.id
-    await store_accounts(transaction, workspace, frames.accounts(values), asked_at)
+    outside = [value["id"] for value in values if _is_outside(workspace, value)]
+    unwanted = await pulls.leave_out(transaction, repository.id, outside)
+    kept = [value for value in values if value.get("id") not in unwanted]
+    await store_accounts(transaction, workspace, frames.accounts(kept), asked_at)
     await pulls.store(
         transaction,
-        frames.pulls(workspace_id, repository.id, values, asked_at),
-        frames.participants(workspace_id, repository.id, values, asked_at),
+        frames.pulls(workspace_id, repository.id, kept, asked_at),
+        frames.participants(workspace_id, repository.id, kept, asked_at),
+    )
+
+
+def _is_outside(workspace: Workspace, value: Json) -> bool:
+    changed_at = time(value.get("updated_on"))
+    return (
+        workspace.since is not None
+        and changed_at is not None
+        and changed_at < workspace.since
+        and value.get("state") != "OPEN"
+        and number(value.get("id")) is not None
     )
 
 
 async def fetch_one(workspace: Workspace, repository: Repository, number: int) -> bool:
-    """Fetches a single pull request; one that is gone is marked as deleted. Returns whether it is there."""
+    """Fetches a single pull request; one that is gone is marked as deleted. Returns whether it is there.
+
+    Raises:
+        NotFound: the repository is not there either, so that nothing is known of the pull request.
+    """
     endpoint = endpoints.pull_request(workspace.slug, repository.source_id, number)
     asked_at = datetime.now(UTC)
     try:
         value = await workspace.client.get(endpoint.path, endpoint.params)
     except NotFound:
+        if not await absence.repository_answers(workspace, repository):
+            raise
         async with workspace.warehouse.transaction() as transaction:
             await pulls.mark_deleted(transaction, repository.id, number)
         return False
@@ -160,16 +221,26 @@ async def fetch_one(workspace: Workspace, repository: Repository, number: int) -
 
 
 async def _look_for_the_vanished(
-    workspace: Workspace, repository: Repository, seen: set[int], *, everything: bool
+    workspace: Workspace,
+    repository: Repository,
+    seen: set[int],
+    listed_from: datetime | None,
+    horizon: datetime | None,
 ) -> None:
-    """Asks for those that a complete listing should have held: all that were open, or simply all after a full one."""
+    """Asks for those that the listing should have held: open ones that changed at or after `horizon`, and all that
+    changed at or after `listed_from`, where that is given.
+    """
     rows = await workspace.warehouse.rows(
-        "SELECT source_id FROM bitbucket_pulls WHERE repository_id = %s AND deleted_at IS NULL "
-        "AND (state = 'OPEN' OR %s) AND NOT source_id = ANY(%s)",
-        [repository.id, everything, list(seen)],
+        "SELECT id::text, source_id FROM bitbucket_pulls WHERE repository_id = %s AND deleted_at IS NULL "
+        "AND (updated_at >= %s OR (state = 'OPEN' AND updated_at >= %s))",
+        [repository.id, listed_from, horizon or _EVER],
     )
-    for row in rows:
-        await fetch_one(workspace, repository, row.source_id)
+    missing = {row.id: row.source_id for row in rows if row.source_id not in seen}
+    asked = list(missing)
+    if absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(seen)):
+        asked = await absences.next_to_ask(workspace.warehouse, asked, absence.MOST)
+    for pull in asked:
+        await fetch_one(workspace, repository, missing[pull])
 
 
 async def record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:
@@ -183,9 +254,14 @@ async def record_access(workspace: Workspace, repository: Repository, reason: st
         )
 
 
-def newest(moments: Iterable[object]) -> datetime | None:
-    """The latest of some of Bitbucket's times."""
-    return max((moment for one in moments if (moment := time(one))), default=None)
+def newest(moments: Iterable[object], asked_at: datetime) -> datetime | None:
+    """The latest of some of Bitbucket's times; one that lies after the question says nothing about when it was."""
+    return newest_of((moment for one in moments if (moment := time(one))), asked_at)
+
+
+def newest_of(moments: Iterable[datetime], asked_at: datetime) -> datetime | None:
+    """The same of times that are read already. Clocks may differ by a day."""
+    return max((moment for moment in moments if moment <= asked_at + _CLOCKS_DIFFER), default=None)
 
 
 def reaches_below(moments: Sequence[datetime], stop: datetime | None) -> bool:

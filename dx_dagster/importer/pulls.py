@@ -10,6 +10,7 @@ import anyio
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
 from dx_dagster.importer.pullrequests import fetch_one
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, is_away, lacks_scope, skip
+from dx_dagster.warehouse import pulls
 from dx_dagster.warehouse.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
@@ -80,13 +81,14 @@ class GroupCommit(Generic[Item]):
 async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
     """Pull requests that can be read and fulfil an SQL condition over `p` (bitbucket_pulls) and `m` (pull_marks).
 
-    Those that changed last come first.
+    Those that changed last come first. Those that rest after a refusal are left out, unless all is fetched again.
     """
+    resting = "false" if workspace.full else pulls.RESTS
     known = {one.id: one for one in await repositories(workspace.warehouse, workspace.id, "") if one.accessible}
     rows = await workspace.warehouse.rows(
         f"""SELECT p.id::text, p.repository_id::text, p.source_id, p.updated_at, {version} AS version
             FROM bitbucket_pulls p LEFT JOIN pull_marks m ON m.pull_id = p.id
-            WHERE p.repository_id = ANY(%s::uuid[]) AND p.deleted_at IS NULL AND ({condition})
+            WHERE p.repository_id = ANY(%s::uuid[]) AND p.deleted_at IS NULL AND ({condition}) AND NOT {resting}
             ORDER BY p.updated_at DESC""",  # noqa: S608 - conditions of ours
         [list(known)],
     )
@@ -125,6 +127,9 @@ async def for_each_pull(
                     raise
                 lost = 0
             skip(workspace, report, f"{row.repository.slug}#{row.number}", error)
+            if not isinstance(error, Unavailable):
+                async with workspace.warehouse.transaction() as transaction:
+                    await pulls.refused(transaction, row, row.updated_at)
         done.add()
 
     await for_each(rows, one, workspace.at_once)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 import anyio
@@ -21,6 +21,8 @@ from dx_dagster.bitbucket import (
     endpoints,
 )
 from dx_dagster.frames import identifiers
+from dx_dagster.warehouse import bounds, connections
+from dx_dagster.warehouse.bounds import Wanted
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.marks import Quiet, Repository
 
@@ -87,8 +89,10 @@ class Workspace:
         slug: name of the workspace in addresses.
         id: of its row; empty until the repositories step has stored one.
         full: fetch all again, whatever the marks say.
-        since: lower bound of a first import.
+        since: lower bound of the import, which every sync keeps; None for all.
+        wanted: the bound that was asked for with this sync.
         quiet: which repositories need not be asked every time; None asks all.
+        reconcile: pipelines that were created within this time are listed again.
     """
 
     slug: str
@@ -98,7 +102,9 @@ class Workspace:
     listener: Listener
     full: bool = False
     since: datetime | None = None
+    wanted: Wanted | None = None
     quiet: Quiet | None = None
+    reconcile: timedelta | None = None
 
     @property
     def at_once(self) -> int:
@@ -117,11 +123,20 @@ async def open_workspace(
     listener: Listener,
     *,
     full: bool = False,
-    since: datetime | None = None,
+    wanted: Wanted | None = None,
     quiet: Quiet | None = None,
+    reconcile: timedelta | None = None,
 ) -> Workspace:
-    row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
-    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since, quiet)
+    """The workspace as it is stored, if it is, with its bound moved back where that is `wanted`.
+
+    Raises:
+        BoundRefusedError: the bound cannot be moved so.
+    """
+    slug = await connections.stored_name(warehouse, slug)  # a partition's key may be spelled differently
+    async with warehouse.transaction() as transaction:
+        row = await transaction.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
+        since = await bounds.settle(transaction, row.id if row else None, wanted)
+    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since, wanted, quiet, reconcile)
 
 
 def require_id(workspace: Workspace) -> str:

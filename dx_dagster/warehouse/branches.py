@@ -39,17 +39,21 @@ async def commits(warehouse: Warehouse, repository_id: str, hashes: Collection[s
 
 
 async def unknown_parents(
-    transaction: Transaction, repository_id: str, since: datetime | None, limit: int
+    transaction: Transaction, repository_id: str, since: datetime | None, limit: int, gone: Collection[str] = ()
 ) -> list[str]:
-    """Hashes of commits that are stored only as a parent of another (not older than `since`)."""
+    """Hashes of commits that are stored only as a parent of another (not known to be older than `since`), the newest
+    children's first. Those that are `gone` are left out.
+    """
     rows = await transaction.rows(
-        """SELECT DISTINCT parent
+        """SELECT parent
            FROM bitbucket_repository_default_branch_commits c CROSS JOIN unnest(c.parents) AS parent
-           WHERE c.repository_id = %(repository)s AND c.created >= COALESCE(%(since)s::timestamptz, '-infinity')
+           WHERE c.repository_id = %(repository)s
+             AND (c.created < COALESCE(%(since)s::timestamptz, '-infinity')) IS NOT TRUE
              AND NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits k
                              WHERE k.repository_id = c.repository_id AND k.sha = parent)
-           LIMIT %(limit)s""",
-        {"repository": repository_id, "since": since, "limit": limit},
+             AND NOT parent = ANY(%(gone)s)
+           GROUP BY parent ORDER BY max(c.created) DESC NULLS LAST, parent LIMIT %(limit)s""",
+        {"repository": repository_id, "since": since, "limit": limit, "gone": list(gone)},
     )
     return [row.parent for row in rows]
 
@@ -122,7 +126,7 @@ async def targets(warehouse: Warehouse, workspace_id: str) -> Targets:
 _REWRITTEN = """
     SELECT NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits
                        WHERE repository_id = %(repository)s AND %(old_head)s = ANY(parents)) AS rewritten"""
-_DROP = """
+_UNREACHABLE = """
     WITH RECURSIVE reachable (sha, parents) AS (
         SELECT sha, parents FROM bitbucket_repository_default_branch_commits
         WHERE repository_id = %(repository)s AND sha = %(head)s
@@ -130,8 +134,11 @@ _DROP = """
         SELECT c.sha, c.parents FROM reachable r
         JOIN bitbucket_repository_default_branch_commits c
           ON c.repository_id = %(repository)s AND c.sha = ANY(r.parents))
-    DELETE FROM bitbucket_repository_default_branch_commits
-    WHERE repository_id = %(repository)s AND sha NOT IN (SELECT sha FROM reachable)"""
+    SELECT sha, (SELECT count(*) FROM bitbucket_repository_default_branch_commits
+                 WHERE repository_id = %(repository)s) AS stored
+    FROM bitbucket_repository_default_branch_commits
+    WHERE repository_id = %(repository)s AND sha NOT IN (SELECT sha FROM reachable)
+    ORDER BY created DESC NULLS LAST"""
 
 
 # What the branch has lost may belong to open pull requests into it again.
@@ -148,8 +155,23 @@ async def is_rewritten(transaction: Transaction, repository_id: str, old_head: s
     return bool(row.rewritten)
 
 
-async def drop_unreachable(transaction: Transaction, repository_id: str, head: str) -> None:
-    """Removes commits that the branch no longer reaches."""
-    bound = {"repository": repository_id, "head": head}
-    if await transaction.execute(_DROP, bound):
-        await transaction.execute(_ASK_OPEN_PULLS, bound)
+class Lost(NamedTuple):
+    """Commits that the branch no longer reaches, newest first, of so many that are stored."""
+
+    hashes: list[str]
+    stored: int
+
+
+async def unreachable(transaction: Transaction, repository_id: str, head: str) -> Lost:
+    rows = await transaction.rows(_UNREACHABLE, {"repository": repository_id, "head": head})
+    return Lost([row.sha for row in rows], rows[0].stored if rows else 0)
+
+
+async def drop(transaction: Transaction, repository_id: str, hashes: Collection[str]) -> None:
+    """Removes commits that the branch has lost."""
+    if hashes:
+        await transaction.execute(
+            "DELETE FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s AND sha = ANY(%s)",
+            [repository_id, list(hashes)],
+        )
+        await transaction.execute(_ASK_OPEN_PULLS, {"repository": repository_id})

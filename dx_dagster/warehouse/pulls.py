@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
 
-from dx_dagster.warehouse import merge, tables, times
+from dx_dagster.warehouse import marks, merge, tables, times
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import Repository
 
@@ -148,6 +148,10 @@ async def with_short_hashes_of_pipelines(warehouse: Warehouse, workspace_id: str
     return {row.id for row in rows}
 
 
+NO_PULLS = "0"
+"""The fingerprint of a repository without pull requests."""
+
+
 async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
     """What changes whenever the list of a repository's pull requests told something new."""
     row = await warehouse.row(
@@ -189,8 +193,9 @@ Change = Literal["activity_synced_to", "comments_synced_to", "commits_synced_for
 async def set_marks(
     transaction: Transaction, change: Change, marks: Sequence[tuple[Marked, datetime | str | None]]
 ) -> None:
-    """Moves one mark of some pull requests; asking for its activity settles why it was stale."""
+    """Moves one mark of some pull requests, which ends a refusal; asking for its activity settles why it was stale."""
     fresh = ", activity_stale = false" if change == "activity_synced_to" else ""
+    fresh += ", refused_since = NULL"
     kind = "timestamptz" if change.endswith("_to") else "text"
     await transaction.execute(
         f"""INSERT INTO pull_marks (pull_id, repository_id, number, {change})
@@ -205,21 +210,85 @@ async def set_marks(
     )
 
 
+RESTS = f"""(
+    m.refused_since IS NOT NULL AND m.refused_for IS NOT DISTINCT FROM p.updated_at
+    AND {marks.rests("m.refused_at", "m.refused_since")})"""
+"""Of a pull request `p` with its marks `m`, in SQL: it was refused, has not changed since, and is asked again later."""
+
+
+async def refused(transaction: Transaction, pull: Marked, updated_at: datetime | None) -> None:
+    """Notes that Bitbucket refused something of the pull request, so that it is asked again with pauses that grow."""
+    await transaction.execute(
+        """INSERT INTO pull_marks AS m (pull_id, repository_id, number, refused_since, refused_at, refused_for)
+           VALUES (%s, %s, %s, now(), now(), %s)
+           ON CONFLICT (pull_id) DO UPDATE SET refused_since = COALESCE(m.refused_since, EXCLUDED.refused_since),
+               refused_at = EXCLUDED.refused_at, refused_for = EXCLUDED.refused_for""",
+        [pull.id, pull.repository.id, pull.number, updated_at],
+    )
+
+
 async def mark_deleted(transaction: Transaction, repository_id: str, number: int) -> None:
     """Records that Bitbucket no longer has the pull request; what was only heard of and never stored is forgotten."""
-    bound = {"repository": repository_id, "number": number}
     await transaction.execute(
         "UPDATE bitbucket_pulls SET deleted_at = now() "
-        "WHERE repository_id = %(repository)s AND source_id = %(number)s AND deleted_at IS NULL",
-        bound,
+        "WHERE repository_id = %s AND source_id = %s AND deleted_at IS NULL",
+        [repository_id, number],
     )
+    await _forget_unstored(transaction, repository_id, [number])
+
+
+async def _forget_unstored(transaction: Transaction, repository_id: str, numbers: Collection[int]) -> None:
+    """Forgets what a feed told of pull requests that are not stored."""
     for table in ("bitbucket_pull_activities", "bitbucket_pull_comments", "pull_marks"):
         await transaction.execute(
             f"DELETE FROM {table} WHERE pull_id IN (SELECT m.pull_id FROM pull_marks m "  # noqa: S608 - our own tables
-            "WHERE m.repository_id = %(repository)s AND m.number = %(number)s "
+            "WHERE m.repository_id = %s AND m.number = ANY(%s) "
             "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id))",
-            bound,
+            [repository_id, list(numbers)],
         )
+
+
+async def leave_out(transaction: Transaction, repository_id: str, numbers: Collection[int]) -> set[int]:
+    """Of pull requests that lie before the bound, those that are not stored; what was heard of them is forgotten."""
+    if not numbers:
+        return set()
+    rows = await transaction.rows(
+        "SELECT source_id FROM bitbucket_pulls WHERE repository_id = %s AND source_id = ANY(%s)",
+        [repository_id, list(numbers)],
+    )
+    unstored = set(numbers) - {row.source_id for row in rows}
+    await _forget_unstored(transaction, repository_id, unstored)
+    return unstored
+
+
+_ALWAYS_LISTED = 90
+"""Open pull requests of a repository that every sync lists, on two pages together with what changed."""
+
+
+async def open_horizon(warehouse: Warehouse, repository_id: str, listed_at: datetime | None) -> datetime | None:
+    """From which last change on open pull requests are listed; None for all of them.
+
+    An opinion need not move `updated_on`, so open ones are listed again. Where there are many, those that nothing
+    touches are listed with pauses that grow with their age.
+    """
+    row = await warehouse.row(
+        f"""SELECT updated_at, {marks.rests("%(listed_at)s::timestamptz", "updated_at")} AS rests
+            FROM bitbucket_pulls WHERE repository_id = %(repository)s AND state = 'OPEN' AND deleted_at IS NULL
+            ORDER BY updated_at DESC NULLS LAST, source_id DESC OFFSET %(always)s LIMIT 1""",  # noqa: S608 - ours
+        {"repository": repository_id, "listed_at": listed_at, "always": _ALWAYS_LISTED},
+    )
+    horizon: datetime | None = row.updated_at if row and row.rests else None
+    return horizon
+
+
+async def that_count_comments(transaction: Transaction, pull_ids: Collection[str]) -> set[str]:
+    """Those of the pull requests that have comments, as Bitbucket counts them."""
+    if not pull_ids:
+        return set()
+    rows = await transaction.rows(
+        "SELECT id::text FROM bitbucket_pulls WHERE id = ANY(%s::uuid[]) AND comment_count > 0", [list(pull_ids)]
+    )
+    return {row.id for row in rows}
 
 
 async def mark_other_comments_deleted(

@@ -1,0 +1,79 @@
+"""How far back a workspace is imported (`--since`): a bound of the workspace, kept by every sync.
+
+Rows are never dropped, so the bound moves back only. Each mark says down to which bound its listing was walked
+(`sync_marks.bound`); where that is later than the workspace's, what lies between is still to be fetched.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.marks import LIES_IN_THE_FUTURE
+from dx_dagster.warehouse.times import RULES
+
+ALL = "all"
+"""How a lifted bound is written."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A bound that somebody asks for; None lifts it."""
+
+    since: datetime | None
+
+
+class BoundRefusedError(Exception):
+    """The bound cannot become what is asked for; the message says why."""
+
+
+def reaches_back_to(bound: datetime | None, since: datetime | None) -> bool:
+    """Whether what was walked down to `bound` holds all from `since` on; None stands for everything."""
+    return bound is None or (since is not None and bound <= since)
+
+
+async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wanted | None) -> datetime | None:
+    """The workspace's bound from now on; without `wanted`, the one that is stored. A new workspace has no row yet.
+
+    A stored bound that lies in the future is none.
+
+    Raises:
+        BoundRefusedError: it would leave out what is imported already, or lies in the future.
+    """
+    if wanted is not None and wanted.since is not None:
+        row = await transaction.row("SELECT %s > now() AS future", [wanted.since])
+        if row.future:
+            raise BoundRefusedError(f"--since {_day(wanted.since)} lies in the future; give a day that has begun.")
+    row = await transaction.row(
+        f"""SELECT CASE WHEN NOT {LIES_IN_THE_FUTURE.format("since")} THEN since END AS since,
+                   EXISTS (SELECT FROM sync_marks m JOIN bitbucket_repositories r ON r.id = m.repository_id
+                           WHERE r.workspace_id = w.id) AS begun
+            FROM bitbucket_workspaces w WHERE id = %s""",  # noqa: S608 - an expression of ours
+        [workspace_id],
+    )
+    if row is None:
+        return wanted.since if wanted else None
+    since: datetime | None = row.since
+    if wanted is not None:
+        if row.begun and not reaches_back_to(wanted.since, since):
+            raise BoundRefusedError(
+                f"--since {_day(wanted.since)} is later than the start of this workspace's import "
+                f"({_day(since) if since else 'all of it is imported'}). Imported rows are never dropped, so the bound "
+                "can only move back."
+            )
+        since = wanted.since
+    if not row.begun or wanted is not None:
+        await transaction.execute(
+            "UPDATE bitbucket_workspaces SET since = %s, rules = CASE WHEN %s THEN rules ELSE %s END WHERE id = %s",
+            [since, row.begun, RULES, workspace_id],
+        )
+    return since
+
+
+async def of_workspace(warehouse: Warehouse, slug: str) -> datetime | None:
+    """The bound that the syncs of a workspace keep; None where there is none, or nothing is imported yet."""
+    row = await warehouse.row("SELECT since FROM bitbucket_workspaces WHERE slug = %s", [slug])
+    return row.since if row else None
+
+
+def _day(moment: datetime | None) -> str:
+    return ALL if moment is None else moment.isoformat().removesuffix("T00:00:00+00:00")
