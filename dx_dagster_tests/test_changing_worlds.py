@@ -11,11 +11,13 @@ from functools import partial
 import pytest
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.sandbox.pipelines import FAILURES
+from dx_dagster.sandbox.repositories import Repository
 from dx_dagster.sandbox.world import World
 from dx_dagster_tests.importing import Installation
 
 USUALLY = 0.85  # chance
-USUAL = WorldConfig(seed=3, repositories=5, pull_requests=60, members=8)
+USUAL = WorldConfig(seed=3, repositories=5, pull_requests=60, members=8, merges_by_push=0.05)
 READINGS = {
     "usual": (USUAL, {}),
     "approvals move, deleted comments count": (
@@ -40,6 +42,7 @@ def change(world: World, chances: random.Random) -> None:
         happens: list[Callable[[], object]] = [
             partial(world.rename_repository, repository),
             partial(world.force_push_default_branch, repository),
+            partial(pause, world, repository),
         ]
         if own:
             pull = chances.choice(own)
@@ -47,8 +50,23 @@ def change(world: World, chances: random.Random) -> None:
                 partial(world.push, pull),
                 partial(world.push, pull, force=True),
                 partial(world.edit_title, pull, f"Title {chances.random()}"),
+                partial(world.merge_by_push, pull),
+                partial(world.comment, pull, user=chances.choice(world.people.bots)),
             ]
         chances.choice(happens)()
+
+
+def pause(world: World, repository: Repository) -> None:
+    """A run waits for its manual step: one that has not ended, or a new one."""
+    going = [run for run in repository.pipelines if run.state == "PENDING" or run.stage == "RUNNING"]
+    world.pause_pipeline(going[-1] if going else world.add_pipeline(repository))
+
+
+def run_failed_steps_again(world: World) -> None:
+    """Of two runs: one still runs, the other has succeeded since."""
+    failed = [run for one in world.open_repositories for run in one.pipelines if run.result in FAILURES]
+    for run, result in zip(failed[-2:], (None, "SUCCESSFUL"), strict=True):
+        world.rerun_failed_steps(run, result)
 
 
 @contextmanager
@@ -85,4 +103,8 @@ def test_a_world_that_changes_during_the_import_is_right_after_the_next_sync(con
         for _ in range(20):
             change(sandbox.world, chances)
         installation.sync()
+        assert installation.differences() == {}
+        # No list of what is new names a run that runs again. A delivery does; without one, everything is asked again.
+        run_failed_steps_again(sandbox.world)
+        installation.sync(full=True)
         assert installation.differences() == {}

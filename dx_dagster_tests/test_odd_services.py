@@ -20,7 +20,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse import times
 from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
-SMALL = WorldConfig(seed=3, repositories=6, pull_requests=96, members=10)
+SMALL = WorldConfig(seed=3, repositories=6, pull_requests=96, members=10, merges_by_push=0.05)
 
 
 @pytest.fixture
@@ -340,13 +340,16 @@ def test_pull_requests_that_fail_for_good_stop_no_other(installation):
     assert len(installation.on_workspace(run).skipped) == 29
 
 
-def test_runs_that_never_end_cost_pages_and_one_that_is_run_again_is_seen(sandbox, sync, wrong):
+def test_runs_that_never_end_cost_pages_once_a_day_and_one_that_is_run_again_is_seen(sandbox, query, sync, wrong):
     repository = next(one for one in sandbox.world.open_repositories if one.has_pipelines)
     paused = [sandbox.world.add_pipeline(repository) for _ in range(12)]
     for _ in range(130):
         sandbox.world.finish_pipeline(sandbox.world.add_pipeline(repository))
     sync()
+    assert sync().requests <= 2 + 2 * SMALL.repositories
+    query("UPDATE bitbucket_pipelines SET asked_at = now() - interval '1 day' RETURNING id")
     assert sync().requests <= 2 + 2 * SMALL.repositories + 2
+    query("UPDATE bitbucket_pipelines SET asked_at = now() - interval '1 day' RETURNING id")
     sandbox.world.finish_pipeline(paused[0])
     repository.pipelines[-1].start(0)
     sync()
@@ -396,3 +399,16 @@ def test_an_account_that_comes_with_another_uuid_once_it_is_deleted_is_nobody_el
     installation.on_workspace(derive)
     [now] = query(f"SELECT open_to_first_review AS reviewed FROM bitbucket_pulls WHERE id = '{own['pull']}'")
     assert now["reviewed"] == own["reviewed"]
+
+
+def test_merges_by_push_are_not_asked_for_one_by_one_what_no_activity_tells(database_url):
+    with Sandbox(replace(SMALL, merges_by_push=0.5)) as sandbox:
+        installation = Installation(database_url, sandbox)
+        installation.sync()
+        assert installation.differences() == {}
+        [told] = installation.query(
+            "SELECT count(*) AS pulls FROM bitbucket_pulls p WHERE state = 'MERGED' AND NOT EXISTS (SELECT FROM "
+            "bitbucket_pull_activities a WHERE a.pull_id = p.id AND a.kind = 'update' AND a.state = 'MERGED')"
+        )
+        assert told["pulls"] > 20
+        assert len([one for one in sandbox.requests if re.search(r"/pullrequests/\d+/activity", one.path)]) == 2

@@ -95,6 +95,11 @@ def members(workspace: str) -> Endpoint:
     return Endpoint(f"{_workspace(workspace)}/members")
 
 
+def member(workspace: str, account: str) -> Endpoint:
+    """One member, by uuid or account id; 404 for anybody else."""
+    return Endpoint(f"{_workspace(workspace)}/members/{quote(account, safe='')}", pagelen=None)
+
+
 def repositories(workspace: str) -> Endpoint:
     """Every credential sees its own repositories: walk the whole list with one (`BitbucketClient.using`)."""
     if not workspace:
@@ -167,9 +172,9 @@ def commit(workspace: str, repository: str, revision: str) -> Endpoint:
     return Endpoint(path, {"fields": ",".join(COMMIT_FIELDS)}, None)
 
 
-def pipelines(workspace: str, repository: str) -> Endpoint:
-    """Newest first; walk it with `numbered`, for `next` drops the sort. Without the slash at the end it answers 404."""
-    return Endpoint(f"{_repository(workspace, repository)}/pipelines/", {"sort": "-created_on"})
+def pipelines(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
+    """Newest first; walk it with `numbered`, for `next` drops the sort. `slash` ends the path with one."""
+    return Endpoint(f"{_repository(workspace, repository)}/pipelines{'/' if slash else ''}", {"sort": "-created_on"})
 
 
 def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:

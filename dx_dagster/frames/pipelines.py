@@ -15,7 +15,9 @@ SCHEMA: Schema = {
     "source_id": pl.String,
     "repository_id": pl.String,
     "build_number": pl.Int64,
+    "run_number": pl.Int32,
     "state": pl.String,
+    "stage": pl.String,
     "result": pl.String,
     "trigger": pl.String,
     "ref_name": pl.String,
@@ -46,7 +48,9 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
         source,
         repository_id,
         number(value.get("build_number")),
+        number(value.get("run_number"), 32),
         text(inner(value, "state", "name")),
+        text(inner(value, "state", "stage", "name")),
         text(inner(value, "state", "result", "name")),
         text(inner(value, "trigger", "name")),
         # A pull request's target names its branches, a ref's target the branch or tag, a commit's target neither.
@@ -56,7 +60,7 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
         user_id(workspace_id, value.get("creator")),
         time(value.get("created_on")),
         time(value.get("completed_on")),
-        number(value.get("duration_in_seconds")),
+        _seconds(value.get("duration_in_seconds")),
         _page(value),
         synced_at,
     )
@@ -66,3 +70,9 @@ def _page(value: Json) -> str | None:
     """The address of the run's page: Bitbucket gives that of its repository only."""
     repository, build = link(record(value, "repository")), number(value.get("build_number"))
     return link(value) or (f"{repository}/pipelines/results/{build}" if repository and build is not None else None)
+
+
+def _seconds(value: object) -> int | None:
+    """A duration; one that is negative comes of clocks that differ."""
+    seconds = number(value)
+    return seconds if seconds is None or seconds >= 0 else None

@@ -1,6 +1,7 @@
 """What webhook deliveries say is no longer as it is stored. Pure: from payloads to what must be looked at."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,8 @@ from dx_dagster.warehouse.inbox import Event
 _PULL = "pullrequest:"
 _COMMENT = "pullrequest:comment_"
 _PUSH = "repo:push"
+# Each of them brings commits, which move the repository's own `updated_on`; its repo:push may be late or lost.
+_PUSHES = frozenset({_PUSH, "pullrequest:push", "pullrequest:fulfilled"})
 _STATUS = frozenset({"repo:commit_status_created", "repo:commit_status_updated"})
 _REPOSITORY = frozenset({"repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported", "repo:transfer"})
 UNDERSTOOD = (
@@ -25,6 +28,8 @@ UNDERSTOOD = (
     "repo:transfer",
 )
 """Event keys that a refresh does something about, and that `webhooks install` therefore asks for."""
+
+_RESULTS = re.compile(r"/results/(\d{1,18})(?!\d)")
 
 # Which rows of pull request and participants come of a payload.
 _SHOWN = (
@@ -71,6 +76,7 @@ class RepositoryNews:
         itself: whether its own row is stale.
         pushed: branches that moved; None stands for some that nobody named.
         runs: deliveries that say its pipelines have; `events` holds them too.
+        run_numbers: the pipelines that these name, by number; None stands for one that nobody named.
     """
 
     name: str
@@ -78,6 +84,7 @@ class RepositoryNews:
     itself: bool = False
     pushed: set[str | None] = field(default_factory=set)
     runs: list[int] = field(default_factory=list)
+    run_numbers: set[int | None] = field(default_factory=set)
     pulls: dict[int, PullNews] = field(default_factory=dict)
 
     @property
@@ -108,6 +115,7 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
     if key.startswith(_PULL) and event.pull_number is None:
         return "it names no pull request"
     found = news.setdefault(name, RepositoryNews(name))
+    found.itself = found.itself or key in _PUSHES
     if key.startswith(_PULL):
         _read_pull(event, payload, found.pulls)
         return None
@@ -115,6 +123,7 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
     found.itself = found.itself or key not in _STATUS
     if key in _STATUS:
         found.runs.append(event.id)
+        found.run_numbers.add(_run_number(record(payload, "commit_status")))
     if key == _PUSH:
         found.pushed.update(_branches(payload))
     if key == "repo:fork" and (fork := _name(record(payload, "fork"))) and fork != name:
@@ -151,6 +160,12 @@ def _is_of_pipelines(status: Json) -> bool:
     url = text(status.get("url"))
     host = urlsplit(url).hostname if url else None
     return host is None or host.endswith("bitbucket.org")
+
+
+def _run_number(status: Json) -> int | None:
+    """The number of the run that a status leads to: …/results/12."""
+    named = _RESULTS.search(text(status.get("url")) or "")
+    return int(named[1]) if named else None
 
 
 def _shown(value: Json) -> str:

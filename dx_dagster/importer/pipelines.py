@@ -2,25 +2,33 @@
 
 Newest first by page numbers that are put together here, since `next` drops the sort (BCLOUD-20639) and `q` is ignored.
 New runs push older ones to later pages, so a walk sees some twice and misses none.
+
+A run may change after the walks have passed it. One that has not ended is asked again, with pauses that grow with its
+age: a run whose manual step nobody starts never ends. One that has ended may have its failed steps run again, under
+the same uuid and date (cypress-io/cypress 8720): a delivery that names it has it asked, and a reconcile lists again
+what was created of late.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from dx_dagster.bitbucket import Forbidden, Gone, NotFound, Page, endpoints, numbered
+from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, numbered
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import OVERLAP, later, reaches_below
+from dx_dagster.importer.pullrequests import OVERLAP, later, newest_of, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
-from dx_dagster.warehouse import marks, merge, pulls
+from dx_dagster.warehouse import marks, merge, pulls, runs
+from dx_dagster.warehouse.bounds import reaches_back_to
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
+from dx_dagster.warehouse.runs import Run
 
 KIND = "pipelines"
+_WITH_SLASH = "the list is found with a slash at the end of its path only"
 
 
 async def import_pipelines(workspace: Workspace) -> Report:
@@ -32,22 +40,53 @@ async def import_pipelines(workspace: Workspace) -> Report:
     repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
 
     written: set[str] = set()
+    answered: set[str] = set()
+    unknown: list[Repository] = []
 
     async def work(repository: Repository) -> None:
         try:
             if await import_runs(workspace, repository):
                 written.add(repository.id)
+            answered.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
             # What a repository with Pipelines off answers: normal, and nothing to warn of.
             if lacks_scope(error):
                 raise
+            if isinstance(error, NotFound):
+                unknown.append(repository)
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, repository.mark, asked=True)
 
     await for_each_repository(workspace, report, [one for one in repositories if one.accessible], work)
+    if not answered and await _is_found_with_slash(workspace, unknown):
+        await for_each_repository(workspace, report, [_with_slash(one) for one in unknown], work)
     async with workspace.warehouse.transaction() as transaction:
         await pulls.resolve_hashes_of_pipelines(transaction, written)
     return report
+
+
+async def _is_found_with_slash(workspace: Workspace, unknown: Sequence[Repository]) -> bool:
+    """Whether the API knows the list under its other name only.
+
+    Its description writes the path without a slash at the end; constructorfabric/insight was answered 404 without it.
+    """
+    for repository in unknown[:1]:
+        endpoint = _listed(workspace, _with_slash(repository))
+        try:
+            await workspace.client.get(endpoint.path, {"pagelen": endpoints.LEAST_PAGE})
+        except BitbucketError:
+            return False
+        return True
+    return False
+
+
+def _with_slash(repository: Repository) -> Repository:
+    return replace(repository, mark=replace(repository.mark, fallback=_WITH_SLASH))
+
+
+def _listed(workspace: Workspace, repository: Repository) -> endpoints.Endpoint:
+    slash = repository.mark.fallback == _WITH_SLASH
+    return endpoints.pipelines(workspace.slug, repository.source_id, slash=slash)
 
 
 async def import_runs(workspace: Workspace, repository: Repository) -> bool:
@@ -55,15 +94,30 @@ async def import_runs(workspace: Workspace, repository: Repository) -> bool:
 
     Hashes stay as Bitbucket gives them: `warehouse.pulls.resolve_hashes_of_pipelines`.
     """
-    mark = repository.mark
-    resumed = False
+    mark, bound = repository.mark, workspace.since
+    written = False
     if mark.walk_cursor is not None:
-        mark, _, _, resumed = await _walk(workspace, repository, mark)
-    elif mark.synced_to is None:
-        mark = replace(mark, since=workspace.since)
-    walked = await _walk(workspace, repository, replace(mark, walk_head=None))
-    await _ask_unfinished(workspace, repository, walked)
-    return resumed or walked.written
+        walked = await _walk(workspace, repository, mark)
+        mark, written = walked.mark, walked.written
+    if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
+        known = await runs.count(workspace.warehouse, repository.id, mark.bound)
+        first = math.ceil(known / endpoints.PAGE)  # the page with the oldest run that is known
+        if first > 1:
+            begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
+            walked = await _walk(workspace, repository, begun, must_overlap=True)
+            mark, written = walked.mark, written or walked.written
+    walked = await _walk(workspace, repository, replace(mark, walk_head=None, walk_bound=bound))
+    due = await runs.due(workspace.warehouse, repository.id, walked.seen)
+    await _ask(workspace, repository, due, walked.pages)
+    return written or walked.written
+
+
+async def refresh_runs(workspace: Workspace, repository: Repository, numbers: Collection[int]) -> None:
+    """Asks for runs that deliveries name by number, ended or not; lists new ones where one of them is not stored."""
+    named = await runs.named(workspace.warehouse, repository.id, numbers)
+    if len(named) < len(set(numbers)):
+        await import_runs(workspace, repository)
+    await _ask(workspace, repository, named, 0)
 
 
 class _Walked(NamedTuple):
@@ -75,35 +129,60 @@ class _Walked(NamedTuple):
     written: bool
 
 
-async def _walk(workspace: Workspace, repository: Repository, mark: Mark) -> _Walked:
-    """One way back through the runs, down to what is known."""
-    stop = mark.since if mark.synced_to is None else mark.synced_to - OVERLAP
+async def _walk(workspace: Workspace, repository: Repository, mark: Mark, *, must_overlap: bool = False) -> _Walked:
+    """One way back through the runs, down to what is known or to the bound.
+
+    One that `must_overlap` and does not begin with known runs ends at once.
+    """
+    further = mark.synced_to is None or not reaches_back_to(mark.bound, mark.walk_bound)
+    stop = mark.walk_bound if further else _stop(mark, workspace.reconcile)
     seen: set[str] = set()
     written = False
     pages = 0
-    endpoint = endpoints.pipelines(workspace.slug, repository.source_id)
-    async for page in numbered(workspace.client, endpoint, start=int(mark.walk_cursor or 1)):
+    async for page in numbered(workspace.client, _listed(workspace, repository), start=int(mark.walk_cursor or 1)):
         times = [moment for value in page.values if (moment := time(value.get("created_on")))]
+        if must_overlap and mark.bound is not None and not (times and max(times) >= mark.bound):
+            return _Walked(replace(mark, walk_cursor=None, walk_head=None), seen, pages, written)
+        must_overlap = False
         if mark.walk_head is None:
-            mark = replace(mark, walk_head=max(times, default=None))
-        seen |= _named(page)
+            mark = replace(mark, walk_head=newest_of(times, page.asked_at))
+        within = [value for value in page.values if not _is_outside(workspace, value)]
+        seen |= _named(within)
         pages = page.number
         # Where the sort was not heeded, older pages may hold newer runs.
         over = times == sorted(times, reverse=True) and reaches_below(times, stop)
         if not over:
             mark = replace(mark, walk_cursor=str(page.number + 1))
         async with workspace.warehouse.transaction() as transaction:
-            written |= await _store(transaction, workspace, repository, page.values, page.asked_at)
+            written |= await _store(transaction, workspace, repository, within, page.asked_at)
             await marks.put(transaction, mark)
         if over:
             break
-    done = replace(mark, synced_to=later(mark.synced_to, mark.walk_head), walk_cursor=None)
+    synced_to = later(mark.synced_to, mark.walk_head)
+    done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
+    listed = workspace.reconcile is not None or mark.synced_to is None
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done, asked=True)
+        await marks.put(transaction, done, asked=True, listed=listed)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET pipelines_synced_at = now() WHERE id = %s", [repository.id]
         )
     return _Walked(done, seen, pages, written)
+
+
+def _stop(mark: Mark, reconcile: timedelta | None) -> datetime | None:
+    """How far back a later walk goes: to what is known, or, to reconcile, to what was young at the last such listing.
+
+    So a run that has grown old since then is listed for a last time.
+    """
+    if mark.synced_to is None:
+        return mark.walk_bound
+    known = mark.synced_to - OVERLAP
+    return known if reconcile is None else min((mark.listed_at or mark.synced_to) - reconcile, known)
+
+
+def _is_outside(workspace: Workspace, value: Json) -> bool:
+    created_at = time(value.get("created_on"))
+    return workspace.since is not None and created_at is not None and created_at < workspace.since
 
 
 async def _store(
@@ -117,28 +196,19 @@ async def _store(
     return bool(counts.inserted or counts.updated)
 
 
-async def _ask_unfinished(workspace: Workspace, repository: Repository, walked: _Walked) -> None:
-    """Asks for runs that had not ended when they were last seen and are older than the walk went.
+async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Run], pages: int) -> None:
+    """Asks for runs, newest first, that a walk over so many pages did not see.
 
-    Page by page where that takes fewer requests than one by one: a run whose manual step nobody starts never ends.
+    Page by page where that takes fewer requests than one by one.
     """
-    rows = await workspace.warehouse.rows(
-        "SELECT source_id, created_at FROM bitbucket_pipelines "
-        "WHERE repository_id = %s AND state IS DISTINCT FROM 'COMPLETED' AND NOT source_id = ANY(%s) "
-        "ORDER BY created_at DESC",
-        [repository.id, list(walked.seen)],
-    )
-    wanted = [row.source_id for row in rows]
-    if len(wanted) > 1:
-        newer = await workspace.warehouse.row(
-            "SELECT count(*) AS runs FROM bitbucket_pipelines WHERE repository_id = %s AND created_at >= %s",
-            [repository.id, rows[-1].created_at],
-        )
-        last = math.ceil(newer.runs / endpoints.PAGE)
-        if 0 < last - walked.pages < len(wanted):
-            seen = await _pages(workspace, repository, walked.pages + 1, last)
-            wanted = [one for one in wanted if one not in seen]
-    for source_id in wanted:
+    left = [run.source_id for run in wanted]
+    if len(left) > 1:
+        newer = await runs.count(workspace.warehouse, repository.id, wanted[-1].created_at)
+        last = math.ceil(newer / endpoints.PAGE)
+        if 0 < last - pages < len(left):
+            seen = await _pages(workspace, repository, pages + 1, last)
+            left = [one for one in left if one not in seen]
+    for source_id in left:
         endpoint = endpoints.pipeline(workspace.slug, repository.source_id, source_id)
         asked_at = datetime.now(UTC)
         try:
@@ -147,20 +217,22 @@ async def _ask_unfinished(workspace: Workspace, repository: Repository, walked: 
             continue
         async with workspace.warehouse.transaction() as transaction:
             await _store(transaction, workspace, repository, [value], asked_at)
+    async with workspace.warehouse.transaction() as transaction:
+        await runs.asked(transaction, [run.id for run in wanted])
 
 
 async def _pages(workspace: Workspace, repository: Repository, first: int, last: int) -> set[str]:
     """Stores some pages of the list; returns the runs in them."""
     seen: set[str] = set()
-    endpoint = endpoints.pipelines(workspace.slug, repository.source_id)
-    async for page in numbered(workspace.client, endpoint, start=first):
+    async for page in numbered(workspace.client, _listed(workspace, repository), start=first):
+        within = [value for value in page.values if not _is_outside(workspace, value)]
         async with workspace.warehouse.transaction() as transaction:
-            await _store(transaction, workspace, repository, page.values, page.asked_at)
-        seen |= _named(page)
+            await _store(transaction, workspace, repository, within, page.asked_at)
+        seen |= _named(within)
         if page.number >= last:
             break
     return seen
 
 
-def _named(page: Page) -> set[str]:
-    return {value["uuid"] for value in page.values if value.get("uuid")}
+def _named(values: Sequence[Json]) -> set[str]:
+    return {value["uuid"] for value in values if value.get("uuid")}

@@ -197,7 +197,7 @@ async def test_addresses_reach_the_wire_as_bitbucket_wants_them(api: Server) -> 
     paths = [request.scope["raw_path"].decode() for request in api.seen]
     assert paths == [
         "/2.0/repositories/acme/%7B5f-1%7D/commits/feature%2F%C3%BC%25%2Bx",
-        "/2.0/repositories/acme/%7B5f-1%7D/pipelines/",
+        "/2.0/repositories/acme/%7B5f-1%7D/pipelines",
         "/2.0/workspaces/acme/hooks/%7Buid%7D",
         "/2.0/repositories/acme/%7B5f-1%7D/pullrequests",
     ]
