@@ -30,7 +30,7 @@ from dx_dagster.warehouse.vault import Vault
 from dx_dagster_tests.importing import Installation
 
 SECRET = "It's a Secret to Everybody"
-SMALL = WorldConfig(repositories=6, pull_requests=60, members=8)
+SMALL = WorldConfig(repositories=6, pull_requests=60, members=8, merges_by_push=0.05)
 
 
 # Receivers of tests are http:// addresses; httpx would read all certificate authorities for each request.

@@ -90,6 +90,7 @@ def test_connections(client):
         "type": "bitbucket",
         "name": "acme",
         "state": "verified",
+        "last_error": None,
         "disabled_at": None,
         "last_synced_at": None,
         "supports_multiple_credentials": True,

@@ -136,7 +136,7 @@ def test_what_cannot_be_applied_comes_again_and_is_set_aside_at_last_and_holds_n
     assert installation.differences() == {}
 
 
-def test_deliveries_about_a_repository_that_is_closed_to_us_are_settled_with_one_request(installation):
+def test_deliveries_about_a_repository_that_is_closed_to_us_are_settled_with_three_requests(installation):
     world = installation.sandbox.world
     (closed,) = [one for one in world.repositories if one not in world.open_repositories and one.main_branch]
     body = {"repository": {"full_name": f"acme/{closed.slug}", "uuid": closed.uuid}}
@@ -147,7 +147,8 @@ def test_deliveries_about_a_repository_that_is_closed_to_us_are_settled_with_one
     )
     result = installation.refresh()
     assert (result.failed, dict(result.outcomes)) == (0, {"the repository cannot be read": 2, "applied": 0})
-    assert installation.sandbox.requests.count == 1
+    # The repository, and whether the credential sees any other.
+    assert installation.sandbox.requests.count == 3
     assert installation.differences() == {}
 
 
@@ -302,7 +303,10 @@ RECORDED = {
 
 
 class OtherBitbucket:
-    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories exist."""
+    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories exist.
+
+    Each workspace lists one more repository of its own: one that lists none has not been read.
+    """
 
     def __init__(self, repositories: dict[str, Any]) -> None:
         self._repositories = repositories
@@ -313,6 +317,8 @@ class OtherBitbucket:
         status = 200
         if kind == "workspaces" and len(rest) == 1:
             answer = {"uuid": f"{{{uuid5(NAMESPACE_URL, rest[0])}}}", "slug": rest[0], "name": rest[0]}
+        elif kind == "repositories" and len(rest) == 1:
+            answer = {"values": [{"uuid": f"{{{uuid5(NAMESPACE_URL, f'{rest[0]}/own')}}}", "slug": "own"}]}
         elif kind == "repositories" and len(rest) == 2:
             answer = self._repositories.get(rest[1], {})
             status = 200 if answer else 404

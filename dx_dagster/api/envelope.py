@@ -57,7 +57,8 @@ class Connection(_Answer):
     id: int
     type: ConnectionType
     name: str
-    state: str = Field(description="verified or failed")
+    state: str = Field(description="verified or failed by its last verification; failing: its last sync read nothing")
+    last_error: str | None = Field(description="Why it is failing: a code and a sentence.")
     disabled_at: str | None
     last_synced_at: str | None
     created_at: str
@@ -121,7 +122,8 @@ def connection(found: StoredConnection) -> dict[str, Any]:
         "id": found.id,
         "type": found.type,
         "name": found.name,
-        "state": found.state,
+        "state": found.standing,
+        "last_error": found.last_error,
         "disabled_at": time(found.disabled_at),
         "last_synced_at": time(found.last_synced_at),
         "created_at": time(found.created_at),

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dx_dagster.api import sessions
+from dx_dagster.bitbucket import sentence
 
 _TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
 _TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
@@ -25,6 +26,7 @@ def _templates() -> Environment:
     )
     environment.filters["moment"] = _moment
     environment.filters["ago"] = _ago
+    environment.filters["sentence"] = sentence
     environment.filters["tone"] = lambda state: _TONES.get(state, "bad")
     environment.filters["type_name"] = lambda kind: _TYPES.get(kind, kind)
     return environment

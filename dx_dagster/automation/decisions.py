@@ -10,6 +10,8 @@ from dx_dagster.warehouse.pace import Paced
 
 RUNS_A_TICK = 50
 _TICKS_AN_HOUR = 12
+_TRIES_OF_FAILING = 4
+_CLOCKS = timedelta(minutes=5)  # a tick may be evaluated late, and clocks differ
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -28,7 +30,7 @@ def refreshes(waiting: Sequence[Waiting], busy: Collection[str], registered: Col
     """
     return Decision(
         tuple(one.workspace for one in waiting if one.workspace not in registered),
-        tuple(one.workspace for one in waiting if one.due and one.workspace not in busy)[:RUNS_A_TICK],
+        tuple(one.workspace for one in waiting if one.due and one.workspace.lower() not in busy)[:RUNS_A_TICK],
     )
 
 
@@ -43,6 +45,8 @@ def due_for_sync(
 ) -> list[str]:
     """The workspaces to sync now: not synced for `every`, those never synced and the stalest first.
 
+    One whose last sync could read nothing is tried four times as often, for deliveries wait until it can.
+
     At most `pace` of them, so that the runs spread over the hour; by default as many as let each have its turn. Those
     `queued` since the last ticks count: a queue that grows would only hold back what webhooks bring.
     """
@@ -50,7 +54,14 @@ def due_for_sync(
     stale = [
         one
         for one in known
-        if one.workspace not in busy and (one.last_synced_at is None or now - one.last_synced_at >= every)
+        if one.workspace.lower() not in busy
+        and now - _tried(one, now) >= (every if one.failed_at is None else every / _TRIES_OF_FAILING)
     ]
-    stale.sort(key=lambda one: (one.last_synced_at or _LONG_AGO, one.workspace))
+    stale.sort(key=lambda one: (_tried(one, now), one.workspace))
     return [one.workspace for one in stale[:most]]
+
+
+def _tried(one: Paced, now: datetime) -> datetime:
+    """When it was last synced, or last failed; what lies in the future, by a clock that was wrong, never was."""
+    moments = [at for at in (one.last_synced_at, one.failed_at) if at is not None and at <= now + _CLOCKS]
+    return max(moments, default=_LONG_AGO)

@@ -14,6 +14,7 @@ from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
 from dx_dagster.bitbucket.hints import Hints
 from dx_dagster.bitbucket.ledger import Lease, Ledger
+from dx_dagster.bitbucket.wording import clause
 
 OnUnauthorized = Callable[[Credential, str], Awaitable[None]]
 """Called once with each credential that is taken out, and why."""
@@ -115,7 +116,7 @@ class CredentialPool:
             raise Unauthorized(f"Bitbucket refuses the credential {only.label!r}: {reason}", status=401, message=reason)
         usable = self.usable
         if not usable:
-            raise self._exhausted()
+            raise self.exhausted()
         found = tuple(one for one in usable if one.id not in tried and (only is None or one.id == only.id))
         # While a credential is being questioned, the others do its work.
         return tuple(one for one in found if not self.doubt(one).locked()) or found
@@ -127,8 +128,9 @@ class CredentialPool:
             if one.expires and one.expires < today:
                 await self.take_out(one, f"it expired on {one.expires}")
 
-    def _exhausted(self) -> CredentialsExhausted:
-        reasons = "; ".join(f"{one.label!r}: {self._standings[one.id].out}" for one in self.credentials)
+    def exhausted(self) -> CredentialsExhausted:
+        """What to raise when all have been taken out: why each was."""
+        reasons = "; ".join(f"{one.label!r}: {clause(self._standings[one.id].out or '')}" for one in self.credentials)
         return CredentialsExhausted(
             f"no credential of the pool is left ({reasons or 'it is empty'})", status=401, message=reasons
         )

@@ -1,13 +1,24 @@
 """The webhook of a workspace at Bitbucket: made, mended, compared with what it should be, and removed."""
 
+import random
 from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dx_dagster.bitbucket import BitbucketClient, BitbucketError, Forbidden, NotFound, endpoints, numbered
+from dx_dagster.bitbucket import (
+    BitbucketClient,
+    BitbucketError,
+    Forbidden,
+    Gone,
+    NotFound,
+    endpoints,
+    numbered,
+    sentence,
+)
 from dx_dagster.frames.reading import Json, text
+from dx_dagster.importer import absence
 from dx_dagster.importer.changes import UNDERSTOOD
 from dx_dagster.settings import Settings, SettingsError, is_loopback
 from dx_dagster.warehouse import webhook_secrets
@@ -89,7 +100,25 @@ async def find(client: BitbucketClient, subject: Subject, url: str | None, made:
         values = [value async for page in numbered(client, endpoint) for value in page.values]
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
-    return [_hook(subject, one, url) for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
+    ours: list[Json] = [one for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
+    if not ours and absence.is_suspicious(stored=len(made), missing=len(made), listed=len(values)):
+        ours = await _asked_themselves(client, subject, made)
+    return [_hook(subject, one, url) for one in ours]
+
+
+async def _asked_themselves(client: BitbucketClient, subject: Subject, made: Collection[str]) -> list[Json]:
+    """Hooks that we made and that no list holds, though they are there. Most of `made` may hang on other subjects."""
+    found: list[Json] = []
+    for uuid in random.sample(sorted(made), min(len(made), absence.MOST)):
+        try:
+            value = await client.get(endpoints.hook(subject.workspace, uuid, subject.repository).path)
+        except (NotFound, Gone):
+            continue
+        except Forbidden as error:
+            raise _refusal(subject, error) from None
+        if isinstance(value, dict):
+            found.append(value)
+    return found
 
 
 def _hook(subject: Subject, value: Json, url: str | None) -> Hook:
@@ -167,10 +196,11 @@ def _refusal(subject: Subject, error: BitbucketError) -> HooksRefusedError:
             f"{what} A workspace access token needs the scope webhook; an API token needs read:webhook:bitbucket, "
             "write:webhook:bitbucket and delete:webhook:bitbucket."
         )
+    said = f"Bitbucket said: {sentence(error.message or str(error))}"
     if subject.repository:
-        return HooksRefusedError(f"Hooks of {subject} belong to its administrators. Bitbucket said: {error}")
+        return HooksRefusedError(f"Hooks of {subject} belong to its administrators. {said}")
     return HooksRefusedError(
-        f"Only owners of {subject} may manage its hooks, and this credential is of none. Bitbucket said: {error}. With "
+        f"Only owners of {subject} may manage its hooks, and this credential is of none. {said} With "
         "administrators' rights on repositories, put a hook on each: dx-dagster webhooks install "
         f"{subject.workspace} --repositories"
     )

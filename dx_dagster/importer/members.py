@@ -1,8 +1,22 @@
 """Members of a workspace: active users, as long as a complete listing holds them."""
 
-from dx_dagster.bitbucket import Forbidden, Gone, NotFound, Page, PagingInCircles, cursor, endpoints, numbered
+from collections.abc import Mapping
+
+from dx_dagster.bitbucket import (
+    Forbidden,
+    Gone,
+    NotFound,
+    Page,
+    PagingInCircles,
+    Unavailable,
+    cursor,
+    endpoints,
+    numbered,
+)
 from dx_dagster.frames import users
+from dx_dagster.importer import absence
 from dx_dagster.importer.emails import import_emails
+from dx_dagster.importer.mending import mend
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
@@ -32,18 +46,51 @@ async def import_members(workspace: Workspace) -> Report:
         return report
     accounts = [value.get("user") for page in pages for value in page.values]
     found = users.users(workspace_id, accounts, pages[0].asked_at, members=True)
+    if found.is_empty():
+        note(workspace, report, "the list of members is empty, which a workspace's never is; nobody was changed")
+        return report
     async with workspace.warehouse.transaction() as transaction:
         await transaction.merge(merge.MEMBERS, found)
-        if complete:
-            await transaction.execute(
-                "UPDATE bitbucket_users SET active = false "
-                "WHERE workspace_id = %s AND active AND NOT id = ANY(%s::uuid[])",
-                [workspace_id, found["id"].to_list()],
-            )
-    if not complete:
+    if complete:
+        left = await _left(workspace, report, found["source_id"].to_list())
+        async with workspace.warehouse.transaction() as transaction:
+            await transaction.execute("UPDATE bitbucket_users SET active = false WHERE id = ANY(%s::uuid[])", [left])
+    else:
         note(workspace, report, "the list of members kept changing; nobody was made inactive")
+    await mend(workspace)
     workspace.listener.progress(KIND, len(found), len(found), workspace.client.requests)
     return report
+
+
+async def _left(workspace: Workspace, report: Report, listed: list[str]) -> list[str]:
+    """Active users whom a complete list lacks, confirmed where it lacks suspiciously many."""
+    rows = await workspace.warehouse.rows(
+        "SELECT id::text, source_id FROM bitbucket_users WHERE workspace_id = %s AND active", [workspace.id]
+    )
+    known = set(listed)
+    missing = {row.id: row.source_id for row in rows if row.source_id not in known}
+    if not absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(listed)):
+        return list(missing)
+    left = await _confirmed(workspace, missing, listed[0])
+    note(
+        workspace,
+        report,
+        f"the list lacks {len(missing)} of {len(rows)} members: {len(left)} are confirmed to have left, and the others "
+        "stay",
+    )
+    return left
+
+
+async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: str) -> list[str]:
+    async def is_gone(user_id: str) -> bool:
+        return await absence.asked(workspace, endpoints.member(workspace.slug, missing[user_id]).path) is None
+
+    # Where somebody who is listed is not found either, the answers mean nothing.
+    try:
+        control = await absence.asked(workspace, endpoints.member(workspace.slug, listed).path)
+    except (Forbidden, Unavailable):
+        return []
+    return [] if control is None else await absence.confirmed(workspace, list(missing), is_gone)
 
 
 async def _list(workspace: Workspace) -> tuple[list[Page], bool]:

@@ -24,6 +24,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames.reading import link, time
 from dx_dagster.importer import activity, branches, changes, comments, feed, pipelines, pull_commits
+from dx_dagster.importer.absence import Doubt, NothingReadError
 from dx_dagster.importer.changes import PullNews, RepositoryNews
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pullrequests import fetch_one, store
@@ -38,7 +39,7 @@ from dx_dagster.importer.workspace import (
     open_workspace,
     pull_id,
 )
-from dx_dagster.warehouse import inbox, marks, pulls, tables
+from dx_dagster.warehouse import connections, inbox, marks, pulls, tables
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
 
@@ -75,11 +76,16 @@ async def refresh(
     """Applies the oldest deliveries that are due; returns how many it took.
 
     `run` is remembered as who applied them. `for_pipelines` has the credentials for pipelines, where these differ.
+    While syncs can read nothing, none is taken: what Bitbucket answers then would settle them for good.
 
     Raises:
         BitbucketError: nothing can be asked at the moment; the deliveries come again.
     """
     warehouse = workspace.warehouse
+    connection = await connections.find(warehouse, workspace.slug)
+    if connection is not None and connection.last_error is not None:
+        await inbox.postpone(warehouse, workspace.slug, connection.last_error)
+        return 0
     result.set_aside += await inbox.set_hopeless_aside(warehouse, workspace.slug)
     events = await inbox.take(warehouse, workspace.slug, AT_ONCE)
     if not events:
@@ -110,6 +116,7 @@ class _Batch:
         self._found: list[tuple[RepositoryNews, Repository]] = []
         self._people_before = self._people_written()
         self._moved: set[str] = set()  # repositories whose default branch was asked for
+        self._doubt = Doubt(workspace)
 
     async def apply(self, run: str, result: Refreshed, settled: set[int]) -> None:
         """Adds to `settled` the deliveries of which it is recorded what became of them."""
@@ -148,7 +155,7 @@ class _Batch:
     async def _fetch_repository(self, known: Mapping[str, Repository], news: RepositoryNews) -> None:
         """Stores the repository; its uuid is its name from then on."""
         try:
-            news.name = await fetch_repository(self._workspace, news.name) or news.name
+            news.name = await fetch_repository(self._workspace, news.name, self._doubt) or news.name
         except Forbidden as error:
             if lacks_scope(error) or (news.name in known and known[news.name].accessible):
                 raise
@@ -172,9 +179,16 @@ class _Batch:
             ]
 
         async def work(item: tuple[Repository, PullNews]) -> None:
-            await fetch_one(self._workspace, item[0], item[1].number)
+            await self._fetch_one(item[0], item[1].number)
 
         await self._each(ask, work, lambda item: item[1].events)
+
+    async def _fetch_one(self, repository: Repository, number: int) -> None:
+        """Stores a pull request, or that it is gone, be it with its whole repository."""
+        try:
+            await fetch_one(self._workspace, repository, number)
+        except NotFound:
+            await fetch_repository(self._workspace, repository.source_id, self._doubt)
 
     async def _take_from_payload(self, repository: Repository, pull: PullNews, stored: datetime | None) -> bool:
         """Whether that was enough. What is as new as the stored version may be older all the same: ask."""
@@ -216,7 +230,7 @@ class _Batch:
             try:
                 await work(row)
             except NotFound:
-                await fetch_one(self._workspace, row.repository, row.number)
+                await self._fetch_one(row.repository, row.number)
 
         await self._each(rows, one, self._events_of)
 
@@ -290,12 +304,18 @@ class _Batch:
 
         async def work(news: RepositoryNews) -> None:
             try:
-                await pipelines.import_runs(self._for_pipelines, with_marks[news.name])
+                numbers = {number for number in news.run_numbers if number is not None}
+                if None in news.run_numbers:
+                    await pipelines.import_runs(self._for_pipelines, with_marks[news.name])
+                if numbers:
+                    await pipelines.refresh_runs(self._for_pipelines, with_marks[news.name], numbers)
                 async with self._workspace.warehouse.transaction() as transaction:
                     await pulls.resolve_hashes_of_pipelines(transaction, [with_marks[news.name].id])
             except (Forbidden, NotFound, Gone) as error:
                 if lacks_scope(error):
                     self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)
+                elif not own:
+                    await self._doubt.settle(error)
             except CredentialsExhausted:
                 if not own:
                     raise
@@ -328,11 +348,13 @@ class _Batch:
         async def one(item: Item) -> None:
             try:
                 await work(item)
-            except (CredentialsExhausted, RateLimited):
+            except (CredentialsExhausted, RateLimited, NothingReadError):
                 raise
             except BitbucketError as error:
                 if lacks_scope(error):
                     raise
+                if isinstance(error, Forbidden | NotFound | Gone):
+                    await self._doubt.settle(error)
                 self._fail(events_of(item), error)
             except Exception as error:  # noqa: BLE001 - a delivery that breaks us must not hold up all the others
                 self._fail(events_of(item), error)

@@ -1,6 +1,6 @@
 """Repositories: the whole list, in which absence is news once it is complete."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -9,7 +9,6 @@ from dx_dagster.bitbucket import (
     BadRequest,
     BitbucketError,
     Credential,
-    CredentialsExhausted,
     Forbidden,
     Gone,
     NotFound,
@@ -25,45 +24,55 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, record, text
+from dx_dagster.importer import absence
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
-from dx_dagster.warehouse import addresses, merge
+from dx_dagster.warehouse import bounds, merge, moves
 from dx_dagster.warehouse.database import Transaction
 
 KIND = "repositories"
 _REFUSED = (Unauthorized, Forbidden, NotFound, Gone, RateLimited)
 _PATIENCE = 60.0  # seconds that a credential may wait for its budget while others could go on
+_RESTORE = """
+    UPDATE bitbucket_repositories SET deleted_at = NULL
+    WHERE workspace_id = %(workspace)s AND id = ANY(%(seen)s::uuid[]) AND deleted_at IS NOT NULL"""
 _MARK_DELETED = """
-    UPDATE bitbucket_repositories r
-    SET deleted_at = CASE WHEN listed.now THEN NULL ELSE now() END
-    FROM (SELECT id, id = ANY(%(seen)s::uuid[]) AS now FROM bitbucket_repositories) listed
-    WHERE r.workspace_id = %(workspace)s AND listed.id = r.id AND listed.now = (r.deleted_at IS NOT NULL)
-      AND (listed.now OR %(complete)s)"""
+    UPDATE bitbucket_repositories SET deleted_at = now()
+    WHERE workspace_id = %(workspace)s AND id = ANY(%(gone)s::uuid[]) AND deleted_at IS NULL"""
 
 
 async def import_repositories(workspace: Workspace) -> Report:
     """Stores the workspace and its repositories; one that no complete listing holds any longer gets `deleted_at`.
 
+    A listing that lacks many is confirmed first: `importer.absence`.
+
     Raises:
-        BitbucketError: no credential came to the end of its list.
+        NothingReadError: no credential sees a repository.
+        BitbucketError: the list could not be read to its end.
     """
     report = Report(KIND)
-    if not workspace.id or workspace.full:
-        workspace = await _ask_workspace(workspace, report)
-    listing = _Listing(workspace)
-    await listing.read()
+    listing = _Listing(workspace, report)
+    try:
+        await listing.read()
+    except BitbucketError as error:
+        if error.code is None or listing.seen:
+            raise
+        raise absence.NothingReadError.because(error) from error
     for refusal in listing.refusals:
         note(workspace, report, f"what one credential sees is not listed ({refusal})")
+    if not listing.seen:
+        raise absence.nothing_listed(workspace)
+    gone = await listing.gone(report)
     workspace.client.pool.alike = listing.alike
     async with workspace.warehouse.transaction() as transaction:
-        await listing.settle(transaction)
+        await listing.settle(transaction, gone)
     return report
 
 
 async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
-    """Once is enough, for repositories name their workspace too."""
+    """For what its repositories do not say of it."""
     try:
         value = await workspace.client.get(endpoints.workspace(workspace.slug).path)
-    except (Gone, Forbidden) as error:
+    except (Gone, Forbidden, NotFound) as error:
         # 410 was met on the real service in 2026, though the endpoint is not deprecated; a token of a single repository
         # may be refused.
         if lacks_scope(error):
@@ -79,9 +88,11 @@ async def _store_workspace(workspace: Workspace, value: Json) -> Workspace:
     if not source:
         return workspace
     frame = frames.workspace({"slug": workspace.slug, "name": value.get("name"), "uuid": source}, datetime.now(UTC))
+    workspace_id = of_bitbucket(source)
     async with workspace.warehouse.transaction() as transaction:
         await transaction.merge(merge.WORKSPACES, frame)
-    return replace(workspace, id=of_bitbucket(source))
+        since = await bounds.settle(transaction, workspace_id, workspace.wanted)
+    return replace(workspace, id=workspace_id, since=since)
 
 
 class _Listing:
@@ -91,8 +102,11 @@ class _Listing:
     known to be gone then.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, report: Report) -> None:
+        self.workspace = workspace
+        self._report = report
+        self.seen: set[str] = set()
+        self._rows = 0
         self._whole = True
         self._lists: dict[str, set[str]] = {}
         self._refusals: dict[int, BitbucketError] = {}
@@ -118,7 +132,7 @@ class _Listing:
         Raises:
             BitbucketError: all are refused.
         """
-        usable = self._workspace.client.pool.usable
+        usable = self.workspace.client.pool.usable
         resting: dict[str, tuple[float, Credential]] = {}
         for credential in usable:
             if credential.budget in self._lists or credential.budget in resting:
@@ -126,13 +140,15 @@ class _Listing:
             error = await self._ask(credential, _PATIENCE if len(usable) > 1 else None)
             if isinstance(error, RateLimited):
                 resting[credential.budget] = (error.retry_after or 0.0, credential)
-        if not self._lists and resting:
-            # Nobody has a request left: now it is worth waiting for whoever has one first.
+        if resting and not self.seen:
+            # Nobody who has a request left sees anything: now it is worth waiting for whoever has one first.
             await self._ask(min(resting.values(), key=itemgetter(0))[1], None)
         if not self._lists:
-            raise next(iter(self._refusals.values()), CredentialsExhausted("no credential is left", status=401))
-        if not self._workspace.id:
-            raise Unavailable(f"neither workspace {self._workspace.slug} nor any repository in it tells its uuid")
+            if not self.workspace.client.pool.usable:
+                raise self.workspace.client.pool.exhausted()
+            raise next(iter(self._refusals.values()))
+        if self._rows and not self.workspace.id:
+            raise Unavailable(f"neither workspace {self.workspace.slug} nor any repository in it tells its uuid")
 
     async def _ask(self, credential: Credential, patience: float | None) -> BitbucketError | None:
         """Stores what one credential sees; returns why it sees nothing."""
@@ -149,8 +165,8 @@ class _Listing:
 
     async def _pages(self, credential: Credential, patience: float | None, seen: set[str]) -> AsyncIterator[Page]:
         """By uuid, which never changes; by page numbers where the filter or the sort is not heeded."""
-        endpoint = endpoints.repositories(self._workspace.slug)
-        pinned = self._workspace.client.using(credential, patience)
+        endpoint = endpoints.repositories(self.workspace.slug)
+        pinned = self.workspace.client.using(credential, patience)
         try:
             async for page in keyset(pinned, endpoint, key="uuid", descending=False):
                 yield page
@@ -163,50 +179,93 @@ class _Listing:
             self._whole &= size is not None and len(seen) >= size
 
     async def _store(self, page: Page, seen: set[str]) -> None:
+        self._rows += len(page.values)
         if page.number == 1 and page.values:
-            named = record(page.values[0], "workspace")
-            if not self._workspace.id or text(named.get("name")):
-                self._workspace = await _store_workspace(self._workspace, named)
-        workspace = self._workspace
+            await self._name_workspace(record(page.values[0], "workspace"))
+        workspace = self.workspace
         if not workspace.id:
             return
         frame = frames.repositories(workspace.id, page.values, page.asked_at)
         seen.update(frame["id"])
+        self.seen.update(frame["id"])
         async with workspace.warehouse.transaction() as transaction:
-            await addresses.follow_renames(transaction, frame)
-            await transaction.merge(merge.REPOSITORIES, frame)
+            await moves.store_repositories(transaction, frame)
         workspace.listener.progress(KIND, len(seen), max(len(seen), page.size or 0), workspace.client.requests)
 
-    async def settle(self, transaction: Transaction) -> None:
+    async def _name_workspace(self, named: Json) -> None:
+        """Stores the workspace as its repositories name it; where they do not say enough, it is asked for once."""
+        if text(named.get("name")):
+            self.workspace = await _store_workspace(self.workspace, named)
+        if not self.workspace.id:
+            self.workspace = await _ask_workspace(self.workspace, self._report)
+        if not self.workspace.id:
+            self.workspace = await _store_workspace(self.workspace, named)
+
+    async def gone(self, report: Report) -> list[str]:
+        """Stored repositories that a complete listing lacks, confirmed where it lacks suspiciously many."""
+        if not self.complete:
+            return []
+        rows = await self.workspace.warehouse.rows(
+            "SELECT id::text, source_id FROM bitbucket_repositories WHERE workspace_id = %s AND deleted_at IS NULL",
+            [self.workspace.id],
+        )
+        missing = {row.id: row.source_id for row in rows if row.id not in self.seen}
+        if not absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(self.seen)):
+            return list(missing)
+
+        async def is_gone(repository_id: str) -> bool:
+            path = endpoints.repository(self.workspace.slug, missing[repository_id]).path
+            value = await absence.asked(self.workspace, path)
+            return value is None or not _is_here(self.workspace, value)
+
+        gone = await absence.confirmed(self.workspace, list(missing), is_gone)
+        if gone:
+            await absence.require_something_visible(self.workspace)
+        note(
+            self.workspace,
+            report,
+            f"the list lacks {len(missing)} of {len(rows)} repositories: {len(gone)} are confirmed to be gone, and the "
+            "others stay",
+        )
+        return gone
+
+    async def settle(self, transaction: Transaction, gone: Collection[str]) -> None:
         """Marks those that are gone, and those that are there again."""
-        bound = {
-            "workspace": self._workspace.id,
-            "seen": list(set().union(*self._lists.values())),
-            "complete": self.complete,
-        }
+        bound = {"workspace": self.workspace.id, "seen": list(self.seen), "gone": list(gone)}
+        await transaction.execute(_RESTORE, bound)
         await transaction.execute(_MARK_DELETED, bound)
 
 
-async def fetch_repository(workspace: Workspace, name: str) -> str | None:
+def _is_here(workspace: Workspace, value: Json) -> bool:
+    """Whether a repository that was asked for by its uuid still belongs to the workspace: it may have moved."""
+    owner = text(inner(value, "workspace", "uuid"))
+    return owner is None or of_bitbucket(owner) == workspace.id
+
+
+async def fetch_repository(workspace: Workspace, name: str, doubt: absence.Doubt) -> str | None:
     """Stores one repository, by uuid or slug, and returns its uuid; one that Bitbucket no longer has in this workspace
     is marked as deleted.
 
     Raises:
         Forbidden: it cannot be read.
+        NothingReadError: nothing can, so that its absence means nothing.
     """
     asked_at = datetime.now(UTC)
     try:
-        value: Json = await workspace.client.get(endpoints.repository(workspace.slug, name).path)
-    except (NotFound, Gone):
+        value = await absence.asked(workspace, endpoints.repository(workspace.slug, name).path)
+    except Forbidden as error:
+        if not lacks_scope(error):
+            await doubt.settle(error)
+        raise
+    if value is None:
+        await doubt.settle(NotFound(f"there is no repository {name}"))
         value = {}
-    owner = text(inner(value, "workspace", "uuid"))
-    here = bool(value) and (owner is None or of_bitbucket(owner) == workspace.id)
+    here = bool(value) and _is_here(workspace, value)
     uuid = text(value.get("uuid")) if here else None
     async with workspace.warehouse.transaction() as transaction:
         if here:
             frame = frames.repositories(workspace.id, [value], asked_at)
-            await addresses.follow_renames(transaction, frame)
-            await transaction.merge(merge.REPOSITORIES, frame)
+            await moves.store_repositories(transaction, frame)
         await transaction.execute(
             "UPDATE bitbucket_repositories SET deleted_at = CASE WHEN %s THEN NULL ELSE now() END "
             "WHERE workspace_id = %s AND source_id = %s AND (deleted_at IS NULL) <> %s",

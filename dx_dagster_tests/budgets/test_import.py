@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
+from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.session import NotConnectedError, open_pool
 from dx_dagster.sandbox import Limits, Sandbox, Token, truth
 from dx_dagster.settings import Settings
@@ -126,7 +127,7 @@ async def test_with_no_credential_left_the_import_fails_with_invalid_credentials
         chosen = await connected(configured, warehouse, sandbox)
         for token in sandbox.tokens:
             token.revoked = True
-        with pytest.raises(CredentialsExhausted) as refused:
+        with pytest.raises(NothingReadError, match="no credential of the pool is left") as refused:
             await import_all(chosen, warehouse, Heard())
         assert refused.value.code == "invalid_credentials"
         with pytest.raises(NotConnectedError, match="invalid_credentials"):
