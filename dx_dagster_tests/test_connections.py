@@ -1,5 +1,6 @@
 """Connecting, verifying and managing credentials, by the functions that every door calls."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import anyio
@@ -270,7 +271,9 @@ def test_requests_of_a_verification_count_in_the_budget(settings, sandbox):
     assert booked() == {"credential:1": token, account: of_account}
 
 
-def test_a_disabled_connection_imports_nothing_and_says_why(environment, sandbox, run_cli):
+def test_connections_are_disabled_removed_and_made_anew_in_any_case_of_the_name(
+    environment, sandbox, run_cli, database_url
+):
     env = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": TOKEN}
 
     def cli(*arguments: str, expected: int = 0) -> str:
@@ -288,9 +291,17 @@ def test_a_disabled_connection_imports_nothing_and_says_why(environment, sandbox
     assert "Acme Ltd.  (verified" in cli("connections", "list")
     cli("connections", "disable", "acme")
     cli("connections", "enable", "acme")
-    cli("sync", "acme")
-    cli("connections", "remove", "acme")
+    with psycopg.connect(database_url) as database:
+        database.execute("DELETE FROM dagster.dynamic_partitions")  # as a click in Dagster's UI does
+    cli("sync", "Acme")
+    cli("connections", "remove", "ACME")
     assert "has no connection of type bitbucket" in cli("connections", "enable", "acme", expected=1)
     assert "is not connected" in " ".join(cli("sync", "acme", expected=1).split())
     assert cli("connections", "list") == ""
-    cli("connect", "acme")  # anew
+    assert "Workspace ACME is connected" in cli("connect", "ACME")  # anew, and spelled differently
+    refused = cli("connect", "acme", expected=1)
+    assert "under the name ACME" in refused
+    assert "dx-dagster credentials add ACME" in refused
+    [shown] = json.loads(cli("status", "--json"))["workspaces"]
+    assert shown["workspace"] == "ACME"
+    assert shown["rows"]["bitbucket_pulls"] > 0, "what was imported under the other spelling"

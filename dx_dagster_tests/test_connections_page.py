@@ -323,6 +323,17 @@ def test_every_form_needs_its_token(client, key, settings, database_url):
     assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
 
 
+def test_a_workspace_is_connected_once_whatever_the_case_of_its_name(client, key, settings, database_url):
+    on_warehouse(
+        database_url, lambda warehouse: doors.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
+    )
+    form = {"workspace": "ACME", "secret": SECOND, "csrf_token": signed_in(client, key)}
+    answer = client.post("/connections/new", data=form)
+    assert answer.status_code == 422
+    assert "under the name acme" in answer.text
+    assert len(on_warehouse(database_url, connections.all_connections)) == 1
+
+
 def test_cookies_and_headers(client, key):
     first = client.get("/connections/sign-in")
     answer = client.post("/connections/sign-in", data={"key": key, "csrf_token": form_token(first.text)})

@@ -149,20 +149,22 @@ def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
 
 
 @pytest.mark.usefixtures("installation")
-def test_schedules_request_a_run_for_each_workspace_with_a_partition(defs):
+def test_schedules_request_a_run_for_each_connected_workspace_whatever_dagster_knows(defs):
     def requested(schedule: Any) -> Any:
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW)
         asked = schedule(context)
         return [] if isinstance(asked, dg.SkipReason) else asked
 
     with dg.instance_for_test() as instance:
-        assert requested(hourly_sync) == []
-        instance.add_dynamic_partitions("workspaces", ["acme"])
         (hourly,) = requested(hourly_sync)
+        assert instance.get_dynamic_partitions("workspaces") == ["acme"]
+        instance.delete_dynamic_partition("workspaces", "acme")  # as a click in Dagster's UI does
         (nightly,) = requested(nightly_reconcile)
+        assert instance.get_dynamic_partitions("workspaces") == ["acme"]
     assert hourly.tags["dx/workspace"] == nightly.tags["dx/workspace"] == "acme"
     scheduled = {"config": {"scheduled": True}}
     assert hourly.run_config == {"ops": {"bitbucket__pullrequests": scheduled, "bitbucket__pipelines": scheduled}}
-    assert nightly.run_config == {"ops": {"bitbucket__pullrequests": {"config": {"full": True}}}}
+    everything, again = ({"config": {how: True}} for how in ("full", "reconcile"))
+    assert nightly.run_config == {"ops": {"bitbucket__pullrequests": everything, "bitbucket__pipelines": again}}
     for request in (hourly, nightly):
         assert dg.validate_run_config(defs.resolve_job_def("sync_workspace"), request.run_config)

@@ -15,7 +15,7 @@ from dx_dagster.api.installation import Installation, installation
 from dx_dagster.api.pages import render
 from dx_dagster.api.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
 from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import Failure, VerificationFailed
+from dx_dagster.importer.connections import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.importer.given import GivenError, jira_site, workspace_slug
 from dx_dagster.importer.health import health
 from dx_dagster.warehouse import api_keys, connections
@@ -110,15 +110,14 @@ async def _connect(found: Installation, form: Form) -> StoredConnection:
     except GivenError as error:
         raise VerificationFailed(Failure("no_resources", str(error))) from None
     credential = doors.described(form.type, form.fields())
-    return await doors.connect(
-        found.settings,
-        await found.warehouse(),
-        workspace,
-        credential,
-        kind=form.type,
-        name=form.name or None,
-        jira_url=site,
-    )
+    warehouse = await found.warehouse()
+    name = form.name or None
+    try:
+        return await doors.connect(
+            found.settings, warehouse, workspace, credential, kind=form.type, name=name, jira_url=site
+        )
+    except AlreadyConnectedError as error:
+        raise VerificationFailed(Failure("already_connected", str(error))) from None
 
 
 async def to_sign_in(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from dx_dagster.assets.partitions import register
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.under_way import (
@@ -16,7 +17,6 @@ from dx_dagster.automation.under_way import (
     WORKSPACE_TAG,
     busy_workspaces,
     queued_syncs,
-    registered,
 )
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import pace
@@ -75,28 +75,34 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     description="Syncs each connected workspace and lists all of its pull requests, to find what nothing else told.",
 )
 def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """A closed pull request that vanished, or an opinion on one, moves nothing that an hourly sync asks for.
+    """A closed pull request that vanished, an opinion on one, or failed steps of a pipeline that are run again move
+    nothing that an hourly sync asks for.
 
     All pull requests of a very large workspace (DX_RECONCILE_MOST_PULLS) are too many requests for a night.
     """
     now = context.scheduled_execution_time.astimezone(UTC)
-    listing: dict[str, object] = {"ops": {"bitbucket__pullrequests": {"config": {"full": True}}}}
+    again: dict[str, object] = {"bitbucket__pipelines": {"config": {"reconcile": True}}}
+    all_pulls: dict[str, object] = {"bitbucket__pullrequests": {"config": {"full": True}}}
     most = Settings.read().reconcile_most_pulls
     connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))
     if not connected:
         return dg.SkipReason("no workspace is connected")
-    return [_request(one.workspace, now, listing if one.pulls <= most else {}, RECONCILE) for one in connected]
+    return [
+        _request(one.workspace, now, {"ops": again | (all_pulls if one.pulls <= most else {})}, RECONCILE)
+        for one in connected
+    ]
 
 
 def _connected(instance: dg.DagsterInstance) -> list[Paced]:
-    """The connected workspaces that Dagster has a partition for; the sensor registers the others."""
+    """The connected workspaces, each of which Dagster has a partition for from now on."""
 
     async def read() -> list[Paced]:
         async with Warehouse(database_url(Settings.read())) as warehouse:
             return await pace.workspaces(warehouse)
 
-    known = registered(instance)
-    return [one for one in asyncio.run(read()) if one.workspace in known]
+    known = asyncio.run(read())
+    register(instance, (one.workspace for one in known))
+    return known
 
 
 def _request(workspace: str, now: datetime, run_config: dict[str, object], kind: str) -> dg.RunRequest:

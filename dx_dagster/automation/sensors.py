@@ -4,12 +4,12 @@ import asyncio
 
 import dagster as dg
 
-from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.partitions import WORKSPACES, registered
 from dx_dagster.automation.decisions import refreshes
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
-from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces, registered
+from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, inbox
 from dx_dagster.warehouse.database import Warehouse

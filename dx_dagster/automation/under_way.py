@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from dx_dagster.assets.partitions import WORKSPACES
-
 WORKSPACE_TAG = "dx/workspace"
 PRIORITY_TAG = "dagster/priority"
 # By these the run queue keeps slots free for refreshes: see dagster.yaml.
@@ -21,12 +19,12 @@ _UNFINISHED = [
 
 
 def busy_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Workspaces with a run that is queued or running, whatever it does and whoever started it.
+    """Workspaces, in lower case, with a run that is queued or running, whatever it does and whoever started it.
 
     A nightly reconcile that is only queued does not count: it may be so for hours, and yields to what is urgent.
     """
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-    return {_workspace(run) for run in runs if not _is_patient(run)} - {""}
+    return {_workspace(run).lower() for run in runs if not _is_patient(run)} - {""}
 
 
 def _workspace(run: dg.DagsterRun) -> str:
@@ -39,7 +37,3 @@ def _is_patient(run: dg.DagsterRun) -> bool:
 
 def queued_syncs(instance: dg.DagsterInstance) -> int:
     return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={KIND_TAG: SYNC}))
-
-
-def registered(instance: dg.DagsterInstance) -> set[str]:
-    return set(instance.get_dynamic_partitions(str(WORKSPACES.name)))

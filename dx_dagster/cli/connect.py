@@ -13,7 +13,9 @@ from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
+    from dx_dagster.cli.installation import Installation
     from dx_dagster.importer.verification import VerificationFailed
+    from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
 Result = TypeVar("Result")
@@ -114,7 +116,8 @@ def connect(
     if (type_ == ConnectionType.jira_cloud) != (jira_url is not None):
         raise typer.BadParameter("it belongs to --type jira_cloud, which needs it.", param_hint="--jira-url")
     secret, username = given_secret(settings, type_)
-    connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
+    connected = connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
+    workspace = connected.workspace
     if type_ == ConnectionType.bitbucket:
         print(f"Workspace {workspace} is connected. Import it with: dx-dagster sync {workspace}")
     else:
@@ -130,14 +133,14 @@ def connect_workspace(
     kind: ConnectionType = ConnectionType.bitbucket,
     name: str | None = None,
     jira_url: str | None = None,
-) -> None:
+) -> "StoredConnection":
     """Verifies and stores the credential, and registers the workspace's partition.
 
     Raises:
-        CommandError: verification failed.
+        CommandError: verification failed, or the workspace is connected under another spelling.
     """
     from dx_dagster.cli.installation import Installation
-    from dx_dagster.importer.connections import VerificationFailed, connect, new_credential
+    from dx_dagster.importer.connections import AlreadyConnectedError, VerificationFailed, connect, new_credential
     from dx_dagster.importer.given import GivenError, jira_site
     from dx_dagster.warehouse.database import Warehouse
 
@@ -147,17 +150,20 @@ def connect_workspace(
         raise CommandError(str(error)) from None
     installation = Installation.open(settings)
 
-    async def run() -> None:
+    async def run() -> "StoredConnection":
         async with Warehouse(installation.database_url) as warehouse:
             new = new_credential(secret, username)
             try:
-                await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
+                return await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
             except VerificationFailed as error:
                 raise not_stored(error) from None
+            except AlreadyConnectedError as error:
+                raise CommandError(str(error)) from None
 
-    asyncio.run(run())
+    connected = asyncio.run(run())
     if kind == ConnectionType.bitbucket:
-        register_partition(installation.activate, workspace)
+        _register_partition(installation, connected.workspace)
+    return connected
 
 
 def not_stored(error: "VerificationFailed") -> CommandError:
@@ -165,14 +171,11 @@ def not_stored(error: "VerificationFailed") -> CommandError:
     return CommandError(f"{error} Nothing was stored.{see}")
 
 
-def register_partition(activate: Callable[[], None], workspace: str) -> None:
-    import dagster as dg
+def _register_partition(installation: "Installation", workspace: str) -> None:
+    from dx_dagster.assets.partitions import register
 
-    from dx_dagster.assets.partitions import WORKSPACES
-
-    activate()
-    with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(str(WORKSPACES.name), [workspace])
+    with installation.dagster() as instance:
+        register(instance, [workspace])
 
 
 def verify(workspace: Workspace) -> None:
@@ -203,7 +206,7 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
                 print(f"{one.credential.id}  {one.credential.label}: {failure.code}: {failure.sentence}")
                 print(f"    {failure.curl}")
     if not checked:
-        raise never_connected(workspace)
+        raise not_connected(workspace)
     if failed:
         raise CommandError(
             f"{len(failed)} of {checked} credentials of workspace {workspace} failed: {', '.join(failed)}. The reasons "
@@ -211,10 +214,10 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
         )
 
 
-def never_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucket) -> CommandError:
+def not_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucket) -> CommandError:
     """Says how to connect the workspace, or to make the connection of that type which it does not have."""
     main = kind == ConnectionType.bitbucket
-    missing = "was never connected" if main else f"has no connection of type {kind.value}"
+    missing = "is not connected" if main else f"has no connection of type {kind.value}"
     secrets = "BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN,"
     options = "" if main else f" --type {kind.value}"
     if kind == ConnectionType.jira_cloud:

@@ -10,7 +10,7 @@ from dx_dagster.cli.connect import (
     Type,
     Workspace,
     given_secret,
-    never_connected,
+    not_connected,
     not_stored,
     with_warehouse,
 )
@@ -34,13 +34,16 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
     """
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.bitbucket import clause
         from dx_dagster.warehouse import connections
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(workspace, type_)
+            raise not_connected(workspace, type_)
         for one in await connections.shown(warehouse, connection.id):
-            state = f"disabled: {one.disabled_reason}" if one.disabled_at else "expired" if one.expired else "enabled"
+            state = "expired" if one.expired else "enabled"
+            if one.disabled_at:
+                state = f"disabled: {clause(one.disabled_reason or '')}"
             expiry = f", expires {one.expiration_date}" if one.expiration_date else ""
             failing = f", last check: {one.code}" if one.code else ""
             print(f"{one.id}  {one.type}  …{one.hint}  {one.label}  ({state}{expiry}{failing})")
@@ -68,7 +71,7 @@ def add(
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
-            raise never_connected(workspace, type_)
+            raise not_connected(workspace, type_)
         secret, username = given_secret(settings, type_)
         new = new_credential(secret, username, label, day)
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import Workspace, never_connected, with_warehouse
+from dx_dagster.cli.connect import Workspace, not_connected, with_warehouse
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
@@ -46,7 +46,7 @@ def install(
         async with _client(settings, warehouse, workspace) as (client, connection):
             secret = None if rotate else await webhook_secrets.current(warehouse, vault, connection.id)
             chosen = secret or await webhook_secrets.add(warehouse, vault, connection.id)
-            chosen_subjects = await hooks.subjects(warehouse, workspace, repositories=repositories)
+            chosen_subjects = await hooks.subjects(warehouse, connection.workspace, repositories=repositories)
             made = await webhook_secrets.hooks(warehouse, connection.id)
             refused: list[str] = []
             for subject in chosen_subjects:
@@ -92,13 +92,13 @@ def status(
         found: list[dict[str, Any]] = []
         async with _client(settings, warehouse, workspace) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
-            for subject in await hooks.subjects(warehouse, workspace, repositories=repositories):
+            for subject in await hooks.subjects(warehouse, connection.workspace, repositories=repositories):
                 found += await _shown(client, subject, url, made)
         return {
             "address": url,
             "hooks": found,
-            "events": await inbox.by_event(warehouse, workspace),
-            "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, workspace)],
+            "events": await inbox.by_event(warehouse, connection.workspace),
+            "set_aside": [row._asdict() for row in await inbox.set_aside(warehouse, connection.workspace)],
         }
 
     answer = with_warehouse(work)
@@ -175,7 +175,7 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
         refused: list[str] = []
         async with _client(settings, warehouse, workspace) as (client, connection):
             made = await webhook_secrets.hooks(warehouse, connection.id)
-            for subject in await hooks.subjects(warehouse, workspace, repositories=repositories):
+            for subject in await hooks.subjects(warehouse, connection.workspace, repositories=repositories):
                 try:
                     for one in await hooks.find(client, subject, url, made):
                         await hooks.remove(client, one)
@@ -205,9 +205,12 @@ def replay(
     """
 
     async def work(_: Settings, warehouse: "Warehouse") -> int:
-        from dx_dagster.warehouse import inbox
+        from dx_dagster.warehouse import connections, inbox
 
-        return await inbox.replay(warehouse, workspace, events or None)
+        connection = await connections.find(warehouse, workspace)
+        if connection is None:
+            raise not_connected(workspace)
+        return await inbox.replay(warehouse, connection.workspace, events or None)
 
     print(f"{with_warehouse(work)} deliveries will be applied again.")
 
@@ -230,7 +233,7 @@ async def _client(
 
     connection = await connections.find(warehouse, workspace)
     if connection is None:
-        raise never_connected(workspace)
+        raise not_connected(workspace)
     try:
         pool = await open_pool(settings, warehouse, Lines(plain(stderr=True)), workspace)
         async with open_client(settings, warehouse, pool, workspace) as client:

@@ -16,6 +16,7 @@ from dx_dagster.importer.verifier import Verifier
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, inbox, rekeying, switching, vault
 from dx_dagster.warehouse.connections import (
+    AlreadyConnectedError,
     ConnectionType,
     NewCredential,
     ShownCredential,
@@ -25,7 +26,7 @@ from dx_dagster.warehouse.connections import (
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.vault import Vault
 
-__all__ = ["Failure", "VerificationFailed", "connect", "new_credential", "usable"]
+__all__ = ["AlreadyConnectedError", "Failure", "VerificationFailed", "connect", "new_credential", "usable"]
 
 _CHANGES_AT_ONCE = 3
 
@@ -51,8 +52,14 @@ async def connect(
     """Verifies the credential, then stores connection and credential together.
 
     Raises:
+        AlreadyConnectedError: under another spelling; nothing was asked or stored.
         VerificationFailed: nothing was stored.
     """
+    there = await connections.find(warehouse, workspace, kind)
+    if there is not None and there.workspace != workspace:
+        raise AlreadyConnectedError(workspace, kind, there.workspace)
+    if kind != "bitbucket":
+        workspace = await connections.stored_name(warehouse, workspace)
     verifier = Verifier(settings, warehouse, Subject.of(settings, kind, workspace, jira_url))
     verdict = await verifier.require_good(new)
     vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from dx_dagster.bitbucket import CredentialPool
 from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
 
 EVERY = 2.0  # seconds; no request leaves with a credential later than 5 s after its removal
 
@@ -26,23 +25,29 @@ async def following(
     One that is added meanwhile is for the next run.
     """
     # A task, not a task group: a run of Dagster enters and leaves in different tasks.
-    watching = asyncio.create_task(_watch(warehouse, pool, connection_id, every))
+    over = asyncio.Event()
+    watching = asyncio.create_task(_watch(warehouse, pool, connection_id, every, over))
     try:
         yield
     finally:
+        # A transaction is shielded, and a cancellation that comes within one is lost: hence the event.
+        over.set()
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
 
 
-async def _watch(warehouse: Warehouse, pool: CredentialPool, connection_id: int, every: float) -> None:
-    while True:
+async def _watch(
+    warehouse: Warehouse, pool: CredentialPool, connection_id: int, every: float, over: asyncio.Event
+) -> None:
+    while not over.is_set():
         try:
             usable = await connections.usable_ids(warehouse, connection_id)
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except (psycopg.OperationalError, WarehouseError) as error:
             _log.warning("nobody can tell whether credentials were removed: %s", error)
         else:
             for credential in pool.usable:
                 if credential.id not in usable:
                     await pool.take_out(credential, "it was removed, disabled or expired")
-        await asyncio.sleep(every)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), every)

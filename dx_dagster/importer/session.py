@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints
+from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints, sentence
 from dx_dagster.importer.connections import take_out, usable
 from dx_dagster.importer.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import ConnectionType, StoredCredential
+from dx_dagster.warehouse.connections import ConnectionType, StoredConnection, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.ledger import SharedLedger
 from dx_dagster.warehouse.vault import Vault
@@ -30,14 +30,17 @@ class NotConnectedError(Exception):
     """The workspace has no connection, or none that can be used."""
 
 
-async def open_pool(
-    settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
-) -> CredentialPool:
-    """The enabled credentials of the workspace's connection. One that Bitbucket refuses is disabled, with the reason.
+class NoCredentialError(NotConnectedError):
+    """The workspace's connection has no credential that can be used."""
+
+
+async def connection_in_service(
+    warehouse: Warehouse, workspace: str, kind: ConnectionType = "bitbucket"
+) -> StoredConnection:
+    """The workspace's connection, over which requests may be sent.
 
     Raises:
-        NotConnectedError: there is no connection, or no credential left in it.
-        VaultError: the keys do not open the credentials.
+        NotConnectedError: there is none, or it is disabled.
     """
     connection = await connections.find(warehouse, workspace, kind)
     if connection is None:
@@ -47,12 +50,27 @@ async def open_pool(
         )
     if connection.disabled_at is not None:
         raise NotConnectedError(
-            f"The connection of workspace {workspace} is disabled: {connection.disabled_reason}. Enable it on the "
-            f"connections page, or with: dx-dagster connections enable {workspace}"
+            f"The connection of workspace {connection.workspace} is disabled: "
+            f"{sentence(connection.disabled_reason or 'no reason given')} Enable it on the connections page, or with: "
+            f"dx-dagster connections enable {connection.workspace}"
         )
+    return connection
+
+
+async def open_pool(
+    settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
+) -> CredentialPool:
+    """The enabled credentials of the workspace's connection. One that Bitbucket refuses is disabled, with the reason.
+
+    Raises:
+        NotConnectedError: there is no connection.
+        NoCredentialError: no credential is left in it.
+        VaultError: the keys do not open the credentials.
+    """
+    connection = await connection_in_service(warehouse, workspace, kind)
     stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
     if not stored:
-        raise NotConnectedError(
+        raise NoCredentialError(
             f"invalid_credentials: no credential of workspace {workspace} can be used: all are disabled, expired or "
             f"removed. Add one with: dx-dagster credentials add {workspace}"
         )
@@ -91,7 +109,7 @@ async def open_client(
     connection = await connections.find(warehouse, workspace, kind)
     if connection is None:
         raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
-    probe = f"{endpoints.repositories(workspace).path}?pagelen={endpoints.LEAST_PAGE}"
+    probe = f"{endpoints.repositories(connection.workspace).path}?pagelen={endpoints.LEAST_PAGE}"
     client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=settings.max_in_flight)
     try:
         async with client, following(warehouse, pool, connection.id):
@@ -109,7 +127,7 @@ async def locked(warehouse: Warehouse, workspace: str, listener: Listener, *, wa
     """
     said = False
     while True:
-        async with warehouse.lock(f"dx-dagster import {workspace}") as free:
+        async with warehouse.lock(f"dx-dagster import {workspace.lower()}") as free:
             if free:
                 yield
                 return

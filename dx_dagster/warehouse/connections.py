@@ -28,6 +28,13 @@ class StoredConnection:
     created_at: datetime
     updated_at: datetime
     settings: dict[str, Any] = field(default_factory=dict)
+    last_error: str | None = None
+    failing_since: datetime | None = None
+
+    @property
+    def standing(self) -> str:
+        """`failing` where the last sync could read nothing; else how the last verification ended."""
+        return "failing" if self.last_error is not None else self.state
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,20 @@ class NewCredential:
     named: bool = False
 
 
+class AlreadyConnectedError(ValueError):
+    """The workspace has a connection of this type under another spelling of its name."""
+
+    def __init__(self, given: str, kind: ConnectionType, stored: str) -> None:
+        main = kind == "bitbucket"
+        super().__init__(
+            f"Workspace {given} has a connection {'' if main else f'of type {kind} '}already, under the name {stored}: "
+            "Bitbucket does not distinguish upper and lower case in names of workspaces. To add a credential to it: "
+            f"dx-dagster credentials add {stored}{'' if main else f' --type {kind}'}"
+        )
+
+
+# The one comparison of a name that somebody typed. The tables hold the spelling of the connection: see `_respell`.
+_NAMED = "lower(workspace) = lower(%s)"
 _LONG_ENOUGH_TO_HINT = 12  # characters of a secret, of which the last four may be shown
 _STORED = (
     "id, connection_id, type, label, settings ->> 'username' AS username, secret, hint, expiration_date, disabled_at, "
@@ -94,17 +115,29 @@ _IN_SERVICE = (
     "EXISTS (SELECT FROM connections k WHERE k.id = connection_id AND k.disabled_at IS NULL AND k.deleted_at IS NULL)"
 )
 _CONNECTION = (
-    "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at, settings"
+    "id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at, settings, "
+    "last_error, failing_since"
 )
 
 
 async def find(warehouse: Warehouse, workspace: str, kind: ConnectionType = "bitbucket") -> StoredConnection | None:
+    """The connection of a workspace, in whatever case its name is given; its own `workspace` is the partition's key."""
     row = await warehouse.row(
         f"SELECT {_CONNECTION} FROM connections "  # noqa: S608 - names of our own columns
-        "WHERE workspace = %s AND type = %s AND deleted_at IS NULL",
+        f"WHERE {_NAMED} AND type = %s AND deleted_at IS NULL",
         [workspace, kind],
     )
     return StoredConnection(*row) if row else None
+
+
+async def stored_name(warehouse: Warehouse, workspace: str) -> str:
+    """The workspace's name as its connections have it; as given where there are none."""
+    row = await warehouse.row(
+        f"SELECT workspace FROM connections WHERE {_NAMED} AND deleted_at IS NULL "  # noqa: S608 - a constant
+        "ORDER BY type <> 'bitbucket', id LIMIT 1",
+        [workspace],
+    )
+    return str(row.workspace) if row else workspace
 
 
 async def get(warehouse: Warehouse, connection_id: int) -> StoredConnection | None:
@@ -126,18 +159,37 @@ async def all_connections(warehouse: Warehouse) -> list[StoredConnection]:
 async def store(
     transaction: Transaction, workspace: str, kind: ConnectionType, name: str | None, settings: Mapping[str, Any]
 ) -> int:
-    """Makes the connection, or renews the one that is there, whose name stays unless one is given; returns its id."""
+    """Makes the connection, or renews the one that is there, whose name stays unless one is given; returns its id.
+
+    Raises:
+        AlreadyConnectedError: the one that is there spells the workspace differently.
+    """
     row = await transaction.row(
         """INSERT INTO connections (workspace, type, name, state, settings)
            VALUES (%(workspace)s, %(kind)s, COALESCE(%(name)s, %(workspace)s), 'verified', %(settings)s)
-           ON CONFLICT (workspace, type) WHERE deleted_at IS NULL
+           ON CONFLICT (lower(workspace), type) WHERE deleted_at IS NULL
            DO UPDATE SET state = 'verified', name = COALESCE(%(name)s, connections.name), disabled_at = NULL,
                          disabled_reason = NULL, settings = connections.settings || EXCLUDED.settings,
                          updated_at = now()
-           RETURNING id""",
+           RETURNING id, workspace""",
         {"workspace": workspace, "kind": kind, "name": name or None, "settings": Jsonb(dict(settings))},
     )
+    if row.workspace != workspace:
+        raise AlreadyConnectedError(workspace, kind, row.workspace)
+    if kind == "bitbucket":
+        await _respell(transaction, workspace)
     return int(row.id)
+
+
+async def _respell(transaction: Transaction, workspace: str) -> None:
+    """Spells the workspace everywhere as its new connection does: all queries but `_NAMED` compare names exactly."""
+    named = (("bitbucket_workspaces", "slug"), ("webhook_events", "workspace"), ("connections", "workspace"))
+    for table, column in named:
+        await transaction.execute(
+            f"UPDATE {table} SET {column} = %(name)s "  # noqa: S608 - constants
+            f"WHERE lower({column}) = lower(%(name)s) AND {column} <> %(name)s",
+            {"name": workspace},
+        )
 
 
 async def add_credential(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int | None:
@@ -331,11 +383,14 @@ async def record_sync(
     workspace: str,
     kinds: Sequence[ConnectionType] = ("bitbucket", "bitbucket_pipelines"),
 ) -> None:
-    """Notes that the workspace was imported just now over its connections of these types."""
+    """Notes that the workspace was imported just now over its connections of these types.
+
+    `workspace` may be a partition that somebody added by hand, in whatever case.
+    """
     async with warehouse.transaction() as transaction:
         await transaction.execute(
-            "UPDATE connections SET last_synced_at = now() "
-            "WHERE workspace = %s AND type = ANY(%s) AND deleted_at IS NULL AND disabled_at IS NULL",
+            "UPDATE connections SET last_synced_at = now() "  # noqa: S608 - a constant
+            f"WHERE {_NAMED} AND type = ANY(%s) AND deleted_at IS NULL AND disabled_at IS NULL",
             [workspace, list(kinds)],
         )
 
@@ -368,7 +423,7 @@ async def _delete(transaction: Transaction, credential_id: int) -> bool:
 async def of_credential(warehouse: Warehouse, credential_id: int, workspace: str) -> StoredConnection | None:
     """The connection of the workspace, of whichever type, that has this credential."""
     row = await warehouse.row(
-        f"SELECT {_CONNECTION} FROM connections k WHERE workspace = %s AND deleted_at IS NULL "  # noqa: S608
+        f"SELECT {_CONNECTION} FROM connections k WHERE {_NAMED} AND deleted_at IS NULL "  # noqa: S608
         "AND EXISTS (SELECT FROM credentials c WHERE c.connection_id = k.id AND c.id = %s AND c.deleted_at IS NULL)",
         [workspace, credential_id],
     )
