@@ -113,8 +113,9 @@ def test_no_repository_in_sight(settings):
     assert "sees no repository in workspace acme" in failed.reason
 
 
-def test_a_missing_workspace_is_no_resources(settings):
-    answers = {"/repositories/acme": (404, '{"error": {"message": "No workspace acme."}}'), "": (403, "{}")}
+@pytest.mark.parametrize("said", ["No workspace acme", "No workspace acme.", "No workspace acme:"])
+def test_a_missing_workspace_is_no_resources_with_one_full_stop_after_what_bitbucket_said(settings, said):
+    answers = {"/repositories/acme": (404, f'{{"error": {{"message": "{said}"}}}}'), "": (403, "{}")}
     with Serving(answers) as url:
         failed = failure(at(settings, url))
     assert (failed.code, failed.reason) == (

@@ -26,6 +26,7 @@ from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
 from dx_dagster.bitbucket.windows import id_windows
+from dx_dagster.bitbucket.wording import clause, sentence
 
 __all__ = [
     "AdaptiveLimiter",
@@ -54,6 +55,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "ahead",
+    "clause",
     "cursor",
     "endpoints",
     "from_response",
@@ -62,6 +64,7 @@ __all__ = [
     "keyset",
     "numbered",
     "one_by_one",
+    "sentence",
     "sign",
     "verify",
 ]

@@ -30,6 +30,7 @@ from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
 from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
 from dx_dagster.bitbucket.sight import Sight
+from dx_dagster.bitbucket.wording import clause
 
 _log = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ class BitbucketClient:
                 await self.pool.take_out(grant.credential, error.message or "Bitbucket answered 401")
                 return
         refusal = Forbidden(
-            f"{error.args[0]}, to a credential that is good elsewhere",
+            f"{clause(error.args[0])}, to a credential that is good elsewhere",
             method=error.method,
             path=error.path,
             status=error.status,

@@ -8,7 +8,7 @@ BitbucketError
 ├── Gone                   410: a removed API, or a workspace that was shut     no_resources
 ├── BadRequest             400 and every other 4xx
 ├── RateLimited            429, and waiting any longer was not allowed
-├── Unavailable            5xx, 555, 408, time-outs, resets, broken bodies; retries are used up
+├── Unavailable            5xx, 555, 408, time-outs, broken bodies; no try is left     unavailable
 ├── RefusedOrigin          a link, redirect or path that leaves the API
 └── PagingInCircles        a listing that repeats itself, or ignores its filter or sort
 
@@ -21,9 +21,11 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
+
+from dx_dagster.bitbucket.wording import series
 
 EXCERPT = 300
 """Characters of the API's own words that a message quotes."""
@@ -35,8 +37,8 @@ _SPACE = re.compile(r"\s+")
 class BitbucketError(Exception):
     """Attributes: `method`, `path` (no query), `status`, and `message`, the API's own words if it had any."""
 
-    code: ClassVar[str | None] = None
-    """The contract's name for it, where it has one: invalid_credentials, invalid_permissions, no_resources."""
+    code: str | None = None
+    """Its name outside, where it has one: invalid_credentials, invalid_permissions, no_resources, unavailable."""
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class RateLimited(BitbucketError):
 
 
 class Unavailable(BitbucketError):
-    pass
+    code = "unavailable"
 
 
 class RefusedOrigin(BitbucketError):
@@ -164,12 +166,12 @@ def _words(body: Any) -> str:
     """
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
-        return excerpt("; ".join(_texts(error)))
+        return excerpt(series(_texts(error)))
     texts = [text for key in ("message", "detail") for text in _texts(error.get(key), objects=key == "message")]
     fields = error.get("fields")
     if isinstance(fields, dict):
         texts += [f"{name}: {text}" for name, value in fields.items() for text in _texts(value)]
-    return excerpt("; ".join(dict.fromkeys(texts)))
+    return excerpt(series(texts))
 
 
 def _texts(value: Any, *, objects: bool = True) -> Iterator[str]:

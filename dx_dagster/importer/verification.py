@@ -1,7 +1,7 @@
 """Whether a credential opens what an import needs; if not: why, what to do, and how to see it for oneself."""
 
 import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from dx_dagster.bitbucket import (
     Unauthorized,
     endpoints,
     jira,
+    sentence,
 )
 from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.importer import hints
@@ -182,7 +183,9 @@ class _Check:
 
     async def _parts(self, repositories: Sequence[str]) -> list[tuple[Endpoint, BitbucketError]]:
         only_pipelines = self.subject.kind == "bitbucket_pipelines"
-        parts = [endpoints.pipelines] if only_pipelines else [endpoints.pull_requests, endpoints.pipelines]
+        parts: list[Callable[[str, str], Endpoint]] = [endpoints.pipelines]
+        if not only_pipelines:
+            parts.insert(0, endpoints.pull_requests)
         refusals = []
         for part in parts:
             for repository in repositories:
@@ -234,7 +237,7 @@ class _Check:
     async def _failure(self, refusals: Sequence[tuple[Endpoint, BitbucketError]]) -> Failure:
         asked, first = refusals[0]
         command, service = curl(self.subject, self.credential, asked), self.subject.service
-        said = f" {service} said: {first.message}" if first.message else ""
+        said = f" {service} said: {sentence(first.message)}" if first.message else ""
         if service == "Jira" and isinstance(first, Unauthorized | Forbidden) and "scope" in said:
             hint = hints.of_scopes(self.subject.kind, self.credential)
             return Failure("invalid_permissions", f"The token lacks the scope {jira.SCOPE}.{said}", command, hint)

@@ -50,6 +50,8 @@ QUOTED = [
     (400, '{"type":"error","error":{"message":"Invalid pagelen"}}', BadRequest, "Invalid pagelen"),
     (400, '{"error":{"message":"No","fields":{"x":["must be","short"],"y":null}}}', BadRequest,
      "No; x: must be; x: short"),
+    (400, '{"error":{"message":"There is no such subject.","fields":{"url":"Enter a valid URL."}}}', BadRequest,
+     "There is no such subject. url: Enter a valid URL."),
     (429, "Rate limit for this resource has been exceeded", RateLimited,
      "Rate limit for this resource has been exceeded"),
     (555, '{"type":"error","error":{"message":"Unable to respond in time"}}', Unavailable, "Unable to respond in time"),
