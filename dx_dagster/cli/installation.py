@@ -1,15 +1,22 @@
 """An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 _SAYS_WHY = re.compile(r"[\w.]+: \S")  # the line of a traceback that names the error
 _OURS = "# Kept up to date by dx-dagster"
@@ -54,6 +61,26 @@ class Installation:
         """Makes this process one of the installation's: `DagsterInstance.get()` finds its storage from now on."""
         os.environ.update(self.environment)
 
+    @contextmanager
+    def dagster(self) -> Iterator["DagsterInstance"]:
+        """Dagster's instance, in this process.
+
+        What Dagster writes to standard error meanwhile goes to a log: it quotes its SQL there whenever its database
+        does not answer. What a person must know, the command says.
+        """
+        from dagster import DagsterInstance
+
+        self.activate()
+        log, root = self.home / "logs" / "commands.log", logging.getLogger()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers = list(root.handlers)
+        with log.open("a") as file, redirect_stderr(file):
+            try:
+                with DagsterInstance.get() as instance:
+                    yield instance
+            finally:
+                root.handlers[:] = handlers  # one that was made meanwhile would write to the closed file
+
     def _write_dagster_home(self) -> None:
         self.dagster_home.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self.dagster_home / "dagster.yaml"
@@ -74,10 +101,13 @@ class Installation:
             command, env=os.environ | self.environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
+            from dx_dagster.bitbucket import sentence
+
             said = [line for line in done.stderr.splitlines() if _SAYS_WHY.match(line)] or ["it did not say why"]
             raise CommandError(
-                f"Dagster could not create its tables in the schema dagster: {said[-1]}. The user of DX_DATABASE_URL "
-                "must have that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA dagster TO …)."
+                f"Dagster could not create its tables in the schema dagster: {sentence(said[-1])} The user of "
+                "DX_DATABASE_URL must have that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA "
+                "dagster TO …)."
             )
 
 

@@ -1,7 +1,10 @@
 """What a person is told of an error: one paragraph, or nothing where only a developer can mend it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from dx_dagster.cli.errors import CommandError
 
@@ -39,7 +42,7 @@ def _of_ours(error: Exception) -> str | None:
 
 def _about_database(error: BaseException) -> str | None:
     """Our driver's errors, and Dagster's, which SQLAlchemy and dagster-postgres wrap."""
-    for one in (error, error.__cause__):
+    for one in _chain(error):
         cause = getattr(one, "orig", one)
         for name in ("psycopg", "psycopg2"):
             driver = sys.modules.get(name)  # no command that failed there has not imported it
@@ -48,12 +51,30 @@ def _about_database(error: BaseException) -> str | None:
             words = " ".join(str(cause).split())
             if isinstance(cause, driver.ProgrammingError) and "connection option" in words:
                 return f"DX_DATABASE_URL cannot be read: {words}"
-            if isinstance(cause, driver.OperationalError):
-                return f"The database at DX_DATABASE_URL does not answer: {words}"
+            if _is_gone(driver, cause):
+                from dx_dagster.warehouse.database import DatabaseGoneError
+
+                return str(DatabaseGoneError(str(cause)))
             if refusal := _REFUSALS.get(type(cause).__name__):
                 wrong, mend = refusal
                 return f"The database at DX_DATABASE_URL {wrong}: {cause.diag.message_primary or words}. {mend}"
     return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came of, the latest first: Dagster and SQLAlchemy meet others while they clean up."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _is_gone(driver: ModuleType, error: Any) -> bool:
+    """psycopg2 raises a bare DatabaseError where a connection breaks within a statement."""
+    kinds = (driver.OperationalError, driver.InterfaceError)
+    return isinstance(error, kinds) or (type(error) is driver.DatabaseError and not getattr(error, "pgcode", None))
 
 
 def _about_home(error: Exception) -> str | None:

@@ -1,5 +1,7 @@
 """Connections to the warehouse, transactions over it, and what they have written."""
 
+import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,10 +22,32 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
+# Connection exceptions, and what PostgreSQL says as it shuts down, crashes or starts.
+_CONNECTION_LOST = ("08", "57P")
+_PREFIX = re.compile(r"^(connection (is bad|failed)|consuming input failed): ")
 
 
 class WarehouseError(Exception):
     """The database cannot be used; the message says why and how to mend it, without the password."""
+
+
+class DatabaseGoneError(WarehouseError):
+    """The database does not answer, or has just closed a connection. What was committed stays."""
+
+    def __init__(self, words: str) -> None:
+        first = _PREFIX.sub("", (words.strip().splitlines() or ["no reason given"])[0]).rstrip(".")
+        super().__init__(
+            f"The database at DX_DATABASE_URL does not answer: {first}. Check that PostgreSQL runs and that "
+            "DX_DATABASE_URL names its host, port, user, password and database, then run the command again: what was "
+            "stored stays."
+        )
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether the driver says that there is no connection, and not that a statement failed."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(_CONNECTION_LOST)
 
 
 class Transaction:
@@ -106,12 +130,39 @@ class Warehouse:
     async def transaction(self) -> AsyncIterator[Transaction]:
         # A run that is cancelled still stores what it is just storing: transactions are short.
         with CancelScope(shield=True):
-            async with self._pool.connection() as connection:
+            async with self._connection() as connection:
                 transaction = Transaction(connection, self._merged)
                 yield transaction
         self._merged |= transaction.merged
         for table, counts in transaction.written.items():
             self.written[table] += counts
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """A connection of the pool.
+
+        Raises:
+            DatabaseGoneError: the database closed it, or there is none to be had.
+        """
+        deadline = time.monotonic() + self._pool.timeout
+        while True:
+            try:
+                connection = await self._pool.getconn(CONNECT_SECONDS)
+                break
+            except PoolTimeout as error:
+                # The pool does not distinguish a database that is busy from one that is gone.
+                await _try_to_connect(self._url)
+                if time.monotonic() > deadline:
+                    raise WarehouseError(f"The database does not take connections ({error}).") from None
+        try:
+            async with connection:
+                yield connection
+        except psycopg.Error as error:
+            if is_gone(error):
+                raise DatabaseGoneError(str(error)) from error
+            raise
+        finally:
+            await self._pool.putconn(connection)
 
     def written_so_far(self) -> Counter[str]:
         """Rows written by committed transactions, by `TABLE/inserted` and `TABLE/updated`."""
@@ -129,7 +180,11 @@ class Warehouse:
 
         The lock goes with the connection, so that a killed process holds nothing.
         """
-        async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
+        try:
+            connection = await AsyncConnection.connect(self._url, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise DatabaseGoneError(str(error)) from error
+        async with connection:
             cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
             row = await cursor.fetchone()
             yield bool(row and row[0])
@@ -150,10 +205,7 @@ async def _try_to_connect(url: str) -> None:
     except psycopg.ProgrammingError as error:
         raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(error)}.") from None
     except psycopg.OperationalError as error:
-        raise WarehouseError(
-            f"The database does not answer: {_first_line(error)}. Check that PostgreSQL runs and that DX_DATABASE_URL "
-            "names its host, port, user, password and database."
-        ) from None
+        raise DatabaseGoneError(str(error)) from None
     await connection.close()
 
 

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dx_dagster.warehouse.books import ASSUMED_LIMIT, SCALED_LIMIT, Books, Held
-from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.database import Transaction, Warehouse, WarehouseError
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class SharedLedger:
                 share.unspent = 0
             try:
                 await self._work(list(self._shares), lambda _books, _now: None)
-            except psycopg.Error as error:
+            except (psycopg.Error, WarehouseError) as error:
                 # What is not reported lapses by itself.
                 _log.warning("the budgets could not be told that this process ends: %s", error)
 
