@@ -1,6 +1,12 @@
-"""The environment, read once into one frozen object."""
+"""The environment, and what the home remembers of an earlier one, read into one frozen object.
 
+`up`, `demo` and `serve` write the settings that they run with into `DX_HOME/settings`, so that every command on that
+home runs with the same. Secrets, and what says where the installation is, are never written.
+"""
+
+import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,8 +14,11 @@ from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+_FILE = "settings"
+DEFAULT_HOME = Path(".dx")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 
 
@@ -33,6 +42,67 @@ class SettingsError(Exception):
     """A variable of the environment that cannot be used; the message names it and says how to mend it."""
 
 
+class _Private:
+    """Marks a setting that the home does not remember and `dx-dagster env` does not print among the others."""
+
+
+_PRIVATE = _Private()
+_HEADER = (
+    "# The settings that dx-dagster was last started with here (up, demo, serve); the environment comes before them.\n"
+)
+
+
+def make_home(home: Path) -> None:
+    """Makes the folder of an installation, which no repository should hold."""
+    if not home.exists():
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
+        (home / ".gitignore").write_text("*\n")
+
+
+def _absolute(home: str | Path) -> Path:
+    return Path(home).expanduser().absolute()
+
+
+class _Remembered(PydanticBaseSettingsSource):
+    """What the home remembers; comes after the environment and before the defaults."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:  # noqa: ARG002
+        return None, field_name, False  # all at once, in `__call__`
+
+    def __call__(self) -> dict[str, object]:
+        home = self.current_state.get("DX_HOME") or self.current_state.get("home") or DEFAULT_HOME
+        return dict(remembered(_absolute(str(home))))
+
+
+def remembered(home: Path) -> Mapping[str, str]:
+    """The settings that the home remembers, by the names of their variables.
+
+    Raises:
+        SettingsError: its file cannot be read.
+    """
+    file = home / _FILE
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"{file} cannot be read: {reason}. Mend or remove it.") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.partition("=")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not equals:
+            raise SettingsError(f"Line {number} of {file} is not NAME=VALUE. Mend or remove it.")
+        found[name.strip()] = value.strip()
+    return {name: value for name, value in found.items() if name in Settings.memorable() and value}
+
+
+def _text(value: object) -> str:
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 class Settings(BaseSettings):
     """What the environment says; `docs/configuration.md` describes each variable.
 
@@ -41,9 +111,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
-    home: Annotated[Path, Field(alias="DX_HOME")] = Path(".dx")
-    database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL")] = None
-    secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS")] = None
+    home: Annotated[Path, Field(alias="DX_HOME"), _PRIVATE] = DEFAULT_HOME
+    database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL"), _PRIVATE] = None
+    secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS"), _PRIVATE] = None
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
     max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 8
@@ -56,19 +126,40 @@ class Settings(BaseSettings):
     quiet_sync_every: Annotated[float, Field(alias="DX_QUIET_SYNC_EVERY", gt=0)] = 86_400.0
     reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
     reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
+    reconcile_pipeline_days: Annotated[float, Field(alias="DX_RECONCILE_PIPELINE_DAYS", ge=0)] = 14.0
     webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
     webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
 
-    bitbucket_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_TOKEN")] = None
-    bitbucket_email: Annotated[str | None, Field(alias="BITBUCKET_EMAIL")] = None
-    bitbucket_api_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_API_TOKEN")] = None
-    jira_email: Annotated[str | None, Field(alias="JIRA_EMAIL")] = None
-    jira_api_token: Annotated[SecretStr | None, Field(alias="JIRA_API_TOKEN")] = None
+    bitbucket_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_TOKEN"), _PRIVATE] = None
+    bitbucket_email: Annotated[str | None, Field(alias="BITBUCKET_EMAIL"), _PRIVATE] = None
+    bitbucket_api_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_API_TOKEN"), _PRIVATE] = None
+    jira_email: Annotated[str | None, Field(alias="JIRA_EMAIL"), _PRIVATE] = None
+    jira_api_token: Annotated[SecretStr | None, Field(alias="JIRA_API_TOKEN"), _PRIVATE] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic passes them by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Remembered(settings_cls)
+
+    @classmethod
+    def memorable(cls) -> dict[str, str]:
+        """The fields that the home remembers, by the names of their variables."""
+        return {
+            field.alias: name
+            for name, field in cls.model_fields.items()
+            if field.alias and not any(isinstance(mark, _Private) for mark in field.metadata)
+        }
 
     @field_validator("home")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def _home_is_absolute(cls, home: Path) -> Path:
+        return _absolute(home)
 
     @field_validator("bitbucket_api_url")
     @classmethod
@@ -124,4 +215,45 @@ class Settings(BaseSettings):
             first = error.errors(include_input=False, include_url=False)[0]
             name = str(first["loc"][0]) if first["loc"] else "the environment"
             reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
-            raise SettingsError(f"{name} {reason}.") from None
+            raise SettingsError(f"{cls._whose(name)}{name} {reason}.") from None
+
+    @classmethod
+    def _whose(cls, name: str) -> str:
+        """Names the home's file, where the variable comes from it and not from the environment."""
+        if any(value for variable, value in os.environ.items() if variable.upper() == name):
+            return ""
+        home = _absolute(os.environ.get("DX_HOME") or DEFAULT_HOME)
+        return f"In {home / _FILE}: " if name in remembered(home) else ""
+
+    def changed(self) -> dict[str, str]:
+        """The settings that are not at their defaults, by the names of their variables."""
+        fields = type(self).model_fields
+        return {
+            variable: value
+            for variable, value in self._written().items()
+            if getattr(self, name := self.memorable()[variable]) != fields[name].default
+        }
+
+    def remember(self) -> None:
+        """Lets every later command on this home run with these settings, where its environment does not say otherwise.
+
+        Raises:
+            OSError: the home cannot be written to.
+        """
+        wanted = {variable: value for variable, value in self._written().items() if self._is_set(variable)}
+        if wanted == remembered(self.home):
+            return
+        make_home(self.home)
+        # In one step: another command may be reading it.
+        draft = self.home / f"{_FILE}.{os.getpid()}"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(_HEADER + "".join(f"{variable}={value}\n" for variable, value in sorted(wanted.items())))
+        draft.replace(self.home / _FILE)
+
+    def _is_set(self, variable: str) -> bool:
+        return self.memorable()[variable] in self.model_fields_set
+
+    def _written(self) -> dict[str, str]:
+        """As a variable holds them; those that are None have no value to hold."""
+        values = {variable: getattr(self, name) for variable, name in self.memorable().items()}
+        return {variable: _text(value) for variable, value in values.items() if value is not None}

@@ -3,21 +3,48 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ASSETS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
+
+
+def chromium() -> str | None:
+    """Where it is, if anywhere; but a check of everything without a browser fails."""
+    found = shutil.which("chromium")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("chromium is not installed; on Debian: apt-get install chromium")
+    return found
+
+
+@contextmanager
+def launched(program: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips where there is none; but a check of everything without a browser fails."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "chromium is not installed; on Debian: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    """Skips where there is none."""
+    program = chromium()
+    if program is None:
+        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
+    with launched(program) as browser:
         yield browser
-        browser.close()
+
+
+def lineage_shows_every_asset_and_nothing_covers_it(page: Page, ui: str) -> None:
+    """Dagster's UI as a person sees it."""
+    errors: list[str] = []
+    page.set_default_timeout(30_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{ui}/asset-groups")
+    for asset in ASSETS:
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_text("repositories", exact=True).first.click(trial=True)  # nothing lies over it
+    assert errors == []

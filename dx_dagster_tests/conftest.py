@@ -1,5 +1,6 @@
 """A database for each test, and the commands as a person runs them."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -34,6 +35,9 @@ _numbers = count()
 
 
 def pytest_configure() -> None:
+    # What a developer's own home remembers is no setting of a test.
+    os.environ["DX_HOME"] = tempfile.mkdtemp(prefix="dx-home-of-tests-")
+    atexit.register(shutil.rmtree, os.environ["DX_HOME"], ignore_errors=True)
     settings.register_profile("busy", deadline=None)  # how long an example takes is the machine's affair
     settings.load_profile("busy")
     # A job that a script puts into the background ignores Ctrl-C, and so would all commands that are started here.
@@ -85,6 +89,20 @@ def empty_database_url(postgres: EmbeddedServer) -> Iterator[str]:
 def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
     """The address of a new database with all tables, empty."""
     yield from _database(postgres, template)
+
+
+@pytest.fixture
+def new_database(postgres: EmbeddedServer, template: str) -> Iterator[Callable[[], str]]:
+    """Makes one more such database at each call."""
+    made: list[Iterator[str]] = []
+
+    def make() -> str:
+        made.append(_database(postgres, template))
+        return next(made[-1])
+
+    yield make
+    for one in made:
+        next(one, None)
 
 
 def _database(postgres: EmbeddedServer, template: str) -> Iterator[str]:
@@ -211,8 +229,8 @@ def _works_in(process: psutil.Process, home: str) -> bool:
         return False
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 20, every: float = 0.2) -> bool:
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(every)
     return done

@@ -29,7 +29,7 @@ from dx_dagster.warehouse.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.vault import Vault
 
-SECONDS = float(os.environ.get("SECONDS_AT_ONCE", "15"))
+SECONDS = float(os.environ.get("SECONDS_AT_ONCE", "10"))
 LATEST = 5.0
 FIRST = "ATCTT3xTheOneThatStays0000"
 _FIRST_DAY = date(2030, 1, 1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -15,6 +16,8 @@ import psycopg
 import pytest
 
 from dx_dagster.cli.ports import free_port
+from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster_tests.browsing import chromium, launched, lineage_shows_every_asset_and_nothing_covers_it
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -70,25 +73,79 @@ def test_dagster_works_with_what_env_prints_until_the_session_ends(bare_environm
     assert wait_until(lambda: not processes_of(dx_home)), "the embedded database outlives the session"
 
 
-def test_everything_up_and_down(start_up: Callable[..., Running], environment, database_url):
+def test_everything_up_and_down(start_up: Callable[..., Running], environment, database_url, run_cli: RunCli):
     with_password = database_url.replace("postgres@", "postgres:correct-horse@")
-    running = start_up(environment | {"DX_DATABASE_URL": with_password, "BITBUCKET_TOKEN": "battery-staple"})
+    elsewhere = {name: environment[name] for name in environment if name != "DX_SECRET_KEYS"}
+    with Sandbox(WorldConfig(repositories=2, pull_requests=3, members=3)) as sandbox:
+        given = {"BITBUCKET_API_URL": sandbox.url, "DX_SYNC_EVERY": "1800", "BITBUCKET_TOKEN": "battery-staple"}
+        running = start_up(elsewhere | {"DX_DATABASE_URL": with_password} | given)
 
-    assert httpx.get(f"{running.api}/healthz").json() == {"ok": True}
-    assert httpx.get(f"{running.api}/readyz").json() == {"ok": True}
-    assert httpx.get(f"{running.ui}/server_info").json()["dagster_version"]
-    with psycopg.connect(database_url) as connection:
-        assert connection.execute("SELECT to_regclass('dagster.runs'), to_regclass('public.runs')").fetchone() == (
-            "dagster.runs",
-            None,
-        )
-    for process in processes_of(running.home):
-        assert "correct-horse" not in " ".join(process.cmdline())
-        if process.pid != running.process.pid:
-            assert "BITBUCKET_TOKEN" not in process.environ()
+        assert httpx.get(f"{running.api}/healthz").json() == {"ok": True}
+        assert httpx.get(f"{running.api}/readyz").json() == {"ok": True}
+        assert httpx.get(f"{running.ui}/server_info").json()["dagster_version"]
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute("SELECT to_regclass('dagster.runs'), to_regclass('public.runs')").fetchone() == (
+                "dagster.runs",
+                None,
+            )
+        for process in processes_of(running.home):
+            assert "correct-horse" not in " ".join(process.cmdline())
+            if process.pid != running.process.pid:
+                assert "BITBUCKET_TOKEN" not in process.environ()
+        a_second_terminal_reaches_the_same_bitbucket(elsewhere, sandbox, run_cli)
+        if program := chromium():  # one `up` is enough for all that only looks at it
+            with launched(program) as browser:
+                page = browser.new_page(viewport={"width": 1600, "height": 1000})
+                lineage_shows_every_asset_and_nothing_covers_it(page, running.ui)
 
     assert running.interrupt() == 0
     assert processes_of(running.home) == []
+
+
+def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:
+    """One that knows home and database alone."""
+
+    def asked(command: Callable[[], Any]) -> int:
+        before = sandbox.requests.count
+        done = command()
+        assert done.returncode == 0, done.stderr
+        return sandbox.requests.count - before
+
+    secret = sandbox.token.secret
+    assert asked(lambda: run_cli("connect", "acme", env=terminal | {"BITBUCKET_TOKEN": secret}))
+    assert asked(lambda: run_cli("verify", "acme", env=terminal))
+    printed = run_cli("env", env=terminal | {"BITBUCKET_TOKEN": secret}).stdout
+    lines = [line.removeprefix("export ").partition("=") for line in printed.splitlines()]
+    exported = {name: shlex.split(value)[0] for name, _, value in lines}
+    assert exported["BITBUCKET_API_URL"] == sandbox.url
+    assert exported["DX_SYNC_EVERY"] == "1800"
+    assert not {"BITBUCKET_TOKEN", "DX_SECRET_KEYS", "DX_SYNC_CRON"} & exported.keys()
+    launch = [
+        str(Path(sys.executable).parent / "dg"),
+        "launch",
+        "--assets",
+        "bitbucket/repositories",
+        "--partition",
+        "acme",
+    ]
+    assert asked(
+        lambda: subprocess.run(launch, env=terminal | exported, cwd=ROOT, capture_output=True, text=True, check=False)
+    )
+    remembered = Path(terminal["DX_HOME"]) / "settings"
+    assert remembered.stat().st_mode & 0o777 == 0o600
+    assert secret not in remembered.read_text()
+    assert "battery-staple" not in remembered.read_text()
+
+    remembered.write_text("DX_SYNC_EVERY=soon\n")
+    for env, said in (
+        (terminal, f"In {remembered}: DX_SYNC_EVERY"),
+        (terminal | {"DX_SYNC_EVERY": "soon"}, "DX_SYNC_"),
+    ):
+        done = run_cli("status", env=env)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(said)
+    remembered.write_text("soon\n")
+    assert run_cli("status", env=terminal).stderr.startswith(f"Line 1 of {remembered} is not NAME=VALUE")
 
 
 def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start_up, environment):
@@ -99,7 +156,7 @@ def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start
     assert wait_until(lambda: _daemon(running) not in {None, daemon})
     running.process.kill()
     running.process.communicate()
-    assert wait_until(lambda: not processes_of(running.home), 120)
+    assert wait_until(lambda: not processes_of(running.home), 120, every=1)
 
 
 def _daemon(running: Running) -> psutil.Process | None:
@@ -137,11 +194,6 @@ def test_an_unreachable_database_is_one_paragraph_without_the_password(run_proce
 def test_wrong_usage(run_process: RunCli, bare_environment):
     assert run_process("up", "--ui-port", "99999", env=bare_environment).returncode == 2
     assert run_process("fly", env=bare_environment).returncode == 2
-
-
-def test_workspace_yaml_loads():
-    done = subprocess.run([ROOT / ".ci" / "validate-workspace"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_readyz_names_what_is_missing(start_serve, environment, empty_database_url):

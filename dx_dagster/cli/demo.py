@@ -32,7 +32,8 @@ def demo(
 ) -> None:
     """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
 
-    It works in a folder of its own, .dx/demo, unless DX_HOME or DX_DATABASE_URL name another place.
+    It works in a folder of its own, .dx/demo, and with a database in there, unless DX_HOME and DX_DATABASE_URL name
+    others.
 
     Example: dx-dagster demo --ui-port 3001
     """
@@ -49,6 +50,7 @@ def demo(
         print("Preparing the database ...", flush=True)
         installation = Installation.open(settings)
         _refuse_real_workspaces(installation.database_url)
+        settings.remember()  # for other terminals, and for later: what the demo stored goes to its sandbox or nowhere
         installation.activate()
         with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
             sandbox = _sandbox(sandbox_port, living=not exit_)
@@ -65,12 +67,12 @@ def demo(
 
 
 def _demo_settings(sandbox_port: int) -> "Settings":
-    """The demo's own settings; made-up data must not get among real data unasked."""
-    from dx_dagster.settings import Settings
+    """The demo's own settings; neither its data nor its sandbox's address must get among real ones unasked."""
+    from dx_dagster.settings import DEFAULT_HOME, Settings
 
     os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
-    if not os.environ.get("DX_HOME") and not os.environ.get("DX_DATABASE_URL"):
-        os.environ["DX_HOME"] = str(Settings.read().home / "demo")
+    if not os.environ.get("DX_HOME"):
+        os.environ["DX_HOME"] = str(DEFAULT_HOME / "demo")
     return Settings.read()
 
 

@@ -4,9 +4,10 @@ import shlex
 
 
 def env() -> None:
-    """Prints the export lines that Dagster's own commands need, the database's password among them.
+    """Prints the export lines of all that the installation runs with, its database's password among them.
 
-    The embedded database, if there is one, runs on until the shell session ends.
+    With these, Dagster's own commands work on it. The keys and credentials of the environment are not printed: a shell
+    that has them keeps them. The embedded database, if there is one, runs on until the shell session ends.
 
     Example: eval "$(dx-dagster env)" && dg dev
     """
@@ -15,6 +16,8 @@ def env() -> None:
     from dx_dagster.warehouse.embedded import keep_for_session
 
     settings = Settings.read()
-    for name, value in Installation.open(settings).environment.items():
+    # Named even where it is Bitbucket's own: the shell may hold that of another installation.
+    lines = Installation.open(settings).environment | {"BITBUCKET_API_URL": settings.bitbucket_api_url}
+    for name, value in (lines | settings.changed()).items():
         print(f"export {name}={shlex.quote(value)}")
     keep_for_session(settings)

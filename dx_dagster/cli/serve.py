@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -27,6 +28,10 @@ def serve(
     require_free(host, port, option="--port")
     with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order by then
         application = create_app(settings)
+        try:
+            settings.remember()
+        except OSError as error:  # it needs nothing of its home where database and keys are elsewhere
+            print(f"Other commands will not know the settings of this one: {error}.", file=sys.stderr)
         logging.getLogger("uvicorn.access").addFilter(_without_query)
         # What is loaded by now stays. Looking through it for garbage again and again would stop every answer for 0.1 s.
         gc.collect()

@@ -22,6 +22,7 @@ def up(ui_port: Annotated[int, Port] = 3000, api_port: Annotated[int, Port] = 80
     with suppress(KeyboardInterrupt):
         print("Preparing the database ...", flush=True)
         installation = Installation.open(settings)
+        settings.remember()
         with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
             print("Starting Dagster and the API ...", flush=True)
             supervisor.start(*services(ui_port, api_port))

