@@ -198,7 +198,7 @@ class Feeds:
                 mark = _ended(mark, further=further) if over else replace(mark, walk_cursor=link)
                 if sight is not None:
                     sight.oldest = later(oldest, stop) if oldest else None
-                heard = Heard(repository, entries, pages[0].asked_at, not further)
+                heard = Heard(repository, entries, pages[0].asked_at, not first)
                 await self._commit(Walked(heard, mark, sight, over, forgotten_since))
                 if over:
                     break
