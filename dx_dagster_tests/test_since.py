@@ -57,13 +57,13 @@ def test_a_bound_moves_back_only_and_never_into_the_future(database_url):
         installation = Installation(database_url, sandbox)
         bound = Wanted(sandbox.world.now - timedelta(days=200))
         installation.sync(wanted=bound)
-        with pytest.raises(BoundRefusedError, match="rows are never dropped"):
+        with pytest.raises(BoundRefusedError, match="Rows are never dropped"):
             installation.sync(wanted=Wanted(sandbox.world.now - timedelta(days=100)))
         with pytest.raises(BoundRefusedError, match="future"):
             installation.sync(wanted=Wanted(datetime(2999, 1, 1, tzinfo=UTC)))
         installation.sync(wanted=Wanted(None))
         assert installation.differences() == {}
-        with pytest.raises(BoundRefusedError, match="all of it is imported"):
+        with pytest.raises(BoundRefusedError, match="all of the workspace is imported"):
             installation.sync(wanted=bound)
 
 

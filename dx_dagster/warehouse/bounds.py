@@ -55,10 +55,10 @@ async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wan
     since: datetime | None = row.since
     if wanted is not None:
         if row.begun and not reaches_back_to(wanted.since, since):
+            imported = f"the workspace is imported since {_day(since)}" if since else "all of the workspace is imported"
             raise BoundRefusedError(
-                f"--since {_day(wanted.since)} is later than the start of this workspace's import "
-                f"({_day(since) if since else 'all of it is imported'}). Imported rows are never dropped, so the bound "
-                "can only move back."
+                f"--since {_day(wanted.since)} is refused: {imported}. Rows are never dropped, so the bound can only "
+                "move back."
             )
         since = wanted.since
     if not row.begun or wanted is not None:
