@@ -373,3 +373,11 @@ def test_every_recorded_delivery_reaches_the_tables(database_url):
         for (repository, number), one in newest.items()
     )
     assert dict(counted) == {"applied": len(RECORDED) - 1, "the repository is not imported": 1}
+
+
+def test_the_first_commits_of_a_repository_come_with_the_delivery_that_it_was_created(installation):
+    world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
+    world.create_repository()
+    installation.deliver(*(one for one in watcher.deliveries() if one.event_key == "repo:created"))
+    assert installation.refresh().outcomes["applied"] == 1
+    assert installation.differences() == {}

@@ -119,9 +119,13 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
     payload = _payload(body)
     names, hook = list(dict.fromkeys(_names(payload))), request.headers.get("x-hook-uuid")
     sender = (await intake.senders()).find(names, hook)
+    if sender is None and names and intake.is_unknown(names[0]):
+        raise RefusedError(404, "no connection has this workspace", names[0])
     if sender is None or not verify(body, signature, sender.secrets):
         # Connected, or given a new secret, a moment ago?
         sender = (await intake.senders(newer_than=asked_at)).find(names, hook)
+        if sender is None and names:
+            intake.remember_unknown(names[0])
         sender = _signed_by(sender, names, body, signature)
     return _delivery(request, sender, payload, body.decode(), received_at)
 

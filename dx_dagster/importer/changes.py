@@ -19,6 +19,8 @@ _PUSH = "repo:push"
 _PUSHES = frozenset({_PUSH, "pullrequest:push", "pullrequest:fulfilled"})
 _STATUS = frozenset({"repo:commit_status_created", "repo:commit_status_updated"})
 _REPOSITORY = frozenset({"repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported", "repo:transfer"})
+# What a repository comes with is told by no push.
+_BORN = frozenset({"repo:created", "repo:imported", "repo:transfer"})
 UNDERSTOOD = (
     *("pullrequest:created", "pullrequest:updated", "pullrequest:push", "pullrequest:approved"),
     *("pullrequest:unapproved", "pullrequest:changes_request_created", "pullrequest:changes_request_removed"),
@@ -126,9 +128,12 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
         found.run_numbers.add(_run_number(record(payload, "commit_status")))
     if key == _PUSH:
         found.pushed.update(_branches(payload))
+    if key in _BORN:
+        found.pushed.add(None)
     if key == "repo:fork" and (fork := _name(record(payload, "fork"))) and fork != name:
         copy = news.setdefault(fork, RepositoryNews(fork))
         copy.itself = True
+        copy.pushed.add(None)
     return None
 
 

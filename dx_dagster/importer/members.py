@@ -96,17 +96,20 @@ async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: s
 async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
     """All pages, and whether they hold as many members as they say there are."""
     pages: list[Page] = []
+    before: set[str | None] | None = None
     endpoint = endpoints.members(workspace.slug)
     for _ in range(WALKS):
         try:
             pages = [page async for page in numbered(workspace.client, endpoint)]
         except PagingInCircles:  # page numbers are not documented here
             pages = [page async for page in cursor(workspace.client, endpoint)]
-        if len(pages) == 1 or _distinct(pages) >= (pages[-1].size or 0):
+        found = _distinct(pages)
+        # A list that is the same twice is no longer changing, whatever size it says.
+        if len(pages) == 1 or len(found) >= (pages[-1].size or 0) or found == before:
             return pages, True
+        before = found
     return pages, False
 
 
-def _distinct(pages: list[Page]) -> int:
-    sources = {users.source_id(value.get("user")) for page in pages for value in page.values} - {None}
-    return len(sources)
+def _distinct(pages: list[Page]) -> set[str | None]:
+    return {users.source_id(value.get("user")) for page in pages for value in page.values} - {None}

@@ -24,7 +24,7 @@ from dx_dagster.frames import pulls as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id
+from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id, skip
 from dx_dagster.warehouse import absences, marks, pulls
 from dx_dagster.warehouse.bounds import reaches_back_to
 from dx_dagster.warehouse.database import Transaction
@@ -94,7 +94,7 @@ async def _walk(
     try:
         if mark.fallback is None:
             pages = _newest_first(workspace, repository, mark, horizon)
-            mark = await _store_pages(workspace, repository, mark, pages, seen)
+            mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen)
     except (Unavailable, PagingInCircles, BadRequest) as error:
         note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
         stored = await marks.repositories(workspace.warehouse, workspace.id, KIND)
@@ -102,7 +102,7 @@ async def _walk(
         mark = replace(reached, fallback=str(error))
     if mark.fallback is not None:
         pages = _by_ranges(workspace, repository, mark, horizon)
-        mark = await _store_pages(workspace, repository, mark, pages, seen)
+        mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen)
     synced_to = later(mark.synced_to, mark.walk_head)
     done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
@@ -116,12 +116,21 @@ async def _walk(
 
 
 async def _store_pages(
-    workspace: Workspace, repository: Repository, mark: Mark, pages: AsyncIterator[Page], seen: set[int]
+    workspace: Workspace,
+    report: Report,
+    repository: Repository,
+    mark: Mark,
+    pages: AsyncIterator[Page],
+    *,
+    seen: set[int],
 ) -> Mark:
     async for page in pages:
+        for value in page.values:
+            if number(value["id"]) is None:
+                skip(workspace, report, f"{repository.slug}#{value['id']}", BadRequest("its number cannot be stored"))
         if mark.walk_head is None:
             mark = replace(mark, walk_head=newest((value.get("updated_on") for value in page.values), page.asked_at))
-        numbers = [value["id"] for value in page.values]
+        numbers = [one for value in page.values if (one := number(value["id"])) is not None]
         seen.update(numbers)
         if mark.fallback is None and numbers:
             mark = replace(mark, walk_cursor=str(min(numbers)))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import Any
 
 import psycopg
@@ -30,6 +31,8 @@ _MOST_WAITING_BYTES = 64 * 1024 * 1024
 # A delivery nobody is known for makes us look again, but not at every one of them.
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_KNOWN = 5.0
+_SECONDS_UNKNOWN = 1.0
+_MOST_UNKNOWN = 1000
 
 
 Work = Callable[[AsyncConnection[TupleRow]], Awaitable[None]]
@@ -106,6 +109,18 @@ class Intake:
         self._waiting_bytes = 0
         self._committing: asyncio.Task[None] | None = None
         self._senders: Senders | None = None
+        self._unknown: dict[str, float] = {}
+
+    def is_unknown(self, name: str) -> bool:
+        """Whether nobody was connected under this name a second ago: strangers' deliveries are many, and not looked up
+        one by one.
+        """
+        return asyncio.get_running_loop().time() - self._unknown.get(name.lower(), -inf) < _SECONDS_UNKNOWN
+
+    def remember_unknown(self, name: str) -> None:
+        if len(self._unknown) >= _MOST_UNKNOWN:
+            self._unknown.clear()
+        self._unknown[name.lower()] = asyncio.get_running_loop().time()
 
     async def store(self, delivery: Delivery) -> None:
         """Returns when the delivery is committed, or was before.

@@ -150,6 +150,22 @@ async def test_numbered_ends_where_the_list_ends(api: Server, count: int, size: 
         assert await ids_of(numbered(client, FIVE)) == list(range(count))
 
 
+@pytest.mark.parametrize("count", [0, 4, 12])
+async def test_a_size_larger_than_the_list_ends_no_walk(api: Server, count: int) -> None:
+    ids = list(range(count))
+
+    def answer(request: Request) -> Response:
+        page, last = int(request.query_params.get("page", "1")), request.query_params.get("q", "id > -1")
+        left = [one for one in ids if one > int(last.rpartition(" ")[2])]
+        values = [{"id": one} for one in left[(page - 1) * 5 : page * 5]]
+        return JSONResponse({"values": values, "size": 300, "pagelen": 5})
+
+    api.answer = answer
+    async with opened(api.base) as client:
+        assert await ids_of(numbered(client, FIVE)) == ids
+        assert await ids_of(keyset(client, FIVE, descending=False)) == ids
+
+
 async def test_numbered_goes_on_after_a_short_page_and_stops_at_a_repeated_one(api: Server) -> None:
     pages = [[{"id": 1}, {"id": 2}], [], [{"id": 3}, None, "no row"]]
     api.answer = lambda request: JSONResponse({"size": 15, "values": pages[int(request.query_params["page"]) - 1]})
