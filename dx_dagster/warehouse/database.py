@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.connecting import work_in_public_async
 from dx_dagster.warehouse.merge import Counts, Merge
+from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,7 +98,7 @@ class Warehouse:
         written: rows inserted and updated by committed transactions, by table.
 
     Raises:
-        WarehouseError: on entering, when there is no answer or no access.
+        WarehouseError: on entering, when there is no answer or no access, or the tables are at another version.
     """
 
     def __init__(self, url: str, *, connections: int = 4, patience: float = CONNECT_SECONDS) -> None:
@@ -206,7 +207,25 @@ async def _try_to_connect(url: str) -> None:
         raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(error)}.") from None
     except psycopg.OperationalError as error:
         raise DatabaseGoneError(str(error)) from None
-    await connection.close()
+    async with connection:
+        await _check_version(connection)
+
+
+async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
+    """An old process that goes on over a newer schema would fail somewhere, or store what nothing reads any more.
+
+    Raises:
+        WarehouseError: the tables are at a version that this release cannot work on.
+    """
+    try:
+        cursor = await connection.execute(f"SELECT version_num FROM public.{VERSION_TABLE}".encode())
+    except psycopg.ProgrammingError:
+        return  # there are no tables of ours, or none that this role may read: what needs them says so
+    except psycopg.OperationalError as error:
+        raise DatabaseGoneError(str(error)) from None
+    row = await cursor.fetchone()
+    if row is not None and (reason := why_unfit(row[0])) is not None:
+        raise WarehouseError(reason)
 
 
 def _first_line(error: Exception) -> str:

@@ -15,8 +15,10 @@ from sqlalchemy.pool import NullPool
 
 from dx_dagster.warehouse.connecting import work_in_public
 from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.migrations.live_schema import differences
+from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
 
-VERSION_TABLE = "dx_schema_version"
+_SENTENCES = 10  # what is wrong with more than that is not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374
 
@@ -49,7 +51,8 @@ def upgrade(url: str) -> None:
     """Brings the database to the newest version; safe to run again, and from several processes at once.
 
     Raises:
-        WarehouseError: a newer release did so, to a version that this one does not know.
+        WarehouseError: a newer release did so, to a version that this one does not know; or the tables are not those
+            that this release declares, whatever their version says.
     """
     with alone(url) as connection:
         upgrade_over(connection)
@@ -65,11 +68,20 @@ def upgrade_over(connection: Connection) -> None:
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
-        raise WarehouseError(
-            "The database at DX_DATABASE_URL was upgraded by a newer release of dx-dagster: its tables are at version "
-            f"{error.__cause__.argument}, which this release does not know. Install the newer one here too."
-        ) from None
+        raise WarehouseError(why_unfit(str(error.__cause__.argument))) from None
     connection.commit()
+    _compare(connection)
+
+
+def _compare(connection: Connection) -> None:
+    found = differences(connection)
+    connection.commit()
+    if found:
+        more = f" There are {len(found) - _SENTENCES} more differences." if len(found) > _SENTENCES else ""
+        raise WarehouseError(
+            "The tables at DX_DATABASE_URL are at the newest version, but not as dx-dagster needs them. "
+            f"{' '.join(found[:_SENTENCES])}{more}"
+        )
 
 
 def has_dagster(connection: Connection) -> bool:
