@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.connecting import work_in_public_async
 from dx_dagster.warehouse.merge import Counts, Merge
-from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
+from dx_dagster.warehouse.versions import why_unfit
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +25,7 @@ CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
 # Connection exceptions, and what PostgreSQL says as it shuts down, crashes or starts.
 _CONNECTION_LOST = ("08", "57P")
+_VERSION = "SELECT version_num FROM public.dx_schema_version"
 _PREFIX = re.compile(r"^(connection (is bad|failed)|consuming input failed): ")
 
 
@@ -218,7 +219,7 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
         WarehouseError: the tables are at a version that this release cannot work on.
     """
     try:
-        cursor = await connection.execute(f"SELECT version_num FROM public.{VERSION_TABLE}".encode())
+        cursor = await connection.execute(_VERSION)
     except psycopg.ProgrammingError:
         return  # there are no tables of ours, or none that this role may read: what needs them says so
     except psycopg.OperationalError as error:

@@ -66,6 +66,11 @@ def test_a_database_that_does_not_exist(run_cli, env, postgres):
         pytest.param(
             "UPDATE dx_schema_version SET version_num = 'later'", ["newer release", "version later"], id="of tomorrow"
         ),
+        pytest.param(
+            "ALTER TABLE sync_marks DROP COLUMN asked_at",
+            ["asked_at of the table sync_marks is missing", "ALTER TABLE sync_marks ADD COLUMN asked_at"],
+            id="short of a column",
+        ),
     ],
 )
 def test_a_database_whose_tables_are_none_of_ours(run_cli, env, statement, said):

@@ -1,0 +1,316 @@
+"""Landed migrations never change, and databases of every earlier commit become the declared one, rows and all."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+from psycopg.rows import dict_row
+from sqlalchemy import event
+
+from dx_dagster.warehouse import migrations, versions
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.embedded import EmbeddedServer
+from dx_dagster.warehouse.migrations.live_schema import differences
+
+SCRIPTS = Path(migrations.__file__).parent
+LANDED = {
+    "0001_the_import.py": "41200d23d257b9d636c6132fd4bef2076fda93983b9b7e56272730553a9cb6c3",
+    "0002_the_budget_ledger.py": "7f92b4e0eccdd758d7d0e29368af329cb81310c6944003322cf920462eb14e3f",
+    "0003_the_inbox_of_webhooks.py": "b82b846d58c21a1d29074c7e8ad723748959fe544d5ee5dc7ac3cc1c67cc3119",
+    "0004_keys_of_the_data_cloud_api.py": "69c8259055a6988771fab93ec9dea43b26730747642343d673460d38936e2047",
+    "0005_where_pull_requests_come_from.py": "111ee6d776aedadc985057e770102849f3105a9088f8c5094c3f0543455dd195",
+    "0006_dates_of_merge_commits.py": "d602fb97ab962f9a7d14b4e8d13934d1d6c03fe0fa6b431784aa856901d55a4a",
+    "0007_opinions_newer_than_the_list.py": "50b8cbe9ba1f64012c8cf914fc6cbc53e81d7ca6c5ee6fe7743acd145742dcf4",
+    "0008_bounds_ends_and_pauses.py": "b8c37fde99362c7576e45a18664f2fc8914e4a63fb6bb8226c3ab6ab69138f52",
+    "0009_parts_that_landed_late.py": "201b6c93b80b1488293985e0e6fbb1d224340d7a30e905b0b8b671845676b31a",
+}
+# What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
+NO_LEDGER = "DROP TABLE budgets"
+NO_DOORS = "DROP TABLE webhook_events, webhook_secrets, api_sessions, api_keys, credential_checks"
+NOT_ASKED = "ALTER TABLE sync_marks DROP COLUMN asked_at"
+EARLIER: dict[str, tuple[str, Sequence[str]]] = {
+    "0001": ("0001", ()),
+    "0002": ("0002", ()),
+    "0003": ("0003", ()),
+    "0004": ("0004", ()),
+    "0005": ("0005", ()),
+    "0006": ("0006", ()),
+    "0007": ("0007", ()),
+    "0008": ("0008", ()),
+    "0004 of fead7f0": ("0004", (NO_LEDGER, NO_DOORS)),
+    "0004 of d8bc5c7": ("0004", (NO_DOORS,)),
+    "0007 of fead7f0 and 1948b03": ("0007", (NO_LEDGER, NO_DOORS, NOT_ASKED)),
+    "0008 of 1948b03": ("0008", (NOT_ASKED,)),
+}
+# Everything but the order of columns, which ALTER TABLE cannot choose.
+SCHEMA = """
+    SELECT c.relname, '', obj_description(c.oid, 'pg_class') FROM pg_class c
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT c.relname, attname, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attidentity,
+        pg_get_expr(adbin, adrelid), col_description(c.oid, attnum))
+    FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid LEFT JOIN pg_attrdef d ON adrelid = c.oid AND adnum = attnum
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    ORDER BY 1, 2, 3"""
+
+EARLY, LATE, ENTRIES = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
+SMALL, LARGE = (f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2))  # repositories
+ACME, ANN, PULL = (f"00000000-0000-0000-0000-0000000000{n}" for n in ("a1", "b1", "c1"))
+# In a database that imported each repository since another date, under two spellings of one workspace's name.
+ROWS = f"""
+    INSERT INTO bitbucket_workspaces (id, source_id, slug, name)
+        VALUES ('{ACME}', '{{a}}', 'acme', 'Acme Inc.');
+    INSERT INTO bitbucket_repositories (id, source_id, workspace_id, slug)
+        VALUES ('{SMALL}', '{{1}}', '{ACME}', 'small'),
+               ('{LARGE}', '{{2}}', '{ACME}', 'large');
+    INSERT INTO bitbucket_users (id, source_id, workspace_id, name, type)
+        VALUES ('{ANN}', '{{b1}}', '{ACME}', 'Ann', 'human'),
+               ('00000000-0000-0000-0000-0000000000b2', '{{b2}}', '{ACME}', 'CI', 'bot');
+    INSERT INTO bitbucket_pulls (id, source_id, repository_id, user_id, title, state, created_at, open_to_first_review)
+        VALUES ('{PULL}', 1, '{SMALL}', '{ANN}', 'One',
+                'OPEN', '2026-04-01', 60);
+    INSERT INTO bitbucket_pipelines (id, source_id, repository_id, build_number)
+        VALUES ('00000000-0000-0000-0000-0000000000d1', '{{d1}}', '{SMALL}', 7);
+    INSERT INTO pull_marks (pull_id, repository_id, number, commits_synced_for)
+        VALUES ('{PULL}', '{SMALL}', 1, 'abc main');
+    INSERT INTO sync_marks (repository_id, kind, synced_to, since)
+        VALUES ('{SMALL}', 'pullrequests', '2026-04-02', '{EARLY}'), ('{SMALL}', 'activity', '2026-04-02', '{ENTRIES}'),
+               ('{SMALL}', 'pipelines', '2026-04-02', NULL), ('{LARGE}', 'pullrequests', '2026-04-02', '{LATE}'),
+               ('{LARGE}', 'commits', '2026-04-02', '{LATE}');
+    INSERT INTO connections (type, workspace, name, state, last_synced_at)
+        VALUES ('bitbucket', 'acme', 'Old', 'verified', '2026-04-01'),
+               ('bitbucket_pipelines', 'acme', 'Pipelines', 'verified', NULL);
+    INSERT INTO credentials (connection_id, type, label, secret, hint)
+        VALUES (1, 'access_token', 'first', 'encrypted', 'abcd');"""
+TWIN = """
+    INSERT INTO connections (type, workspace, name, state, last_synced_at)
+        VALUES ('bitbucket', 'Acme', 'New', 'verified', '2026-04-02');
+    INSERT INTO credentials (connection_id, type, label, secret, hint)
+        VALUES (3, 'access_token', 'second', 'encrypted', 'efgh');"""
+DELIVERIES = """
+    INSERT INTO webhook_secrets (connection_id, secret) VALUES (1, 'encrypted');
+    INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at)
+        VALUES (1, 'acme', 'one', 'pullrequest:created', '{}', '{}', '2026-04-01')"""
+LEDGER = "INSERT INTO budgets (name, spent) VALUES ('credential:1', '[[29000000, 7]]')"
+# What 0008 changes on purpose in the rows that it finds.
+CHANGED = {
+    ("sync_marks", "since"),
+    ("bitbucket_workspaces", "slug"),
+    ("connections", "workspace"),
+    ("connections", "deleted_at"),
+    ("credentials", "connection_id"),
+    ("webhook_secrets", "connection_id"),
+    ("webhook_events", "workspace"),
+}
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def test_a_landed_migration_never_changes():
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SCRIPTS.glob("versions/[0-9]*.py")}
+    changed = sorted(name for name in LANDED if found.get(name) != LANDED[name])
+    assert changed == [], (
+        "A landed migration never changes: databases that ran it will not run it again. Add a new one that makes the "
+        "difference."
+    )
+    assert found.keys() == LANDED.keys(), "Pin the new migration by its hash, once it is final."
+
+
+def test_a_database_of_every_earlier_commit_becomes_the_declared_one_with_its_rows(postgres, database_url):
+    with psycopg.connect(database_url) as connection:
+        declared = connection.execute(SCHEMA).fetchall()
+    with earlier_databases(postgres) as databases:
+        for what, url, version in databases:
+            before = rows(url)
+            migrations.upgrade(url)
+            with psycopg.connect(url) as connection:
+                assert connection.execute(SCHEMA).fetchall() == declared, what
+            after = rows(url)
+            assert_kept(before, after, set() if version == "0008" else CHANGED, what)
+            if version < "0008":
+                assert_bounds_and_names(after, what)
+
+
+@contextmanager
+def earlier_databases(postgres: EmbeddedServer) -> Iterator[Iterator[tuple[str, str, str]]]:
+    """Databases with rows as earlier commits left them: what each is, its address and its version."""
+    names = (f"earlier_{number}" for number in count())
+
+    def make() -> Iterator[tuple[str, str, str]]:
+        server.execute("CREATE DATABASE earlier")
+        chain, at = address(postgres, "earlier"), ""
+        for what, (version, drops) in sorted(EARLIER.items(), key=lambda item: item[1][0]):
+            if version != at:
+                upgrade_to(chain, version)
+                at = version
+            server.execute(f"CREATE DATABASE {(name := next(names))} TEMPLATE earlier STRATEGY file_copy".encode())
+            made.append(name)
+            with psycopg.connect(address(postgres, name)) as connection:
+                for drop in drops:
+                    connection.execute(drop.encode())
+                fill(connection, version)
+            yield what, address(postgres, name), version
+
+    made = ["earlier"]
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        try:
+            yield make()
+        finally:
+            for name in made:
+                server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+def fill(connection: psycopg.Connection[Any], version: str) -> None:
+    connection.execute(ROWS.encode())
+    if version < "0008":  # which made one of two such names
+        connection.execute(TWIN.encode())
+    for table, statements in (("webhook_events", DELIVERIES), ("budgets", LEDGER)):
+        if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() != (None,):
+            connection.execute(statements.encode())
+
+
+def upgrade_to(url: str, version: str) -> None:
+    with migrations.alone(url) as connection:
+        configuration = Config()
+        configuration.set_main_option("script_location", str(SCRIPTS))
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, version)
+        connection.commit()
+
+
+def address(postgres: EmbeddedServer, name: str) -> str:
+    return postgres.url.replace("/postgres?", f"/{name}?")
+
+
+def rows(url: str) -> Rows:
+    """All rows of our tables, in the order of their first columns."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        names = [
+            row["tablename"]
+            for row in connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'dx_schema_version'"
+            )
+        ]
+        return {
+            name: connection.execute(sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(sql.Identifier(name))).fetchall()
+            for name in names
+        }
+
+
+def assert_kept(before: Rows, after: Rows, changed: set[tuple[str, str]], what: str) -> None:
+    for table, stored in before.items():
+        kept = [column for column in (stored or [{}])[0] if (table, column) not in changed]
+        values = [[row[column] for column in kept] for row in stored]
+        assert [[row[column] for column in kept] for row in after[table]] == values, (what, table)
+
+
+def assert_bounds_and_names(after: Rows, what: str) -> None:
+    """0008: the workspace is bounded by what all its repositories hold, and one connection is left of two."""
+    (workspace,) = after["bitbucket_workspaces"]
+    assert (workspace["slug"], workspace["since"]) == ("Acme", LATE), what
+    marks = {
+        (str(row["repository_id"]), row["kind"]): (row["bound"], row["walk_bound"], row["since"])
+        for row in after["sync_marks"]
+    }
+    assert marks == {
+        (SMALL, "pullrequests"): (EARLY, EARLY, None),
+        (SMALL, "activity"): (LATE, LATE, ENTRIES),
+        (SMALL, "pipelines"): (None, None, None),
+        (LARGE, "pullrequests"): (LATE, LATE, None),
+        (LARGE, "commits"): (LATE, LATE, None),
+    }, what
+    assert [row["counted_as"] for row in after["bitbucket_users"]] == ["human", "bot"], what
+    left = [(row["id"], row["workspace"]) for row in after["connections"] if row["deleted_at"] is None]
+    assert left == [(2, "Acme"), (3, "Acme")], what
+    moved = [*after["credentials"], *after["webhook_secrets"]]
+    assert {row["connection_id"] for row in moved} == {3}, what
+    assert {row["workspace"] for row in after["webhook_events"]} <= {"Acme"}, what
+
+
+DAMAGE = {
+    "ALTER TABLE sync_marks DROP COLUMN asked_at": "The column asked_at of the table sync_marks is missing: ",
+    "ALTER TABLE bitbucket_pulls ALTER COLUMN title TYPE varchar(80)": (
+        "The column title of the table bitbucket_pulls has the type character varying(80) instead of text: "
+    ),
+    "ALTER TABLE bitbucket_users ALTER COLUMN type DROP DEFAULT": (
+        "The column type of the table bitbucket_users has no default: "
+    ),
+    "ALTER TABLE credentials ALTER COLUMN id DROP IDENTITY": "The column id of the table credentials has no default: ",
+    "ALTER TABLE bitbucket_pulls ALTER COLUMN state DROP NOT NULL": (
+        "The column state of the table bitbucket_pulls may be null: "
+    ),
+    "ALTER TABLE bitbucket_pulls ALTER COLUMN user_id SET NOT NULL": (
+        "The column user_id of the table bitbucket_pulls is NOT NULL: "
+    ),
+    "DROP INDEX ix_bitbucket_pulls_merged_at": (
+        "The index ix_bitbucket_pulls_merged_at of the table bitbucket_pulls is missing: "
+    ),
+    "DROP INDEX uq_api_keys_name; CREATE UNIQUE INDEX uq_api_keys_name ON api_keys (name)": (
+        "The index uq_api_keys_name of the table api_keys has another definition: "
+    ),
+    "ALTER TABLE pull_marks DROP CONSTRAINT pull_marks_pkey": (
+        "The index pull_marks_pkey of the table pull_marks is missing: "
+    ),
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_bitbucket_pulls_user_id'::regclass": (
+        "The index ix_bitbucket_pulls_user_id of the table bitbucket_pulls is invalid: "
+    ),
+}
+
+
+def test_each_difference_is_one_sentence_whose_statement_mends_it(database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in DAMAGE:
+            connection.execute(statement.encode())
+        found = compared(database_url)
+        for begin in DAMAGE.values():
+            assert [sentence for sentence in found if sentence.startswith(begin)], (begin, found)
+        assert len(found) == len(DAMAGE)
+        for sentence in found:
+            connection.execute(sentence.partition(": ")[2].removesuffix(".").encode())
+        assert compared(database_url) == []
+
+        connection.execute("DROP TABLE budgets")
+        (sentence,) = compared(database_url)
+        assert "The table budgets is missing: restore it" in sentence
+        with pytest.raises(WarehouseError, match="The table budgets is missing"):
+            migrations.upgrade(database_url)
+
+
+def test_what_administrators_add_is_no_difference_and_looking_is_one_query(database_url):
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE bitbucket_pulls ADD COLUMN ours text")
+        connection.execute("CREATE INDEX ON bitbucket_pulls (title)")
+        connection.execute("ALTER INDEX ix_bitbucket_pulls_merged_at SET (fillfactor = 90)")
+        connection.execute("CREATE TABLE elsewhere (id int)")
+    statements: list[str] = []
+    assert compared(database_url, statements.append) == []
+    assert len(statements) == 1
+
+
+def compared(url: str, listener: Callable[[str], None] = lambda _: None) -> list[str]:
+    with migrations.alone(url) as connection:
+        event.listen(connection, "before_cursor_execute", lambda _c, _k, statement, *_: listener(statement))
+        return differences(connection)
+
+
+@pytest.mark.anyio
+async def test_a_process_of_another_release_ends_with_a_sentence(database_url):
+    for version, said in (("later", "newer release.* version later"), (versions.known()[-2], "Run dx-dagster migrate")):
+        with psycopg.connect(database_url) as connection:
+            connection.execute("UPDATE dx_schema_version SET version_num = %s", [version])
+        with pytest.raises(WarehouseError, match=said):
+            async with Warehouse(database_url):
+                pass
