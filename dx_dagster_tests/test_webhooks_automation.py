@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,9 @@ from dx_dagster.automation.decisions import RUNS_A_TICK, due_for_sync, refreshes
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
-from dx_dagster.automation.under_way import busy_workspaces, queued_syncs
+from dx_dagster.automation.under_way import busy_workspaces, is_waited_for, queued_syncs
+from dx_dagster.importer.draining import drain
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.warehouse.inbox import Waiting
 from dx_dagster.warehouse.pace import Paced
@@ -146,6 +149,26 @@ def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
         instance.create_run_for_job(job, tags={"dagster/partition": "by hand"}, status=dg.DagsterRunStatus.STARTED)
         assert busy_workspaces(instance) == {"acme", "by hand"}
         assert queued_syncs(instance) == 1
+
+
+def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_the_refresh_makes_room(installation, defs):
+    refresh, sync = (defs.resolve_job_def(name) for name in ("refresh_workspace", "sync_workspace"))
+    with dg.instance_for_test() as instance:
+        tags = {"dx/workspace": "acme", "dx/kind": "refresh"}
+        instance.create_run_for_job(refresh, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        asked: Any = hourly_sync(dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW))
+        assert [request.partition_key for request in asked] == ["acme"]
+        assert not is_waited_for(instance, "acme")
+        instance.create_run_for_job(sync, tags={"dx/workspace": "acme"}, status=dg.DagsterRunStatus.STARTED)
+        assert is_waited_for(instance, "Acme")
+
+        async def without_end(workspace: Workspace) -> float:
+            began = time.monotonic()
+            waited_for = partial(is_waited_for, instance, workspace.slug)
+            await drain(workspace, "run", linger=60, keep=HOUR, is_waited_for=waited_for)
+            return time.monotonic() - began
+
+        assert installation.on_workspace(without_end) < 10
 
 
 @pytest.mark.usefixtures("installation")

@@ -7,6 +7,7 @@ import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RESOURCES, RunListener
+from dx_dagster.automation.under_way import is_waited_for
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.draining import drain
 from dx_dagster.importer.refresh import Refreshed
@@ -48,7 +49,14 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
         opened = await open_workspace(workspace, client, warehouse.connected, listener)
         keep = timedelta(days=settings.webhooks_keep_days)
         linger = settings.webhooks_linger
-        return await drain(opened, context.run_id, linger=linger, keep=keep, for_pipelines=for_pipelines)
+        return await drain(
+            opened,
+            context.run_id,
+            linger=linger,
+            keep=keep,
+            for_pipelines=for_pipelines,
+            is_waited_for=lambda: is_waited_for(context.instance, workspace),
+        )
 
     try:
         client = bitbucket.open(warehouse, pool, workspace, listener)

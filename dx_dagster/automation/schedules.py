@@ -15,8 +15,8 @@ from dx_dagster.automation.under_way import (
     RECONCILE,
     SYNC,
     WORKSPACE_TAG,
-    busy_workspaces,
     queued_syncs,
+    syncing_workspaces,
 )
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import pace
@@ -57,7 +57,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     now = context.scheduled_execution_time.astimezone(UTC)
     due = due_for_sync(
         _connected(context.instance),
-        busy_workspaces(context.instance),
+        syncing_workspaces(context.instance),
         now,
         timedelta(seconds=settings.sync_every),
         settings.sync_pace,

@@ -1,5 +1,7 @@
 """What Dagster is doing already."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 WORKSPACE_TAG = "dx/workspace"
@@ -23,8 +25,29 @@ def busy_workspaces(instance: dg.DagsterInstance) -> set[str]:
 
     A nightly reconcile that is only queued does not count: it may be so for hours, and yields to what is urgent.
     """
-    runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-    return {_workspace(run).lower() for run in runs if not _is_patient(run)} - {""}
+    return {_workspace(run).lower() for run in _unfinished(instance) if not _is_patient(run)} - {""}
+
+
+def syncing_workspaces(instance: dg.DagsterInstance) -> set[str]:
+    """Those of them whose run is no refresh.
+
+    Where changes never cease, neither do refreshes. A sync that is due is queued beside one, which makes room for it.
+    """
+    runs = [run for run in _unfinished(instance) if not _is_patient(run) and not _is_refresh(run)]
+    return {_workspace(run).lower() for run in runs} - {""}
+
+
+def is_waited_for(instance: dg.DagsterInstance, workspace: str) -> bool:
+    """Whether a sync of the workspace waits for a refresh to end: queued, or started by a command."""
+    return workspace.lower() in syncing_workspaces(instance)
+
+
+def _is_refresh(run: dg.DagsterRun) -> bool:
+    return run.tags.get(KIND_TAG) == REFRESH or run.job_name == "refresh_workspace"
+
+
+def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+    return instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
 
 
 def _workspace(run: dg.DagsterRun) -> str:
