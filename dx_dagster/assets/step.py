@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dx_dagster.bitbucket import BitbucketError
+from dx_dagster.bitbucket import BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
@@ -133,7 +133,7 @@ def _quiet() -> Quiet:
 
 def _sentence(error: Exception) -> str:
     code = error.code if isinstance(error, BitbucketError) else None
-    return f"{code}: {error}" if code else str(error)
+    return sentence(f"{code}: {error}" if code else str(error))
 
 
 async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[str, Any]:
