@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from dx_dagster.api import doors, webhooks
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connecting import connect
 from dx_dagster.warehouse.embedded import database_url
 
 _READY_WITHIN_SECONDS = 2
@@ -39,15 +40,19 @@ async def _what_is_not_ready(url: str) -> str | None:
     """`database`, `migrations` or nothing, within two seconds whatever the database does."""
     with anyio.move_on_after(_READY_WITHIN_SECONDS):
         try:
-            current = await anyio.to_thread.run_sync(_migrations_are_current, url, abandon_on_cancel=True)
-        except psycopg.OperationalError:
+            current = await anyio.to_thread.run_sync(_is_current_and_takes_writes, url, abandon_on_cancel=True)
+        except psycopg.Error:
             return "database"
         return None if current else "migrations"
     return "database"
 
 
-def _migrations_are_current(url: str) -> bool:
+def _is_current_and_takes_writes(url: str) -> bool:
     from dx_dagster.warehouse import migrations  # noqa: PLC0415 - Alembic, which only this needs
 
-    with psycopg.connect(url, connect_timeout=_READY_WITHIN_SECONDS, autocommit=True):
-        return migrations.is_current(url)
+    limit = _READY_WITHIN_SECONDS
+    with connect(url, connect_timeout=limit, statement_timeout=limit, application_name="dx-dagster") as connection:
+        if not migrations.is_current(url):
+            return False
+        migrations.try_write(connection)
+        return True

@@ -28,6 +28,7 @@ class Installation:
 
     home: Path
     database_url: str
+    server_version: int
 
     @classmethod
     def open(cls, settings: Settings) -> "Installation":
@@ -35,9 +36,10 @@ class Installation:
         from dx_dagster.warehouse import migrations
         from dx_dagster.warehouse.embedded import database_url
 
-        installation = cls(settings.home, database_url(settings))
-        installation._write_dagster_home()
-        with migrations.alone(installation.database_url) as connection:
+        url = database_url(settings)
+        with migrations.alone(url) as connection:
+            installation = cls(settings.home, url, migrations.server_version(connection))
+            installation._write_dagster_home()
             migrations.upgrade_over(connection)
             if not migrations.has_dagster(connection):
                 installation._create_dagster_tables()
@@ -54,7 +56,7 @@ class Installation:
             "DX_HOME": str(self.home),
             "DX_DATABASE_URL": self.database_url,
             "DAGSTER_HOME": str(self.dagster_home),
-            "DAGSTER_PG_URL": dagster_url(self.database_url),
+            "DAGSTER_PG_URL": dagster_url(self.database_url, self.server_version),
         }
 
     def activate(self) -> None:
@@ -111,14 +113,18 @@ class Installation:
             )
 
 
-def dagster_url(url: str) -> str:
-    """The same database for Dagster, with its tables in their own schema.
+def dagster_url(url: str, server_version: int) -> str:
+    """The same database for Dagster, with its tables in their own schema and otherwise our settings.
 
     The driver is named because SQLAlchemy 2.1 takes psycopg 3 by default, and dagster-postgres brings psycopg2.
     """
+    from dx_dagster.warehouse import connecting
+
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query["options"] = f"{query.get('options', '')} -csearch_path=dagster".strip()
+    others = query.get("options", os.environ.get("PGOPTIONS", ""))  # the one that libpq would take
+    query["options"] = f"{others} {connecting.options(server_version, search_path='dagster')}".strip()
+    query["client_encoding"] = "utf8"  # PGCLIENTENCODING would come after the options
     return f"postgresql+psycopg2://{parts.netloc}{parts.path}?{urlencode(query, quote_via=quote)}"
 
 

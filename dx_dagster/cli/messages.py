@@ -20,7 +20,7 @@ _REFUSALS = {
     ),
     "ReadOnlySqlTransaction": (
         "takes no changes",
-        "Name the primary server, and a database without default_transaction_read_only.",
+        "Name the primary server; if it is, ask who runs it: some make a server read-only whose disk is full.",
     ),
     "DuplicateTable": ("holds tables of some other program", "Give dx-dagster a database of its own."),
 }

@@ -1,7 +1,9 @@
-"""Connections of ours: they work in the schema `public`, whatever search path their role or their address prescribes.
+"""Connections of ours: the same settings in each, whatever role, database, server and address prescribe.
 
-PostgreSQL's default is "$user", public: the tables of a role called dagster would land among Dagster's. A statement
-sets the path, for a parameter of the connection would replace the `options` of the address and of PGOPTIONS.
+An administrator sets what suits the people who query by hand: a time-out for idle sessions, German dates, transactions
+that are serializable or read-only. Our statements are written for the settings below. One statement sets them all: as
+a parameter of the connection they would replace the `options` of the address and of PGOPTIONS. Dagster connects by
+itself, and gets them as such a parameter, after those.
 """
 
 from typing import Any
@@ -9,29 +11,102 @@ from typing import Any
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
 
-_IN_PUBLIC = "SET search_path TO public"
+_SETTINGS = {
+    # The first one, before it ends the statement that sets the others.
+    "statement_timeout": "0",
+    # PostgreSQL's default is "$user", public: the tables of a role called dagster would land among Dagster's.
+    "search_path": "public",
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO,MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "lock_timeout": "0",
+    # A lock of ours goes with its connection, which is idle for as long as the lock is needed.
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+# Versions of PostgreSQL that brought a setting, as libpq writes them; an older server refuses it.
+_SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+_FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 
-def connect(url: str, **parameters: Any) -> Connection[TupleRow]:
-    """A connection that commits each statement by itself."""
+def connect(url: str, *, statement_timeout: float = 0, **parameters: Any) -> Connection[TupleRow]:
+    """A connection that commits each statement by itself; a statement may take `statement_timeout` seconds, 0 any."""
     connection = Connection.connect(url, autocommit=True, **parameters)
     try:
-        work_in_public(connection)
+        set_up(connection, statement_timeout=statement_timeout)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def work_in_public(connection: Connection[Any]) -> None:
+async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow]:
+    """As `connect`."""
+    connection = await AsyncConnection.connect(url, autocommit=True, **parameters)
+    try:
+        await set_up_async(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def set_up(connection: Connection[Any], *, statement_timeout: float = 0) -> None:
     autocommit = connection.autocommit
     connection.autocommit = True  # in a transaction, a rollback would take it back
-    connection.execute(_IN_PUBLIC)
+    connection.execute(_statement(connection.info.server_version, statement_timeout))
     connection.autocommit = autocommit
 
 
-async def work_in_public_async(connection: AsyncConnection[Any]) -> None:
+async def set_up_async(connection: AsyncConnection[Any], *, statement_timeout: float = 0) -> None:
     autocommit = connection.autocommit
     await connection.set_autocommit(True)
-    await connection.execute(_IN_PUBLIC)
+    await connection.execute(_statement(connection.info.server_version, statement_timeout))
     await connection.set_autocommit(autocommit)
+
+
+def options(server_version: int, **others: str) -> str:
+    """The settings for a connection's parameter `options`, in which libpq and the server split at blanks."""
+    known = _known_to(server_version) | others
+    return " ".join(f"-c{name}={value.replace(' ', chr(92) + ' ')}" for name, value in known.items())
+
+
+def why_unfit(connection: Connection[Any]) -> str | None:
+    """Why the database cannot be used whatever we set, in one sentence and how to mend it."""
+    return _why_unfit(connection.execute(_FIT).fetchone())
+
+
+async def why_unfit_async(connection: AsyncConnection[Any]) -> str | None:
+    return _why_unfit(await (await connection.execute(_FIT)).fetchone())
+
+
+def _why_unfit(found: TupleRow | None) -> str | None:
+    is_standby, encoding = found or (False, None)
+    if encoding != "UTF8":
+        return (
+            f"The database at DX_DATABASE_URL has the encoding {encoding}, which cannot hold everything that Bitbucket "
+            "sends. Make one with UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0) and name it there."
+        )
+    if is_standby:
+        return (
+            "The database at DX_DATABASE_URL is on a standby server, which takes no changes. Name the primary server."
+        )
+    return None
+
+
+def _known_to(server_version: int) -> dict[str, str]:
+    return {name: value for name, value in _SETTINGS.items() if server_version >= _SINCE.get(name, 0)}
+
+
+def _statement(server_version: int, statement_timeout: float) -> bytes:
+    statements = [f"SET {name} TO '{value}'" for name, value in _known_to(server_version).items()]
+    if statement_timeout:
+        statements.append(f"SET statement_timeout TO {round(statement_timeout * 1000)}")
+    return "; ".join(statements).encode()

@@ -13,10 +13,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from dx_dagster.warehouse import merge
-from dx_dagster.warehouse.connecting import work_in_public_async
+from dx_dagster.warehouse import merge, versions
+from dx_dagster.warehouse.connecting import connect_async, set_up_async, why_unfit_async
 from dx_dagster.warehouse.merge import Counts, Merge
-from dx_dagster.warehouse.versions import why_unfit
 
 if TYPE_CHECKING:
     import polars as pl
@@ -110,7 +109,7 @@ class Warehouse:
             max_size=connections,
             open=False,
             timeout=patience,
-            configure=work_in_public_async,
+            configure=set_up_async,
             kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
         )
         self.written: dict[str, Counts] = defaultdict(Counts)
@@ -183,7 +182,7 @@ class Warehouse:
         The lock goes with the connection, so that a killed process holds nothing.
         """
         try:
-            connection = await AsyncConnection.connect(self._url, autocommit=True)
+            connection = await connect_async(self._url, application_name="dx-dagster lock")
         except psycopg.OperationalError as error:
             raise DatabaseGoneError(str(error)) from error
         async with connection:
@@ -203,13 +202,15 @@ class Warehouse:
 async def _try_to_connect(url: str) -> None:
     """One plain attempt first: the pool would go on trying where the answer is final, and its errors name no cause."""
     try:
-        connection = await AsyncConnection.connect(url, connect_timeout=int(CONNECT_SECONDS))
+        connection = await connect_async(url, connect_timeout=int(CONNECT_SECONDS))
+        async with connection:
+            if unfit := await why_unfit_async(connection):
+                raise WarehouseError(unfit)
+            await _check_version(connection)
     except psycopg.ProgrammingError as error:
         raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(error)}.") from None
     except psycopg.OperationalError as error:
         raise DatabaseGoneError(str(error)) from None
-    async with connection:
-        await _check_version(connection)
 
 
 async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
@@ -222,10 +223,8 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
         cursor = await connection.execute(_VERSION)
     except psycopg.ProgrammingError:
         return  # there are no tables of ours, or none that this role may read: what needs them says so
-    except psycopg.OperationalError as error:
-        raise DatabaseGoneError(str(error)) from None
     row = await cursor.fetchone()
-    if row is not None and (reason := why_unfit(row[0])) is not None:
+    if row is not None and (reason := versions.why_unfit(row[0])) is not None:
         raise WarehouseError(reason)
 
 

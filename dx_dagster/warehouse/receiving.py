@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 
-from dx_dagster.warehouse.connecting import work_in_public_async
+from dx_dagster.warehouse.connecting import set_up_async
 from dx_dagster.warehouse.vault import Vault
 from dx_dagster.warehouse.webhook_secrets import SENDERS, Sender, sender
 
@@ -250,8 +250,7 @@ class Intake:
         )
         try:
             async with _cut_off_after(_STATEMENT_SECONDS, connection):
-                await work_in_public_async(connection)
-                await connection.execute(f"SET statement_timeout TO {int(_STATEMENT_SECONDS * 1000)}".encode())
+                await set_up_async(connection, statement_timeout=_STATEMENT_SECONDS)
         except BaseException:
             await connection.close()
             raise

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from typing import cast
 
 from alembic import command
 from alembic.config import Config
@@ -10,10 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
+from psycopg import Connection as DriverConnection
+from psycopg.rows import TupleRow
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from dx_dagster.warehouse.connecting import work_in_public
+from dx_dagster.warehouse import connecting
+from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
 from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
@@ -21,6 +25,9 @@ from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
 _SENTENCES = 10  # what is wrong with more than that is not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374
+_WRITE = f"""
+    UPDATE {VERSION_TABLE} SET version_num = version_num
+    WHERE version_num IN (SELECT version_num FROM {VERSION_TABLE} FOR UPDATE SKIP LOCKED)""".encode()  # noqa: S608
 
 
 def _configuration(connection: Connection | None = None) -> Config:
@@ -32,19 +39,40 @@ def _configuration(connection: Connection | None = None) -> Config:
 
 def _connect(url: str) -> Connection:
     scheme_less = url.split("://", 1)[1]
-    engine = create_engine(f"postgresql+psycopg://{scheme_less}", poolclass=NullPool)
+    engine = create_engine(
+        f"postgresql+psycopg://{scheme_less}",
+        poolclass=NullPool,
+        connect_args={"application_name": "dx-dagster migrations"},
+    )
     # First of all listeners: SQLAlchemy's own asks which schema is the default one.
-    event.listen(engine, "connect", lambda connection, _: work_in_public(connection), insert=True)
+    event.listen(engine, "connect", lambda connection, _: connecting.set_up(connection), insert=True)
     return engine.connect()
 
 
 @contextmanager
 def alone(url: str) -> Iterator[Connection]:
-    """Keeps other processes from creating or upgrading tables meanwhile."""
+    """Keeps other processes from creating or upgrading tables meanwhile.
+
+    Raises:
+        WarehouseError: no release could use the database.
+    """
     with _connect(url) as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-        connection.commit()
-        yield connection
+        driver = _driver(connection)
+        if unfit := connecting.why_unfit(driver):
+            raise WarehouseError(unfit)
+        with telling_who_blocks(url, driver.info.backend_pid):
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            connection.commit()
+            yield connection
+
+
+def server_version(connection: Connection) -> int:
+    """That of PostgreSQL, as libpq writes it: 180001 is 18.1."""
+    return _driver(connection).info.server_version
+
+
+def _driver(connection: Connection) -> DriverConnection[TupleRow]:
+    return cast("DriverConnection[TupleRow]", connection.connection.driver_connection)
 
 
 def upgrade(url: str) -> None:
@@ -88,6 +116,17 @@ def has_dagster(connection: Connection) -> bool:
     """Whether Dagster's storages have their tables: runs, events, schedules."""
     tables = ", ".join(f"to_regclass('dagster.{table}')" for table in ("runs", "event_logs", "jobs"))
     return bool(connection.execute(text(f"SELECT num_nulls({tables})")).scalar_one() == 0)
+
+
+def try_write(connection: DriverConnection[TupleRow]) -> None:
+    """Writes what is there and takes it back, once there are tables.
+
+    Raises:
+        psycopg.Error: the database takes no changes.
+    """
+    with connection.transaction(force_rollback=True):
+        # Whoever upgrades the tables holds the row: he writes as well, and is not waited for.
+        connection.execute(_WRITE)
 
 
 def is_current(url: str) -> bool:
