@@ -51,7 +51,7 @@ def _blocking(url: str, pid: int) -> list[Any]:
 
 def _holder(pid: int, application: str | None, user: str | None, state: str | None, query_start: Any) -> str:
     """What PostgreSQL tells; to another user not all of it."""
-    who = f"process {pid} of the database server"
+    who = f"process {pid} of the database server" if pid else "a prepared transaction"
     if known := [word for word in (application, user and f"as {user}") if word]:
         who += f" ({' '.join(known)})"
     what = f", {state}" if state else ""

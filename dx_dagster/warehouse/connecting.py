@@ -20,6 +20,8 @@ _SETTINGS = {
     "DateStyle": "ISO,MDY",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "default_transaction_isolation": "read committed",
