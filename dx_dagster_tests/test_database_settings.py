@@ -72,7 +72,7 @@ class Administrator:
 def test_imports_and_deliveries_take_no_notice_of_the_databases_settings(postgres, database_url):
     administrator = Administrator(postgres, database_url)
     administrator.set(HOSTILE)
-    with Sandbox(TINY, faults=Faults(latency=0.02)) as sandbox:
+    with Sandbox(TINY, faults=Faults(latency=0.01)) as sandbox:
         installation = Receiving(database_url, sandbox)
         give_secret(installation.settings, installation.slug, SECRET)
         with serving(installation.settings) as installation.receiver:
@@ -100,7 +100,7 @@ def test_locks_outlive_the_databases_time_out_for_idle_sessions(postgres, databa
             liveness.at_work(warehouse, "run"),
         ):
             assert is_free
-            await anyio.sleep(0.5)
+            await anyio.sleep(0.3)
             async with warehouse.lock("one") as is_free_again:
                 assert not is_free_again
             assert await liveness.without_process(warehouse, ["run"]) == []
