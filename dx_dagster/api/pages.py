@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 
 from dx_dagster.api import sessions
 from dx_dagster.bitbucket import sentence
+from dx_dagster.clock import HOST
 
 _TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
 _TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
@@ -46,7 +47,7 @@ def _moment(value: datetime | None) -> str:
 def _ago(value: datetime | None) -> str:
     if value is None:
         return "never"
-    seconds = (datetime.now(UTC) - value).total_seconds()
+    seconds = (HOST.now() - value).total_seconds()
     for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             count = int(seconds // size)

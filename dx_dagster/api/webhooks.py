@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from dx_dagster.bitbucket.signatures import verify
+from dx_dagster.clock import monotonic
 from dx_dagster.frames.reading import Json, inner, number, record, text
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.receiving import Delivery, InboxUnavailableError, Intake
@@ -112,7 +112,7 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
         RefusedError: nobody that we know has, or it says nothing.
         InboxUnavailableError: nobody can tell.
     """
-    received_at, asked_at = datetime.now(UTC), asyncio.get_running_loop().time()
+    received_at, asked_at = monotonic(), asyncio.get_running_loop().time()
     signature = request.headers.get("x-hub-signature")
     if not signature:
         raise RefusedError(401, "it is not signed")
@@ -164,7 +164,7 @@ def _names(payload: Json) -> Iterator[str]:
                 yield name.partition("/")[0]
 
 
-def _delivery(request: Request, sender: Sender, payload: Json, body: str, received_at: datetime) -> Delivery:
+def _delivery(request: Request, sender: Sender, payload: Json, body: str, received_at: float) -> Delivery:
     headers = {name: _short(request.headers[name]) for name in _KEPT_HEADERS if name in request.headers}
     attempt = headers.get("x-attempt-number", "")
     pull = number(inner(payload, "pullrequest", "id"))

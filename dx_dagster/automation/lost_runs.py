@@ -53,7 +53,7 @@ def _lost(instance: dg.DagsterInstance) -> list[str]:
 
 def _has_begun(record: "RunRecord") -> bool:
     """Whether it is one of ours, all of which hold the lock, and should hold it by now."""
-    begun = record.start_time is not None and time.time() - record.start_time > _SECONDS_TO_BEGIN
+    begun = record.start_time is not None and time.time() - record.start_time > _SECONDS_TO_BEGIN  # noqa: TID251 - Dagster's time is the host's
     return begun and WORKSPACE_TAG in record.dagster_run.tags
 
 

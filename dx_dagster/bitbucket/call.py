@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 import httpx
@@ -29,6 +30,10 @@ class Requester(Protocol):
         attempts: int | None = None,
         idempotent: bool | None = None,
     ) -> Json: ...
+
+    def now(self) -> datetime:
+        """The time by which answers are dated."""
+        ...
 
 
 @dataclass

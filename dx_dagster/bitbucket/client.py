@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -25,12 +26,13 @@ from dx_dagster.bitbucket.errors import (
     Unavailable,
     from_response,
 )
-from dx_dagster.bitbucket.hints import Hints, read
+from dx_dagster.bitbucket.hints import Hints, moment, read
 from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
 from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
 from dx_dagster.bitbucket.sight import Sight
 from dx_dagster.bitbucket.wording import clause
+from dx_dagster.clock import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class BitbucketClient:
 
     `requests` counts what was sent, tries and redirects included; `requests_by_kind` by kind of endpoint.
     `probe_path` is something cheap that every good credential can ask, to tell a dead credential from a resource that
-    answers 401 to a living one.
+    answers 401 to a living one. `clock` dates what is asked; the host's does only where no answer is stored.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class BitbucketClient:
         max_in_flight: int = 16,
         timeouts: Timeouts | None = None,
         retries: Retries | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.pool = pool
         self.max_in_flight = max_in_flight
         self.limiter = AdaptiveLimiter(max_in_flight)
+        self.now = (clock or Clock.of_host()).now
         self.requests = 0
         self.requests_by_kind: Counter[str] = Counter()
         self._origin = Origin(base_url)
@@ -70,6 +74,7 @@ class BitbucketClient:
         self._hope = Hope(self._timeouts)
         self._retries = retries or Retries()
         self._sight = Sight()
+        self._last_date: tuple[str | None, datetime] | None = None
         self._http = wire.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
 
     async def __aenter__(self) -> Self:
@@ -80,6 +85,12 @@ class BitbucketClient:
     ) -> None:
         with wire.hushed(), anyio.CancelScope(shield=True):
             await self._http.aclose()
+
+    def ahead(self) -> timedelta | None:
+        """How far the service's clock, as the last answer's `Date` tells it to the second, is ahead of `now`."""
+        date, answered_at = self._last_date or (None, None)
+        told = moment(date)
+        return told - answered_at if told and answered_at else None
 
     def using(self, credential: Credential, patience: float | None = None) -> "PinnedClient":
         """This client held to one credential: to verify it, or for a listing that differs by who asks.
@@ -186,6 +197,7 @@ class BitbucketClient:
             self.limiter.overloaded(slot)
             raise failure or call.failed("failed")
         _log.debug("%s %s %d", call.method, call.path, response.status_code)
+        self._last_date = response.headers.get("date"), self.now()
         hints = read(response.headers)
         await self._tell_pool(grant, response.status_code, hints)
         if response.status_code in TRANSIENT or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
@@ -308,6 +320,9 @@ class PinnedClient:
     client: BitbucketClient
     credential: Credential
     patience: float | None = None
+
+    def now(self) -> datetime:
+        return self.client.now()
 
     async def get(self, path: str, params: Params | None = None, *, attempts: int | None = None) -> Json:
         return await self.request("GET", path, params=params, attempts=attempts)

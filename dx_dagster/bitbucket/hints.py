@@ -7,6 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from dx_dagster.clock import HOST
+
 _LONGEST = 86_400.0  # seconds; a longer Retry-After is a mistake
 _MOST_REQUESTS = 10_000_000  # an hour; a higher limit is none
 _EPOCH = 1_000_000_000  # a "reset" beyond this is a date, not seconds
@@ -23,7 +25,9 @@ class Hints:
 
 def read(headers: httpx.Headers) -> Hints:
     """Retry-After is sent *sometimes*, in seconds or as a date; x-ratelimit-reset (seconds) is hearsay (S20)."""
-    wait = _seconds(headers.get("retry-after"), headers.get("date")) or _reset(headers.get("x-ratelimit-reset"))
+    wait = _seconds(headers.get("retry-after"), headers.get("date")) or _reset(
+        headers.get("x-ratelimit-reset"), headers.get("date")
+    )
     # Other groups of resources (hooks) have other limits, and one budget stands for a credential here.
     mine = headers.get("x-ratelimit-resource", "api").strip().lower() == "api"
     limit = _number(headers.get("x-ratelimit-limit")) if mine else None
@@ -52,22 +56,26 @@ def _seconds(text: str | None, date: str | None) -> float | None:
     number = _number(text)
     if number is not None:
         return _bounded(number)
-    until = _moment(text)
-    # Against the server's own clock where it tells the time, for ours may be wrong.
-    now = _moment(date) or datetime.now(UTC)
-    return _bounded((until - now).total_seconds()) if until else None
+    until = moment(text)
+    return _bounded((until - _now(date)).total_seconds()) if until else None
 
 
-def _moment(text: str | None) -> datetime | None:
+def _now(date: str | None) -> datetime:
+    """By the server's own clock where it tells the time, for ours may be wrong."""
+    return moment(date) or HOST.now()
+
+
+def moment(text: str | None) -> datetime | None:
+    """A date as headers hold them; None for anything else."""
     try:
-        moment = parsedate_to_datetime(text or "")
+        parsed = parsedate_to_datetime(text or "")
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _reset(text: str | None) -> float | None:
+def _reset(text: str | None, date: str | None) -> float | None:
     number = _number(text)
     if number is not None and number > _EPOCH:
-        number -= datetime.now(UTC).timestamp()
+        number -= _now(date).timestamp()
     return _bounded(number)

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -59,7 +59,7 @@ async def ask(
     """
     asked = endpoint.pagelen or 10  # the API's default
     params = None if link else {**endpoint.params, "pagelen": asked}
-    asked_at = datetime.now(UTC)
+    asked_at = client.now()
     try:
         body = await client.request(
             endpoint.method,

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import anyio
 
@@ -15,6 +14,7 @@ from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
 from dx_dagster.bitbucket.hints import Hints
 from dx_dagster.bitbucket.ledger import Lease, Ledger
 from dx_dagster.bitbucket.wording import clause
+from dx_dagster.clock import HOST
 
 OnUnauthorized = Callable[[Credential, str], Awaitable[None]]
 """Called once with each credential that is taken out, and why."""
@@ -123,7 +123,7 @@ class CredentialPool:
 
     async def _take_out_expired(self) -> None:
         """A run may last longer than a credential."""
-        today = datetime.now().astimezone().date()
+        today = HOST.now().astimezone().date()
         for one in self.credentials:
             if one.expires and one.expires < today:
                 await self.take_out(one, f"it expired on {one.expires}")

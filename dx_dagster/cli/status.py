@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dx_dagster.cli.connect import with_warehouse
+from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _credential(connection: "StoredConnection", one: "Health") -> dict[str, Any]
 
 
 def _lag(moment: datetime | None) -> float | None:
-    return round((datetime.now(UTC) - moment).total_seconds(), 1) if moment else None
+    return round((HOST.now() - moment).total_seconds(), 1) if moment else None
 
 
 def _add_materializations(workspaces: list[dict[str, Any]]) -> None:

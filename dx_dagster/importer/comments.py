@@ -87,7 +87,7 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
     frame = frames.comments(workspace.id, found, asked_at)
     async with workspace.warehouse.transaction() as transaction:
         await store_accounts(transaction, workspace, [one.get("user") for _, one in found], asked_at)
-        await transaction.merge(merge.COMMENTS, frame)
+        await transaction.merge(workspace.merging(merge.COMMENTS), frame)
         silent = await pulls.that_count_comments(transaction, [one.row.id for one in batch if not one.values])
         told = [fetched for fetched in batch if fetched.row.id not in silent]
         asked = [fetched.row.id for fetched in told]

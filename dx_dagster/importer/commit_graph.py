@@ -90,7 +90,7 @@ class History:
     repository: Repository
     rows: Sequence[PullRow]
     heads: Mapping[str, Heads]
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked_at: datetime
     ancestry: Ancestry = field(default_factory=lambda: Ancestry(()))
     beside: dict[str, CommitRow] = field(default_factory=dict)
     pages_left: int = 0
@@ -120,7 +120,7 @@ class CommitGraph:
             if (repository := complete.get(row.repository.id)) and can_be_told(heads[row.id], repository):
                 found[repository.id].append(row)
         histories = [
-            History(complete[one], of_it, {row.id: heads[row.id] for row in of_it})
+            History(complete[one], of_it, {row.id: heads[row.id] for row in of_it}, self._workspace.now())
             for one, of_it in found.items()
             if len(of_it) >= WORTHWHILE
         ]

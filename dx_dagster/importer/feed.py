@@ -5,8 +5,8 @@ The feed is newest first and opaque: no filter, no order of ours (BCLOUD-21067).
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -29,7 +29,7 @@ from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import OVERLAP, fetch_one, later, newest_of, reaches_below
+from dx_dagster.importer.pullrequests import fetch_one, later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
 from dx_dagster.warehouse import feeds, marks, merge, pulls, times
@@ -54,17 +54,18 @@ class Heard(NamedTuple):
 
 @dataclass
 class Sight:
-    """What a walk through a whole feed has met: ids of entries, and how far back it came."""
+    """What a walk has met: ids of entries and, where it is through a whole feed, how far back it came."""
 
-    ids: set[str]
+    whole: bool
+    ids: set[str] = field(default_factory=set)
     oldest: datetime | None = None
 
 
 class Walked(NamedTuple):
     """Some pages of a walk, to be stored with the mark that vouches for them.
 
-    `sight` is of a whole walk, `over` whether this is its end. `forgotten_since` is where a walk should have come to
-    that found the feed's end instead.
+    `sight` is of a walk through a feed that was read before, `over` whether this is its end. `forgotten_since` is where
+    a walk should have come to that found the feed's end instead.
     """
 
     heard: Heard
@@ -92,7 +93,7 @@ class Feeds:
         listed = await pulls.fingerprint(workspace.warehouse, repository.id)
         if listed == pulls.NO_PULLS and repository.mark.walk_cursor is None:
             return  # nor does its feed tell anything that would be stored
-        checked = f"{datetime.now(UTC).date()} {listed}"
+        checked = f"{workspace.now().date()} {listed}"
         try:
             await self._read(repository, checked)
         except (*FEED_UNUSABLE, Unavailable) as error:
@@ -166,11 +167,11 @@ class Feeds:
         """
         first = mark.synced_to is None
         further = first or not reaches_back_to(mark.bound, mark.walk_bound)
-        stop = mark.walk_bound if further or mark.synced_to is None else mark.synced_to - OVERLAP
-        again = (
-            first and mark.walk_cursor is None and await feeds.has_activities(self._workspace.warehouse, repository.id)
-        )
-        sight = Sight(set()) if again else None
+        stop = mark.walk_bound if further or mark.synced_to is None else overlapping(mark.synced_to)
+        sight = None if first else Sight(whole=False)
+        if first and mark.walk_cursor is None:
+            again = await feeds.has_activities(self._workspace.warehouse, repository.id)
+            sight = Sight(whole=True) if again else None
         oldest: datetime | None = None
         link = mark.walk_cursor
         if further:
@@ -196,7 +197,7 @@ class Feeds:
                     mark = replace(mark, older=_resumable(mark.older, link, entries, ends=ends))
                 link = pages[-1].next
                 mark = _ended(mark, further=further) if over else replace(mark, walk_cursor=link)
-                if sight is not None:
+                if sight is not None and sight.whole:
                     sight.oldest = later(oldest, stop) if oldest else None
                 heard = Heard(repository, entries, pages[0].asked_at, not first)
                 await self._commit(Walked(heard, mark, sight, over, forgotten_since))
@@ -228,9 +229,9 @@ class Feeds:
                 await marks.put(transaction, walked.mark)
                 if walked.sight is not None:
                     walked.sight.ids.update(ids)
-                    if walked.over and walked.sight.oldest is not None:
-                        repository, sight = walked.heard.repository, walked.sight
-                        await feeds.flag_unseen_activities(transaction, repository.id, sight.ids, walked.sight.oldest)
+                    repository, sight = walked.heard.repository, walked.sight
+                    if walked.over and (sight.oldest is not None or not sight.whole):
+                        await feeds.flag_unseen_activities(transaction, repository.id, sight.ids, sight.oldest)
 
     async def _fetch_unknown(self, repository: Repository) -> None:
         """Fetches pull requests that the feed knows and the list did not hold yet."""
@@ -292,6 +293,6 @@ async def store_entries(transaction: Transaction, workspace: Workspace, heard: S
     accounts = [entry.actor for _, entry in entries]
     await store_accounts(transaction, workspace, accounts, asked_at)
     await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
-    await transaction.merge(merge.COMMENTS, comments.comments(workspace.id, said, asked_at))
+    await transaction.merge(workspace.merging(merge.COMMENTS), comments.comments(workspace.id, said, asked_at))
     await times.derive(transaction, told_of)
     return [frame["id"].to_list() for _, frame in found]

@@ -1,8 +1,9 @@
 """How the credentials of a connection are."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
+from dx_dagster.clock import HOST
 from dx_dagster.importer.session import WARNED_BEFORE_EXPIRY
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
@@ -46,7 +47,7 @@ class Health:
 
 
 def _today() -> date:
-    return datetime.now(UTC).date()
+    return HOST.now().date()
 
 
 async def health(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Health]:

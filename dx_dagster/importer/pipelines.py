@@ -12,14 +12,14 @@ what was created of late.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, numbered
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import OVERLAP, later, newest_of, reaches_below
+from dx_dagster.importer.pullrequests import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
 from dx_dagster.warehouse import marks, merge, pulls, runs
 from dx_dagster.warehouse.bounds import reaches_back_to
@@ -176,8 +176,8 @@ def _stop(mark: Mark, reconcile: timedelta | None) -> datetime | None:
     """
     if mark.synced_to is None:
         return mark.walk_bound
-    known = mark.synced_to - OVERLAP
-    return known if reconcile is None else min((mark.listed_at or mark.synced_to) - reconcile, known)
+    known = overlapping(mark.synced_to)
+    return known if reconcile is None else min(overlapping(mark.listed_at or mark.synced_to, reconcile), known)
 
 
 def _is_outside(workspace: Workspace, value: Json) -> bool:
@@ -210,7 +210,7 @@ async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Ru
             left = [one for one in left if one not in seen]
     for source_id in left:
         endpoint = endpoints.pipeline(workspace.slug, repository.source_id, source_id)
-        asked_at = datetime.now(UTC)
+        asked_at = workspace.now()
         try:
             value = await workspace.client.get(endpoint.path, endpoint.params)
         except NotFound:

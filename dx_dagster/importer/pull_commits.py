@@ -1,7 +1,7 @@
 """Commits of pull requests from the endpoint that lists them: one request for each pull request."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from dx_dagster.bitbucket import NotFound, Page, cursor, endpoints
@@ -50,7 +50,7 @@ async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
         NotFound: of a further page: half a list is none, and its pull request stays stale.
     """
     endpoint = endpoints.pull_request_commits(workspace.slug, row.repository.source_id, row.number)
-    asked_at = datetime.now(UTC)
+    asked_at = workspace.now()
     pages: list[Page] = []
     try:
         async for page in cursor(workspace.client, endpoint):

@@ -25,7 +25,7 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id, skip
-from dx_dagster.warehouse import absences, marks, pulls
+from dx_dagster.warehouse import absences, marks, merge, pulls
 from dx_dagster.warehouse.bounds import reaches_back_to
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.marks import Mark, Repository
@@ -168,7 +168,7 @@ def _condition(mark: Mark, horizon: datetime | None) -> str | None:
     opened = f'(state = "OPEN" AND {_from(horizon)})' if horizon else 'state = "OPEN"'
     if mark.synced_to is None:
         return f"{_from(mark.walk_bound)} OR {opened}" if mark.walk_bound else None
-    changed = f"{_from(mark.synced_to - OVERLAP)} OR {opened}"
+    changed = f"{_from(overlapping(mark.synced_to))} OR {opened}"
     if mark.bound is None or reaches_back_to(mark.bound, mark.walk_bound):
         return changed
     return f'({_from(mark.walk_bound or _EVER)} AND updated_on < "{mark.bound.isoformat()}") OR {changed}'
@@ -194,6 +194,7 @@ async def store(
         transaction,
         frames.pulls(workspace_id, repository.id, kept, asked_at),
         frames.participants(workspace_id, repository.id, kept, asked_at),
+        workspace.merging(merge.PULLS),
     )
 
 
@@ -215,7 +216,7 @@ async def fetch_one(workspace: Workspace, repository: Repository, number: int) -
         NotFound: the repository is not there either, so that nothing is known of the pull request.
     """
     endpoint = endpoints.pull_request(workspace.slug, repository.source_id, number)
-    asked_at = datetime.now(UTC)
+    asked_at = workspace.now()
     try:
         value = await workspace.client.get(endpoint.path, endpoint.params)
     except NotFound:
@@ -237,19 +238,25 @@ async def _look_for_the_vanished(
     horizon: datetime | None,
 ) -> None:
     """Asks for those that the listing should have held: open ones that changed at or after `horizon`, and all that
-    changed at or after `listed_from`, where that is given.
+    changed at or after `listed_from`, where that is given. Those with a date that cannot be right are asked as well,
+    with pauses that grow.
     """
     rows = await workspace.warehouse.rows(
-        "SELECT id::text, source_id FROM bitbucket_pulls WHERE repository_id = %s AND deleted_at IS NULL "
-        "AND (updated_at >= %s OR (state = 'OPEN' AND updated_at >= %s))",
-        [repository.id, listed_from, horizon or _EVER],
+        f"""SELECT id::text, source_id, expected FROM bitbucket_pulls
+            CROSS JOIN LATERAL (SELECT updated_at >= %s OR (state = 'OPEN' AND updated_at >= %s) AS expected) listing
+            WHERE repository_id = %s AND deleted_at IS NULL AND (expected OR {merge.is_absurd("updated_at")})""",  # noqa: S608
+        [listed_from, horizon or _EVER, repository.id],
     )
-    missing = {row.id: row.source_id for row in rows if row.source_id not in seen}
-    asked = list(missing)
-    if absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(seen)):
+    numbers = {row.id: row.source_id for row in rows if row.source_id not in seen}
+    stored = [row.id for row in rows if row.expected]
+    asked = [pull for pull in stored if pull in numbers]
+    if absence.is_suspicious(stored=len(stored), missing=len(asked), listed=len(seen)):
         asked = await absences.next_to_ask(workspace.warehouse, asked, absence.MOST)
+    # No list of what changed shows that an absurd date was corrected.
+    if odd := numbers.keys() - set(stored):
+        asked += await absences.next_to_ask(workspace.warehouse, odd, absence.MOST)
     for pull in asked:
-        await fetch_one(workspace, repository, missing[pull])
+        await fetch_one(workspace, repository, numbers[pull])
 
 
 async def record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:
@@ -279,6 +286,11 @@ def reaches_below(moments: Sequence[datetime], stop: datetime | None) -> bool:
     Several rows must be older: the order of entries that happened together is nobody's promise.
     """
     return stop is not None and bool(moments) and all(moment < stop for moment in moments[-ROWS_TO_BE_SURE:])
+
+
+def overlapping(mark: datetime, by: timedelta = OVERLAP) -> datetime:
+    """From where on to ask again. A mark may be of the year 1, before which there is nothing."""
+    return max(mark, _EVER + by) - by
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:

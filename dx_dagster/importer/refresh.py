@@ -42,6 +42,7 @@ from dx_dagster.importer.workspace import (
 from dx_dagster.warehouse import connections, inbox, marks, pulls, tables
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
+from dx_dagster.warehouse.merge import cannot_be
 
 KIND = "webhooks"
 AT_ONCE = 500
@@ -199,6 +200,8 @@ class _Batch:
         if f"/{repository.slug}/" not in (link(value) or ""):
             return False  # one of both is from before the repository was renamed
         updated_at = time(value.get("updated_on"))
+        if any(moment and cannot_be(moment, self._workspace.now()) for moment in (updated_at, stored)):
+            return False  # which is newer, a date that cannot be right does not tell
         if updated_at is None or (stored is not None and updated_at <= stored):
             return updated_at is not None and stored is not None and updated_at < stored
         try:

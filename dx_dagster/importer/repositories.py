@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
-from datetime import UTC, datetime
 from operator import itemgetter
 
 from dx_dagster.bitbucket import (
@@ -25,6 +24,7 @@ from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, record, text
 from dx_dagster.importer import absence
+from dx_dagster.importer.clocks import warn_of_differences
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
 from dx_dagster.warehouse import bounds, merge, moves
 from dx_dagster.warehouse.database import Transaction
@@ -63,6 +63,7 @@ async def import_repositories(workspace: Workspace) -> Report:
         raise absence.nothing_listed(workspace)
     gone = await listing.gone(report)
     workspace.client.pool.alike = listing.alike
+    warn_of_differences(workspace)
     async with workspace.warehouse.transaction() as transaction:
         await listing.settle(transaction, gone)
     return report
@@ -87,7 +88,7 @@ async def _store_workspace(workspace: Workspace, value: Json) -> Workspace:
     source = text(value.get("uuid"))
     if not source:
         return workspace
-    frame = frames.workspace({"slug": workspace.slug, "name": value.get("name"), "uuid": source}, datetime.now(UTC))
+    frame = frames.workspace({"slug": workspace.slug, "name": value.get("name"), "uuid": source}, workspace.now())
     workspace_id = of_bitbucket(source)
     async with workspace.warehouse.transaction() as transaction:
         await transaction.merge(merge.WORKSPACES, frame)
@@ -250,7 +251,7 @@ async def fetch_repository(workspace: Workspace, name: str, doubt: absence.Doubt
         Forbidden: it cannot be read.
         NothingReadError: nothing can, so that its absence means nothing.
     """
-    asked_at = datetime.now(UTC)
+    asked_at = workspace.now()
     try:
         value = await absence.asked(workspace, endpoints.repository(workspace.slug, name).path)
     except Forbidden as error:

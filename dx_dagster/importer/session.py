@@ -3,11 +3,12 @@
 import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import anyio
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints, sentence
+from dx_dagster.clock import HOST
 from dx_dagster.importer.connections import take_out, usable
 from dx_dagster.importer.revocation import following
 from dx_dagster.importer.workspace import Listener
@@ -80,7 +81,7 @@ async def open_pool(
         listener.warning(f"credential {credential.label!r} is disabled: {reason}")
 
     def waiting(seconds: float, reason: str) -> None:
-        until = datetime.now().astimezone() + timedelta(seconds=seconds)
+        until = HOST.now().astimezone() + timedelta(seconds=seconds)
         listener.warning(f"waiting {math.ceil(seconds)} s, until {until:%H:%M:%S}: {reason}")
 
     _warn_of_expiry(stored, listener, workspace)
@@ -89,7 +90,7 @@ async def open_pool(
 
 
 def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, workspace: str) -> None:
-    today = datetime.now().astimezone().date()
+    today = HOST.now().astimezone().date()
     for one in stored:
         if one.expiration_date and one.expiration_date <= today + WARNED_BEFORE_EXPIRY:
             listener.warning(
@@ -110,7 +111,13 @@ async def open_client(
     if connection is None:
         raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
     probe = f"{endpoints.repositories(connection.workspace).path}?pagelen={endpoints.LEAST_PAGE}"
-    client = BitbucketClient(settings.bitbucket_api_url, pool, probe_path=probe, max_in_flight=settings.max_in_flight)
+    client = BitbucketClient(
+        settings.bitbucket_api_url,
+        pool,
+        probe_path=probe,
+        max_in_flight=settings.max_in_flight,
+        clock=warehouse.clock,
+    )
     try:
         async with client, following(warehouse, pool, connection.id):
             yield client

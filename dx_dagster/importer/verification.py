@@ -4,7 +4,6 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 
 from dx_dagster.bitbucket import (
@@ -25,6 +24,7 @@ from dx_dagster.bitbucket import (
     jira,
     sentence,
 )
+from dx_dagster.clock import HOST
 from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.importer import hints
 from dx_dagster.importer.given import usable
@@ -114,7 +114,7 @@ async def verify(subject: Subject, stored: StoredCredential | NewCredential) -> 
     except ValueError:
         reason = "This cannot be a credential: it is empty, or has spaces, line breaks or accented letters in it."
         return Verdict(Failure("invalid_credentials", reason, hint=hints.of_form(stored.secret)))
-    if credential.expires is not None and credential.expires < datetime.now(UTC).date():
+    if credential.expires is not None and credential.expires < HOST.now().date():
         reason = f"Its day of expiry, {credential.expires}, is past."
         return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
     verdict = await _ask(subject, credential)

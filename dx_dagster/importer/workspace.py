@@ -25,6 +25,7 @@ from dx_dagster.warehouse import bounds, connections
 from dx_dagster.warehouse.bounds import Wanted
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.marks import Quiet, Repository
+from dx_dagster.warehouse.merge import Merge, overriding
 
 Item = TypeVar("Item")
 
@@ -106,6 +107,14 @@ class Workspace:
     quiet: Quiet | None = None
     reconcile: timedelta | None = None
 
+    def now(self) -> datetime:
+        """The database's clock, which all that import share."""
+        return self.warehouse.clock.now()
+
+    def merging(self, how: Merge) -> Merge:
+        """How this import merges rows that tell their own date: one of everything goes by when it asked."""
+        return overriding(how) if self.full else how
+
     @property
     def at_once(self) -> int:
         """How many things to work on at a time: while some store what they got, others ask."""
@@ -134,6 +143,7 @@ async def open_workspace(
     """
     slug = await connections.stored_name(warehouse, slug)  # a partition's key may be spelled differently
     async with warehouse.transaction() as transaction:
+        await warehouse.set_clock(transaction)  # a run may last so long that clocks drift apart
         row = await transaction.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
         since = await bounds.settle(transaction, row.id if row else None, wanted)
     return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since, wanted, quiet, reconcile)

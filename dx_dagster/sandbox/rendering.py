@@ -30,7 +30,8 @@ def iso(at: datetime) -> str:
 def nano(at: datetime, nanoseconds: int) -> str:
     """As pipelines write times: Z, up to nine digits, no zeros at the end."""
     digits = f"{at.microsecond:06d}{nanoseconds:03d}".rstrip("0")
-    return f"{at:%Y-%m-%dT%H:%M:%S}{'.' if digits else ''}{digits}Z"
+    # %Y would write the year 1 with one digit.
+    return f"{at.replace(microsecond=0, tzinfo=None).isoformat()}{'.' if digits else ''}{digits}Z"
 
 
 def links(**hrefs: str) -> Json:

@@ -6,10 +6,10 @@ from dx_dagster.warehouse import merge, tables
 from dx_dagster.warehouse.database import Transaction
 
 _COLUMNS = ("id", "source_url", "synced_at")
-_MOVED = """
+_MOVED = f"""
     SELECT stored.id, stored.source_url AS old, incoming.source_url AS new
-    FROM {rows} JOIN bitbucket_repositories stored USING (id)
-    WHERE stored.source_url <> incoming.source_url AND stored.synced_at <= incoming.synced_at"""
+    FROM {{rows}} JOIN bitbucket_repositories stored USING (id)
+    WHERE stored.source_url <> incoming.source_url AND {merge.is_not_older(merge.REPOSITORIES, "incoming", "stored")}"""  # noqa: S608
 # By what stands behind the repository's address: it may have been renamed twice since some of these rows were written.
 _FOLLOW = """
     UPDATE {table} t SET source_url = moved.new || substr(t.source_url, position('{behind}' IN t.source_url))

@@ -19,6 +19,7 @@ _SETTINGS = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO,MDY",
     "IntervalStyle": "postgres",
+    # In another zone, the first hours of the year 1 are before what Python can hold.
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",
     "array_nulls": "on",

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
+from dx_dagster.clock import HOST
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.vault import Vault
 
@@ -76,7 +77,7 @@ class ShownCredential:
 
     @property
     def expired(self) -> bool:
-        return self.expiration_date is not None and self.expiration_date < datetime.now(UTC).date()
+        return self.expiration_date is not None and self.expiration_date < HOST.now().date()
 
 
 @dataclass(frozen=True)

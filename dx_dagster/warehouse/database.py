@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from dx_dagster.clock import Clock, monotonic
 from dx_dagster.warehouse import merge, versions
 from dx_dagster.warehouse.connecting import connect_async, set_up_async, why_unfit_async
 from dx_dagster.warehouse.merge import Counts, Merge
@@ -96,6 +97,7 @@ class Warehouse:
 
     Attributes:
         written: rows inserted and updated by committed transactions, by table.
+        clock: the database's.
 
     Raises:
         WarehouseError: on entering, when there is no answer or no access, or the tables are at another version.
@@ -113,6 +115,7 @@ class Warehouse:
             kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
         )
         self.written: dict[str, Counts] = defaultdict(Counts)
+        self.clock = Clock()
         self._merged: set[Row] = set()
 
     async def __aenter__(self) -> Self:
@@ -122,6 +125,12 @@ class Warehouse:
         except PoolTimeout as error:
             await self._pool.close()
             raise WarehouseError(f"The database does not take connections ({error}).") from None
+        try:
+            async with self.transaction() as transaction:
+                await self.set_clock(transaction)
+        except BaseException:
+            await self._pool.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -164,6 +173,12 @@ class Warehouse:
             raise
         finally:
             await self._pool.putconn(connection)
+
+    async def set_clock(self, transaction: Transaction) -> None:
+        """Compares `clock` with the database's."""
+        asked = monotonic()
+        row = await transaction.row("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
+        self.clock.set(row.now, asked, monotonic())
 
     def written_so_far(self) -> Counter[str]:
         """Rows written by committed transactions, by `TABLE/inserted` and `TABLE/updated`."""

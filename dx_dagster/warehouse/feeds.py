@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dx_dagster.warehouse import merge, tables
+from dx_dagster.warehouse import marks, merge, tables
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
 UNTOLD_OPINION = """EXISTS (
@@ -59,17 +59,17 @@ _FLAG_REPEATED_OPINIONS = """
           AND NOT EXISTS (SELECT FROM bitbucket_pull_activities stored WHERE stored.id = incoming.id))"""
 
 # What was said before something that the list showed had been taken back where the list did not show it.
-_FLAG_UNSEEN_OPINIONS = """
+_FLAG_UNSEEN_OPINIONS = f"""
     INSERT INTO pull_marks (pull_id, repository_id, number, opinion_unseen)
     SELECT DISTINCT p.id, p.repository_id, p.source_id, true
-    FROM {rows} JOIN bitbucket_pulls p ON p.id = incoming.pull_id
+    FROM {{rows}} JOIN bitbucket_pulls p ON p.id = incoming.pull_id
     LEFT JOIN bitbucket_pull_participants o ON o.pull_id = incoming.pull_id AND o.user_id = incoming.user_id
     WHERE CASE incoming.kind WHEN 'approval' THEN o.approved ELSE o.state = 'changes_requested' END IS NOT TRUE
       AND NOT EXISTS (SELECT FROM bitbucket_pull_activities stored WHERE stored.id = incoming.id)
       AND NOT EXISTS (SELECT FROM bitbucket_pulls listed
-                      WHERE listed.repository_id = p.repository_id AND listed.synced_at <= p.synced_at
+                      WHERE listed.repository_id = p.repository_id AND listed.synced_at <= {merge.asked_at("p")}
                         AND listed.updated_at >= incoming.created_at)
-    ON CONFLICT (pull_id) DO UPDATE SET opinion_unseen = true"""
+    ON CONFLICT (pull_id) DO UPDATE SET opinion_unseen = true"""  # noqa: S608
 _OPINION = ("id", "pull_id", "user_id", "kind", "created_at")
 
 
@@ -99,16 +99,19 @@ async def has_activities(warehouse: Warehouse, repository_id: str, before: datet
 
 
 async def flag_unseen_activities(
-    transaction: Transaction, repository_id: str, seen: Collection[str], oldest: datetime
+    transaction: Transaction, repository_id: str, seen: Collection[str], oldest: datetime | None
 ) -> None:
     """After a walk through a repository's whole feed, down to `oldest`: where it did not hold a stored entry, the pull
-    request's own activity must be asked. What is older than the feed's end is no news.
+    request's own activity must be asked. What is older than the feed's end is no news, unless its date is absurd.
+
+    Without `oldest`, after a walk through the newest entries: where it did not hold one that is dated in the future.
     """
+    absurd = marks.LIES_IN_THE_FUTURE if oldest is None else merge.is_absurd("{0}")
     await transaction.execute(
-        """UPDATE pull_marks SET activity_stale = true WHERE pull_id IN (
+        f"""UPDATE pull_marks SET activity_stale = true WHERE pull_id IN (
                SELECT a.pull_id FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id
                WHERE p.repository_id = %s AND p.deleted_at IS NULL
-                 AND a.created_at >= %s AND NOT a.id = ANY(%s::uuid[]))""",
+                 AND (a.created_at >= %s OR {absurd.format("a.created_at")}) AND NOT a.id = ANY(%s::uuid[]))""",  # noqa: S608
         [repository_id, oldest, list(seen)],
     )
 

@@ -5,9 +5,14 @@ The rows travel as JSON in a parameter. Pages are small and many, so round trips
 
 A row is taken only when it is not older than the stored one, and written only when it differs: importing the same thing
 again writes nothing.
+
+Which of two versions is older, Bitbucket's own date says where there is one, and then `synced_at`: when each was asked
+for, by the database's clock. A date that cannot be right says nothing. A stored `synced_at` that lies in the future, as
+a wrong clock leaves it, is the oldest of all, and goes with the next version.
 """
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
     # Most commands connect to the database and merge nothing: polars would take them a quarter of a second.
     import polars as pl
 
+_NOTHING_IS_OLDER = datetime(1990, 1, 1, tzinfo=UTC)  # a history may have been imported from CVS
+_CLOCKS_DIFFER = timedelta(days=1)
+_SECONDS_BETWEEN_HOSTS = 60  # all go by the database's clock; how well they do is a matter of milliseconds
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -31,14 +39,14 @@ class Merge:
 
     Attributes:
         table: where to.
-        newer: columns by which two versions of a row are compared, in this order; null is oldest.
+        dated: the column with Bitbucket's own date of a version; null is oldest.
         hashes: columns with hashes that come as 12 characters: the whole one, once known, stays.
         lasting: columns whose value stays where the newer version has none.
         first_only: columns that are written with a new row and left alone afterwards.
     """
 
     table: Table
-    newer: tuple[str, ...] = ("synced_at",)
+    dated: str | None = None
     hashes: frozenset[str] = frozenset()
     lasting: frozenset[str] = frozenset()
     first_only: frozenset[str] = frozenset()
@@ -62,16 +70,21 @@ MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}), fir
 USERS = replace(MEMBERS, first_only=MEMBERS.first_only | {"active"})
 PULLS = Merge(
     tables.pulls,
-    newer=("updated_at", "synced_at"),
+    dated="updated_at",
     hashes=frozenset({"source_commit_sha", "merge_commit_sha"}),
     lasting=frozenset({"merge_commit_date"}),  # a webhook does not tell it
 )
 PARTICIPANTS = Merge(tables.pull_participants)
 ACTIVITIES = Merge(tables.pull_activities)
-COMMENTS = Merge(tables.pull_comments, newer=("updated_at", "synced_at"))
+COMMENTS = Merge(tables.pull_comments, dated="updated_at")
 PULL_COMMITS = Merge(tables.pull_commits)
 BRANCH_COMMITS = Merge(tables.default_branch_commits)
 PIPELINES = Merge(tables.pipelines, hashes=frozenset({"commit_sha"}))  # one that is run again loses its end
+
+
+def overriding(how: Merge) -> Merge:
+    """For `--full`: what was asked for last is right, whatever the dates say."""
+    return replace(how, dated=None)
 
 
 @dataclass
@@ -118,20 +131,47 @@ def _statement(how: Merge, columns: tuple[str, ...]) -> str:
     changing = [name for name in columns if name not in how.key and name not in how.first_only]
     settled = {name: how.settled(name) for name in changing}
     compared = [name for name in changing if name != "synced_at"]
-    newest = ", ".join(f"{name} DESC NULLS LAST" for name in how.newer)
+    newest = ", ".join(f"{name} DESC NULLS LAST" for name in (how.dated, "synced_at") if name)
     return f"""
         WITH merged AS (
             INSERT INTO {how.table.name} AS old ({", ".join(columns)})
             SELECT DISTINCT ON ({key}) {", ".join(columns)} FROM {recordset(how.table, columns)}
             ORDER BY {key}, {newest}
             ON CONFLICT ({key}) DO UPDATE SET {", ".join(f"{name} = {value}" for name, value in settled.items())}
-            WHERE ({_age(how, "EXCLUDED")}) >= ({_age(how, "old")})
-              AND ({", ".join(f"old.{name}" for name in compared)}) IS DISTINCT FROM
-                  ({", ".join(settled[name] for name in compared)})
+            WHERE {is_not_older(how, "EXCLUDED", "old")}
+              AND (({", ".join(f"old.{name}" for name in compared)}) IS DISTINCT FROM
+                   ({", ".join(settled[name] for name in compared)}) OR {_is_wrong("old.synced_at")})
             RETURNING (xmax = 0) AS inserted)
         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM merged
     """  # noqa: S608 - names of our own tables and columns
 
 
-def _age(how: Merge, version: str) -> str:
-    return ", ".join(f"COALESCE({version}.{name}, '-infinity')" for name in how.newer)
+def is_not_older(how: Merge, new: str, old: str) -> str:
+    """Whether a version may take the place of a stored one, in SQL over the rows with these names."""
+    asked = f"{new}.synced_at >= {asked_at(old)}"
+    if how.dated is None:
+        return asked
+    one, other = (f"COALESCE({version}.{how.dated}, '-infinity')" for version in (new, old))
+    believed = " OR ".join(is_absurd(f"{version}.{how.dated}") for version in (new, old))
+    return f"CASE WHEN {believed} THEN {asked} WHEN {one} = {other} THEN {asked} ELSE {one} > {other} END"
+
+
+def asked_at(stored: str) -> str:
+    """When a stored row was asked for, in SQL."""
+    moment = f"{stored}.synced_at"
+    return f"CASE WHEN {moment} IS NULL OR {_is_wrong(moment)} THEN '-infinity' ELSE {moment} END"
+
+
+def is_absurd(moment: str) -> str:
+    """Whether a date of Bitbucket's cannot be right, in SQL: it is from before all history, or lies in the future."""
+    future = f"{moment} > now() + interval '{_CLOCKS_DIFFER.total_seconds():.0f} s'"
+    return f"COALESCE({moment} < '{_NOTHING_IS_OLDER}' OR {future}, false)"
+
+
+def cannot_be(moment: datetime, now: datetime) -> bool:
+    """The same of a date that is not stored yet."""
+    return not _NOTHING_IS_OLDER <= moment <= now + _CLOCKS_DIFFER
+
+
+def _is_wrong(synced_at: str) -> str:
+    return f"COALESCE({synced_at} > now() + interval '{_SECONDS_BETWEEN_HOSTS} s', false)"

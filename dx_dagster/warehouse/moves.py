@@ -13,7 +13,7 @@ _MOVED = f"""
     SELECT stored.id::text FROM {merge.recordset(tables.repositories, _COLUMNS)}
     JOIN bitbucket_repositories stored USING (id)
     WHERE stored.workspace_id <> incoming.workspace_id
-      AND COALESCE(stored.synced_at, '-infinity') <= incoming.synced_at"""  # noqa: S608
+      AND {merge.is_not_older(merge.REPOSITORIES, "incoming", "stored")}"""  # noqa: S608
 
 # Which columns name users, and how their rows `t` belong to a repository `r`.
 _OF_REPOSITORY = ("bitbucket_repositories r", "t.repository_id = r.id")

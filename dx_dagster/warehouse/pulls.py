@@ -42,9 +42,8 @@ _SETTLE_UNSEEN_OPINIONS = """
 
 _DROP_ABSENT_PARTICIPANTS = """
     DELETE FROM bitbucket_pull_participants gone
-    USING (SELECT incoming.* FROM {pulls} JOIN bitbucket_pulls stored USING (id)
-           WHERE stored.updated_at <= incoming.updated_at) p
-    WHERE gone.pull_id = p.id AND gone.synced_at <= p.synced_at
+    USING (SELECT incoming.* FROM {pulls} JOIN bitbucket_pulls stored USING (id) WHERE {pull_is_not_older}) p
+    WHERE gone.pull_id = p.id AND {participant_is_not_older}
       AND NOT EXISTS (SELECT FROM (SELECT * FROM {participants}) n
                       WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
 
@@ -55,7 +54,9 @@ _RESTORE = """
 _OPINIONS = ("pull_id", "user_id", "state", "approved", "participated_on")
 
 
-async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.DataFrame) -> None:
+async def store(
+    transaction: Transaction, pulls: pl.DataFrame, participants: pl.DataFrame, how: merge.Merge = merge.PULLS
+) -> None:
     """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
     if pulls.is_empty():
         return
@@ -70,8 +71,12 @@ async def store(transaction: Transaction, pulls: pl.DataFrame, participants: pl.
     }
     await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
     await transaction.execute(_SETTLE_UNSEEN_OPINIONS.format(**rows), bound)
-    await transaction.merge(merge.PULLS, pulls)
+    await transaction.merge(how, pulls)
     await transaction.execute(_RESTORE, bound)
+    rows |= {
+        "pull_is_not_older": merge.is_not_older(how, "incoming", "stored"),
+        "participant_is_not_older": merge.is_not_older(merge.PARTICIPANTS, "p", "gone"),
+    }
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
     await transaction.merge(merge.PARTICIPANTS, participants)
     await times.derive(transaction, bound["ids"])

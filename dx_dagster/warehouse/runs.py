@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.marks import rests
+from dx_dagster.warehouse.merge import is_absurd
 
 
 class Run(NamedTuple):
@@ -28,14 +29,15 @@ async def count(warehouse: Warehouse, repository_id: str, since: datetime | None
 
 
 async def due(warehouse: Warehouse, repository_id: str, seen: Collection[str]) -> list[Run]:
-    """Those that had not ended when they were last asked for, and have not rested as long as their age demands.
+    """Those that had not ended when they were last asked for, and have not rested as long as their age demands; and
+    those with a date that cannot be right.
 
     `seen` (uuids in braces) were listed just now. The newest come first.
     """
     rows = await warehouse.rows(
         f"""SELECT {_COLUMNS} FROM bitbucket_pipelines
-            WHERE repository_id = %s AND state IS DISTINCT FROM 'COMPLETED' AND NOT source_id = ANY(%s)
-              AND NOT {rests("asked_at", "created_at")}
+            WHERE repository_id = %s AND (state IS DISTINCT FROM 'COMPLETED' OR {is_absurd("created_at")})
+              AND NOT source_id = ANY(%s) AND NOT {rests("asked_at", "created_at")}
             ORDER BY created_at DESC NULLS LAST""",  # noqa: S608 - names and expressions of ours
         [repository_id, list(seen)],
     )

@@ -1,0 +1,169 @@
+"""No row depends on a clock of ours: whatever the host's shows, and whatever dates are stored or told, rows come right."""
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from dx_dagster.clock import HOST, Clock
+from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.sandbox.deliveries import Watcher
+from dx_dagster.sandbox.world import World
+from dx_dagster_tests.comparing import QUERIES
+from dx_dagster_tests.delivering import Receiving, installed
+from dx_dagster_tests.test_changing_worlds import change
+
+TINY = WorldConfig(seed=6, repositories=3, pull_requests=24, members=5)
+YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)
+YEAR_2099 = datetime(2099, 1, 1, tzinfo=UTC)
+YEAR_9999 = datetime(9999, 12, 31, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def installation(database_url: str) -> Iterator[Receiving]:
+    with installed(database_url, TINY) as made:
+        yield made
+
+
+def execute(installation: Receiving, statement: str) -> int:
+    with psycopg.connect(installation.database_url) as connection:
+        return connection.execute(statement.encode()).rowcount
+
+
+def change_everything(world: World) -> None:
+    """What no date of Bitbucket's tells (names, opinions, runs), and the usual."""
+    with world.lock:
+        person = world.people.members[0]
+        person.display_name += "!"
+        for repository in world.open_repositories:
+            world.rename_repository(repository)
+            world.comment(world.open_pull_request(repository), user=person)
+            running = [one for one in repository.pipelines if one.state != "COMPLETED"]
+            for run in running or [world.add_pipeline(repository)]:
+                world.finish_pipeline(run, "SUCCESSFUL")
+            world.add_pipeline(repository)
+        for pull in [one for one in world.pull_requests if one.state == "OPEN"]:
+            world.unapprove(pull, world.approve(pull))
+            world.approve(pull)
+
+
+def test_rows_are_right_whatever_the_clocks_of_the_hosts_that_wrote_them(installation, monkeypatch):
+    world = installation.sandbox.world
+    for ahead in (timedelta(days=1), -timedelta(days=1), timedelta()):
+        monkeypatch.setattr(HOST, "ahead", ahead)
+        watcher = Watcher(world)
+        change_everything(world)
+        installation.deliver(*watcher.deliveries())
+        installation.refresh()
+        installation.sync()
+        assert installation.differences() == {}, ahead
+    for table in QUERIES:
+        [found] = installation.query(
+            f"SELECT max(synced_at) <= now() AS past, min(synced_at) > now() - interval '1 h' AS late FROM {table}"
+        )
+        assert found == {"past": True, "late": True}, table
+
+
+@pytest.mark.parametrize("off", [timedelta(days=1), -timedelta(days=1)], ids=["ahead", "behind"])
+def test_what_was_written_under_a_wrong_clock_is_right_after_the_next_sync(installation, off):
+    for table in QUERIES:
+        assert execute(installation, f"UPDATE {table} SET synced_at = synced_at + '{off.total_seconds()} s'") > 0
+    change_everything(installation.sandbox.world)
+    installation.sync()
+    assert installation.differences() == {}
+    change_everything(installation.sandbox.world)
+    installation.sync()
+    assert installation.differences() == {}
+
+
+def test_a_full_sync_mends_rows_whatever_their_age(installation):
+    assert (
+        execute(installation, "UPDATE bitbucket_pulls SET title = 'wrong', updated_at = now() + interval '1 hour'") > 0
+    )
+    assert execute(installation, "UPDATE bitbucket_pull_comments SET content = 'x', updated_at = now()") > 0
+    assert execute(installation, "UPDATE bitbucket_users SET name = 'x', synced_at = now() + interval '1 year'") > 0
+    installation.sync(full=True)
+    assert installation.differences() == {}
+
+
+def date(world: World, absurd: datetime) -> Callable[[], None]:
+    """A pull request changes, and its new comment, an approval and two new runs get this date; returns what corrects
+    them.
+    """
+    with world.lock:
+        closed = next(one for one in world.pull_requests if one.state == "MERGED")
+        opened = next(one for one in world.pull_requests if one.state == "OPEN")
+        comment = world.comment(closed)
+        world.approve(opened)
+        runs = [world.add_pipeline(closed.repository), world.add_pipeline(closed.repository)]
+        world.finish_pipeline(runs[0], "SUCCESSFUL")
+        said, approved = closed.activity[-1], opened.activity[-1]
+        before = (closed.updated_on, comment.updated_on, approved.at, runs[0].created_on, runs[1].created_on)
+
+        def put(changed: datetime, written: datetime, judged: datetime, *created: datetime) -> None:
+            closed.updated_on, comment.created_on, comment.updated_on = changed, written, written
+            said.at, approved.at, opened.participants[approved.user].participated_on = written, judged, judged
+            closed.participants[comment.user].participated_on = written
+            for run, moment in zip(runs, created, strict=True):
+                run.created_on = moment
+                run.version += 1
+            closed.touch(world.now, moves=False)
+            opened.touch(world.now, moves=False)
+
+        put(absurd, absurd, absurd, absurd, absurd)
+    return lambda: put(*before)
+
+
+# A list of what changed of late holds nothing that claims to be of the year 1.
+@pytest.mark.parametrize(("absurd", "imported"), [(YEAR_1, False), (YEAR_2099, True), (YEAR_9999, False)])
+def test_a_row_with_an_absurd_date_is_imported_and_corrected_and_breaks_no_later_sync(absurd, imported, database_url):
+    chances = random.Random(1)
+    with Sandbox(TINY) as sandbox:
+        installation = Receiving(database_url, sandbox)
+        if imported:
+            installation.sync()
+        correct = date(sandbox.world, absurd)
+        for _ in range(3):
+            installation.sync()
+            assert installation.differences() == {}
+            change(sandbox.world, chances)
+        correct()
+        installation.sync()
+        assert installation.differences() == {}
+        installation.sync(full=True)
+        assert installation.differences() == {}
+
+
+def test_a_workspace_of_the_year_1_is_imported_again_and_again(database_url):
+    with Sandbox(TINY) as sandbox:
+        for pull in sandbox.world.pull_requests:
+            pull.created_on = pull.updated_on = YEAR_1
+            for number, entry in enumerate(pull.activity):
+                entry.at = YEAR_1 + timedelta(milliseconds=number)
+                if entry.comment:
+                    entry.comment.created_on = entry.comment.updated_on = entry.at
+        for run in (run for repository in sandbox.world.open_repositories for run in repository.pipelines):
+            run.created_on = YEAR_1
+        installation = Receiving(database_url, sandbox)
+        for how in ({}, {}, {"full": True, "reconcile": timedelta(days=3)}, {"reconcile": timedelta(days=3)}):
+            installation.sync(**how)
+            assert installation.differences() == {}
+
+
+def test_a_sync_says_in_one_sentence_that_clocks_differ_by_two_minutes(installation, monkeypatch):
+    for minutes, said in ((1, []), (-3, ["clocks differ: this machine's is 3 minutes behind the database's"])):
+        monkeypatch.setattr(HOST, "ahead", timedelta(minutes=minutes))
+        installation.sync()
+        assert [one.split(", by")[0] for one in installation.warnings if "clock" in one] == said
+
+
+def test_a_clock_never_swaps_the_order_of_two_requests_and_follows_the_server():
+    clock = Clock()
+    clock.set(1_000_000.0, 10.0, 12.0)
+    before = clock.now()
+    clock.set(1_000_000.5, 11.0, 11.5)  # which agrees: nothing moves
+    assert timedelta() <= clock.now() - before < timedelta(seconds=1)
+    clock.set(1_000_100.0, 11.0, 11.5)
+    assert timedelta(seconds=99) < clock.now() - before < timedelta(seconds=101)
