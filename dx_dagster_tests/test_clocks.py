@@ -1,4 +1,4 @@
-"""No row depends on a clock of ours: whatever the host's shows, and whatever dates are stored or told, rows come right."""
+"""No row depends on a clock of ours: whatever the host's shows, and whatever dates are stored, rows come right."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -95,8 +95,8 @@ def date(world: World, absurd: datetime) -> Callable[[], None]:
     with world.lock:
         closed = next(one for one in world.pull_requests if one.state == "MERGED")
         opened = next(one for one in world.pull_requests if one.state == "OPEN")
-        comment = world.comment(closed)
-        world.approve(opened)
+        comment = world.comment(closed, user=world.people.members[0])
+        approver = world.approve(opened)
         runs = [world.add_pipeline(closed.repository), world.add_pipeline(closed.repository)]
         world.finish_pipeline(runs[0], "SUCCESSFUL")
         said, approved = closed.activity[-1], opened.activity[-1]
@@ -104,8 +104,8 @@ def date(world: World, absurd: datetime) -> Callable[[], None]:
 
         def put(changed: datetime, written: datetime, judged: datetime, *created: datetime) -> None:
             closed.updated_on, comment.created_on, comment.updated_on = changed, written, written
-            said.at, approved.at, opened.participants[approved.user].participated_on = written, judged, judged
-            closed.participants[comment.user].participated_on = written
+            said.at, approved.at, opened.participants[approver].participated_on = written, judged, judged
+            closed.participants[world.people.members[0]].participated_on = written
             for run, moment in zip(runs, created, strict=True):
                 run.created_on = moment
                 run.version += 1
