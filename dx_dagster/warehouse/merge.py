@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _NOTHING_IS_OLDER = datetime(1990, 1, 1, tzinfo=UTC)  # a history may have been imported from CVS
 _CLOCKS_DIFFER = timedelta(days=1)
-_SECONDS_BETWEEN_HOSTS = 60  # all go by the database's clock; how well they do is a matter of milliseconds
+# All processes go by the database's clock, as well as they could read it when they last did.
+_SECONDS_APART = 5
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -174,4 +175,4 @@ def cannot_be(moment: datetime, now: datetime) -> bool:
 
 
 def _is_wrong(synced_at: str) -> str:
-    return f"COALESCE({synced_at} > now() + interval '{_SECONDS_BETWEEN_HOSTS} s', false)"
+    return f"COALESCE({synced_at} > now() + interval '{_SECONDS_APART} s', false)"

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import anyio
 import pytest
@@ -20,6 +21,7 @@ from dx_dagster.bitbucket import (
     retries,
 )
 from dx_dagster.bitbucket.retries import Hope
+from dx_dagster.clock import Clock, monotonic
 from dx_dagster_tests.client.answering import (
     BROKEN,
     GOOD,
@@ -75,6 +77,17 @@ async def test_a_token_follows_no_link_and_no_redirect_to_anywhere_else(api: Ser
                 await client.get("/repositories/acme")
             assert all(request.url.path.startswith("/2.0/repositories/acme") for request in api.seen), link
     assert stranger.seen == []
+
+
+async def test_a_client_knows_how_far_the_service_is_ahead_of_the_clock_that_dates_its_requests(api: Server) -> None:
+    clock = Clock()
+    clock.set(time.time() - 7200, monotonic(), monotonic())
+    async with opened(api.base, clock=clock) as client:
+        assert client.ahead() is None
+        await client.get("/anything")
+        ahead = client.ahead()
+        assert ahead is not None
+        assert abs(ahead - timedelta(hours=2)) < timedelta(seconds=10)
 
 
 async def test_redirects_within_the_api_are_followed_five_times_at_most(api: Server) -> None:
