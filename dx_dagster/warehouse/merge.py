@@ -7,8 +7,8 @@ A row is taken only when it is not older than the stored one, and written only w
 again writes nothing.
 
 Which of two versions is older, Bitbucket's own date says where there is one, and then `synced_at`: when each was asked
-for, by the database's clock. A date that cannot be right says nothing. A stored `synced_at` that lies in the future, as
-a wrong clock leaves it, is the oldest of all, and goes with the next version.
+for, by the database's clock. A date that is missing or cannot be right says nothing. A stored `synced_at` that lies in
+the future, as a wrong clock leaves it, is the oldest of all, and goes with the next version.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Merge:
 
     Attributes:
         table: where to.
-        dated: the column with Bitbucket's own date of a version; null is oldest.
+        dated: the column with Bitbucket's own date of a version.
         hashes: columns with hashes that come as 12 characters: the whole one, once known, stays.
         lasting: columns whose value stays where the newer version has none.
         first_only: columns that are written with a new row and left alone afterwards.
@@ -152,9 +152,9 @@ def is_not_older(how: Merge, new: str, old: str) -> str:
     asked = f"{new}.synced_at >= {asked_at(old)}"
     if how.dated is None:
         return asked
-    one, other = (f"COALESCE({version}.{how.dated}, '-infinity')" for version in (new, old))
-    believed = " OR ".join(is_absurd(f"{version}.{how.dated}") for version in (new, old))
-    return f"CASE WHEN {believed} THEN {asked} WHEN {one} = {other} THEN {asked} ELSE {one} > {other} END"
+    one, other = (f"{version}.{how.dated}" for version in (new, old))
+    says_nothing = " OR ".join(f"{date} IS NULL OR {is_absurd(date)}" for date in (one, other))
+    return f"CASE WHEN {says_nothing} OR {one} = {other} THEN {asked} ELSE {one} > {other} END"
 
 
 def asked_at(stored: str) -> str:
