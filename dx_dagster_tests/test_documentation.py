@@ -1,11 +1,25 @@
 """What the documentation says of the code."""
 
+import re
 from pathlib import Path
 
 from dx_dagster.settings import Settings
 
+TESTS = Path(__file__).parent
+DOCS = TESTS.parent / "docs"
+
 
 def test_every_variable_is_described():
-    described = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    described = (DOCS / "configuration.md").read_text()
     variables = {str(field.alias) for field in Settings.model_fields.values()}
     assert {name for name in variables if f"`{name}`" not in described} == set()
+
+
+def test_every_promise_has_a_test():
+    rows = [line for line in (DOCS / "promises.md").read_text().splitlines() if ".py`: " in line]
+    assert rows
+    for row in rows:
+        file, tests = re.findall(r"`(\S+\.py)`: (`.*`)", row)[0]
+        code = (TESTS / file).read_text()
+        for name in re.findall(r"`(\w+)`", tests):
+            assert f"def {name}(" in code, row
