@@ -175,6 +175,18 @@ def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
     assert file.read_text().split(",")[2:] == before[-1:]  # nothing is forgotten while something does not open
 
 
+def test_keys_that_others_can_read_are_theirs_no_more(settings, caplog):
+    own = settings.model_copy(update={"secret_keys": None})
+    connect(own)
+    file = own.home / "secret_keys"
+    assert caplog.messages == []
+    file.chmod(0o644)
+    run(own, lambda w: doors.rekey(own, w))
+    assert file.stat().st_mode & 0o777 == 0o600
+    [said] = caplog.messages
+    assert said.startswith(f"Others on this machine could read the keys in {file} (mode 0644)")
+
+
 # At once
 
 

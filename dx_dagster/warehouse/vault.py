@@ -1,7 +1,9 @@
 """Secrets at rest: Fernet, several keys for rotation, each ciphertext bound to the row that holds it."""
 
 import json
+import logging
 import os
+import stat
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -10,6 +12,9 @@ from pydantic import SecretStr
 from dx_dagster.settings import Settings, SettingsError
 
 _KEY_FILE = "secret_keys"
+_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+_log = logging.getLogger(__name__)
 
 
 class VaultError(SettingsError):
@@ -105,4 +110,29 @@ def _generated(home: Path) -> str:
             pass
         finally:
             draft.unlink()
+    _keep_private(path)
     return path.read_text()
+
+
+def _keep_private(path: Path) -> None:
+    """A copy or a backup that was restored may have lost the mode.
+
+    Raises:
+        VaultError: others can read the file, and we may not change that.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & _OF_OTHERS:
+        return
+    try:
+        path.chmod(mode & ~_OF_OTHERS)
+    except OSError as error:
+        raise VaultError(
+            f"Others on this machine can read the keys in {path}, and that cannot be changed ({error.strerror}): have "
+            "its owner run chmod 600 on it, or set DX_SECRET_KEYS."
+        ) from None
+    _log.warning(
+        "Others on this machine could read the keys in %s (mode %04o); now its owner alone can. If somebody else may "
+        "have read it, run dx-dagster credentials rekey and replace the tokens.",
+        path,
+        mode,
+    )
