@@ -107,7 +107,7 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
         with serving(env, tmp_path / "serve.log") as url, httpx.Client(base_url=url, timeout=30) as client:
             _use_the_api(client, key, seen)
             session, webhook_secret = _use_the_page(client, key, seen)
-            with _table_missing(env["DX_DATABASE_URL"], "credential_checks"):
+            with _writes_failing(env["DX_DATABASE_URL"], "credential_checks"):
                 assert "Traceback" in cli("connect", "acme", expected=1, BITBUCKET_TOKEN=CRASHING)
                 body = {"secrets": {"api_token": CRASHING}}
                 auth = {"Authorization": f"Bearer {key}"}
@@ -115,7 +115,7 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
                 assert (answer.status_code, answer.json()["error"]) == (500, "unavailable")
                 seen.add("a crash of the API", answer.text)
         assert "Traceback" in (tmp_path / "serve.log").read_text()
-        with _table_missing(env["DX_DATABASE_URL"], "bitbucket_pull_comments"):
+        with _writes_failing(env["DX_DATABASE_URL"], "bitbucket_repositories"):
             cli("sync", "acme", expected=1)
         sandbox.tokens[1].revoked = True
         cli("verify", "acme", expected=1)
@@ -129,17 +129,20 @@ def test_no_secret_comes_out(environment, sandbox, run_cli: RunCli, dx_home, tmp
     for table, dump in _dump(env["DX_DATABASE_URL"]):
         seen.add(table, dump)
     assert {"public.credentials", "dagster.event_logs", "dagster.runs"} <= {one.split(" ")[0] for one in seen.texts}
-    assert "UndefinedTable" in "".join(text for where, text in seen.texts.items() if "dagster.event_logs" in where)
+    assert "not thought of" in "".join(text for where, text in seen.texts.items() if "dagster.event_logs" in where)
     assert seen.hits([*SECRETS, key, session, webhook_secret, env["DX_SECRET_KEYS"]]) == []
 
 
 @contextmanager
-def _table_missing(database_url: str, table: str) -> Iterator[None]:
+def _writes_failing(database_url: str, table: str) -> Iterator[None]:
     """What nobody has thought of goes wrong, and ends in a traceback."""
     with psycopg.connect(database_url, autocommit=True) as database:
-        database.execute(f"ALTER TABLE {table} RENAME TO misplaced".encode())
+        database.execute(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not thought of'; END $$"
+        )
+        database.execute(f"CREATE TRIGGER fail BEFORE INSERT ON {table} EXECUTE FUNCTION fail()".encode())
         yield
-        database.execute(f"ALTER TABLE misplaced RENAME TO {table}".encode())
+        database.execute("DROP FUNCTION fail CASCADE")
 
 
 def _use_the_api(client: httpx.Client, key: str, seen: Seen) -> None:
