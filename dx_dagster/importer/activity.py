@@ -13,7 +13,7 @@ from dx_dagster.importer.mending import mend
 from dx_dagster.importer.pullrequests import record_access
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each_repository, require_id
-from dx_dagster.warehouse import feeds, marks, pulls, times
+from dx_dagster.warehouse import feeds, marks, merge, pulls, times
 from dx_dagster.warehouse.ledger import headroom
 from dx_dagster.warehouse.marks import Repository
 
@@ -93,7 +93,7 @@ async def _requests_left(workspace: Workspace) -> int:
 _UNTOLD_END = f"""(p.state <> 'OPEN' AND NOT EXISTS (
             SELECT FROM bitbucket_pull_activities a
             WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))"""
-_SYNCED_TO_IS_WRONG = marks.LIES_IN_THE_FUTURE.format("feed.synced_to")
+_SYNCED_TO_IS_WRONG = merge.lies_in_the_future("feed.synced_to")
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
 # what changed since, or it began after the pull request did (--since, or it is a short one); it is closed, approved or

@@ -16,11 +16,10 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge, pulls, times
-from dx_dagster.warehouse.marks import LIES_IN_THE_FUTURE
 
 KIND = "comments"
 
-_FULL_HEAD_IS_WRONG = LIES_IN_THE_FUTURE.format("feed.full_head")
+_FULL_HEAD_IS_WRONG = merge.lies_in_the_future("feed.full_head")
 
 # The feed was read after the moment `full_head`. What changed in a pull request before that moment, the feed has told.
 # A pull request without comments, of which none is stored either, has nothing to tell.

@@ -36,7 +36,6 @@ OVERLAP = timedelta(minutes=5)
 # There is another way when sorting fails, so it is not worth much patience.
 _ATTEMPTS_AT_SORTING = 3
 ROWS_TO_BE_SURE = 10
-_CLOCKS_DIFFER = timedelta(days=1)
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -277,7 +276,7 @@ def newest(moments: Iterable[object], asked_at: datetime) -> datetime | None:
 
 def newest_of(moments: Iterable[datetime], asked_at: datetime) -> datetime | None:
     """The same of times that are read already. Clocks may differ by a day."""
-    return max((moment for moment in moments if moment <= asked_at + _CLOCKS_DIFFER), default=None)
+    return max((moment for moment in moments if moment <= asked_at + merge.CLOCKS_DIFFER), default=None)
 
 
 def reaches_below(moments: Sequence[datetime], stop: datetime | None) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.marks import LIES_IN_THE_FUTURE
+from dx_dagster.warehouse.merge import lies_in_the_future
 from dx_dagster.warehouse.times import RULES
 
 ALL = "all"
@@ -44,7 +44,7 @@ async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wan
         if row.future:
             raise BoundRefusedError(f"--since {_day(wanted.since)} lies in the future; give a day that has begun.")
     row = await transaction.row(
-        f"""SELECT CASE WHEN NOT {LIES_IN_THE_FUTURE.format("since")} THEN since END AS since,
+        f"""SELECT CASE WHEN NOT {lies_in_the_future("since")} THEN since END AS since,
                    EXISTS (SELECT FROM sync_marks m JOIN bitbucket_repositories r ON r.id = m.repository_id
                            WHERE r.workspace_id = w.id) AS begun
             FROM bitbucket_workspaces w WHERE id = %s""",  # noqa: S608 - an expression of ours

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dx_dagster.warehouse import marks, merge, tables
+from dx_dagster.warehouse import merge, tables
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
 UNTOLD_OPINION = """EXISTS (
@@ -106,12 +106,12 @@ async def flag_unseen_activities(
 
     Without `oldest`, after a walk through the newest entries: where it did not hold one that is dated in the future.
     """
-    absurd = marks.LIES_IN_THE_FUTURE if oldest is None else merge.is_absurd("{0}")
+    absurd = (merge.lies_in_the_future if oldest is None else merge.is_absurd)("a.created_at")
     await transaction.execute(
         f"""UPDATE pull_marks SET activity_stale = true WHERE pull_id IN (
                SELECT a.pull_id FROM bitbucket_pull_activities a JOIN bitbucket_pulls p ON p.id = a.pull_id
                WHERE p.repository_id = %s AND p.deleted_at IS NULL
-                 AND (a.created_at >= %s OR {absurd.format("a.created_at")}) AND NOT a.id = ANY(%s::uuid[]))""",  # noqa: S608
+                 AND (a.created_at >= %s OR {absurd}) AND NOT a.id = ANY(%s::uuid[]))""",  # noqa: S608
         [repository_id, oldest, list(seen)],
     )
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.merge import lies_in_the_future
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,6 @@ class Mark:
 _COLUMNS = [column.name for column in fields(Mark)]
 _CHANGING = _COLUMNS[2:]
 
-LIES_IN_THE_FUTURE = "COALESCE({0} > now() + interval '1 day', false)"
-"""Whether a stored time is wrong, in SQL; clocks that differ by less than a day are common."""
-
 
 def rests(asked: str, since: str) -> str:
     """Whether what has not ended `since` then was `asked` too short a while ago to be asked again, in SQL.
@@ -49,10 +47,10 @@ def rests(asked: str, since: str) -> str:
     was never asked does not rest, nor does what is dated in the future.
     """
     age = f"GREATEST(now() - {since}, {since} - now())"
-    pause = f"""CASE WHEN {LIES_IN_THE_FUTURE.format(since)} OR {age} < interval '90 minutes' THEN interval '0'
+    pause = f"""CASE WHEN {lies_in_the_future(since)} OR {age} < interval '90 minutes' THEN interval '0'
                      WHEN {age} < interval '90 days' THEN {age} / 30
                      ELSE LEAST({age} / 12, interval '31 days') END"""
-    return f"COALESCE(NOT {LIES_IN_THE_FUTURE.format(asked)} AND now() - {asked} < {pause}, false)"
+    return f"COALESCE(NOT {lies_in_the_future(asked)} AND now() - {asked} < {pause}, false)"
 
 
 # A bound in the future, and a feed that tells only from then on, say by themselves that nothing is covered.
@@ -60,7 +58,7 @@ _VOUCHES = {name: name for name in ("synced_to", "walk_head", "full_head", "list
 """What a column vouches for is worth as much as this column's time."""
 
 _SELECTED = ", ".join(
-    f"CASE WHEN NOT {LIES_IN_THE_FUTURE.format(f'm.{_VOUCHES[name]}')} THEN m.{name} END AS {name}"
+    f"CASE WHEN NOT {lies_in_the_future(f'm.{_VOUCHES[name]}')} THEN m.{name} END AS {name}"
     if name in _VOUCHES
     else f"m.{name}"
     for name in _CHANGING
@@ -90,7 +88,7 @@ class Quiet:
 
 _IS_DUE = f"""(
     m.asked_at IS NULL OR m.asked_at < now() - %(every)s OR m.walk_cursor IS NOT NULL
-    OR {LIES_IN_THE_FUTURE.format("m.asked_at")}
+    OR {lies_in_the_future("m.asked_at")}
     OR m.bound > COALESCE((SELECT w.since FROM bitbucket_workspaces w WHERE w.id = r.workspace_id), '-infinity')
     OR GREATEST(r.updated_at, r.created_at,
                 (SELECT max(p.updated_at) FROM bitbucket_pulls p WHERE p.repository_id = r.id),

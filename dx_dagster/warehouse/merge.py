@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _NOTHING_IS_OLDER = datetime(1990, 1, 1, tzinfo=UTC)  # a history may have been imported from CVS
-_CLOCKS_DIFFER = timedelta(days=1)
+CLOCKS_DIFFER = timedelta(days=1)
+"""A time that lies no further ahead may be right: clocks that differ by less are common."""
 # All processes go by the database's clock, as well as they could read it when they last did.
 _SECONDS_APART = 5
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -165,13 +166,17 @@ def asked_at(stored: str) -> str:
 
 def is_absurd(moment: str) -> str:
     """Whether a date of Bitbucket's cannot be right, in SQL: it is from before all history, or lies in the future."""
-    future = f"{moment} > now() + interval '{_CLOCKS_DIFFER.total_seconds():.0f} s'"
-    return f"COALESCE({moment} < '{_NOTHING_IS_OLDER}' OR {future}, false)"
+    return f"(COALESCE({moment} < '{_NOTHING_IS_OLDER}', false) OR {lies_in_the_future(moment)})"
+
+
+def lies_in_the_future(moment: str) -> str:
+    """Whether a time is wrong because it has not come yet, in SQL."""
+    return f"COALESCE({moment} > now() + interval '{CLOCKS_DIFFER.total_seconds():.0f} s', false)"
 
 
 def cannot_be(moment: datetime, now: datetime) -> bool:
     """The same of a date that is not stored yet."""
-    return not _NOTHING_IS_OLDER <= moment <= now + _CLOCKS_DIFFER
+    return not _NOTHING_IS_OLDER <= moment <= now + CLOCKS_DIFFER
 
 
 def _is_wrong(synced_at: str) -> str:
