@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from dx_dagster.api import doors, webhooks
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse import readiness
 from dx_dagster.warehouse.connecting import connect
 from dx_dagster.warehouse.embedded import database_url
 
@@ -48,11 +49,9 @@ async def _what_is_not_ready(url: str) -> str | None:
 
 
 def _is_current_and_takes_writes(url: str) -> bool:
-    from dx_dagster.warehouse import migrations  # noqa: PLC0415 - Alembic, which only this needs
-
     limit = _READY_WITHIN_SECONDS
     with connect(url, connect_timeout=limit, statement_timeout=limit, application_name="dx-dagster") as connection:
-        if not migrations.is_current(url):
+        if not readiness.is_current(connection):
             return False
-        migrations.try_write(connection)
+        readiness.try_write(connection)
         return True

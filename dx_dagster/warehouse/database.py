@@ -25,7 +25,6 @@ CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
 # Connection exceptions, and what PostgreSQL says as it shuts down, crashes or starts.
 _CONNECTION_LOST = ("08", "57P")
-_VERSION = "SELECT version_num FROM public.dx_schema_version"
 _PREFIX = re.compile(r"^(connection (is bad|failed)|consuming input failed): ")
 
 
@@ -37,7 +36,7 @@ class DatabaseGoneError(WarehouseError):
     """The database does not answer, or has just closed a connection. What was committed stays."""
 
     def __init__(self, words: str) -> None:
-        first = _PREFIX.sub("", (words.strip().splitlines() or ["no reason given"])[0]).rstrip(".")
+        first = _PREFIX.sub("", _first_line(words))
         super().__init__(
             f"The database at DX_DATABASE_URL does not answer: {first}. Check that PostgreSQL runs and that "
             "DX_DATABASE_URL names its host, port, user, password and database, then run the command again: what was "
@@ -223,7 +222,7 @@ async def _try_to_connect(url: str) -> None:
                 raise WarehouseError(unfit)
             await _check_version(connection)
     except psycopg.ProgrammingError as error:
-        raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(error)}.") from None
+        raise WarehouseError(f"DX_DATABASE_URL cannot be read: {_first_line(str(error))}.") from None
     except psycopg.OperationalError as error:
         raise DatabaseGoneError(str(error)) from None
 
@@ -235,7 +234,7 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
         WarehouseError: the tables are at a version that this release cannot work on.
     """
     try:
-        cursor = await connection.execute(_VERSION)
+        cursor = await connection.execute(versions.STORED)
     except psycopg.ProgrammingError:
         return  # there are no tables of ours, or none that this role may read: what needs them says so
     row = await cursor.fetchone()
@@ -243,5 +242,5 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
         raise WarehouseError(reason)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+def _first_line(words: str) -> str:
+    return (words.strip().splitlines() or ["no reason given"])[0].rstrip(".")

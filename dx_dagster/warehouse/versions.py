@@ -2,8 +2,11 @@
 
 from functools import cache
 from pathlib import Path
+from typing import LiteralString
 
 VERSION_TABLE = "dx_schema_version"
+STORED: LiteralString = f"SELECT version_num FROM public.{VERSION_TABLE}"  # noqa: S608 - a constant
+"""Asks a database for its version."""
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 
 

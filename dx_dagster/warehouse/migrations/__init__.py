@@ -7,8 +7,6 @@ from typing import cast
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from psycopg import Connection as DriverConnection
@@ -20,14 +18,11 @@ from dx_dagster.warehouse import connecting
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
-from dx_dagster.warehouse.versions import VERSION_TABLE, why_unfit
+from dx_dagster.warehouse.versions import why_unfit
 
 _SENTENCES = 10  # what is wrong with more than that is not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374
-_WRITE = f"""
-    UPDATE {VERSION_TABLE} SET version_num = version_num
-    WHERE version_num IN (SELECT version_num FROM {VERSION_TABLE} FOR UPDATE SKIP LOCKED)""".encode()  # noqa: S608
 
 
 def _configuration(connection: Connection | None = None) -> Config:
@@ -116,21 +111,3 @@ def has_dagster(connection: Connection) -> bool:
     """Whether Dagster's storages have their tables: runs, events, schedules."""
     tables = ", ".join(f"to_regclass('dagster.{table}')" for table in ("runs", "event_logs", "jobs"))
     return bool(connection.execute(text(f"SELECT num_nulls({tables})")).scalar_one() == 0)
-
-
-def try_write(connection: DriverConnection[TupleRow]) -> None:
-    """Writes what is there and takes it back, once there are tables.
-
-    Raises:
-        psycopg.Error: the database takes no changes.
-    """
-    with connection.transaction(force_rollback=True):
-        # Whoever upgrades the tables holds the row: he writes as well, and is not waited for.
-        connection.execute(_WRITE)
-
-
-def is_current(url: str) -> bool:
-    """Whether the database is at the newest version."""
-    with _connect(url) as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        return context.get_current_revision() == ScriptDirectory.from_config(_configuration()).get_current_head()
