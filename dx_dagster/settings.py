@@ -59,6 +59,18 @@ def make_home(home: Path) -> None:
         (home / ".gitignore").write_text("*\n")
 
 
+def private_draft(file: Path, content: str) -> Path:
+    """A file beside this one with its content to come, which nobody else can read. Whoever puts it in the other's place
+    does so in one step: another command may be reading that.
+    """
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    return draft
+
+
 def _absolute(home: str | Path) -> Path:
     return Path(home).expanduser().absolute()
 
@@ -244,11 +256,8 @@ class Settings(BaseSettings):
         if wanted == remembered(self.home):
             return
         make_home(self.home)
-        # In one step: another command may be reading it.
-        draft = self.home / f"{_FILE}.{os.getpid()}"
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(_HEADER + "".join(f"{variable}={value}\n" for variable, value in sorted(wanted.items())))
-        draft.replace(self.home / _FILE)
+        lines = "".join(f"{variable}={value}\n" for variable, value in sorted(wanted.items()))
+        private_draft(self.home / _FILE, _HEADER + lines).replace(self.home / _FILE)
 
     def _is_set(self, variable: str) -> bool:
         return self.memorable()[variable] in self.model_fields_set

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import Settings, SettingsError, private_draft
 
 _KEY_FILE = "secret_keys"
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -86,16 +86,7 @@ def _own_keys(home: Path) -> list[str]:
 
 
 def _write(home: Path, keys: list[str]) -> None:
-    _draft(home, ",".join(keys).encode()).replace(home / _KEY_FILE)
-
-
-def _draft(home: Path, content: bytes) -> Path:
-    draft = home / f"{_KEY_FILE}.{os.getpid()}"
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft
+    private_draft(home / _KEY_FILE, ",".join(keys)).replace(home / _KEY_FILE)
 
 
 def _generated(home: Path) -> str:
@@ -103,7 +94,7 @@ def _generated(home: Path) -> str:
     path = home / _KEY_FILE
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
-        draft = _draft(home, Fernet.generate_key())
+        draft = private_draft(path, Fernet.generate_key().decode())
         try:
             os.link(draft, path)  # only one process wins
         except FileExistsError:
