@@ -18,6 +18,7 @@ from dx_dagster.bitbucket import (
     Unauthorized,
     Unavailable,
     endpoints,
+    sentence,
 )
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import absences, marks
@@ -200,7 +201,7 @@ class Reading:
 
     def _words(self, first: BitbucketError) -> str:
         others = len(self._asked) - 1
-        return f"{str(first).rstrip('.')}. No other repository could be read either" if others else str(first)
+        return f"{sentence(str(first))} No other repository could be read either" if others else str(first)
 
     async def _another_answers(self) -> bool:
         """Quiet repositories were not asked: some of them may answer what the others refuse."""

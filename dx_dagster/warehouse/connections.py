@@ -105,7 +105,7 @@ class AlreadyConnectedError(ValueError):
 
 
 # The one comparison of a name that somebody typed. The tables hold the spelling of the connection: see `_respell`.
-_NAMED = "lower(workspace) = lower(%s)"
+NAMED = "lower(workspace) = lower(%s)"
 _LONG_ENOUGH_TO_HINT = 12  # characters of a secret, of which the last four may be shown
 _STORED = (
     "id, connection_id, type, label, settings ->> 'username' AS username, secret, hint, expiration_date, disabled_at, "
@@ -125,7 +125,7 @@ async def find(warehouse: Warehouse, workspace: str, kind: ConnectionType = "bit
     """The connection of a workspace, in whatever case its name is given; its own `workspace` is the partition's key."""
     row = await warehouse.row(
         f"SELECT {_CONNECTION} FROM connections "  # noqa: S608 - names of our own columns
-        f"WHERE {_NAMED} AND type = %s AND deleted_at IS NULL",
+        f"WHERE {NAMED} AND type = %s AND deleted_at IS NULL",
         [workspace, kind],
     )
     return StoredConnection(*row) if row else None
@@ -134,7 +134,7 @@ async def find(warehouse: Warehouse, workspace: str, kind: ConnectionType = "bit
 async def stored_name(warehouse: Warehouse, workspace: str) -> str:
     """The workspace's name as its connections have it; as given where there are none."""
     row = await warehouse.row(
-        f"SELECT workspace FROM connections WHERE {_NAMED} AND deleted_at IS NULL "  # noqa: S608 - a constant
+        f"SELECT workspace FROM connections WHERE {NAMED} AND deleted_at IS NULL "  # noqa: S608 - a constant
         "ORDER BY type <> 'bitbucket', id LIMIT 1",
         [workspace],
     )
@@ -183,7 +183,7 @@ async def store(
 
 
 async def _respell(transaction: Transaction, workspace: str) -> None:
-    """Spells the workspace everywhere as its new connection does: all queries but `_NAMED` compare names exactly."""
+    """Spells the workspace everywhere as its new connection does: all queries but `NAMED` compare names exactly."""
     named = (("bitbucket_workspaces", "slug"), ("webhook_events", "workspace"), ("connections", "workspace"))
     for table, column in named:
         await transaction.execute(
@@ -391,7 +391,7 @@ async def record_sync(
     async with warehouse.transaction() as transaction:
         await transaction.execute(
             "UPDATE connections SET last_synced_at = now() "  # noqa: S608 - a constant
-            f"WHERE {_NAMED} AND type = ANY(%s) AND deleted_at IS NULL AND disabled_at IS NULL",
+            f"WHERE {NAMED} AND type = ANY(%s) AND deleted_at IS NULL AND disabled_at IS NULL",
             [workspace, list(kinds)],
         )
 
@@ -424,7 +424,7 @@ async def _delete(transaction: Transaction, credential_id: int) -> bool:
 async def of_credential(warehouse: Warehouse, credential_id: int, workspace: str) -> StoredConnection | None:
     """The connection of the workspace, of whichever type, that has this credential."""
     row = await warehouse.row(
-        f"SELECT {_CONNECTION} FROM connections k WHERE {_NAMED} AND deleted_at IS NULL "  # noqa: S608
+        f"SELECT {_CONNECTION} FROM connections k WHERE {NAMED} AND deleted_at IS NULL "  # noqa: S608
         "AND EXISTS (SELECT FROM credentials c WHERE c.connection_id = k.id AND c.id = %s AND c.deleted_at IS NULL)",
         [workspace, credential_id],
     )

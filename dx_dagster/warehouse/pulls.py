@@ -199,8 +199,7 @@ async def set_marks(
     transaction: Transaction, change: Change, marks: Sequence[tuple[Marked, datetime | str | None]]
 ) -> None:
     """Moves one mark of some pull requests, which ends a refusal; asking for its activity settles why it was stale."""
-    fresh = ", activity_stale = false" if change == "activity_synced_to" else ""
-    fresh += ", refused_since = NULL"
+    fresh = ", refused_since = NULL" + (", activity_stale = false" if change == "activity_synced_to" else "")
     kind = "timestamptz" if change.endswith("_to") else "text"
     await transaction.execute(
         f"""INSERT INTO pull_marks (pull_id, repository_id, number, {change})
