@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dx_dagster.importer.ancestry import SHORT, Ancestry
+from dx_dagster.importer.branches import import_branches
 from dx_dagster.importer.commit_proofs import tell
+from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.warehouse.branches import Targets
@@ -181,3 +186,31 @@ def test_where_many_revisions_cannot_be_asked_at_once_each_pull_request_is(answe
     installation.sandbox.faults.on(r"/commits\?.*include=", answer)
     installation.sync()
     assert "commits are asked for pull request by pull request" in "".join(installation.warnings)
+
+
+@pytest.mark.parametrize("meanwhile", ["rewound", "further", "at the source"])
+def test_a_list_made_while_the_target_stood_elsewhere_for_a_moment_is_requested_again(meanwhile, connect):
+    installation = connect(replace(WORLD, pull_requests=60))
+    installation.sync()
+    world = installation.sandbox.world
+    repository = next(one for one in world.open_repositories if len(one.pull_requests) > 5)
+    pull = world.open_pull_request(repository)
+    world.push(pull)
+    branches, branch = repository.graph.branches, repository.main_branch
+    head = branches[branch]
+    moved = {"rewound": head.parents[0], "further": pull.source.parents[0], "at the source": pull.source}
+
+    async def commits_while_it_is_moved(workspace: Workspace) -> None:
+        await import_repositories(workspace)
+        await import_pull_requests(workspace)
+        await import_branches(workspace, Report("commits"))
+        branches[branch] = moved[meanwhile]
+        await import_commits(workspace)
+        branches[branch] = head
+
+    installation.on_workspace(commits_while_it_is_moved)
+    assert "bitbucket_pull_commits" in installation.differences()
+    installation.sync()
+    # Both walks saw the same branch, so the list is not requested once more.
+    installation.sync()
+    assert path_of(pull) not in installation.lists_asked()

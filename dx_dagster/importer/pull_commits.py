@@ -1,6 +1,7 @@
 """Commits of pull requests from the endpoint that lists them: one request for each pull request."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.warehouse import merge, pulls
+from dx_dagster.warehouse import branches, merge, pulls
 from dx_dagster.warehouse.database import Transaction
 
 # The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
@@ -28,6 +29,9 @@ VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE
     SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
     WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
 STALE = f"m.commits_synced_for IS DISTINCT FROM {VERSION}"
+_UNCONFIRMED = " unconfirmed"
+"""Behind the version in a mark, so that it equals no version: the list is to be requested once more."""
+_HASH = re.compile(r"[0-9a-f]{12}")
 HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
 SHORT = (
     f"(length(p.merge_commit_sha) < 40 OR length(p.source_commit_sha) < 40) "
@@ -64,28 +68,80 @@ async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
 
 
 async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
-    """Stores what the endpoint told."""
+    """Stores what the endpoint returned.
+
+    A list that was made while the target stood elsewhere than at the last walk of the default branch is requested
+    again by the next sync, unless that one gets the same list: the target may be rewritten and restored between two
+    walks, which both walks miss.
+    """
     asked_at = min(fetched.asked_at for fetched in batch)
     lists = [(fetched.row, list(frames.rows(workspace.id, fetched.values or ()))) for fetched in batch]
     values = [value for fetched in batch for value in fetched.values or ()]
     async with workspace.warehouse.transaction() as transaction:
         await store_accounts(transaction, workspace, frames.accounts(values), asked_at)
-        await store_lists(transaction, lists, asked_at)
+        unconfirmed = await _unconfirmed(transaction, batch)
+        await store_lists(transaction, lists, asked_at, unconfirmed)
 
 
 async def store_lists(
-    transaction: Transaction, lists: Sequence[tuple[PullRow, Sequence[CommitRow]]], asked_at: datetime
+    transaction: Transaction,
+    lists: Sequence[tuple[PullRow, Sequence[CommitRow]]],
+    asked_at: datetime,
+    unconfirmed: Collection[str] = (),
 ) -> None:
-    """Merges the commits of pull requests, and their marks.
+    """Merges the commits of pull requests, and their marks; those that are `unconfirmed` stay stale.
 
-    A stored commit that a list no longer holds was pushed away; an empty list says only that the branch is gone.
+    A stored commit that a list no longer holds was pushed away. An empty list may only mean that the branch is gone:
+    it takes away no more than what the target has by now.
     """
     frame = frames.pull_commits(((row.id, commit) for row, commits in lists for commit in commits), asked_at)
     await transaction.merge(merge.PULL_COMMITS, frame)
     listed = [row.id for row, commits in lists if commits]
     await pulls.mark_other_commits_deleted(transaction, listed, frame["id"].to_list())
+    await branches.mark_taken_commits_deleted(transaction, [row.id for row, commits in lists if not commits])
     stored = await _versions(transaction, [row for row, _ in lists])
-    await pulls.set_marks(transaction, "commits_synced_for", [(row, stored[row.id]) for row, _ in lists])
+    marks = [(row, row.version + _UNCONFIRMED if row.id in unconfirmed else stored[row.id]) for row, _ in lists]
+    await pulls.set_marks(transaction, "commits_synced_for", marks)
+
+
+async def _unconfirmed(transaction: Transaction, batch: Sequence[Fetched]) -> set[str]:
+    """The ids of open pull requests whose list contradicts the stored default branch, which is their target.
+
+    Where the stored branch is the target's, no commit of the list is on it, and it holds all that the list's oldest
+    commits grew from. The second list in a row that says the same is believed.
+    """
+    told = [fetched for fetched in batch if fetched.values is not None]
+    lists = {fetched.row.id: _hashes(fetched) for fetched in told}
+    beside = [(one, sha) for one, hashes in lists.items() for sha in hashes]
+    below = [(fetched.row.id, sha) for fetched in told for sha in _below(fetched, lists[fetched.row.id])]
+    contradicting = await branches.pulls_that_contradict(transaction, beside, below)
+    if not contradicting:
+        return set()
+    before = await pulls.commits_marked(transaction, contradicting)
+    rows = {fetched.row.id: fetched.row for fetched in told}
+    return {
+        one
+        for one in contradicting
+        if before[one].hashes != lists[one] or not _was_unconfirmed(before[one].synced_for, rows[one].version)
+    }
+
+
+def _hashes(fetched: Fetched) -> set[str]:
+    return {sha for value in fetched.values or () if (sha := text(value.get("hash")))}
+
+
+def _below(fetched: Fetched, hashes: set[str]) -> set[str]:
+    """What the target must have: parents that the list does not hold, or the source itself where it is not listed."""
+    source = fetched.row.version.partition(" ")[0]
+    is_listed = any(sha.startswith(source) for sha in hashes)
+    parents = {sha for value in fetched.values or () for sha in frames.parents(value)}
+    return parents - hashes | ({source} if _HASH.fullmatch(source) and not is_listed else set())
+
+
+def _was_unconfirmed(mark: str | None, version: str) -> bool:
+    """Whether the last list, of the same source and target, was not believed."""
+    before, unconfirmed, _ = (mark or "").partition(_UNCONFIRMED)
+    return bool(unconfirmed) and before.rpartition(" ")[0] == version.rpartition(" ")[0]
 
 
 async def _versions(transaction: Transaction, rows: Sequence[PullRow]) -> dict[str, str]:

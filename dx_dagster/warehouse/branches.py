@@ -175,3 +175,49 @@ async def drop(transaction: Transaction, repository_id: str, hashes: Collection[
             [repository_id, list(hashes)],
         )
         await transaction.execute(_ASK_OPEN_PULLS, {"repository": repository_id})
+
+
+# Where the walk had a bound, the branch may have parents that are not stored.
+_CONTRADICTING = """
+    SELECT DISTINCT p.id::text AS id
+    FROM unnest(%(pulls)s::uuid[], %(hashes)s::text[], %(below)s::boolean[]) AS told (pull_id, sha, below)
+    JOIN bitbucket_pulls p ON p.id = told.pull_id AND p.state = 'OPEN'
+    JOIN bitbucket_repositories r ON r.id = p.repository_id AND r.default_branch = p.target_branch
+    JOIN sync_marks m ON m.repository_id = r.id AND m.kind = 'commits' AND m.synced_to IS NOT NULL
+                     AND (m.bound IS NULL OR NOT told.below)
+    WHERE told.below <> EXISTS (
+        SELECT FROM bitbucket_repository_default_branch_commits b
+        WHERE b.repository_id = r.id AND b.sha ~>=~ told.sha AND b.sha ~<~ (told.sha || 'g'))"""
+
+
+async def pulls_that_contradict(
+    transaction: Transaction, beside: Collection[tuple[str, str]], below: Collection[tuple[str, str]]
+) -> list[str]:
+    """Ids of open pull requests into the default branch whose commits cannot be what the stored branch lacks.
+
+    `beside`: (id of a pull request, hash of a commit that its target does not have). `below`: those that its target
+    has; a hash may be the beginning of one.
+    """
+    rows = await transaction.rows(
+        _CONTRADICTING,
+        {
+            "pulls": [pull_id for pull_id, _ in (*beside, *below)],
+            "hashes": [sha for _, sha in (*beside, *below)],
+            "below": [False] * len(beside) + [True] * len(below),
+        },
+    )
+    return [row.id for row in rows]
+
+
+async def mark_taken_commits_deleted(transaction: Transaction, pull_ids: Collection[str]) -> None:
+    """Of these pull requests, those that are open: what is on the default branch, their target, is theirs no more."""
+    if pull_ids:
+        await transaction.execute(
+            """UPDATE bitbucket_pull_commits c SET deleted = true
+               FROM bitbucket_pulls p
+               JOIN bitbucket_repositories r ON r.id = p.repository_id AND r.default_branch = p.target_branch
+               JOIN bitbucket_repository_default_branch_commits b ON b.repository_id = r.id
+               WHERE p.id = ANY(%s::uuid[]) AND p.state = 'OPEN' AND c.pull_id = p.id AND c.sha = b.sha
+                 AND NOT c.deleted""",
+            [list(pull_ids)],
+        )

@@ -317,6 +317,26 @@ async def mark_other_commits_deleted(
     )
 
 
+class CommitsMarked(NamedTuple):
+    """The stored commits of a pull request, and the version that they are complete for."""
+
+    hashes: set[str]
+    synced_for: str | None
+
+
+async def commits_marked(transaction: Transaction, pull_ids: Collection[str]) -> dict[str, CommitsMarked]:
+    rows = await transaction.rows(
+        """SELECT wanted.id::text AS id, array_remove(array_agg(c.sha), NULL) AS hashes,
+                  min(m.commits_synced_for) AS synced_for
+           FROM unnest(%s::uuid[]) AS wanted (id)
+           LEFT JOIN pull_marks m ON m.pull_id = wanted.id
+           LEFT JOIN bitbucket_pull_commits c ON c.pull_id = wanted.id AND NOT c.deleted
+           GROUP BY wanted.id""",
+        [list(pull_ids)],
+    )
+    return {row.id: CommitsMarked(set(row.hashes), row.synced_for) for row in rows}
+
+
 async def set_hashes(transaction: Transaction, whole: Collection[tuple[str, str]]) -> None:
     """Puts whole hashes in the place of their beginnings, for (id of a pull request, hash)."""
     bound = {"pulls": [pull_id for pull_id, _ in whole], "hashes": [sha for _, sha in whole]}
