@@ -15,6 +15,7 @@ from benchmarks import reporting, tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
+from benchmarks.soak import soak
 from benchmarks.surroundings import Databases, databases, serving
 from dx_dagster.sandbox import WorldConfig
 
@@ -105,6 +106,22 @@ def scale(
             config = WorldConfig(pull_requests=size)
             found[size] = [first_import(one, config, latency, place) for one in chosen]
     _show("scale", [tables.growth(found, latency), tables.per_pull_request(found)], write=write)
+
+
+@app.command("soak")
+def soak_(
+    minutes: Annotated[float, typer.Option()] = 20,
+    pull_requests: Annotated[int, typer.Option()] = 200,
+) -> None:
+    """An installation at work: a change every 2 s, a sync each minute, PostgreSQL restarted, the clock stepped.
+
+    Its rows are compared with the truth at the end; the status is 1 where any differs.
+    """
+    outcome = soak(minutes, WorldConfig(seed=16, repositories=6, pull_requests=pull_requests, members=8))
+    for line in outcome.lines():
+        print(line)
+    if outcome.differences:
+        sys.exit(1)
 
 
 @app.command("all")

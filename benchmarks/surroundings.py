@@ -90,10 +90,20 @@ class Databases:
     def fresh(self) -> Iterator[str]:
         """The address of a new database, which is dropped at the end."""
         name = f"bench_{next(self._numbers)}"
-        with psycopg.connect(self._server.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+        self._execute(f"CREATE DATABASE {name}")
+        try:
             yield self._server.url.replace("/postgres?", f"/{name}?")
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._server.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def restart(self) -> None:
+        """Stops and starts the server, as after an upgrade; it closes every connection."""
+        self._server.leave()
+        self._server.join()
 
 
 @contextmanager
