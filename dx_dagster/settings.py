@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 _FILE = "settings"
 DEFAULT_HOME = Path(".dx")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 def is_loopback(host: str | None) -> bool:
@@ -36,6 +37,10 @@ def _has_port(parts: SplitResult) -> bool:
         return parts.port is None or parts.port > 0
     except ValueError:
         return False
+
+
+def _listed(value: str | None) -> list[str]:
+    return [part for one in (value or "").split(",") if (part := one.strip())]
 
 
 class SettingsError(Exception):
@@ -130,6 +135,9 @@ class Settings(BaseSettings):
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
     max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 8
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
+    allowed_hosts: Annotated[str | None, Field(alias="DX_ALLOWED_HOSTS")] = None
+    trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None
+    ui_sign_in: Annotated[Literal["on", "off"] | None, Field(alias="DX_UI_SIGN_IN")] = None
 
     sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
     sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
@@ -188,6 +196,28 @@ class Settings(BaseSettings):
             raise ValueError("must be host, port and path alone, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: str | None) -> str | None:
+        for host in _listed(hosts):
+            if not _HOST_NAME.fullmatch(host.lower()):
+                raise ValueError(
+                    f"holds {host!r}; it takes names without scheme and port, such as dx.example.com,dx.lan"
+                )
+        return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: str | None) -> str | None:
+        for proxy in _listed(proxies):
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    f"holds {proxy!r}; it takes addresses and networks, such as 10.0.0.7,10.1.0.0/16"
+                ) from None
+        return proxies
+
     @field_validator("sync_cron", "reconcile_cron")
     @classmethod
     def _has_five_fields(cls, expression: str) -> str:
@@ -209,6 +239,24 @@ class Settings(BaseSettings):
         if parts.netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", written):
             raise ValueError("holds a character that must be escaped: in a password, write @ as %40 and % as %25")
         return url
+
+    @cached_property
+    def served_hosts(self) -> frozenset[str]:
+        """The names of DX_ALLOWED_HOSTS, in lower case."""
+        return frozenset(host.lower() for host in _listed(self.allowed_hosts))
+
+    @cached_property
+    def public_host(self) -> str | None:
+        """The name in DX_PUBLIC_URL."""
+        try:
+            return urlsplit(self.public_url or "").hostname
+        except ValueError:
+            return None
+
+    @cached_property
+    def proxies(self) -> list[str]:
+        """The addresses and networks of DX_TRUSTED_PROXIES."""
+        return _listed(self.trusted_proxies)
 
     @cached_property
     def log_folder(self) -> Path:

@@ -244,13 +244,12 @@ def test_guessing_is_slowed_down_and_good_keys_go_on(client):
 def test_guessing_is_forgotten_after_a_while():
     now = 0.0
     bound = guessing.Guessing(most=2, seconds=60, clock=lambda: now)
-    key = SecretStr("x")
     for _ in range(3):
-        bound.was_wrong("a", key)
-    assert bound.must_wait("a", key) == 60
-    assert bound.must_wait("b", key) == 0
+        bound.was_wrong("2001:db8::1")
+    assert bound.must_wait("2001:db8::2") == 60  # the same machine's, or its neighbour's
+    assert bound.must_wait("2001:db8:0:1::1") == bound.must_wait("192.0.2.1") == 0
     now = 61
-    assert bound.must_wait("a", key) == 0
+    assert bound.must_wait("2001:db8::1") == 0
 
 
 def test_keys_are_stored_as_hashes_only(database_url, run_cli):

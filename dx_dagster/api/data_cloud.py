@@ -1,6 +1,6 @@
 """The Data Cloud API: the methods that DX documents for connections and their credentials."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.security import HTTPBearer
@@ -11,14 +11,12 @@ from dx_dagster.api import envelope
 from dx_dagster.api.bodies import Arguments, arguments
 from dx_dagster.api.envelope import RefusedError
 from dx_dagster.api.installation import Installation, installation
+from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.importer import connections as doors
 from dx_dagster.importer.connections import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.importer.given import Fields
 from dx_dagster.warehouse import api_keys, connections
 from dx_dagster.warehouse.connections import StoredConnection
-
-if TYPE_CHECKING:
-    from dx_dagster.api.guessing import Guessing
 
 _LARGEST_ID = 2**31 - 1
 
@@ -44,18 +42,14 @@ async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
     Raises:
         RefusedError: not_authed, or rate_limited after too many wrong keys.
     """
-    guessing: Guessing = request.app.state.guessing
-    address = request.client.host if request.client else ""
-    wait = guessing.must_wait(address, key)
-    if wait > 0:
-        seconds = {"Retry-After": str(int(wait) + 1)}
-        raise RefusedError("rate_limited", "Too many wrong keys: try again later.", status=429, headers=seconds)
-    found = await api_keys.recognize(await installation(request).warehouse(), key)
-    if found is None:
-        guessing.was_wrong(address, key)
-        raise _not_authed()
-    guessing.was_good(address, key)
-    return found
+    keys: Keys = request.app.state.keys
+    try:
+        return await keys.recognized(request.client.host if request.client else "", key)
+    except WrongKeyError:
+        raise _not_authed() from None
+    except TooManyWrongKeysError as error:
+        seconds = {"Retry-After": str(int(error.seconds) + 1)}
+        raise RefusedError("rate_limited", str(error), status=429, headers=seconds) from None
 
 
 def _not_authed() -> RefusedError:

@@ -12,23 +12,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dx_dagster.api import connection_page, data_cloud, page, reference
+from dx_dagster.api import connection_page, data_cloud, page, reference, webhooks
 from dx_dagster.api.envelope import RefusedError
-from dx_dagster.api.guessing import Guessing
+from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import Installation
+from dx_dagster.api.keys import Keys
 from dx_dagster.api.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.vault import VaultError
 
 _log = logging.getLogger(__name__)
+_OPEN = frozenset({webhooks.PATH, "/healthz", "/readyz", "/openapi.json"})
 
 
 def attach(app: FastAPI, settings: Settings, url: str) -> None:
     """Adds everything to the application."""
     app.state.installation = Installation(settings, url)
-    app.state.guessing = Guessing()
+    app.state.keys = Keys(app.state.installation)
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
     app.include_router(page.entrance)
@@ -43,7 +45,18 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _broken)
+    names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
+    app.add_middleware(Guard, hosts=Hosts(names), is_open=_is_open)
     app.add_middleware(SafeHeaders)
+
+
+def _is_open(path: str) -> bool:
+    """Whether a route may be asked under any name and by anything: where no cookie counts and nothing is shown.
+
+    Deliveries are signed, the API takes a key in a header that no foreign page can set, and what watches over the
+    process asks by an address.
+    """
+    return path in _OPEN or path.startswith("/api/")
 
 
 def _closing(installation: Installation) -> APIRouter:

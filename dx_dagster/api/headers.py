@@ -1,5 +1,7 @@
 """Headers that tell browsers what our answers may do: little."""
 
+from urllib.parse import urlsplit, urlunsplit
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +20,7 @@ _ALWAYS = {
 
 
 class SafeHeaders:
-    """Adds them to every answer; nothing is kept in a cache unless a route says so."""
+    """Adds them to every answer. Nothing is kept in a cache unless a route says so, no redirect leaves this host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -30,6 +32,14 @@ class SafeHeaders:
                 for name, value in _ALWAYS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
+                if "location" in headers:
+                    headers["location"] = _path(headers["location"])
             await send(message)
 
         await self.app(scope, receive, safely if scope["type"] == "http" else send)
+
+
+def _path(location: str) -> str:
+    """The path alone. Starlette writes the host that the request asked for before it, which may be anybody's."""
+    parts = urlsplit(location)
+    return urlunsplit(("", "", "/" + parts.path.lstrip("/\\"), parts.query, parts.fragment))

@@ -64,7 +64,9 @@ async def sign_in(request: Request) -> Response:
 
 
 def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Response:
-    plain = sessions.must_be_secure(request) and request.url.scheme != "https"
+    plain = ""
+    if sessions.must_be_secure(request) and request.url.scheme != "https":
+        plain = "Browsers keep its session only over https, or on the machine itself (http://127.0.0.1)."
     visit = sessions.visit(request)
     response = render(request, "sign_in.html", status=status, csrf_cookie=visit, error=error, plain=plain)
     sessions.set_cookie(request, response, VISIT, visit)

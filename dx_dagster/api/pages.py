@@ -36,7 +36,7 @@ def _templates() -> Environment:
 def render(request: Request, template: str, *, status: int = 200, csrf_cookie: str = "", **values: Any) -> HTMLResponse:
     """A page; its forms carry the token that belongs to the session, or to `csrf_cookie` before there is one."""
     secret = csrf_cookie or request.cookies.get(sessions.SESSION, "")
-    known = {"csrf": sessions.csrf_token(secret), "signed_in": not csrf_cookie}
+    known = {"home": "/connections", "next": "", "csrf": sessions.csrf_token(secret), "signed_in": not csrf_cookie}
     return HTMLResponse(_templates().get_template(template).render(known | values), status)
 
 

@@ -36,7 +36,15 @@ def serve(
         # What is loaded by now stays. Looking through it for garbage again and again would stop every answer for 0.1 s.
         gc.collect()
         gc.freeze()
-        uvicorn.run(application, host=host, port=port, server_header=False)
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            server_header=False,
+            # uvicorn would believe every process on this machine.
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=settings.proxies,
+        )
 
 
 def _without_query(record: logging.LogRecord) -> bool:

@@ -39,6 +39,18 @@ def _hash(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def digest(key: SecretStr) -> bytes:
+    """What is stored of the key."""
+    return _hash(key.get_secret_value())
+
+
+async def digests_in_use(warehouse: Warehouse) -> frozenset[bytes]:
+    """What is stored of every key that is not revoked."""
+    return frozenset(
+        bytes(row.hash) for row in await warehouse.rows("SELECT hash FROM api_keys WHERE revoked_at IS NULL")
+    )
+
+
 async def create(warehouse: Warehouse, name: str) -> SecretStr:
     """A new key, which nobody can show again.
 
@@ -73,7 +85,7 @@ async def revoke(warehouse: Warehouse, name: str) -> bool:
 
 async def recognize(warehouse: Warehouse, key: SecretStr) -> ApiKey | None:
     """Whose key this is; None for one that is unknown or revoked."""
-    given = _hash(key.get_secret_value())
+    given = digest(key)
     found = None
     # All of them, each in constant time: how long it takes tells nothing.
     for row in await warehouse.rows(f"SELECT {_KEY}, hash FROM api_keys WHERE revoked_at IS NULL"):  # noqa: S608
