@@ -23,6 +23,7 @@ from dx_dagster.cli.migrate import migrate
 from dx_dagster.cli.serve import serve
 from dx_dagster.cli.status import status
 from dx_dagster.cli.sync import sync
+from dx_dagster.cli.ui import ui
 from dx_dagster.cli.up import up
 from dx_dagster.cli.webhooks import webhooks
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 for command in (demo, up, connect, verify, sync, status, serve, migrate, env):
     app.command()(command)
+app.command(hidden=True)(ui)  # `up` starts it
 app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")

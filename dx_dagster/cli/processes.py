@@ -36,12 +36,13 @@ class Service:
     command: tuple[str, ...]
     health: tuple[int, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    health_host: str = "127.0.0.1"
 
     def is_healthy(self) -> bool:
         if self.health is None:
             return True
         port, path = self.health
-        connection = HTTPConnection("127.0.0.1", port, timeout=3)
+        connection = HTTPConnection(self.health_host, port, timeout=3)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == _OK

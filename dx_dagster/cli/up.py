@@ -3,10 +3,18 @@
 from contextlib import suppress
 from typing import Annotated
 
+import typer
+
 from dx_dagster.cli.ports import Port, require_free
 
 
-def up(ui_port: Annotated[int, Port] = 3000, api_port: Annotated[int, Port] = 8000) -> None:
+def up(
+    ui_host: Annotated[
+        str, typer.Option(help="Address on which Dagster's UI listens; other than 127.0.0.1, it asks for an API key.")
+    ] = "127.0.0.1",
+    ui_port: Annotated[int, Port] = 3000,
+    api_port: Annotated[int, Port] = 8000,
+) -> None:
     """Runs everything on this machine: Dagster's UI and daemon, and the API. Ctrl-C ends it all.
 
     Example: dx-dagster up --ui-port 3001
@@ -17,7 +25,7 @@ def up(ui_port: Annotated[int, Port] = 3000, api_port: Annotated[int, Port] = 80
     from dx_dagster.settings import Settings
 
     settings = Settings.read()
-    require_free(LOOPBACK, ui_port, option="--ui-port")
+    require_free(ui_host, ui_port, option="--ui-port")
     require_free(LOOPBACK, api_port, option="--api-port")
     with suppress(KeyboardInterrupt):
         print("Preparing the database ...", flush=True)
@@ -25,7 +33,7 @@ def up(ui_port: Annotated[int, Port] = 3000, api_port: Annotated[int, Port] = 80
         settings.remember()
         with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
             print("Starting Dagster and the API ...", flush=True)
-            supervisor.start(*services(ui_port, api_port))
+            supervisor.start(*services(ui_port, api_port, ui_host))
             supervisor.wait_until_healthy()
-            print(where_to_look(settings, ui_port, api_port), flush=True)
+            print(where_to_look(settings, ui_port, api_port, ui_host), flush=True)
             supervisor.watch()

@@ -1,0 +1,87 @@
+"""The UI's application: Dagster's own, and around it the guard and, where it is asked for, the sign-in."""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dx_dagster.api.guard import Guard, Hosts
+from dx_dagster.settings import Settings, is_loopback
+
+_GRAPHQL = "/graphql"
+_READING = frozenset({"GET", "HEAD"})
+# What a form of any page can send without being asked first. Dagster's own pages send JSON.
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+
+
+def create_app(dagster: ASGIApp, settings: Settings, host: str) -> ASGIApp:
+    """Dagster's application as it is served on `host`.
+
+    Raises:
+        EmbeddedDatabaseError: there is to be a sign-in, and the embedded database does not start.
+    """
+    guarded: ASGIApp = KeptApart(ChangesByPost(dagster))
+    if may_need_sign_in(settings, host):
+        from dx_dagster.ui.sign_in import SignIn  # noqa: PLC0415 - 20 MB that most do without
+        from dx_dagster.warehouse.embedded import database_url  # noqa: PLC0415
+
+        everywhere = settings.ui_sign_in == "on" or not is_loopback(host)
+        guarded = SignIn(guarded, settings, database_url(settings), everywhere=everywhere)
+    return Guard(guarded, Hosts(settings.served_hosts))
+
+
+def may_need_sign_in(settings: Settings, host: str) -> bool:
+    """Where nothing is said, this machine alone does without: under another name there is a proxy before it."""
+    if settings.ui_sign_in is not None:
+        return settings.ui_sign_in == "on"
+    return not is_loopback(host) or not all(is_loopback(name) for name in settings.served_hosts)
+
+
+class ChangesByPost:
+    """Lets GraphQL pass as JSON in a POST only. Dagster would take it from a link or a form as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refused = _refusal(scope)
+            if refused is not None:
+                await refused(scope, receive, send)
+                return
+            if scope["path"] == _GRAPHQL and scope["method"] in _READING:
+                scope = {**scope, "query_string": b""}  # for the page to write queries on, which reads its address
+        await self.app(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> PlainTextResponse | None:
+    headers = Headers(scope=scope)
+    if scope["method"] in _READING:
+        if scope["path"] != _GRAPHQL or "text/html" in headers.get("accept", ""):
+            return None
+        return PlainTextResponse("GraphQL is taken by POST only.\n", 405, {"Allow": "POST"})
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _FORMS:
+        return PlainTextResponse("Forms are not taken here; send application/json.\n", 415)
+    return None
+
+
+class KeptApart:
+    """Headers by which browsers keep other pages from framing, embedding or reading what Dagster answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def apart(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name in [name for name in headers if name.startswith("access-control-")]:
+                    del headers[name]
+                headers.append("Content-Security-Policy", "frame-ancestors 'self'")  # beside Dagster's own
+                headers["X-Frame-Options"] = "SAMEORIGIN"
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            await send(message)
+
+        await self.app(scope, receive, apart if scope["type"] == "http" else send)

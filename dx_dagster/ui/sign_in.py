@@ -1,0 +1,190 @@
+"""The sign-in of the UI, with the keys of the Data Cloud API: a page and a cookie for people, a header for programs."""
+
+from contextlib import suppress
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+import psycopg
+from psycopg_pool import PoolTimeout
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dx_dagster.api import page
+from dx_dagster.api.bodies import limited
+from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.guard import host_name
+from dx_dagster.api.headers import SafeHeaders
+from dx_dagster.api.installation import Installation
+from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
+from dx_dagster.api.pages import render
+from dx_dagster.settings import Settings, is_loopback
+from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.api_keys import ApiKey
+from dx_dagster.warehouse.database import WarehouseError
+
+HOME = "/dx-dagster"
+# Not the name of the connections page's: browsers give a cookie to every port of a host.
+SESSION = "dx_ui_session"
+_SIGN_IN = f"{HOME}/sign-in"
+# Versions of Dagster's packages, for probes and for Dagster's own tools: nothing of the installation.
+_OPEN = "/server_info"
+_WRONG = "This is no key of this installation, or it was revoked."
+_AWAY = (WarehouseError, PoolTimeout, psycopg.OperationalError)
+
+
+class SignIn:
+    """Lets pass what a session or a key speaks for; the others are sent to the sign-in page or get 401."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, url: str, *, everywhere: bool) -> None:
+        self.app, self._everywhere = app, everywhere
+        self._keys = Keys(Installation(settings, url))
+        self._pages = SafeHeaders(_Pages(self._keys).app())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                await self._keys.installation.close()
+            return
+        if scope["path"] == HOME or scope["path"].startswith(f"{HOME}/"):
+            await self._pages(scope, receive, send)
+            return
+        refused = None if self._is_open(scope) else await self._refusal(HTTPConnection(scope))
+        await (refused or self.app)(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        """Only this machine itself needs no key, and only where nothing says that it does."""
+        if scope["path"] == _OPEN:
+            return True
+        return not self._everywhere and is_loopback(host_name(Headers(scope=scope).get("host", "")))
+
+    async def _refusal(self, connection: HTTPConnection) -> Response | None:
+        try:
+            if await _signed_in(self._keys, connection) is not None:
+                return None
+        except TooManyWrongKeysError as error:
+            return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"Retry-After": str(int(error.seconds) + 1)})
+        except WrongKeyError:
+            return _refused(HTTPStatus.UNAUTHORIZED, _WRONG)
+        except _AWAY:
+            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer.")
+        if connection.scope["type"] == "http" and "text/html" in connection.headers.get("accept", ""):
+            path = connection.url.path + (f"?{connection.url.query}" if connection.url.query else "")
+            return RedirectResponse(f"{_SIGN_IN}?{urlencode({'next': path})}", HTTPStatus.SEE_OTHER)
+        sentence = "Sign in at /dx-dagster/sign-in, or send a key of `dx-dagster api-keys create` as a Bearer token."
+        return _refused(HTTPStatus.UNAUTHORIZED, sentence)
+
+
+def _refused(status: HTTPStatus, sentence: str, headers: dict[str, str] | None = None) -> Response:
+    bearer = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
+    return JSONResponse({"errors": [{"message": sentence}]}, status, bearer | (headers or {}))  # as GraphQL says it
+
+
+async def _signed_in(keys: Keys, connection: HTTPConnection) -> ApiKey | None:
+    """The key that the session or the header has; None where there is neither.
+
+    Raises:
+        WrongKeyError: the header holds no key of this installation.
+        TooManyWrongKeysError: likewise, and too often.
+    """
+    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return await keys.recognized(_address(connection), SecretStr(given.strip()))
+    token = connection.cookies.get(SESSION)
+    return await api_keys.session(await keys.installation.warehouse(), SecretStr(token)) if token else None
+
+
+def _address(connection: HTTPConnection) -> str:
+    return connection.client.host if connection.client else ""
+
+
+class _Pages:
+    """The pages themselves. That a page of ours sent their forms is for the guard to see, which comes before them."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def app(self) -> ASGIApp:
+        unavailable = dict.fromkeys(_AWAY, _unavailable)
+        return Starlette(
+            routes=[
+                Route(HOME, self.to_dagster),
+                Route(_SIGN_IN, self.form),
+                Route(_SIGN_IN, self.sign_in, methods=["POST"]),
+                Route(f"{HOME}/sign-out", self.sign_out, methods=["POST"]),
+                Route(f"{HOME}/static/{{name}}", self.static),
+            ],
+            exception_handlers={**unavailable, RefusedError: _unreadable},
+        )
+
+    async def to_dagster(self, _: Request) -> Response:
+        return RedirectResponse("/")
+
+    async def static(self, request: Request) -> Response:
+        return await page.static(request.path_params["name"])
+
+    async def form(self, request: Request) -> Response:
+        with suppress(WrongKeyError, TooManyWrongKeysError):
+            key = await _signed_in(self._keys, request)
+            if key is not None:
+                return render(request, "signed_in.html", csrf_cookie="none", home=HOME, key=key)
+        return _form(request, _local(request.query_params.get("next", "")))
+
+    async def sign_in(self, request: Request) -> Response:
+        await limited(request)
+        sent = await request.form(max_files=0, max_fields=10)
+        given, after = sent.get("key"), _local(str(sent.get("next", "")))
+        try:
+            key = await self._keys.recognized(
+                _address(request), SecretStr(given.strip() if isinstance(given, str) else "")
+            )
+        except WrongKeyError:
+            return _form(request, after, _WRONG, HTTPStatus.UNAUTHORIZED)
+        except TooManyWrongKeysError as error:
+            return _form(request, after, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+        token = await api_keys.open_session(await self._keys.installation.warehouse(), key)
+        response = RedirectResponse(after, HTTPStatus.SEE_OTHER)
+        response.set_cookie(
+            SESSION,
+            token.get_secret_value(),
+            max_age=int(api_keys.SESSION_LASTS.total_seconds()),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            # Not strict: a link to a run, in a message, is to open it. The guard refuses all else from other pages.
+            samesite="lax",
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        token = SecretStr(request.cookies.get(SESSION, ""))
+        await api_keys.close_session(await self._keys.installation.warehouse(), token)
+        response = RedirectResponse(_SIGN_IN, HTTPStatus.SEE_OTHER)
+        response.delete_cookie(SESSION, secure=request.url.scheme == "https", httponly=True, samesite="lax")
+        return response
+
+
+async def _unavailable(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("The database does not answer.", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), HTTPStatus.BAD_REQUEST)
+
+
+def _form(request: Request, after: str, error: str = "", status: int = HTTPStatus.OK) -> Response:
+    encrypted = request.url.scheme == "https" or is_loopback(request.url.hostname)
+    plain = "" if encrypted else "Others in the network can read the key."
+    return render(
+        request, "sign_in.html", status=status, csrf_cookie="none", home=HOME, next=after, error=error, plain=plain
+    )
+
+
+def _local(path: str) -> str:
+    """A path of this server to go on to; the first page where it is anything else."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
