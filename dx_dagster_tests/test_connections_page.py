@@ -55,7 +55,7 @@ def key(database_url) -> str:
 def url(settings, monkeypatch) -> Iterator[str]:
     monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
     monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=1, total=1.5, backoff=0.01, patience=1))
-    with serving(create_app(settings)) as address:
+    with serving(create_app(settings.model_copy(update={"allowed_hosts": "dx.example.com"}))) as address:
         yield address
 
 

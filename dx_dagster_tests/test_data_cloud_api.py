@@ -1,8 +1,10 @@
 """The Data Cloud API, as a client written for DX uses it."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -239,6 +241,25 @@ def test_guessing_is_slowed_down_and_good_keys_go_on(client):
     assert error(answers[-1]) == (429, "rate_limited")
     assert 0 < int(answers[-1].headers["retry-after"]) <= 61
     assert client.get("/api/connections.list").status_code == 200
+
+
+def test_a_good_key_passes_whoever_else_gave_wrong_ones_at_its_address(client, database_url):
+    """Also one that is new and was never used; a revoked one does not."""
+
+    def tried(key: str) -> int:
+        answer = client.get("/api/connections.list", headers={"Authorization": f"Bearer {key}"})
+        return int(answer.status_code)
+
+    assert [tried(f"guess{number}") for number in range(21)] == [401] * 20 + [429]
+    new = on_warehouse(database_url, lambda warehouse: api_keys.create(warehouse, "new")).get_secret_value()
+    assert tried(new) == 200
+    assert on_warehouse(database_url, lambda warehouse: api_keys.revoke(warehouse, "new"))
+    assert tried(new) == 401
+    assert tried(new) == 429
+    with ThreadPoolExecutor(8) as executor:
+        began = time.monotonic()
+        assert set(executor.map(tried, (f"guess{number}" for number in range(40)))) == {429}
+    assert time.monotonic() - began < 30  # eight at once wait for the same list
 
 
 def test_guessing_is_forgotten_after_a_while():
