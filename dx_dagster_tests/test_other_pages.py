@@ -215,9 +215,7 @@ def start(environment) -> Iterator[Callable[..., str]]:
 
         def answers() -> bool:
             try:
-                return httpx.get(
-                    f"http://127.0.0.1:{port}/{'server_info' if command == 'ui' else 'healthz'}"
-                ).is_success
+                return httpx.get(health).is_success
             except httpx.TransportError:
                 return False
 
