@@ -21,7 +21,7 @@ def create_app(dagster: ASGIApp, settings: Settings, host: str) -> ASGIApp:
     """
     guarded: ASGIApp = KeptApart(ChangesByPost(dagster))
     if may_need_sign_in(settings, host):
-        from dx_dagster.ui.sign_in import SignIn  # noqa: PLC0415 - 20 MB that most do without
+        from dx_dagster.ui.sign_in import SignIn  # noqa: PLC0415 - 30 MB that most do without
         from dx_dagster.warehouse.embedded import database_url  # noqa: PLC0415
 
         everywhere = settings.ui_sign_in == "on" or not is_loopback(host)
