@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[str | None, Field(alias="DX_ALLOWED_HOSTS")] = None
     trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None
     ui_sign_in: Annotated[Literal["on", "off"] | None, Field(alias="DX_UI_SIGN_IN")] = None
+    log_size: Annotated[ByteSize, Field(alias="DX_LOG_SIZE", ge=1_000_000)] = ByteSize(20_000_000)
 
     sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
     sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
@@ -180,6 +181,14 @@ class Settings(BaseSettings):
     @classmethod
     def _home_is_absolute(cls, home: Path) -> Path:
         return _absolute(home)
+
+    @field_validator("log_size", mode="wrap")
+    @classmethod
+    def _is_a_size(cls, size: object, validate: ValidatorFunctionWrapHandler) -> ByteSize:
+        try:
+            return cast("ByteSize", validate(size))
+        except ValidationError:
+            raise ValueError(f"is {size!r}; it must be a size of at least 1MB, such as 20MB") from None
 
     @field_validator("bitbucket_api_url")
     @classmethod

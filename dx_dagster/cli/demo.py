@@ -52,7 +52,9 @@ def demo(
         _refuse_real_workspaces(installation.database_url)
         settings.remember()  # for other terminals, and for later: what the demo stored goes to its sandbox or nowhere
         installation.activate()
-        with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
+        with Supervisor(
+            settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
+        ) as supervisor:
             sandbox = _sandbox(sandbox_port, living=not exit_)
             supervisor.start(sandbox)
             _wait_for(sandbox, supervisor)

@@ -75,6 +75,8 @@ class Installation:
         self.activate()
         log, root = self.home / "logs" / "commands.log", logging.getLogger()
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > Settings.read().log_size / 2:
+            log.replace(log.with_name(f"{log.name}.1"))
         handlers = list(root.handlers)
         with log.open("a") as file, redirect_stderr(file):
             try:

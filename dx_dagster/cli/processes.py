@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,13 +18,12 @@ from typing import Self
 import psutil
 
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.logs import ServiceLog
 
 _POLL_SECONDS = 0.2
-_LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal take these
 _CRASHES_PER_MINUTE = 5
 _OK = 200
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Service:
 class _Child:
     service: Service
     process: subprocess.Popen[bytes]
-    log_start: int
+    log: ServiceLog
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=_CRASHES_PER_MINUTE))
     restart_at: float | None = None
 
@@ -67,8 +65,9 @@ class Supervisor:
     Each service leads a process group of its own: Ctrl-C reaches only this one, which then ends the others in order.
     """
 
-    def __init__(self, log_folder: Path, environment: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, log_folder: Path, log_size: int, environment: Mapping[str, str], cwd: Path) -> None:
         self._log_folder = log_folder
+        self._log_size = log_size
         kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._environment = {**kept, "PYTHONUNBUFFERED": "1", **environment}
         self._cwd = cwd
@@ -84,6 +83,9 @@ class Supervisor:
         before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             self._end_all()
+            for child in self._children:
+                child.process.poll()
+                child.log.close()
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
@@ -91,21 +93,15 @@ class Supervisor:
     def start(self, *services: Service) -> None:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         for service in services:
-            log = self.log_of(service)
-            if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
-                log.replace(log.with_suffix(".log.1"))
-            log_start = log.stat().st_size if log.exists() else 0
-            self._children.append(_Child(service, self._launch(service), log_start))
-
-    def log_of(self, service: Service) -> Path:
-        return self._log_folder / f"{service.name}.log"
+            log = ServiceLog(self._log_folder / f"{service.name}.log", self._log_size)
+            self._children.append(_Child(service, self._launch(service, log), log))
 
     def output_of(self, service: Service) -> str:
         """What the service has written since it was first started."""
-        log_start = next(child.log_start for child in self._children if child.service is service)
-        with self.log_of(service).open("rb") as log:
-            log.seek(log_start)
-            return _COLOURS.sub("", log.read().decode(errors="replace"))
+        return self._log_of(service).text()
+
+    def _log_of(self, service: Service) -> ServiceLog:
+        return next(child.log for child in self._children if child.service is service)
 
     def wait_until_healthy(self, seconds: float = 120) -> None:
         """Returns when every service is ready.
@@ -129,6 +125,7 @@ class Supervisor:
 
     def _require_alive(self) -> None:
         for child in self._children:
+            child.log.keep_written()
             if child.process.poll() is not None:
                 raise CommandError(self._story(child.service, f"ended at once ({_cause(child.process.returncode)})"))
 
@@ -145,6 +142,7 @@ class Supervisor:
 
     def _tend(self, child: _Child) -> None:
         now = time.monotonic()
+        child.log.keep_written()
         if child.restart_at is None and child.process.poll() is not None:
             child.crashes.append(now)
             recent = sum(1 for crash in child.crashes if now - crash < 60)  # noqa: PLR2004 - a minute
@@ -157,20 +155,20 @@ class Supervisor:
             child.restart_at = now + pause
         elif child.restart_at is not None and now >= child.restart_at:
             child.restart_at = None
-            child.process = self._launch(child.service)
+            child.log.flush()  # what the new process says is not counted as a repetition
+            child.process = self._launch(child.service, child.log)
 
-    def _launch(self, service: Service) -> subprocess.Popen[bytes]:
-        with self.log_of(service).open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own services
-                service.command,
-                env={**self._environment, **service.environment},
-                cwd=self._cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - services start before any thread of ours
-            )
+    def _launch(self, service: Service, log: ServiceLog) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603 - our own services
+            service.command,
+            env={**self._environment, **service.environment},
+            cwd=self._cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log.input,
+            stderr=log.input,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no thread of ours runs beside
+        )
         # A dead leader's group is remembered too: it may have left code servers and runs at work.
         self._groups.add(process.pid)
         return process
@@ -205,7 +203,7 @@ class Supervisor:
     def _story(self, service: Service, what: str) -> str:
         lines = self.output_of(service).strip().splitlines()[-12:]
         return "\n".join(
-            [f"{service.name} {what}. The end of {self.log_of(service)}:", *(f"  {line}" for line in lines)]
+            [f"{service.name} {what}. The end of {self._log_of(service).path}:", *(f"  {line}" for line in lines)]
         )
 
 

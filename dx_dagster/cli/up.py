@@ -31,7 +31,9 @@ def up(
         print("Preparing the database ...", flush=True)
         installation = Installation.open(settings)
         settings.remember()
-        with Supervisor(settings.log_folder, installation.environment, installation.dagster_home) as supervisor:
+        with Supervisor(
+            settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
+        ) as supervisor:
             print("Starting Dagster and the API ...", flush=True)
             supervisor.start(*services(ui_port, api_port, ui_host))
             supervisor.wait_until_healthy()

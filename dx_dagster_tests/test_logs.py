@@ -1,0 +1,159 @@
+"""Logs of services end: they are rotated while written, repetitions are counted, and the disk may be full."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.processes import Service, Supervisor
+from dx_dagster_tests.conftest import RunCli, wait_until
+
+SIZE = 1_000_000
+# A service says what the lines of its standard output are; each pause is as long as one of a daemon.
+TALKING = "import sys, time\nfor line in {lines}:\n    print(line, flush=True)\n    time.sleep({pause})\n"
+
+
+def talking(lines: str, pause: float = 0.0, then: str = "time.sleep(600)") -> Service:
+    return Service("talker", (sys.executable, "-c", TALKING.format(lines=lines, pause=pause) + then))
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor(tmp_path / "logs", SIZE, {}, tmp_path) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / "talker.log"
+
+
+def test_a_log_is_rotated_while_it_is_written_and_keeps_within_its_size(supervisor, log):
+    log.parent.mkdir()
+    older = log.with_name("talker.log.1")
+    older.write_text("of an earlier release\n" * 100_000)
+    service = talking("(f'line {n} ' + 'x' * 1000 for n in range(5000))", then="print('the last line'); sys.exit(3)")
+    supervisor.start(service)
+    with pytest.raises(CommandError, match="the last line"):  # it was written before its supervisor tells of it
+        supervisor.wait_for(service, lambda: False, 60)
+    files = sorted(log.parent.iterdir())
+    assert [file.name for file in files] == ["talker.log", "talker.log.1", "talker.log.2"]
+    assert sum(file.stat().st_size for file in files) <= SIZE
+    text = supervisor.output_of(service)
+    kept = [int(line.split()[1]) for line in text.splitlines() if line.startswith("line")]
+    assert kept == list(range(kept[0], 5000))
+    assert len(kept) > 500
+
+
+REPEATING = """[line for second in range(10, 30) for line in (
+    f"2026-03-01 08:00:{second} +0000 - dagster.daemon.QueuedRunCoordinatorDaemon - INFO - Priority sorting",
+    f"INFO:     127.0.0.1:{50000 + second} - \\"POST /webhooks/bitbucket HTTP/1.1\\" 401 Unauthorized",
+    f"2026-03-01 08:00:{second} +0000 - dagster.daemon - ERROR - failed\\nTraceback (most recent call last):\\n"
+    f"  File \\"one.py\\", line 1, in one\\nValueError: {second // 20}")]"""
+
+
+def test_entries_that_repeat_are_counted_and_different_ones_stay_whole(supervisor, log):
+    service = talking(REPEATING, 0.02, then="print('INFO: that was all', flush=True); time.sleep(600)")
+    supervisor.start(service)
+    assert wait_until(lambda: log.exists() and "that was all" in log.read_text(), 60)
+    lines = supervisor.output_of(service).splitlines()
+    assert sum("Priority sorting" in line for line in lines) == 2
+    assert any(line.startswith("2026-03-01 08:00:29 +0000") and "(19 times more within" in line for line in lines)
+    assert sum("401 Unauthorized" in line for line in lines) == 2
+    for error in (0, 1):  # the same but for the last line
+        first = lines.index(f"ValueError: {error}")
+        assert lines[first - 1 : first + 1] == ['  File "one.py", line 1, in one', f"ValueError: {error}"]
+        assert lines[first - 3].endswith("ERROR - failed")
+    assert sum("(9 times more within" in line for line in lines) == 2
+
+
+def test_a_log_is_bytes_and_a_long_line_is_cut(supervisor, log):
+    numbers = "b''.join(b'%d,' % number for number in range(40_000))"
+    write = f"sys.stdout.buffer.write(b'caf\\xe9 \\xf0\\x9f\\r\\n' + {numbers} + b' no end'); sys.stdout.flush()\n"
+    supervisor.start(talking("()", then=write + "time.sleep(600)"))
+    assert wait_until(lambda: log.exists() and b"no end" in log.read_bytes(), 60)
+    first, *cut = log.read_bytes().split(b"\n")
+    assert first == b"caf\xe9 \xf0\x9f\r"
+    assert b"".join(cut) == b"".join(b"%d," % number for number in range(40_000)) + b" no end"
+
+
+def test_a_service_goes_on_while_its_log_cannot_be_written(tmp_path, log, capfd):
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")  # a disk without room
+    with Supervisor(log.parent, SIZE, {}, tmp_path) as supervisor:
+        counting = f"open({str(tmp_path / 'ticks')!r}, 'a').write('.') and f'tick {{n}}' for n in range(10**6)"
+        supervisor.start(talking(f"({counting})", 0.05))
+        assert wait_until(lambda: (tmp_path / "ticks").exists() and len((tmp_path / "ticks").read_bytes()) > 20, 60)
+        log.unlink()
+        assert wait_until(lambda: log.exists() and "tick" in log.read_text(), 60)
+        assert "(entries lost while this file could not be written: " in log.read_text()
+    told = [line for line in capfd.readouterr().err.splitlines() if "cannot be written" in line]
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+
+
+def test_a_killed_writer_is_replaced_and_nothing_behind_it_is_lost(supervisor, log):
+    service = talking("(f'tick {n}' for n in range(10**6))", 0.02)
+    supervisor.start(service)
+    assert wait_until(lambda: log.exists() and "tick 9" in log.read_text(), 60)
+    (writer,) = [one for one in psutil.Process().children() if str(log) in one.cmdline()]
+    writer.kill()
+
+    def is_written_again() -> bool:
+        return len(log.read_text().splitlines()) > written + 50
+
+    written = len(log.read_text().splitlines())
+    supervisor.wait_for(service, is_written_again, 60)
+    numbers = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    later = numbers[written:]
+    assert later == list(range(later[0], later[0] + len(later)))
+    assert later[0] - numbers[written - 1] < 20  # what the killed one had read, and no more
+
+
+SUPERVISING = """
+import sys
+from pathlib import Path
+from dx_dagster.cli.processes import Service, Supervisor
+said = '''
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2); print('said by one that outlives it')"])
+print("at work", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("last words", flush=True)
+'''
+service = Service("talker", (sys.executable, "-c", said))
+with Supervisor(Path(sys.argv[1]), 1_000_000, {}, Path("/")) as supervisor:
+    supervisor.start(service)
+    supervisor.wait_for(service, lambda: "at work" in supervisor.output_of(service))
+    print("up", flush=True)
+    supervisor.watch()
+"""
+
+
+def test_what_outlives_a_killed_supervisor_still_gets_into_the_log(log):
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING, str(log.parent)], stdout=subprocess.PIPE, text=True
+    ) as supervising:
+        assert supervising.stdout is not None
+        assert supervising.stdout.readline() == "up\n"
+        supervising.kill()
+    assert wait_until(lambda: "said by one that outlives it" in log.read_text(), 60)
+    assert "last words" in log.read_text()
+
+    def is_at_work() -> bool:
+        return any(str(log) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
+
+    assert wait_until(lambda: not is_at_work()), "the writer outlives the last one that writes"
+
+
+def test_a_size_that_is_none_is_refused(run_cli: RunCli, bare_environment):
+    for size in ("many", "10kB"):
+        done = run_cli("status", env=bare_environment | {"DX_LOG_SIZE": size})
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"DX_LOG_SIZE is '{size}'; it must be a size of at least 1MB, such as 20MB.")
