@@ -19,14 +19,19 @@ def serve(
 
     Example: dx-dagster serve --host 0.0.0.0 --port 8080
     """
+    import psycopg
     import uvicorn
 
     from dx_dagster.api.app import create_app
+    from dx_dagster.cli.keys import require_keys
     from dx_dagster.settings import Settings
+    from dx_dagster.warehouse.embedded import database_url
 
     settings = Settings.read()
     require_free(host, port, option="--port")
     with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order by then
+        with suppress(psycopg.Error):  # /readyz says so, and it serves once the database answers
+            require_keys(database_url(settings), settings)
         application = create_app(settings)
         try:
             settings.remember()

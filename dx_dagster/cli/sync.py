@@ -83,10 +83,12 @@ def sync_workspace(
     Raises:
         CommandError: the workspace is not connected, or a step failed; what the others fetched is stored.
     """
+    from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.progress import display
     from dx_dagster.importer.progress import DISPLAY
 
     installation = Installation.open(settings)
+    require_keys(installation.database_url, settings)
     workspace = asyncio.run(_stored_name(installation.database_url, workspace))
     started = time.monotonic()
     terminate = signal.getsignal(signal.SIGTERM)

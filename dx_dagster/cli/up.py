@@ -20,6 +20,7 @@ def up(
     Example: dx-dagster up --ui-port 3001
     """
     from dx_dagster.cli.installation import Installation
+    from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.processes import Supervisor
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.settings import Settings
@@ -30,6 +31,7 @@ def up(
     with suppress(KeyboardInterrupt):
         print("Preparing the database ...", flush=True)
         installation = Installation.open(settings)
+        require_keys(installation.database_url, settings)
         settings.remember()
         with Supervisor(
             settings.log_folder, settings.log_size, installation.environment, installation.dagster_home

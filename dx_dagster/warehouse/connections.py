@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from dx_dagster.clock import HOST
+from dx_dagster.warehouse import keys
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.vault import Vault
 
@@ -197,6 +198,9 @@ async def add_credential(transaction: Transaction, vault: Vault, connection_id: 
     """Stores the credential and returns its id; where its secret is in the pool already, in the row that is there.
 
     None when the connection is no longer there.
+
+    Raises:
+        VaultError: the keys open nothing of what is stored.
     """
     # One addition at a time, or two of the same secret would not see each other.
     connection = await transaction.row(
@@ -204,6 +208,7 @@ async def add_credential(transaction: Transaction, vault: Vault, connection_id: 
     )
     if connection is None:
         return None
+    await keys.require_ours(transaction, vault)
     twins = await _twins(transaction, vault, connection_id, new.secret)
     if twins:
         await _renew(transaction, vault, twins[0], new)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from dx_dagster.settings import Settings, SettingsError, private_draft
 
-_KEY_FILE = "secret_keys"
+KEY_FILE = "secret_keys"
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _log = logging.getLogger(__name__)
@@ -22,10 +22,15 @@ class VaultError(SettingsError):
 
 
 class Vault:
-    """Encrypts with the first key and decrypts with any."""
+    """Encrypts with the first key and decrypts with any.
 
-    def __init__(self, keys: MultiFernet) -> None:
+    Attributes:
+        source: where the keys come from, for a person.
+    """
+
+    def __init__(self, keys: MultiFernet, source: str) -> None:
         self._keys = keys
+        self.source = source
 
     @classmethod
     def of(cls, settings: Settings) -> "Vault":
@@ -36,8 +41,9 @@ class Vault:
         """
         given = settings.secret_keys.get_secret_value() if settings.secret_keys else _generated(settings.home)
         keys = [key.strip() for key in given.split(",") if key.strip()]
+        source = "DX_SECRET_KEYS" if settings.secret_keys else str(settings.home / KEY_FILE)
         try:
-            return cls(MultiFernet([Fernet(key) for key in keys]))
+            return cls(MultiFernet([Fernet(key) for key in keys]), source)
         except ValueError:
             raise VaultError(
                 "DX_SECRET_KEYS holds something that is no Fernet key: each key is 32 bytes in URL-safe base64, and "
@@ -48,6 +54,14 @@ class Vault:
     def lock(self, secret: SecretStr, row: str) -> str:
         """The ciphertext of a secret that belongs to `row`."""
         return self._keys.encrypt(json.dumps([row, secret.get_secret_value()]).encode()).decode()
+
+    def opens(self, ciphertext: str, row: str) -> bool:
+        """Whether `unlock` gives the secret."""
+        try:
+            self.unlock(ciphertext, row)
+        except VaultError:
+            return False
+        return True
 
     def unlock(self, ciphertext: str, row: str) -> SecretStr:
         """The secret of `row`.
@@ -65,6 +79,11 @@ class Vault:
         if bound_to != row:
             raise VaultError(f"The stored secret of {row} belongs to {bound_to}: add the credential again.")
         return SecretStr(secret)
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether the installation has keys already, or would make its first one."""
+    return settings.secret_keys is not None or (settings.home / KEY_FILE).exists()
 
 
 def renew(settings: Settings) -> bool:
@@ -86,12 +105,12 @@ def _own_keys(home: Path) -> list[str]:
 
 
 def _write(home: Path, keys: list[str]) -> None:
-    private_draft(home / _KEY_FILE, ",".join(keys)).replace(home / _KEY_FILE)
+    private_draft(home / KEY_FILE, ",".join(keys)).replace(home / KEY_FILE)
 
 
 def _generated(home: Path) -> str:
     """The installation's own key, made by whichever process comes first."""
-    path = home / _KEY_FILE
+    path = home / KEY_FILE
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
         draft = private_draft(path, Fernet.generate_key().decode())

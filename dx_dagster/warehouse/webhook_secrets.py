@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from dx_dagster.warehouse import keys
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.vault import Vault, VaultError
 
@@ -76,9 +77,14 @@ async def current(warehouse: Warehouse, vault: Vault, connection_id: int) -> tup
 async def add(
     warehouse: Warehouse, vault: Vault, connection_id: int, secret: SecretStr | None = None
 ) -> tuple[int, SecretStr]:
-    """A new secret, made up unless given; the ones before stay good until `retire`."""
+    """A new secret, made up unless given; the ones before stay good until `retire`.
+
+    Raises:
+        VaultError: the keys open nothing of what is stored.
+    """
     chosen = secret or SecretStr(secrets.token_urlsafe(_BYTES))
     async with warehouse.transaction() as transaction:
+        await keys.require_ours(transaction, vault)
         row = await transaction.row("SELECT nextval(pg_get_serial_sequence('webhook_secrets', 'id'))::int AS id")
         await transaction.execute(
             "INSERT INTO webhook_secrets (id, connection_id, secret) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s)",

@@ -1,0 +1,19 @@
+"""What a command says of keys before it works with what they open."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dx_dagster.settings import Settings
+
+
+def require_keys(url: str, settings: "Settings") -> None:
+    """Warns of stored secrets that no key opens.
+
+    Raises:
+        VaultError: no key opens any.
+    """
+    from dx_dagster.warehouse import keys
+
+    if warning := keys.check(url, settings):
+        print(warning, file=sys.stderr, flush=True)

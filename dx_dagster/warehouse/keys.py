@@ -1,0 +1,82 @@
+"""One database, one set of keys: whether those of this installation open what is stored.
+
+With other keys an installation could read no credential and no webhook secret, and would add its own beside them. The
+first secret that is stored decides whose database it is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg.errors import UndefinedTable
+
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connecting import connect
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.vault import KEY_FILE, Vault, VaultError, has_keys
+
+_CONNECT_SECONDS = 5
+_STORED = """
+    SELECT 'credential ' || c.id AS name, c.secret, k.workspace
+    FROM credentials c JOIN connections k ON k.id = c.connection_id
+    WHERE c.secret <> '' AND c.deleted_at IS NULL AND k.deleted_at IS NULL
+    UNION ALL
+    SELECT 'webhook secret ' || s.id, s.secret, k.workspace
+    FROM webhook_secrets s JOIN connections k ON k.id = s.connection_id
+    WHERE (s.expires_at IS NULL OR s.expires_at > now()) AND k.deleted_at IS NULL
+    ORDER BY 3, 1"""
+_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('dx-dagster first secret', 0))"
+
+
+def check(url: str, settings: Settings) -> str | None:
+    """A warning that names the secrets that none of the keys opens, where some open.
+
+    Raises:
+        VaultError: there are secrets, and none opens.
+    """
+    with connect(url, connect_timeout=_CONNECT_SECONDS, application_name="dx-dagster") as connection:
+        try:
+            stored = connection.execute(_STORED).fetchall()
+        except UndefinedTable:
+            return None  # no table, no secret
+    if not stored:
+        return None
+    if not has_keys(settings):  # one that were made now would only be in the way of the right one
+        raise VaultError(_refusal(len(stored), f"There are no keys: {settings.home / KEY_FILE} does not exist."))
+    vault = Vault.of(settings)
+    closed = _closed(vault, stored)
+    if len(closed) == len(stored):
+        raise VaultError(_refusal(len(stored), f"The keys are those of {vault.source}."))
+    if not closed:
+        return None
+    names = ", ".join(f"{name} of workspace {workspace}" for name, workspace in closed)
+    return (
+        f"None of the keys of {vault.source} opens these of the {len(stored)} stored secrets: {names}. Put the key "
+        "that they were stored with behind the others there, or add the credentials again and remove these."
+    )
+
+
+async def require_ours(transaction: Transaction, vault: Vault) -> None:
+    """Before a secret is stored in the transaction; others that store one wait for its end.
+
+    Raises:
+        VaultError: there are secrets, and none opens.
+    """
+    await transaction.execute(_TURN)
+    stored = await transaction.rows(_STORED)
+    if stored and len(_closed(vault, stored)) == len(stored):
+        raise VaultError(_refusal(len(stored), f"The keys are those of {vault.source}."))
+
+
+def _closed(vault: Vault, stored: Sequence[Any]) -> list[tuple[str, str]]:
+    """Name and workspace of the secrets that do not open."""
+    return [(name, workspace) for name, secret, workspace in stored if not vault.opens(secret, name)]
+
+
+def _refusal(count: int, whose: str) -> str:
+    return (
+        "None of the keys of this installation opens any of the credentials and webhook secrets that are stored in its "
+        f"database, {count} in all: another installation stored them with other keys. {whose} Set "
+        "DX_SECRET_KEYS to the keys of that installation, or bring its DX_HOME/secret_keys here; or name another "
+        "database in DX_DATABASE_URL. Where the keys are lost: dx-dagster connections remove WORKSPACE, for each "
+        "workspace, and connect it again."
+    )
