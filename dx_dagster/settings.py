@@ -7,6 +7,7 @@ home runs with the same. Secrets, and what says where the installation is, are n
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 _FILE = "settings"
 DEFAULT_HOME = Path(".dx")
+_UNEXPANDED = re.compile(r"\$\w|\$\{\w")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
@@ -77,7 +79,9 @@ def private_draft(file: Path, content: str) -> Path:
 
 
 def _absolute(home: str | Path) -> Path:
-    return Path(home).expanduser().absolute()
+    with suppress(RuntimeError):  # nobody is called so; `Settings` refuses it
+        home = Path(home).expanduser()
+    return Path(home).absolute()
 
 
 class _Remembered(PydanticBaseSettingsSource):
@@ -180,7 +184,15 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _home_is_absolute(cls, home: Path) -> Path:
-        return _absolute(home)
+        """Beside absolute: a name that every file of ours can hold, and one that somebody meant."""
+        if not str(home).isprintable():
+            raise ValueError(f"is {str(home)!r}; it must not hold line breaks or other characters that cannot be seen")
+        if _UNEXPANDED.match(str(home)):
+            raise ValueError(f"is {str(home)!r}, and nothing here puts the value in; write the folder's own name")
+        absolute = _absolute(home)
+        if str(home).startswith("~") and absolute == home.absolute():
+            raise ValueError(f"is {str(home)!r}, and there is no such user here; write the folder's own name")
+        return absolute
 
     @field_validator("log_size", mode="wrap")
     @classmethod

@@ -1,5 +1,6 @@
 """`dx-dagster env`."""
 
+import os
 import shlex
 
 
@@ -16,8 +17,11 @@ def env() -> None:
     from dx_dagster.warehouse.embedded import keep_for_session
 
     settings = Settings.read()
+    given = set(os.environ)
     # Named even where it is Bitbucket's own: the shell may hold that of another installation.
     lines = Installation.open(settings).environment | {"BITBUCKET_API_URL": settings.bitbucket_api_url}
     for name, value in (lines | settings.changed()).items():
         print(f"export {name}={shlex.quote(value)}")
+    for name in sorted(given - set(os.environ)):
+        print(f"unset {name}")  # one of libpq's that would change what the lines above say
     keep_for_session(settings)

@@ -33,9 +33,10 @@ class Installation:
     @classmethod
     def open(cls, settings: Settings) -> "Installation":
         """Starts the embedded database if there is to be one, writes Dagster's home, and upgrades the tables."""
-        from dx_dagster.warehouse import migrations
+        from dx_dagster.warehouse import connecting, migrations
         from dx_dagster.warehouse.embedded import database_url
 
+        connecting.forget_environment(but_for_address=True)  # Dagster's connections would take it
         url = database_url(settings)
         with migrations.alone(url) as connection:
             installation = cls(settings.home, url, migrations.server_version(connection))

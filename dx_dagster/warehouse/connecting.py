@@ -6,9 +6,11 @@ a parameter of the connection they would replace the `options` of the address an
 itself, and gets them as such a parameter, after those.
 """
 
+import os
 from typing import Any
 
 from psycopg import AsyncConnection, Connection
+from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
 _SETTINGS = {
@@ -36,6 +38,8 @@ _SETTINGS = {
 }
 # Versions of PostgreSQL that brought a setting, as libpq writes them; an older server refuses it.
 _SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+# libpq sends these with each connection, and the server takes them after the options.
+_SETTINGS_OF_LIBPQ = {"PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"}
 _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 
@@ -79,6 +83,18 @@ def options(server_version: int, **others: str) -> str:
     """The settings for a connection's parameter `options`, in which libpq and the server split at blanks."""
     known = _known_to(server_version) | others
     return " ".join(f"-c{name}={value.replace(' ', chr(92) + ' ')}" for name, value in known.items())
+
+
+def forget_environment(*, but_for_address: bool = False) -> None:
+    """Removes what libpq takes from the environment of this process and of those that it starts.
+
+    `but_for_address` leaves what completes an address, such as PGPASSWORD: the variables alone go that set what we do.
+    """
+    names = _SETTINGS_OF_LIBPQ
+    if not but_for_address:
+        names = names | {option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar}
+    for name in names:
+        os.environ.pop(name, None)
 
 
 def why_unfit(connection: Connection[Any]) -> str | None:

@@ -9,6 +9,7 @@ import atexit
 import hashlib
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -30,11 +31,15 @@ import psutil
 import psycopg
 
 from dx_dagster.settings import Settings, SettingsError, make_home
+from dx_dagster.warehouse.connecting import forget_environment
 
 # A folder, "/.s.PGSQL.5432.lock" behind it, and the shortest limit of the systems we know (104 bytes on macOS).
 _LONGEST_SOCKET_FOLDER = 80
 _PORT = 5432  # only names the socket; nothing listens on the network
 _SYSTEM_USER = "pgserver"
+# Of others, a comma would part two folders for libpq and for the server.
+_SAFE_IN_A_SOCKET_FOLDER = re.compile(r"[\w ./~+-]+")
+_LOG_BYTES = 10_000_000
 
 # fsync and synchronous_commit stay on. A run of Dagster holds some twenty connections: NullPool, one for each query.
 _SERVER_SETTINGS = {
@@ -94,12 +99,14 @@ class EmbeddedServer:
 
     @classmethod
     def of(cls, home: Path) -> "EmbeddedServer":
-        """The server of an installation; the same object for the same home."""
-        return _servers.setdefault(home, cls(home / "postgres"))
+        """The server of an installation; the same object for the same home, by whichever link it is named."""
+        real = Path(os.path.realpath(home))
+        return _servers.setdefault(real, cls(real / "postgres"))
 
     @cached_property
     def socket_folder(self) -> Path:
-        if len(os.fsencode(self.folder)) <= _LONGEST_SOCKET_FOLDER:
+        is_short = len(os.fsencode(self.folder)) <= _LONGEST_SOCKET_FOLDER
+        if is_short and _SAFE_IN_A_SOCKET_FOLDER.fullmatch(str(self.folder)):
             return self.folder
         digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
         return Path("/tmp") / f"dx-dagster-{os.geteuid()}-{digest}"  # noqa: S108 - made with mode 0700, owner checked
@@ -112,6 +119,7 @@ class EmbeddedServer:
         """Starts the server if need be and keeps it running until this process ends."""
         if self._leases:
             return
+        forget_environment()  # what it says is about another server
         make_home(self.folder.parent)
         with self._turn():
             self._leases.append(_lock(self._users_file, LOCK_SH))
@@ -179,8 +187,12 @@ class EmbeddedServer:
     def _leave(self, pid: int) -> None:
         if not self._leases or os.getpid() != pid:  # a forked child shares the lease and must not end it
             return
+        lease = self._leases.pop()
+        if not self._is_of_this_place(lease):
+            os.close(lease)
+            return
         with self._turn():
-            os.close(self._leases.pop())
+            os.close(lease)
             users = os.open(self._users_file, os.O_RDWR)
             with suppress(BlockingIOError):
                 flock(users, LOCK_EX | LOCK_NB)
@@ -189,7 +201,14 @@ class EmbeddedServer:
                     shutil.rmtree(self.socket_folder, ignore_errors=True)
             os.close(users)
 
+    def _is_of_this_place(self, lease: int) -> bool:
+        """Else the home was moved away meanwhile: whoever uses it next under its new name stops the server."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(lease), self._users_file.stat())
+        return False
+
     def _ensure_running(self) -> None:
+        self._cut_log()
         if self._answers():
             return
         account = _account()
@@ -197,19 +216,39 @@ class EmbeddedServer:
             _open_the_way(self.folder, account)
         if not (self.folder / "PG_VERSION").exists():
             self._create()
-        self._forget_dead_postmaster()
+        self._forget_other_postmaster()
         _make_socket_folder(self.socket_folder, account)
         options = ["-c listen_addresses=", f"-c port={_PORT}", "-c unix_socket_permissions=0700", *self.options]
         options.append(f"-k {shlex.quote(str(self.socket_folder))}")
-        log = self.folder / "server.log"
-        done = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", str(log), "-o", " ".join(options))
+        # A shell of pg_ctl's would expand the names of folder and log, were they given as arguments.
+        before = self._log.stat().st_size if self._log.exists() else 0
+        done = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", self._log.name, "-o", " ".join(options))
         if done.returncode != 0 or not self._answers():
-            raise EmbeddedDatabaseError(f"in {self.folder} does not start: {_last_lines(log) or done.stderr.strip()}")
+            said = _last_lines(self._log, before) or done.stderr.strip()
+            raise EmbeddedDatabaseError(f"in {self.folder} does not start: {said}")
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def _cut_log(self) -> None:
+        """The server appends to it, wherever its end is."""
+        with suppress(OSError):
+            if self._log.stat().st_size > _LOG_BYTES:
+                shutil.copy(self._log, self._log.with_name(f"{self._log.name}.1"))
+                os.truncate(self._log, 0)
 
     def _answers(self) -> bool:
-        with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=10):
-            return True
+        """Whether the server of this folder answers."""
+        with suppress(psycopg.Error, OSError), psycopg.connect(self.url, connect_timeout=10) as connection:
+            # The socket of a home that was moved may be where that of a new one belongs.
+            row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
+            return row is not None and row[0] == self._record.read_text()
         return False
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "postmaster.pid"
 
     def _create(self) -> None:
         settings = [part for name, value in _SERVER_SETTINGS.items() for part in ("-c", f"{name}={value}")]
@@ -219,30 +258,41 @@ class EmbeddedServer:
         if done.returncode != 0:
             raise EmbeddedDatabaseError(f"cannot be created in {self.folder}: {done.stderr.strip()}")
 
-    def _forget_dead_postmaster(self) -> None:
-        """After a crash the number in postmaster.pid may be some other program's; PostgreSQL would not start."""
-        record = self.folder / "postmaster.pid"
+    def _forget_other_postmaster(self) -> None:
+        """PostgreSQL would not start where the number in postmaster.pid is that of some process: after a crash of any,
+        and in a copy of a folder that of the server at work in the original.
+        """
         with suppress(FileNotFoundError, ValueError, IndexError):
-            pid = int(record.read_text().splitlines()[0])
-            try:
-                alive = "postgres" in psutil.Process(pid).name()
-            except psutil.NoSuchProcess:
-                alive = False
-            if not alive:
-                record.unlink()
+            if not self._is_at_work_here(int(self._record.read_text().splitlines()[0])):
+                (self.folder / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)
+                self._record.unlink()
+
+    def _is_at_work_here(self, pid: int) -> bool:
+        """Whether the process is a server of this very folder, wherever that was when it started."""
+        try:
+            process = psutil.Process(pid)
+            if "postgres" not in process.name():
+                return False
+            works_in = f"/proc/{pid}/cwd" if sys.platform == "linux" else process.cwd()
+            return Path(works_in).samefile(self.folder)
+        except psutil.NoSuchProcess:
+            return False
+        except (psutil.AccessDenied, OSError):
+            return True  # two servers on the same files would destroy them
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         account = _account()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        environment["PGDATA"] = str(self.folder)
         # Files, not pipes: the server that pg_ctl starts inherits them, and a pipe would not end before it does.
         with tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-                [_programs() / program, *arguments, "-D", self.folder],
+                [_programs() / program, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                cwd="/",
+                cwd=self.folder if self.folder.exists() else "/",
                 check=False,
                 user=account and account.pw_uid,
                 group=account and account.pw_gid,
@@ -291,7 +341,9 @@ def _account() -> pwd.struct_passwd | None:
 def _open_the_way(folder: Path, account: pwd.struct_passwd) -> None:
     """Lets the server's user walk through to its folder and programs: execute only, nothing becomes readable."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    os.chown(folder, account.pw_uid, account.pw_gid)
+    if folder.stat().st_uid != account.pw_uid:  # a new one, or a copy that root made
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
     for way in (*folder.parents, *_programs().parents):
         mode = stat.S_IMODE(way.stat().st_mode)
         if not mode & stat.S_IXOTH:
@@ -308,9 +360,9 @@ def _make_socket_folder(folder: Path, account: pwd.struct_passwd | None) -> None
         raise EmbeddedDatabaseError(f"cannot put its socket into {folder}, which another user made.")
 
 
-def _last_lines(log: Path) -> str:
+def _last_lines(log: Path, since: int) -> str:
     try:
-        return " ".join(log.read_text(errors="replace").splitlines()[-3:])
+        return " ".join(log.read_bytes()[since:].decode(errors="replace").splitlines()[-3:])
     except OSError:
         return ""
 
