@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -28,6 +31,7 @@ from dx_dagster_tests.bad_input.telling import alone
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.delivering import SECRET, Receiving, give_secret, inbox, serving
 
+COMMAND = (sys.executable, "-m", "dx_dagster.cli")
 TINY = WorldConfig(repositories=2, pull_requests=10, members=4)
 # Each of them would end an import, or change its rows, were it in force.
 HOSTILE = {
@@ -193,3 +197,68 @@ def test_an_upgrade_that_waits_for_a_lock_says_who_holds_it(database_url, caplog
     (said,) = caplog.messages
     assert f"process {pid} of the database server (nightly report as postgres)" in said
     assert "idle in transaction" in said
+
+
+def test_a_sync_that_waits_for_a_lock_says_who_holds_it_and_goes_on(environment, database_url):
+    with Sandbox(TINY) as sandbox:
+        env = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
+        subprocess.run([*COMMAND, "connect", "acme"], env=env, check=True, stdout=subprocess.DEVNULL)
+        with psycopg.connect(database_url, application_name="nightly report") as holder:
+            holder.execute("LOCK TABLE bitbucket_pulls IN SHARE MODE")
+            pid = holder.info.backend_pid
+            said = ""
+            with subprocess.Popen([*COMMAND, "sync", "acme"], env=env, stderr=subprocess.PIPE, text=True) as syncing:
+                assert syncing.stderr is not None
+                while "waits for a lock" not in said:
+                    line = syncing.stderr.readline()
+                    assert line, said
+                    said += line
+                holder.rollback()
+                said += syncing.stderr.read()
+                assert syncing.wait(120) == 0, said
+        assert f"process {pid} of the database server (nightly report as postgres) holds" in said
+        assert "idle in transaction" in said
+        assert "LOCK TABLE bitbucket_pulls IN SHARE MODE" in said
+        assert differences(database_url, truth(sandbox.world)) == {}
+
+
+def test_the_receiver_says_whose_lock_held_up_what_it_sends_back(database_url, caplog):
+    with Sandbox(TINY) as sandbox:
+        installation = Receiving(database_url, sandbox)
+        give_secret(installation.settings, installation.slug, SECRET)
+        watcher = Watcher(sandbox.world)
+        while not (made := watcher.deliveries()):
+            sandbox.world.step()
+        with (
+            serving(installation.settings) as installation.receiver,
+            psycopg.connect(database_url, application_name="nightly report") as holder,
+        ):
+            holder.execute("LOCK TABLE webhook_events")
+            with pytest.raises(AssertionError):
+                installation.deliver(made[0])
+            holder.rollback()
+            installation.deliver(made[0])
+    said = [one for one in caplog.messages if one.startswith("The webhook receiver waits for a lock that process ")]
+    assert said
+    assert "(nightly report as postgres) holds" in said[0]
+
+
+def test_variables_that_libpq_sends_along_change_nothing_of_dagsters(run_cli, environment, database_url):
+    theirs = {"PGTZ": "Asia/Kathmandu", "PGDATESTYLE": "German, DMY", "PGCLIENTENCODING": "LATIN1"}
+    theirs |= {"PGOPTIONS": "-cstatement_timeout=1 -cTimeZone=Asia/Kathmandu -csearch_path=nowhere"}
+    with Sandbox(TINY) as sandbox:
+        env = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret} | theirs
+        for command in ("connect", "sync"):
+            done = run_cli(command, "acme", env=env)
+            assert done.returncode == 0, done.stderr
+        assert differences(database_url, truth(sandbox.world)) == {}
+    printed = run_cli("env", env=env).stdout
+    show = (
+        "from dagster import DagsterInstance; from sqlalchemy import text\n"
+        "with DagsterInstance.get().run_storage.connect() as connection:\n"
+        "  for name in ('TimeZone', 'DateStyle', 'client_encoding', 'search_path', 'statement_timeout'):\n"
+        "    print(connection.execute(text('SHOW ' + name)).scalar_one())"
+    )
+    script = f"{printed}\nexec {shlex.quote(sys.executable)} -c {shlex.quote(show)}"
+    shown = subprocess.check_output(["bash", "-c", script], env=env, text=True, start_new_session=True)
+    assert shown.splitlines() == ["UTC", "ISO, MDY", "UTF8", "dagster", "0"]

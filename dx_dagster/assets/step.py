@@ -77,6 +77,7 @@ def materialize(
     pool: CredentialPoolResource = context.resources.credential_pool
     bitbucket: BitbucketResource = context.resources.bitbucket
     listener = RunListener(context)
+    warehouse.connected.tell = listener.warning
     try:
         client = bitbucket.open(warehouse, pool, context.partition_key, listener, for_pipelines=for_pipelines)
         wanted = _bound(config.since) if config.since else None

@@ -44,6 +44,7 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
     bitbucket: BitbucketResource = context.resources.bitbucket
     workspace, settings = context.partition_key, Settings.read()
     listener = RunListener(cast("dg.AssetExecutionContext", context))  # of which it takes the log
+    warehouse.connected.tell = listener.warning
 
     async def run() -> Refreshed:
         opened = await open_workspace(workspace, client, warehouse.connected, listener)

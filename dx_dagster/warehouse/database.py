@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.clock import Clock, monotonic
-from dx_dagster.warehouse import merge, versions
+from dx_dagster.warehouse import blocking, merge, versions
 from dx_dagster.warehouse.connecting import connect_async, set_up_async, why_unfit_async
 from dx_dagster.warehouse.merge import Counts, Merge
 
@@ -97,6 +97,7 @@ class Warehouse:
     Attributes:
         written: rows inserted and updated by committed transactions, by table.
         clock: the database's.
+        tell: takes the sentence that says for whose lock a transaction has waited for some seconds.
 
     Raises:
         WarehouseError: on entering, when there is no answer or no access, or the tables are at another version.
@@ -115,6 +116,7 @@ class Warehouse:
         )
         self.written: dict[str, Counts] = defaultdict(Counts)
         self.clock = Clock()
+        self.tell: Callable[[str], None] = blocking.warn
         self._merged: set[Row] = set()
 
     async def __aenter__(self) -> Self:
@@ -141,7 +143,8 @@ class Warehouse:
         with CancelScope(shield=True):
             async with self._connection() as connection:
                 transaction = Transaction(connection, self._merged)
-                yield transaction
+                with blocking.watching(self._url, connection.info.backend_pid, "A transaction", self.tell):
+                    yield transaction
         self._merged |= transaction.merged
         for table, counts in transaction.written.items():
             self.written[table] += counts

@@ -19,12 +19,14 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 
 from dx_dagster.clock import monotonic
+from dx_dagster.warehouse import blocking
 from dx_dagster.warehouse.connecting import set_up_async
 from dx_dagster.warehouse.vault import Vault
 from dx_dagster.warehouse.webhook_secrets import SENDERS, Sender, sender
 
 # Bitbucket waits 10 seconds for an answer.
 _STATEMENT_SECONDS = 3.0
+_SECONDS_TO_LOOK_WHO_BLOCKS = 2.0
 _CONNECT_SECONDS = 2
 _DELIVERIES_A_COMMIT = 200
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
@@ -245,7 +247,14 @@ class Intake:
             self._connection = await self._connect()
         try:
             async with _cut_off_after(_STATEMENT_SECONDS, self._connection):
-                await work(self._connection)
+                with blocking.watching(
+                    self._url,
+                    self._connection.info.backend_pid,
+                    "The webhook receiver",
+                    blocking.warn,
+                    look_every=_SECONDS_TO_LOOK_WHO_BLOCKS,
+                ):
+                    await work(self._connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
             await self._hang_up()
             raise
