@@ -209,6 +209,8 @@ def test_a_sync_that_waits_for_a_lock_says_who_holds_it_and_goes_on(environment,
             said = ""
             with subprocess.Popen([*COMMAND, "sync", "acme"], env=env, stderr=subprocess.PIPE, text=True) as syncing:
                 assert syncing.stderr is not None
+                too_long = threading.Timer(150, syncing.kill)  # else a sync that says nothing would be waited for
+                too_long.start()
                 while "waits for a lock" not in said:
                     line = syncing.stderr.readline()
                     assert line, said
@@ -216,6 +218,7 @@ def test_a_sync_that_waits_for_a_lock_says_who_holds_it_and_goes_on(environment,
                 holder.rollback()
                 said += syncing.stderr.read()
                 assert syncing.wait(120) == 0, said
+                too_long.cancel()
         assert f"process {pid} of the database server (nightly report as postgres) holds" in said
         assert "idle in transaction" in said
         assert "LOCK TABLE bitbucket_pulls IN SHARE MODE" in said

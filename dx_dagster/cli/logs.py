@@ -41,6 +41,7 @@ class ServiceLog:
             [sys.executable, "-I", "-S", log_writer.__file__, self.path, str(self._limit), str(theirs.fileno())],
             stdin=self._output,
             pass_fds=(theirs.fileno(),),
+            env={},  # it has no use for secrets
             cwd="/",
             start_new_session=True,  # Ctrl-C is not for it: the services still have something to say
         )
