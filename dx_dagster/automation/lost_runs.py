@@ -2,59 +2,81 @@
 
 Dagster notices that a run has died only while the code server that started it lives. A run that stays "started" keeps
 its workspace from every other run, so each run holds a lock of the database for as long as its process lives.
+
+A lock may be missing for a while though the process lives: it is taken with the first step, given back a moment before
+the run is called ended, and taken again after its connection was lost. So a run is ended once its lock was missing for
+a minute, by a clock that is never set, and at three looks: two may lie just before and after an outage of the database.
 """
 
 import asyncio
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Collection, Mapping, Sequence
+from secrets import token_hex
+from typing import NamedTuple
 
 import dagster as dg
 
 from dx_dagster.automation.under_way import WORKSPACE_TAG
+from dx_dagster.clock import monotonic
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.liveness import without_process
 
-if TYPE_CHECKING:
-    from dagster._core.storage.dagster_run import RunRecord
+_SECONDS_BETWEEN_LOOKS = 30
+SECONDS_TO_BE_SURE = 60.0
+LOOKS_TO_BE_SURE = 3
+# What another process remembers is by another clock, perhaps of another machine.
+_THIS_PROCESS = token_hex(8)
 
-# A run takes its lock with its first step, and gives it back a moment before it is called ended.
-_SECONDS_TO_BEGIN = 60.0
-_SECONDS_TO_END = 3.0
+
+class Missing(NamedTuple):
+    """A run's lock that is missing: since when, by a clock that is never set, and at how many looks on end."""
+
+    since: float
+    looks: int
+
+    def is_lost(self, now: float) -> bool:
+        return now - self.since >= SECONDS_TO_BE_SURE and self.looks >= LOOKS_TO_BE_SURE
 
 
 @dg.sensor(
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends runs whose process was killed together with everything that looked after it.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    found = _lost(context.instance)
-    if found:
-        time.sleep(_SECONDS_TO_END)
-        found = [run for run in _lost(context.instance) if run in found]
-    for run_id in found:
+    now = monotonic()
+    missing = watched(_remembered(context.cursor), _without_lock(context.instance), now)
+    lost = [run_id for run_id, one in missing.items() if one.is_lost(now)]
+    for run_id in lost:
         run = context.instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             context.instance.report_run_failed(
                 run, "The process of this run is gone: it was killed, or the machine was."
             )
-    return dg.SkipReason(f"ended {len(found)} runs without a process" if found else "every run has its process")
+    context.update_cursor(json.dumps({"process": _THIS_PROCESS, "missing": missing}))
+    return dg.SkipReason(f"ended {len(lost)} runs without a process" if lost else "every run has its process")
 
 
-def _lost(instance: dg.DagsterInstance) -> list[str]:
+def watched(before: Mapping[str, Missing], without_lock: Collection[str], now: float) -> dict[str, Missing]:
+    """The runs whose lock is missing now, with what was known of them before."""
+    seen = {run_id: before.get(run_id, Missing(now, 0)) for run_id in without_lock}
+    return {run_id: one._replace(looks=one.looks + 1) for run_id, one in seen.items()}
+
+
+def _remembered(cursor: str | None) -> dict[str, Missing]:
+    known = json.loads(cursor) if cursor else {}
+    missing = known["missing"] if known.get("process") == _THIS_PROCESS else {}
+    return {run_id: Missing(*one) for run_id, one in missing.items()}
+
+
+def _without_lock(instance: dg.DagsterInstance) -> list[str]:
+    """Our runs at work, all of which should hold the lock, whose lock nobody holds."""
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    records = instance.get_run_records(dg.RunsFilter(statuses=statuses))
-    candidates = [record.dagster_run.run_id for record in records if _has_begun(record)]
+    runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
+    candidates = [run.run_id for run in runs if WORKSPACE_TAG in run.tags]
     return asyncio.run(_without_process(candidates)) if candidates else []
-
-
-def _has_begun(record: "RunRecord") -> bool:
-    """Whether it is one of ours, all of which hold the lock, and should hold it by now."""
-    begun = record.start_time is not None and time.time() - record.start_time > _SECONDS_TO_BEGIN  # noqa: TID251 - Dagster's time is the host's
-    return begun and WORKSPACE_TAG in record.dagster_run.tags
 
 
 async def _without_process(runs: Sequence[str]) -> list[str]:

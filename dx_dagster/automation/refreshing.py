@@ -15,6 +15,7 @@ from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import inbox
+from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.vault import VaultError
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
         client = bitbucket.open(warehouse, pool, workspace, listener)
         for_pipelines = bitbucket.open(warehouse, pool, workspace, listener, for_pipelines=True)
         result = warehouse.run(run())
+    except LockLostError as error:  # the deliveries are the other run's now
+        raise dg.Failure(description=str(error), allow_retries=False) from None
     except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
         warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
         raise dg.Failure(description=str(error), allow_retries=False) from None

@@ -40,6 +40,7 @@ from dx_dagster.importer.workspace import (
     pull_id,
 )
 from dx_dagster.warehouse import connections, inbox, marks, pulls, tables
+from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
 from dx_dagster.warehouse.merge import cannot_be
@@ -207,6 +208,8 @@ class _Batch:
         try:
             async with self._workspace.warehouse.transaction() as transaction:
                 await store(transaction, self._workspace, repository, [value], received_at)
+        except LockLostError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever is odd about a payload, Bitbucket can be asked instead
             self._workspace.listener.warning(f"{repository.slug}#{pull.number}: its payload is not used: {error}")
             return False
@@ -351,7 +354,7 @@ class _Batch:
         async def one(item: Item) -> None:
             try:
                 await work(item)
-            except (CredentialsExhausted, RateLimited, NothingReadError):
+            except (CredentialsExhausted, RateLimited, NothingReadError, LockLostError):
                 raise
             except BitbucketError as error:
                 if lacks_scope(error):

@@ -134,8 +134,8 @@ async def locked(warehouse: Warehouse, workspace: str, listener: Listener, *, wa
     """
     said = False
     while True:
-        async with warehouse.lock(f"dx-dagster import {workspace.lower()}") as free:
-            if free:
+        async with warehouse.importing(workspace) as is_free:
+            if is_free:
                 yield
                 return
         if not wait:

@@ -164,6 +164,23 @@ credentials = Table(
     comment="Secrets that draw on Bitbucket's budgets",
 )
 
+import_locks = Table(
+    "import_locks",
+    metadata,
+    Column("workspace", Text, primary_key=True, comment="Slug of the workspace, in lower case"),
+    Column(
+        "token",
+        Uuid,
+        nullable=False,
+        comment="Of the import that last took the workspace's lock; another one's transactions are taken back",
+    ),
+    Column("taken_by", Text, nullable=False, comment="Its process, as PID@HOST"),
+    Column(
+        "taken_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="When it took the lock"
+    ),
+    comment="Which import of a workspace may write; the lock itself is an advisory one",
+)
+
 budgets = Table(
     "budgets",
     metadata,

@@ -7,9 +7,14 @@ itself, and gets them as such a parameter, after those.
 """
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
@@ -35,6 +40,18 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    # A client that the network or its machine has lost holds its locks until the server notices: after two hours else.
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+# The same at our end, as libpq names and counts it.
+_KEEPALIVES = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
 }
 # Versions of PostgreSQL that brought a setting, as libpq writes them; an older server refuses it.
 _SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
@@ -45,7 +62,7 @@ _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 def connect(url: str, *, statement_timeout: float = 0, **parameters: Any) -> Connection[TupleRow]:
     """A connection that commits each statement by itself; a statement may take `statement_timeout` seconds, 0 any."""
-    connection = Connection.connect(url, autocommit=True, **parameters)
+    connection = Connection.connect(url, autocommit=True, **keepalives(url) | parameters)
     try:
         set_up(connection, statement_timeout=statement_timeout)
     except BaseException:
@@ -56,13 +73,37 @@ def connect(url: str, *, statement_timeout: float = 0, **parameters: Any) -> Con
 
 async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow]:
     """As `connect`."""
-    connection = await AsyncConnection.connect(url, autocommit=True, **parameters)
+    connection = await AsyncConnection.connect(url, autocommit=True, **keepalives(url) | parameters)
     try:
         await set_up_async(connection)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+def keepalives(url: str) -> dict[str, Any]:
+    """Parameters with which a dead connection is noticed in half a minute, without those that the address has."""
+    named = conninfo_to_dict(url)
+    return {name: value for name, value in _KEEPALIVES.items() if name not in named}
+
+
+@contextmanager
+def cut_off(connection: Connection[Any], seconds: float) -> Iterator[None]:
+    """Ends the connection if the block takes longer. A server that has fallen silent keeps no time-out of its own."""
+    timer = threading.Timer(seconds, _shut, [connection])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(connection: Connection[Any]) -> None:
+    """Whoever waits for the connection hears at once that it is gone; closing would let him wait for ever."""
+    with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its:
+        its.shutdown(socket.SHUT_RDWR)
 
 
 def set_up(connection: Connection[Any], *, statement_timeout: float = 0) -> None:

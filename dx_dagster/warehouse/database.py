@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from psycopg import AsyncConnection
+from psycopg.errors import DivisionByZero
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.clock import Clock, monotonic
-from dx_dagster.warehouse import blocking, merge, versions
-from dx_dagster.warehouse.connecting import connect_async, set_up_async, why_unfit_async
+from dx_dagster.warehouse import blocking, merge, poolers, versions
+from dx_dagster.warehouse.connecting import connect_async, keepalives, set_up_async, why_unfit_async
+from dx_dagster.warehouse.locks import Claim, Lock
 from dx_dagster.warehouse.merge import Counts, Merge
 
 if TYPE_CHECKING:
@@ -41,6 +44,17 @@ class DatabaseGoneError(WarehouseError):
             f"The database at DX_DATABASE_URL does not answer: {first}. Check that PostgreSQL runs and that "
             "DX_DATABASE_URL names its host, port, user, password and database, then run the command again: what was "
             "stored stays."
+        )
+
+
+class LockLostError(WarehouseError):
+    """Another process imports the workspace, for ours had lost its lock. Nothing is stored any more."""
+
+    def __init__(self, workspace: str) -> None:
+        super().__init__(
+            f"The connection that held the lock of workspace {workspace} was lost, and another process imports the "
+            "workspace now: this run stops and stores nothing more. Nothing need be done: the other run goes on where "
+            "this one stopped."
         )
 
 
@@ -112,8 +126,9 @@ class Warehouse:
             open=False,
             timeout=patience,
             configure=set_up_async,
-            kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)},
+            kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)} | keepalives(url),
         )
+        self._claims: dict[Claim, Lock] = {}
         self.written: dict[str, Counts] = defaultdict(Counts)
         self.clock = Clock()
         self.tell: Callable[[str], None] = blocking.warn
@@ -138,19 +153,31 @@ class Warehouse:
         await self._pool.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, read_only: bool = False, fenced: bool = True) -> AsyncIterator[Transaction]:
+        """A transaction. Within `importing` it is committed only while nobody else imports the workspace.
+
+        `fenced`: not so where what it writes is true whoever imports.
+
+        Raises:
+            LockLostError: somebody does; nothing is stored.
+        """
+        claims = {} if read_only or not fenced else dict(self._claims)
+        if lost := next((claim for claim, lock in claims.items() if lock.is_lost), None):
+            raise LockLostError(lost.workspace)
         # A run that is cancelled still stores what it is just storing: transactions are short.
         with CancelScope(shield=True):
-            async with self._connection() as connection:
+            async with self._connection(read_only=read_only) as connection:
                 transaction = Transaction(connection, self._merged)
                 with blocking.watching(self._url, connection.info.backend_pid, "A transaction", self.tell):
                     yield transaction
+                    if claims and connection.info.transaction_status == TransactionStatus.INTRANS:
+                        await _commit(connection, claims)
         self._merged |= transaction.merged
         for table, counts in transaction.written.items():
             self.written[table] += counts
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async def _connection(self, *, read_only: bool) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """A connection of the pool.
 
         Raises:
@@ -167,6 +194,8 @@ class Warehouse:
                 if time.monotonic() > deadline:
                     raise WarehouseError(f"The database does not take connections ({error}).") from None
         try:
+            if read_only != bool(connection.read_only):
+                await connection.set_read_only(read_only or None)
             async with connection:
                 yield connection
         except psycopg.Error as error:
@@ -193,27 +222,71 @@ class Warehouse:
         )
 
     @asynccontextmanager
-    async def lock(self, name: str) -> AsyncIterator[bool]:
+    async def lock(self, name: str, *, insists: bool = False) -> AsyncIterator[bool]:
         """Holds the advisory lock `name` over a connection of its own; yields whether it was free.
 
-        The lock goes with the connection, so that a killed process holds nothing.
+        The lock goes with the connection, so that a killed process holds nothing. One that is lost, or was not free and
+        is insisted on, is taken as soon as it is free.
+
+        Raises:
+            WarehouseError: there is no answer, or no lock can be held through the address.
         """
+        async with self._taken(Lock(self._url, name, insists=insists)) as is_free:
+            yield is_free
+
+    @asynccontextmanager
+    async def importing(self, workspace: str) -> AsyncIterator[bool]:
+        """Holds the lock of all that imports the workspace; yields whether it was free.
+
+        Within the block, nothing is stored once another process has taken over: `dx_dagster.warehouse.locks`.
+        """
+        claim = Claim(workspace)
+        lock = Lock(self._url, f"dx-dagster import {claim.workspace}", claim)
+        async with self._taken(lock) as is_free:
+            if is_free:
+                self._claims[claim] = lock
+            try:
+                yield is_free
+            finally:
+                self._claims.pop(claim, None)
+
+    @asynccontextmanager
+    async def _taken(self, lock: Lock) -> AsyncIterator[bool]:
         try:
-            connection = await connect_async(self._url, application_name="dx-dagster lock")
+            if reason := await to_thread.run_sync(poolers.why_unfit, self._url):
+                raise WarehouseError(reason)
+            with CancelScope(shield=True):  # what is taken must be released
+                is_free = await to_thread.run_sync(lock.take)
         except psycopg.OperationalError as error:
             raise DatabaseGoneError(str(error)) from error
-        async with connection:
-            cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
-            row = await cursor.fetchone()
-            yield bool(row and row[0])
+        try:
+            yield is_free
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(lock.release)
 
     async def rows(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
-        async with self.transaction() as transaction:
+        """What a statement that writes nothing finds."""
+        async with self.transaction(read_only=True) as transaction:
             return await transaction.rows(statement, parameters)
 
     async def row(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
-        async with self.transaction() as transaction:
+        """The first row of such a statement, or None."""
+        async with self.transaction(read_only=True) as transaction:
             return await transaction.row(statement, parameters)
+
+
+async def _commit(connection: AsyncConnection[TupleRow], claims: Iterable[Claim]) -> None:
+    """Commits if all claims are still ours.
+
+    All in one message: otherwise a connection that is cut in between would leave the claim's row locked, and whoever
+    takes over would wait until the server notices.
+    """
+    for_all = b"; ".join([*(claim.is_ours for claim in claims), b"COMMIT"])
+    try:
+        await connection.execute(for_all, prepare=False)
+    except DivisionByZero:
+        raise LockLostError(", ".join(claim.workspace for claim in claims)) from None
 
 
 async def _try_to_connect(url: str) -> None:

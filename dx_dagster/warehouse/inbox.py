@@ -82,7 +82,9 @@ _TAKE = f"""
 async def take(warehouse: Warehouse, workspace: str, most: int) -> list[Event]:
     """The oldest deliveries that are due; they come again after a pause unless they are settled."""
     bound = {"workspace": workspace, "most": most, **_PAUSES}
-    return sorted((Event(*row) for row in await warehouse.rows(_TAKE, bound)), key=lambda event: event.id)
+    async with warehouse.transaction() as transaction:
+        rows = await transaction.rows(_TAKE, bound)
+    return sorted((Event(*row) for row in rows), key=lambda event: event.id)
 
 
 async def postpone(warehouse: Warehouse, workspace: str, error: str) -> None:

@@ -8,7 +8,7 @@ from dx_dagster.warehouse.database import Warehouse
 
 def at_work(warehouse: Warehouse, run: str) -> AbstractAsyncContextManager[bool]:
     """Says that a process works on the run, until the block or the process ends."""
-    return warehouse.lock(_name(run))
+    return warehouse.lock(_name(run), insists=True)
 
 
 async def without_process(warehouse: Warehouse, runs: Sequence[str]) -> list[str]:

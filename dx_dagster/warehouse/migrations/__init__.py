@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from dx_dagster.warehouse import connecting
+from dx_dagster.warehouse import connecting, poolers
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
@@ -53,7 +53,7 @@ def alone(url: str) -> Iterator[Connection]:
     """
     with _connect(url) as connection:
         driver = _driver(connection)
-        if unfit := connecting.why_unfit(driver):
+        if unfit := connecting.why_unfit(driver) or poolers.why_unfit(url):
             raise WarehouseError(unfit)
         with telling_who_blocks(url, driver.info.backend_pid):
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
