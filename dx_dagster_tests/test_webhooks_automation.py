@@ -1,5 +1,6 @@
 """Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -127,15 +128,35 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         instance.handle_new_event(entry)
         return run.run_id
 
+    def look(instance: dg.DagsterInstance, cursor: str | None, later: float = 0) -> str:
+        """The cursor after a look, so much later than the last one."""
+        known = json.loads(cursor) if cursor else {"missing": {}}
+        for missing in known["missing"].values():
+            missing[0] -= later
+        context = dg.build_sensor_context(instance=instance, cursor=json.dumps(known) if cursor else None)
+        lost_runs(context)
+        assert context.cursor
+        return context.cursor
+
     with dg.instance_for_test() as instance, psycopg.connect(installation.database_url) as connection:
-        tags, hour_ago = {"dx/workspace": "acme"}, time.time() - 3600
-        gone, at_work = started(instance, tags, hour_ago), started(instance, tags, hour_ago)
-        fresh, foreign = started(instance, tags, time.time()), started(instance, {}, hour_ago)
+        # Dagster's clock may say anything: an hour ago, or tomorrow.
+        tags, moments = {"dx/workspace": "acme"}, (time.time() - 3600, time.time() + 86_400)
+        gone = {started(instance, tags, moment) for moment in moments}
+        at_work, returning = (started(instance, tags, moment) for moment in moments)
+        foreign = started(instance, {}, moments[0])
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
         assert busy_workspaces(instance) == {"acme"}
-        lost_runs(dg.build_sensor_context(instance=instance))
-        assert {run.run_id for run in instance.get_runs() if not run.is_finished} == {at_work, fresh, foreign}
-        assert {run.run_id for run in instance.get_runs() if run.is_failure} == {gone}
+        cursor = look(instance, look(instance, None), later=3600)  # two looks: just before and just after an outage
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
+        assert not any(run.is_finished for run in instance.get_runs())
+        cursor = look(instance, cursor)
+        assert {run.run_id for run in instance.get_runs() if run.is_failure} == gone
+
+        # It is at work again; what it missed before counts no more, nor does another process's clock.
+        connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
+        cursor = look(instance, look(instance, cursor), later=59)
+        cursor = look(instance, cursor.replace('"process": "', '"process": "of another '), later=3600)
+        assert {run.run_id for run in instance.get_runs() if not run.is_finished} == {at_work, returning, foreign}
 
 
 def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
