@@ -19,12 +19,13 @@ from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.automation.under_way import busy_workspaces, is_waited_for, queued_syncs
-from dx_dagster.importer.draining import drain
+from dx_dagster.importer.draining import Turn, drain
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.inbox import Waiting
 from dx_dagster.warehouse.pace import Paced
-from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
+from dx_dagster_tests.delivering import SECRET, SMALL, Receiving, give_secret, inbox, installed
 from dx_dagster_tests.importing import KEYS
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
@@ -190,6 +191,106 @@ def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_the_refresh_makes
             return time.monotonic() - began
 
         assert installation.on_workspace(without_end) < 10
+
+
+class SimulatedHour:
+    """Dagster's daemon over one workspace, in seconds that nobody waits for: ticks, a queue, and runs that take time.
+
+    What is decided is decided by our own code, over a real instance; how long things take is made up.
+    """
+
+    CHANGE, TICK, LOOK = 3, 5, 300  # seconds between changes, ticks of webhook_events, and looks of hourly_sync
+    STARTING, SYNCING, LINGER = 4, 90, 10
+
+    def __init__(self, instance: dg.DagsterInstance, defs: dg.Definitions, database_url: str) -> None:
+        self._instance, self._database_url = instance, database_url
+        self._jobs = {kind: defs.resolve_job_def(f"{kind}_workspace") for kind in ("refresh", "sync")}
+        self._queue: list[tuple[int, int, str, str]] = []  # the negative priority, since when, the kind, the run
+        self._under_way: tuple[str, str, int] | None = None  # the kind, the run, since when
+        self._turn: Turn | None = None
+        self._inbox = 0
+        self.applied, self.refreshes = 0, 0
+        self.waits: list[int] = []  # of syncs, from the look that found one due to its start
+
+    def second(self, now: int) -> None:
+        self._inbox += now % self.CHANGE == 0
+        if now % self.TICK == 0:
+            busy = busy_workspaces(self._instance)
+            for _ in refreshes([Waiting("acme", self._inbox)] if self._inbox else [], busy, {"acme"}).run:
+                self._enqueue(now, "refresh", {"dx/workspace": "acme", "dx/kind": "refresh", "dagster/priority": "10"})
+        if now % self.LOOK == 0:
+            context = dg.build_schedule_context(
+                instance=self._instance, scheduled_execution_time=NOW + timedelta(seconds=now)
+            )
+            asked: Any = hourly_sync(context)
+            for request in [] if isinstance(asked, dg.SkipReason) else asked:
+                self._enqueue(now, "sync", dict(request.tags))
+        if self._under_way is None and self._queue:
+            self._start(now)
+        if self._under_way is not None and self._is_over(now, *self._under_way):
+            self._end(now, *self._under_way)
+
+    def _enqueue(self, now: int, kind: str, tags: dict[str, str]) -> None:
+        job = self._jobs[kind]
+        origin = RemoteJobOrigin(
+            RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 1), "__repository__"), job.name
+        )
+        run = self._instance.create_run_for_job(
+            job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin
+        )
+        self._queue.append((-int(tags["dagster/priority"]), now, kind, run.run_id))
+
+    def _start(self, now: int) -> None:
+        """One run of the workspace at a time (dagster.yaml), by priority and age."""
+        self._queue.sort()
+        _, since, kind, run_id = self._queue.pop(0)
+        if kind == "sync":
+            self.waits.append(now - since)
+        self._under_way = (kind, run_id, now)
+        self._turn = None
+        self._tell("PIPELINE_START", kind, run_id)
+
+    def _is_over(self, now: int, kind: str, _: str, since: int) -> bool:
+        if kind == "sync":
+            return now - since >= self.SYNCING
+        if now - since < self.STARTING:
+            return False
+        turn = self._turn = self._turn or Turn(now, self.LINGER)
+        if turn.is_over(now, lambda: is_waited_for(self._instance, "acme")):
+            return True
+        if self._inbox:
+            self.applied, self._inbox = self.applied + self._inbox, 0
+            turn.applied(now)
+        return turn.has_lingered(now)
+
+    def _end(self, now: int, kind: str, run_id: str, _: int) -> None:
+        self.refreshes += kind == "refresh"
+        self._under_way = None
+        self._tell("PIPELINE_SUCCESS", kind, run_id)
+        if kind == "sync":
+            with psycopg.connect(self._database_url) as connection:
+                connection.execute("UPDATE connections SET last_synced_at = %s", [NOW + timedelta(seconds=now)])
+
+    def _tell(self, event: str, kind: str, run_id: str) -> None:
+        told = DagsterEvent(event, self._jobs[kind].name)
+        self._instance.handle_new_event(EventLogEntry(None, 20, "", run_id, 0.0, dagster_event=told))  # type: ignore[no-untyped-call]
+
+
+def test_within_an_hour_of_changes_each_due_sync_gets_its_turn(database_url, defs, monkeypatch):
+    monkeypatch.setenv("DX_DATABASE_URL", database_url)
+    monkeypatch.setenv("DX_SYNC_EVERY", "600")
+    give_secret(Settings.model_validate({"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS}), "acme", SECRET)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE connections SET last_synced_at = %s", [NOW])
+    with dg.instance_for_test() as instance:
+        hour = SimulatedHour(instance, defs, database_url)
+        for now in range(3600):
+            hour.second(now)
+    # Due 600 s after the last one ended, which took 90 s: at the looks at 600, 1500, 2400 and 3300 s.
+    assert len(hour.waits) == 4
+    assert max(hour.waits) <= 5, hour.waits
+    assert hour.refreshes >= 4
+    assert hour.applied >= 3600 / hour.CHANGE - hour.SYNCING
 
 
 @pytest.mark.usefixtures("installation")

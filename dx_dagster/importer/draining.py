@@ -17,6 +17,29 @@ _SECONDS_BETWEEN_YIELDS = 2.0
 _LONGEST_RUN_SECONDS = 600.0
 
 
+class Turn:
+    """How long a run over an inbox goes on, decided from times and nothing else; all are of one monotonic clock."""
+
+    def __init__(self, now: float, linger: float) -> None:
+        self._began = self._last = self._looked = now
+        self._linger = linger
+
+    def is_over(self, now: float, is_waited_for: Callable[[], bool]) -> bool:
+        """Whether it has taken long enough, or a sync waits for it, which is asked now and then."""
+        if self._last - self._began >= _LONGEST_RUN_SECONDS:
+            return True
+        if now - self._looked < _SECONDS_BETWEEN_YIELDS:
+            return False
+        self._looked = now
+        return is_waited_for()
+
+    def applied(self, now: float) -> None:
+        self._last = now
+
+    def has_lingered(self, now: float) -> bool:
+        return now - self._last >= self._linger
+
+
 async def drain(
     workspace: Workspace,
     run: str,
@@ -31,18 +54,13 @@ async def drain(
     Starting a run takes seconds, and deliveries seldom come alone. A run that lingers applies the next ones at once;
     it makes room as soon as another workspace's deliveries wait, or a sync of this one (`is_waited_for`).
     """
-    result = Refreshed()
-    began = last = looked = time.monotonic()
-    while last - began < _LONGEST_RUN_SECONDS:
-        if time.monotonic() - looked >= _SECONDS_BETWEEN_YIELDS:
-            looked = time.monotonic()
-            if is_waited_for():
-                break
+    result, turn = Refreshed(), Turn(time.monotonic(), linger)
+    while not turn.is_over(time.monotonic(), is_waited_for):
         if not workspace.id:
             workspace = await open_workspace(workspace.slug, workspace.client, workspace.warehouse, workspace.listener)
         if await refresh(workspace, run, result, for_pipelines):
-            last = time.monotonic()
-        elif time.monotonic() - last >= linger or await inbox.others_wait(workspace.warehouse, workspace.slug):
+            turn.applied(time.monotonic())
+        elif turn.has_lingered(time.monotonic()) or await inbox.others_wait(workspace.warehouse, workspace.slug):
             break
         else:
             await anyio.sleep(_SECONDS_BETWEEN_LOOKS)
