@@ -146,7 +146,8 @@ async def test_an_expiry_date_is_warned_of_two_weeks_ahead_and_heeded(
         assert f"{today + timedelta(days=13)}" in heard.warnings[0]
         assert "dx-dagster credentials add acme" in heard.warnings[0]
         for later, warned in ((40, 0), (-2, None)):
-            await warehouse.rows("UPDATE credentials SET expiration_date = %s RETURNING id", [today + timedelta(later)])
+            async with warehouse.transaction() as transaction:
+                await transaction.execute("UPDATE credentials SET expiration_date = %s", [today + timedelta(later)])
             heard = Heard()
             if warned is None:
                 with pytest.raises(NotConnectedError):
