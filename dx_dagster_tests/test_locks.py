@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio.lowlevel
+import dagster as dg
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, truth
+from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.warehouse import inbox, liveness, poolers
 from dx_dagster.warehouse.database import LockLostError, Warehouse, WarehouseError
@@ -31,7 +33,9 @@ from dx_dagster_tests.bad_input.telling import alone, paragraph
 from dx_dagster_tests.commands import Done
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.conftest import wait_until
-from dx_dagster_tests.delivering import SMALL
+from dx_dagster_tests.delivering import SMALL, installed
+from dx_dagster_tests.delivering import inbox as inbox_rows
+from dx_dagster_tests.importing import KEYS
 
 LOCKS = "application_name = 'dx-dagster lock' AND datname = current_database()"
 SLOW = 1.0  # seconds for each answer of the sandbox: an import takes as long as the test wants it to
@@ -153,6 +157,16 @@ def without_process(url: str, *runs: str) -> list[str]:
     return asyncio.run(look())
 
 
+async def take_over(url: str, observer: Observer) -> None:
+    """What another import does when the one at work has lost its lock."""
+    async with Warehouse(url) as other:
+        is_free = False
+        while not is_free:
+            observer.end_locks()
+            async with other.importing("Acme") as is_free:
+                pass
+
+
 def test_nothing_of_a_transaction_is_stored_once_another_import_has_begun(database_url, observer):
     async def store(
         warehouse: Warehouse, name: str, meanwhile: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
@@ -161,20 +175,12 @@ def test_nothing_of_a_transaction_is_stored_once_another_import_has_begun(databa
             await transaction.execute("INSERT INTO budgets (name) VALUES (%s)", [name])
             await meanwhile()
 
-    async def taken_over() -> None:
-        observer.end_locks()
-        async with Warehouse(database_url) as other:
-            is_free = False
-            while not is_free:
-                async with other.importing("Acme") as is_free:
-                    pass
-
     async def work() -> None:
         async with Warehouse(database_url) as warehouse, warehouse.importing("acme") as is_free:
             assert is_free
             await store(warehouse, "before")
             with pytest.raises(LockLostError, match="workspace acme was lost"):
-                await store(warehouse, "meanwhile", taken_over)
+                await store(warehouse, "meanwhile", lambda: take_over(database_url, observer))
             with pytest.raises(LockLostError):
                 await store(warehouse, "after")
             with pytest.raises(LockLostError):
@@ -210,6 +216,38 @@ def test_who_takes_over_waits_for_the_transaction_that_has_looked_and_not_ended(
             assert not seen.done()
             last.commit()
             assert [row.name for row in seen.result(PATIENCE)] == ["at last"]
+
+
+@pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
+@pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer")
+def test_a_refresh_whose_workspace_another_took_over_leaves_its_deliveries_to_it(database_url, observer, monkeypatch):
+    from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
+
+    with installed(database_url, SMALL) as installation, dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setenv("DX_DATABASE_URL", database_url)
+        monkeypatch.setenv("DX_SECRET_KEYS", KEYS)
+        monkeypatch.setenv("BITBUCKET_API_URL", installation.sandbox.url)
+        watcher = Watcher(installation.sandbox.world)
+        for _ in range(20):
+            installation.sandbox.world.step()
+        installation.deliver(*watcher.deliveries())
+        installation.sandbox.faults.latency = SLOW
+        instance.add_dynamic_partitions("workspaces", ["acme"])
+        job = defs.resolve_job_def("refresh_workspace")
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(job.execute_in_process, instance=instance, partition_key="acme", raise_on_error=False)
+            assert wait_until(lambda: observer.one("SELECT max(attempts) FROM webhook_events") == 1, PATIENCE, 0.05)
+            asyncio.run(take_over(database_url, observer))
+            result = ended.result(PATIENCE)
+        (failure,) = result.filter_events(lambda event: event.is_step_failure)
+        told = failure.step_failure_data.user_failure_data
+        assert told is not None
+        assert "the lock of workspace acme was lost" in str(told.description)
+        assert {row["error"] for row in inbox_rows(database_url)} == {None}
+        installation.sandbox.faults.latency = 0
+        installation.let_retries_come()
+        assert installation.refresh().failed == 0
+        assert installation.differences() == {}
 
 
 class Wire:
