@@ -9,11 +9,11 @@ itself, and gets them as such a parameter, after those.
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, Connection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
@@ -54,7 +54,7 @@ _KEEPALIVES = {
     "tcp_user_timeout": 30_000,
 }
 # Versions of PostgreSQL that brought a setting, as libpq writes them; an older server refuses it.
-_SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+_SINCE = {"tcp_user_timeout": 120000, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 # libpq sends these with each connection, and the server takes them after the options.
 _SETTINGS_OF_LIBPQ = {"PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"}
 _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
@@ -84,7 +84,9 @@ async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow
 
 def keepalives(url: str) -> dict[str, Any]:
     """Parameters with which a dead connection is noticed in half a minute, without those that the address has."""
-    named = conninfo_to_dict(url)
+    named: Container[str] = ()
+    with suppress(ProgrammingError):  # connecting says what is wrong with the address
+        named = conninfo_to_dict(url)
     return {name: value for name, value in _KEEPALIVES.items() if name not in named}
 
 
