@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,9 +24,9 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.delivering import give_secret
+from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
 from dx_dagster_tests.test_changing_worlds import change
 
-_STEPPED_CLOCK = Path(__file__).with_name("stepped_clock.c")
 _ATTEMPTS = 3
 """Bitbucket sends a delivery again twice where it gets no answer or a server error."""
 
@@ -79,7 +78,7 @@ class _Soak:
         self.sandbox, self.place, self.url, self.home = sandbox, place, url, home
         self.outcome = Outcome(seconds)
         self.api_port, self.ui_port = free_port(), free_port()
-        self.clock = home / "clock"
+        self.clock = SteppedClock(home) if COMPILER else None
         self._chances = random.Random(5)  # noqa: S311
         self._watcher = Watcher(sandbox.world)
         self._secret = "a secret of the soak"  # noqa: S105
@@ -108,22 +107,13 @@ class _Soak:
     def up(self) -> Iterator[psutil.Process]:
         """`dx-dagster up` under a clock that can be stepped, where there is a C compiler."""
         command = [*_COMMAND, "up", "--ui-port", str(self.ui_port), "--api-port", str(self.api_port)]
-        env = {**os.environ, **self.environment, **self._stepped_clock()}
+        env = {**os.environ, **self.environment, **(self.clock.environment if self.clock else {})}
         with subprocess.Popen(command, env=env, stdout=sys.stderr) as process:
             try:
                 self._wait_until_ready(process)
                 yield psutil.Process(process.pid)
             finally:
                 process.terminate()
-
-    def _stepped_clock(self) -> dict[str, str]:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            return {}
-        library = self.home / "stepped_clock.so"
-        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, _STEPPED_CLOCK], check=True)
-        self.clock.write_text("0")
-        return {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(self.clock)}
 
     def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
         while process.poll() is None:
@@ -170,8 +160,8 @@ class _Soak:
         self.outcome.accidents.append(f"PostgreSQL restarted after {at:.0f} s, in {time.monotonic() - began:.1f} s")
 
     def _step_clock(self, at: float) -> None:
-        if self.clock.exists():
-            self.clock.write_text(str(_CLOCK_STEP))
+        if self.clock is not None:
+            self.clock.step(_CLOCK_STEP)
             self.outcome.accidents.append(f"the clock of all processes stepped by {_CLOCK_STEP} s after {at:.0f} s")
         else:
             self.outcome.accidents.append("no clock was stepped: there is no C compiler")

@@ -1,7 +1,6 @@
 """No row depends on a clock of ours: whatever the host's shows, and whatever dates are stored, rows come right."""
 
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from dx_dagster.sandbox.world import World
 from dx_dagster_tests.comparing import QUERIES
 from dx_dagster_tests.delivering import Receiving, installed
 from dx_dagster_tests.importing import KEYS
+from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
 from dx_dagster_tests.test_changing_worlds import change
 
 TINY = WorldConfig(seed=6, repositories=2, pull_requests=14, members=4)
@@ -74,19 +74,23 @@ def test_rows_are_right_whatever_the_clocks_of_the_hosts_that_wrote_them(install
         assert installation.query(f"{dated} {table}") == [{"past": True, "late": True}], table
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
-def test_rows_are_right_after_a_sync_on_a_host_that_is_a_day_ahead(installation, bare_environment):
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+def test_rows_are_right_after_a_sync_on_a_host_that_is_a_day_ahead(installation, bare_environment, tmp_path):
     settings = {
         "DX_DATABASE_URL": installation.database_url,
         "DX_SECRET_KEYS": KEYS,
         "BITBUCKET_API_URL": installation.sandbox.url,
     }
-    # A clock that is only set wrong does not change what time-outs measure.
-    faked = {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    clock = SteppedClock(tmp_path)
+    clock.step(24 * 3600)
     change_everything(installation.sandbox.world)
-    command = ["faketime", "-f", "+1d", sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
     done = subprocess.run(
-        command, env=bare_environment | settings | faked, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"],
+        env=bare_environment | settings | clock.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert "this machine's is 24 hours ahead of the database's" in done.stderr, done.stderr
     assert installation.differences() == {}

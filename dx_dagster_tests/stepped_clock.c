@@ -1,7 +1,7 @@
 /* LD_PRELOAD: the wall clock of a process, shifted by the seconds that the file in STEPPED_CLOCK holds.
 
    Timeouts and sleeps go by the monotonic clock and stay as they are, as when an administrator or NTP sets the clock of
-   a host. libfaketime 0.9.10 fakes the monotonic clock too; told not to, its sleeps fail. */
+   a host. Under libfaketime 0.9.10, told to leave the monotonic clock alone, Python's sleeps fail. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
