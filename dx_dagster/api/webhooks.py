@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from dx_dagster.bitbucket.signatures import verify
 from dx_dagster.clock import monotonic
 from dx_dagster.frames.reading import Json, inner, number, record, text
+from dx_dagster.http_limits import RareLines
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.receiving import Delivery, InboxUnavailableError, Intake
 from dx_dagster.warehouse.vault import Vault
@@ -34,6 +35,7 @@ _STORE_WITHIN_SECONDS = 8.0
 _KEPT_HEADERS = ("x-event-key", "x-hook-uuid", "x-request-uuid", "x-attempt-number", "content-type", "user-agent")
 _LONGEST_HEADER = 200
 _BIGGEST_NUMBER = 2**63 - 1
+_LINES_A_MINUTE = 10  # for each reason; strangers may send without end
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def router(settings: Settings, url: str) -> APIRouter:
         VaultError: the settings hold no usable keys.
     """
     intake = Intake(url, Vault.of(settings))
+    lines = RareLines(_log, _LINES_A_MINUTE)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -68,12 +71,12 @@ def router(settings: Settings, url: str) -> APIRouter:
             async with asyncio.timeout(_STORE_WITHIN_SECONDS):
                 await intake.store(await _verified(request, body, intake))
         except RefusedError as refused:
-            return _refuse(request, refused)
+            return _refuse(request, refused, lines)
         except (InboxUnavailableError, TimeoutError) as error:
             reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
-            return _refuse(request, RefusedError(503, reason))
+            return _refuse(request, RefusedError(503, reason), lines)
         except ClientDisconnect:
-            return _refuse(request, RefusedError(400, "the connection ended before the body did"))
+            return _refuse(request, RefusedError(400, "the connection ended before the body did"), lines)
         return JSONResponse({"ok": True})
 
     routes = APIRouter(lifespan=lifespan)
@@ -197,15 +200,15 @@ def _fingerprint(headers: dict[str, str], body: str) -> str:
     return "sha256:" + hashlib.sha256(json.dumps([same, body]).encode()).hexdigest()
 
 
-def _refuse(request: Request, refused: RefusedError) -> Response:
-    """One line for whoever looks after this; the body and the signature are nobody's business."""
+def _refuse(request: Request, refused: RefusedError, lines: RareLines) -> Response:
+    """A line for whoever looks after this; the body and the signature are nobody's business."""
     shown = {
         "workspace": refused.workspace,
         "event": request.headers.get("x-event-key"),
         "request": request.headers.get("x-request-uuid"),
     }
     details = " ".join(f"{name}={value[:80]!a}" for name, value in shown.items() if value)
-    _log.warning("webhook refused with %d: %s %s", refused.status, refused.reason, details)
+    lines.warning(f"webhook refused with {refused.status}: {refused.reason}", details)
     ours = refused.status == 503  # noqa: PLR2004 - Service Unavailable: what is wrong here is not for strangers
     return JSONResponse(
         {"ok": False, "error": "unavailable" if ours else refused.reason},

@@ -3,12 +3,19 @@
 import gc
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Annotated
 
 import typer
 
 from dx_dagster.cli.ports import Port, require_free
+
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_REFUSED_A_MINUTE = 60
+
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -24,6 +31,7 @@ def serve(
 
     from dx_dagster.api.app import create_app
     from dx_dagster.cli.keys import require_keys
+    from dx_dagster.http_limits import Limits, options
     from dx_dagster.settings import Settings
     from dx_dagster.warehouse.embedded import database_url
 
@@ -37,7 +45,7 @@ def serve(
             settings.remember()
         except OSError as error:  # it needs nothing of its home where database and keys are elsewhere
             print(f"Other commands will not know the settings of this one: {error}.", file=sys.stderr)
-        logging.getLogger("uvicorn.access").addFilter(_without_query)
+        logging.getLogger("uvicorn.access").addFilter(_access_lines())
         # What is loaded by now stays. Looking through it for garbage again and again would stop every answer for 0.1 s.
         gc.collect()
         gc.freeze()
@@ -49,12 +57,30 @@ def serve(
             # uvicorn would believe every process on this machine.
             proxy_headers=bool(settings.proxies),
             forwarded_allow_ips=settings.proxies,
+            **options(Limits.of(settings)),
         )
 
 
-def _without_query(record: logging.LogRecord) -> bool:
-    """A query may hold what somebody should not have put there, such as a key."""
-    if isinstance(record.args, tuple) and len(record.args) == 5:  # noqa: PLR2004 - client, method, path, version, status
-        client, method, path, *rest = record.args
-        record.args = (client, method, str(path).split("?", 1)[0], *rest)
-    return True
+def _access_lines() -> Callable[[logging.LogRecord], bool]:
+    """Which requests get a line, and with what.
+
+    An accepted delivery is in the inbox, and the receiver itself tells of refused ones. Who scans us gets no line for
+    each try. A query may hold what somebody should not have put there, such as a key.
+    """
+    from dx_dagster.api.webhooks import PATH
+    from dx_dagster.http_limits import RareLines
+
+    refused = RareLines(_log, _REFUSED_A_MINUTE)
+
+    def allows(record: logging.LogRecord) -> bool:
+        if not isinstance(record.args, tuple) or len(record.args) != 5:  # noqa: PLR2004 - as uvicorn puts them
+            return True
+        client, method, target, version, status = record.args
+        path = str(target).split("?", 1)[0]
+        record.args = (client, method, path, version, status)
+        failed = isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST
+        if path == PATH or (path in _PROBES and not failed):
+            return False
+        return not failed or refused.allows(f"requests answered {status}")
+
+    return allows

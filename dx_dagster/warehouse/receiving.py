@@ -30,8 +30,9 @@ _SECONDS_TO_LOOK_WHO_BLOCKS = 2.0
 _CONNECT_SECONDS = 2
 _DELIVERIES_A_COMMIT = 200
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
-# A delivery nobody is known for makes us look again, but not at every one of them.
-_SECONDS_BETWEEN_LOOKS = 0.25
+# A delivery nobody is known for makes us look again: once for all that wait, and for a third of the time at most.
+_PAUSE_AFTER_LOOK = 2.0
+_LONGEST_PAUSE_SECONDS = 0.25
 _SECONDS_KNOWN = 5.0
 _SECONDS_UNKNOWN = 1.0
 _MOST_UNKNOWN = 1000
@@ -115,6 +116,8 @@ class Intake:
         self._waiting_bytes = 0
         self._committing: asyncio.Task[None] | None = None
         self._senders: Senders | None = None
+        self._look_again_at = -inf
+        self._opened: dict[int, tuple[Any, Sender]] = {}
         self._unknown: dict[str, float] = {}
 
     def is_unknown(self, name: str) -> bool:
@@ -164,13 +167,22 @@ class Intake:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._senders is not None:
-            await asyncio.sleep(self._senders.looked_at + _SECONDS_BETWEEN_LOOKS - loop.time())
+        await asyncio.sleep(self._look_again_at - loop.time())
         looked_at = loop.time()
-        found = [sender(self._vault, row) for row in await self._rows(SENDERS)]
+        found = [self._sender(row) for row in await self._rows(SENDERS)]
+        self._opened = {one.connection_id: self._opened[one.connection_id] for one in found}
         by_name = {one.source_id.lower(): one for one in found if one.source_id}
         by_name |= {one.workspace.lower(): one for one in found}
         self._senders = Senders(by_name, {hook: one for one in found for hook in one.hooks}, looked_at)
+        seconds = loop.time() - looked_at
+        self._look_again_at = loop.time() + min(_PAUSE_AFTER_LOOK * seconds, _LONGEST_PAUSE_SECONDS)
+
+    def _sender(self, row: Any) -> Sender:
+        """The sender of a row; its secrets are opened where they are not those of the last look."""
+        known = self._opened.get(row.id)
+        if known is None or known[0] != row:
+            known = self._opened[row.id] = (row, sender(self._vault, row))
+        return known[1]
 
     async def close(self) -> None:
         for task in (self._committing, self._looking):
