@@ -173,11 +173,9 @@ class Door:
         self.late_head = Refusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
         self.late_body = Refusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
         self.late_reader = Refusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
-        self.full = Refusal(503, f"there are {self.most} connections already, see DX_HTTP_CONNECTIONS")
-        self.full_address = Refusal(
-            503,
-            f"an address has {limits.connections_per_address} connections already, see DX_HTTP_CONNECTIONS_PER_ADDRESS",
-        )
+        most_theirs = limits.connections_per_address
+        self.full = Refusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
+        self.full_address = Refusal(503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)")
 
     def enter(self, connection: "LimitedProtocol") -> Refusal | None:
         """Counts a connection, or says why it cannot be taken in."""
@@ -469,11 +467,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self.door.linger(self)
 
     def make_room(self, reason: Refusal) -> None:
+        """Gives its place to another. What comes of its request meanwhile is answered, so that it is sent again."""
         if self._place is self.door.idle:
-            self.door.tell(Refusal(None, f"{reason.reason}; idle ones make room"), self.address)
+            self.door.tell(reason, self.address)
             self.drop()
         else:
-            self._refuse(Refusal(reason.status, f"{reason.reason}; unfinished requests make room"))
+            self._refuse(reason)
 
     def end_unread(self) -> None:
         self.door.tell(self.door.late_reader, self.address)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from dx_dagster.api.app import create_app
 from dx_dagster.api.webhooks import PATH
 from dx_dagster.bitbucket.signatures import sign
+from dx_dagster.http_limits import Limits, options
 from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
@@ -53,10 +54,11 @@ def give_secret(settings: Settings, workspace: str, secret: str) -> None:
 
 
 @contextmanager
-def serving_application(application: ASGIApp) -> Iterator[str]:
-    """The application on a port of its own, in a thread."""
+def serving_application(application: ASGIApp, limits: Limits | None = None) -> Iterator[str]:
+    """The application on a port of its own, in a thread, within the limits that `serve` has unless others are given."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(application, log_config=None, access_log=False))
+        config = uvicorn.Config(application, log_config=None, access_log=False, **options(limits or Limits()))
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: server.run(sockets=[bound]))
         thread.start()
         while not server.started:
@@ -67,9 +69,9 @@ def serving_application(application: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
+def serving(settings: Settings, limits: Limits | None = None) -> Iterator[str]:
     """The receiver's address."""
-    with serving_application(create_app(settings)) as url:
+    with serving_application(create_app(settings), limits) as url:
         yield url + PATH
 
 
