@@ -200,9 +200,12 @@ def test_unfinished_requests_beyond_the_limit_keep_no_delivery_out(serve, databa
 
 def test_unfinished_requests_keep_no_server_from_ending(serve):
     server = serve()
-    with unfinished(server.port, ["127.0.0.1"] * 20):
+    with unfinished(server.port, ["127.0.0.1"] * 20), opened(server.port) as connection:
+        connection.sendall(UNFINISHED + b"content-length: 100\r\n\r\nhalf of it")
+        assert wait_until(lambda: len(server.process.net_connections("tcp")) > 21)
+        time.sleep(0.5)
         server.process.terminate()
-        assert server.process.wait(20) is not None
+        assert server.process.wait(60) is not None
     assert "Cancel" not in server.log
 
 
