@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from benchmarks import reporting, tables
+from benchmarks import receiving, reporting, tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
@@ -122,6 +123,22 @@ def soak_(
         print(line)
     if outcome.differences:
         sys.exit(1)
+
+
+@app.command()
+def receive(
+    trees: Annotated[list[Path] | None, typer.Argument(help="Checkouts to take turns; this one unless told.")] = None,
+    connections: Annotated[int, typer.Option()] = 8,
+    seconds: Annotated[float, typer.Option(help="How long a round of one kind takes.")] = 3,
+    rounds: Annotated[int, typer.Option()] = 4,
+    write: Write = False,
+) -> None:
+    """Deliveries that `serve` stores and refuses.
+
+    Example: make bench ARGS="receive . ../before"
+    """
+    chosen = [tree.resolve() for tree in trees or [Path()]]
+    _show("receive", receiving.measure(chosen, connections, seconds, rounds), write=write)
 
 
 @app.command("all")

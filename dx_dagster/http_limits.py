@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, TypedDict
 
 import httptools
@@ -31,7 +31,7 @@ _PIPELINED_REQUESTS = 32
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1024 * 1024
 _MOST_LINGERING = 64
-_IPV6_NETWORK = 64  # bits; an address costs nothing where a whole network is assigned
+_IPV6_HOST_BITS = 64  # who is given one address is given the whole network
 
 _log = logging.getLogger(__name__)
 
@@ -216,8 +216,8 @@ class Door:
     def _is_uncounted(self, connection: "LimitedProtocol") -> bool:
         if not self._uncounted or not connection.client:
             return False
-        address = ip_address(connection.client[0].partition("%")[0])
-        return any(address in network for network in self._uncounted)
+        address = _parsed(connection.client[0])
+        return address is not None and any(address in network for network in self._uncounted)
 
     def _make_room(self, reason: Refusal, now: float, among: "set[LimitedProtocol] | None" = None) -> bool:
         """Closes the connection that has kept us waiting for longest, if one has for long enough."""
@@ -284,20 +284,23 @@ def _affordable(connections: int) -> int:
     return affordable
 
 
+def _parsed(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
 def _address(client: tuple[str, int] | None) -> str:
     """Whose connection it is: an address, or the network of an IPv6 one."""
     host = client[0] if client else ""
     if ":" not in host:
         return host
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
+    address = _parsed(host)
     if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> _IPV6_NETWORK << _IPV6_NETWORK)}/{_IPV6_NETWORK}"
+        return str(address or host)
+    return f"{IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/{128 - _IPV6_HOST_BITS}"
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -287,6 +287,18 @@ def test_a_websocket_has_no_deadline_and_counts_as_a_connection():
         assert wait_until(lambda: get(url).status_code == 200)
 
 
+def test_connections_of_a_proxy_are_not_those_of_one_client():
+    for proxies, statuses in (((), [b"503", b"503", b"200"]), (("10.0.0.0/8", "127.0.0.1"), [b"200"] * 3)):
+        limits = Limits(connections_per_address=1, patience_seconds=60, head_seconds=60, uncounted=proxies)
+        with serving_application(endless, limits) as url, ExitStack() as stack:
+            connections = [stack.enter_context(opened(httpx.URL(url).port or 0)) for _ in range(3)]
+            found = []
+            for connection in reversed(connections):  # the first one is in the way of the others until it has its turn
+                connection.sendall(b"GET /little HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                found.append(answer(connection)[9:12])
+            assert found == statuses
+
+
 def test_strangers_deliveries_are_refused_at_a_pace_and_told_of_in_a_few_lines(settings, database_url, caplog):
     caplog.set_level(logging.WARNING)
     with serving(settings) as url, httpx.Client() as client:
