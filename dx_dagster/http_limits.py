@@ -60,7 +60,11 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
-        return cls(connections=settings.http_connections, connections_per_address=settings.http_connections_per_address)
+        return cls(
+            connections=settings.http_connections,
+            connections_per_address=settings.http_connections_per_address,
+            uncounted=tuple(settings.proxies),
+        )
 
 
 class Options(TypedDict):

@@ -14,6 +14,7 @@ from dagster._utils.log import configure_loggers
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 
+from dx_dagster.http_limits import Limits, options
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import create_app
 
@@ -45,4 +46,5 @@ def serve(settings: Settings, host: str, port: int, workspace: Path) -> None:
                 # uvicorn would believe every process on this machine.
                 proxy_headers=bool(settings.proxies),
                 forwarded_allow_ips=settings.proxies,
+                **options(Limits.of(settings)),
             )
