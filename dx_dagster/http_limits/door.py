@@ -1,0 +1,196 @@
+"""The connections of one server: who is let in, who makes room, and whose time is up."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Protocol
+
+from dx_dagster.http_limits.limits import Limits, affordable
+from dx_dagster.http_limits.rare_lines import RareLines
+
+# Who is refused while he sends must be read for a moment, or the system discards the answer together with the rest.
+_LINGER_SECONDS = 2.0
+_MOST_LINGERING = 64
+_IPV6_HOST_BITS = 64  # who is given one address is given the whole network
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a connection is closed; `status` is None where nothing is answered."""
+
+    status: int | None
+    reason: str
+
+
+class Connection(Protocol):
+    """What the door asks of a connection."""
+
+    loop: asyncio.AbstractEventLoop
+    client: tuple[str, int] | None
+    address: str
+
+    def move(self, place: "Place | None") -> None: ...
+
+    def make_room(self, reason: Refusal) -> None: ...
+
+    def end_head(self) -> None: ...
+
+    def end_body(self) -> None: ...
+
+    def end_idle(self) -> None: ...
+
+    def end_unread(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+Place = OrderedDict[Connection, float]
+
+
+@dataclass(eq=False)
+class Door:
+    """The connections of one server, in the order in which they came to be where they are.
+
+    A connection is in one place at a time, and in none while the application is at work on it.
+    """
+
+    limits: Limits
+    heads: Place = field(default_factory=OrderedDict)
+    bodies: Place = field(default_factory=OrderedDict)
+    idle: Place = field(default_factory=OrderedDict)
+    unread: Place = field(default_factory=OrderedDict)
+    lingering: Place = field(default_factory=OrderedDict)
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self._by_address: dict[str, set[Connection]] = {}
+        self._lines = RareLines(_log)
+        self._sweeping: asyncio.TimerHandle | None = None
+        self.largest_head = limits.request_line + limits.headers
+        self.most = affordable(limits.connections)
+        deadlines = (
+            limits.head_seconds,
+            limits.body_seconds,
+            limits.idle_seconds,
+            limits.answer_seconds,
+            _LINGER_SECONDS,
+        )
+        self._tick = min(deadlines) / 4
+        self._uncounted = [ip_network(one) for one in limits.uncounted]
+        self.long_line = Refusal(414, f"the request line is longer than {limits.request_line} bytes")
+        self.large_headers = Refusal(431, f"the headers are larger than {limits.headers} bytes")
+        self.many_fields = Refusal(431, f"there are more than {limits.fields} header fields")
+        self.large_body = Refusal(413, f"the body is larger than {limits.body} bytes")
+        self.late_head = Refusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
+        self.late_body = Refusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
+        self.late_reader = Refusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
+        most_theirs = limits.connections_per_address
+        self.full = Refusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
+        self.full_address = Refusal(503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)")
+
+    def enter(self, connection: Connection) -> Refusal | None:
+        """Counts a connection, or says why it cannot be taken in."""
+        self._sweep_later(connection.loop)
+        address = connection.address
+        theirs = self._by_address.get(address, set())
+        if len(theirs) >= self.limits.connections_per_address and not self._is_uncounted(connection):
+            if not self._make_room(self.full_address, connection.loop.time(), theirs):
+                return self.full_address
+        elif self.total >= self.most and not self._make_room(self.full, connection.loop.time()):
+            return self.full
+        self._by_address.setdefault(address, set()).add(connection)
+        self.total += 1
+        return None
+
+    def leave(self, connection: Connection) -> None:
+        """Forgets a connection; it may have been forgotten before."""
+        connection.move(None)
+        self.unread.pop(connection, None)
+        theirs = self._by_address.get(connection.address, set())
+        if connection in theirs:
+            theirs.remove(connection)
+            self.total -= 1
+        if not theirs:
+            self._by_address.pop(connection.address, None)
+
+    def linger(self, connection: Connection) -> None:
+        """Keeps a connection, which counts no more, for as long as its client needs to read the answer."""
+        self.leave(connection)
+        while len(self.lingering) >= _MOST_LINGERING:
+            next(iter(self.lingering)).drop()
+        connection.move(self.lingering)
+
+    def tell(self, refusal: Refusal, address: str) -> None:
+        answer = f"answered {refusal.status}" if refusal.status else "closed"
+        self._lines.warning(f"HTTP limit: {refusal.reason}", f"(from {address or 'a socket'}, {answer})")
+
+    def _is_uncounted(self, connection: Connection) -> bool:
+        if not self._uncounted or not connection.client:
+            return False
+        address = _parsed(connection.client[0])
+        return address is not None and any(address in network for network in self._uncounted)
+
+    def _make_room(self, reason: Refusal, now: float, among: set[Connection] | None = None) -> bool:
+        """Closes the connection that has kept us waiting for longest, if one has for long enough."""
+        for place in (self.heads, self.idle, self.bodies, self.unread):
+            if among is None:
+                oldest = next(iter(place), None)
+            else:
+                oldest = min(among & place.keys(), key=place.__getitem__, default=None)
+            if oldest is not None and place[oldest] <= now - self.limits.patience_seconds:
+                oldest.make_room(reason)
+                return True
+        return False
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(self._tick, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all connections: timers of their own would cost more than the rest of the limits."""
+        self._sweeping = None
+        limits, now = self.limits, loop.time()
+        for place, seconds, end in (
+            (self.heads, limits.head_seconds, Connection.end_head),
+            (self.bodies, limits.body_seconds, Connection.end_body),
+            (self.idle, limits.idle_seconds, Connection.end_idle),
+            (self.unread, limits.answer_seconds, Connection.end_unread),
+            (self.lingering, _LINGER_SECONDS, Connection.drop),
+        ):
+            for connection in _since(place, now - seconds):
+                end(connection)
+        if self._by_address or self.lingering:
+            self._sweep_later(loop)
+
+
+def _since(place: Place, moment: float) -> list[Connection]:
+    found = []
+    for connection, since in place.items():
+        if since > moment:
+            break
+        found.append(connection)
+    return found
+
+
+def _parsed(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def whose(client: tuple[str, int] | None) -> str:
+    """Whose connection it is: an address, or the network of an IPv6 one."""
+    host = client[0] if client else ""
+    if ":" not in host:
+        return host
+    address = _parsed(host)
+    if not isinstance(address, IPv6Address):
+        return str(address or host)
+    return f"{IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/{128 - _IPV6_HOST_BITS}"
