@@ -16,7 +16,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from dx_dagster.bitbucket import BitbucketClient, CredentialPool
-from dx_dagster.importer.connections import pool_for_pipelines
+from dx_dagster.connections.actions import pool_for_pipelines
 from dx_dagster.importer.session import locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings

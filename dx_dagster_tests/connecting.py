@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Retries, Timeouts
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
-from dx_dagster.importer.connections import VerificationFailed
-from dx_dagster.importer.given import new_credential
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections import verification
+from dx_dagster.connections.actions import VerificationFailed
+from dx_dagster.connections.input import new_credential
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token

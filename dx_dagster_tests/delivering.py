@@ -20,7 +20,6 @@ from dx_dagster.api.app import create_app
 from dx_dagster.api.webhooks import PATH
 from dx_dagster.bitbucket.signatures import sign
 from dx_dagster.http_limits import Limits, options
-from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import SandboxDelivery
@@ -28,6 +27,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, webhook_secrets
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.vault import Vault
+from dx_dagster.webhooks.apply import Refreshed, refresh
 from dx_dagster_tests.importing import Installation
 
 SECRET = "It's a Secret to Everybody"

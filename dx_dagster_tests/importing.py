@@ -14,10 +14,10 @@ from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
+from dx_dagster.connections.actions import new_credential
 from dx_dagster.importer.activity import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.connections import new_credential
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pullrequests import import_pull_requests

@@ -19,7 +19,6 @@ from dx_dagster.api.app import create_app
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.importer.absence import MOST, NothingReadError, is_suspicious
-from dx_dagster.importer.hooks import Subject, find
 from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import WorldConfig
@@ -28,6 +27,7 @@ from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.marks import Quiet
 from dx_dagster.warehouse.pace import Paced
+from dx_dagster.webhooks.hooks import Subject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed, serving_application
 from dx_dagster_tests.importing import KEYS
 from dx_dagster_tests.test_webhooks_automation import HOUR, NOW

@@ -9,9 +9,9 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import Changes, VerificationFailed
-from dx_dagster.importer.given import Fields, new_credential
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import Changes, VerificationFailed
+from dx_dagster.connections.input import Fields, new_credential
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.connections import StoredConnection

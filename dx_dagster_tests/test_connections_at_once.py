@@ -16,10 +16,10 @@ import psycopg
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, CredentialPool, MemoryLedger, endpoints
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import Changes, CredentialNotFoundError
-from dx_dagster.importer.given import new_credential, usable
-from dx_dagster.importer.revocation import following
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import Changes, CredentialNotFoundError
+from dx_dagster.connections.input import new_credential, usable
+from dx_dagster.connections.revocation import following
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Limits, Token

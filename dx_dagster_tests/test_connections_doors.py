@@ -15,9 +15,9 @@ from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.cli.connect import ConnectionType, connect_workspace
 from dx_dagster.cli.errors import CommandError
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
-from dx_dagster.importer.given import new_credential
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections import verification
+from dx_dagster.connections.input import new_credential
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Retries, Timeouts
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
-from dx_dagster.importer.given import new_credential
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections import verification
+from dx_dagster.connections.input import new_credential
 from dx_dagster.warehouse import api_keys, connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving

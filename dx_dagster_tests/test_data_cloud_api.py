@@ -22,9 +22,9 @@ from schemathesis.checks import CHECKS, load_all_checks
 from dx_dagster.api import guessing
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Timeouts
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer import verification
-from dx_dagster.importer.given import new_credential
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections import verification
+from dx_dagster.connections.input import new_credential
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.database import Warehouse

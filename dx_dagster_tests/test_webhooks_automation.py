@@ -19,12 +19,12 @@ from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.automation.under_way import busy_workspaces, is_waited_for, queued_syncs
-from dx_dagster.importer.draining import Turn, drain
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.inbox import Waiting
 from dx_dagster.warehouse.pace import Paced
+from dx_dagster.webhooks.drain import Turn, drain
 from dx_dagster_tests.delivering import SECRET, SMALL, Receiving, give_secret, inbox, installed
 from dx_dagster_tests.importing import KEYS
 

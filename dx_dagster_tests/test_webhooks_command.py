@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from dx_dagster.importer.changes import UNDERSTOOD
 from dx_dagster.sandbox import Sandbox, Token, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
+from dx_dagster.webhooks.payloads import UNDERSTOOD
 from dx_dagster_tests.delivering import serving
 
 SMALL = WorldConfig(repositories=4, pull_requests=10, members=5)

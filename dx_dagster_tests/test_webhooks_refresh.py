@@ -14,15 +14,15 @@ import psycopg
 import pytest
 
 from dx_dagster.bitbucket import CredentialsExhausted, Unavailable
-from dx_dagster.importer.connections import check
+from dx_dagster.connections.actions import check
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pipelines import import_pipelines
-from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import find
 from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
+from dx_dagster.webhooks.apply import Refreshed, refresh
 from dx_dagster_tests.delivering import (
     SECRET,
     SMALL,

@@ -13,9 +13,9 @@ from dx_dagster.api.forms import Form, line
 from dx_dagster.api.installation import Installation
 from dx_dagster.api.pages import render
 from dx_dagster.api.sessions import signed_form, signed_in
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
-from dx_dagster.importer.health import health
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
+from dx_dagster.connections.health import health
 from dx_dagster.warehouse import bounds, webhook_secrets
 from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
 from dx_dagster.warehouse.vault import Vault

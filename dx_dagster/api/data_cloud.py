@@ -12,9 +12,9 @@ from dx_dagster.api.bodies import Arguments, arguments
 from dx_dagster.api.envelope import RefusedError
 from dx_dagster.api.installation import Installation, installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import Changes, CredentialNotFoundError, VerificationFailed
-from dx_dagster.importer.given import Fields
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
+from dx_dagster.connections.input import Fields
 from dx_dagster.warehouse import api_keys, connections
 from dx_dagster.warehouse.connections import StoredConnection
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
-from dx_dagster.importer.connections import Failure
+from dx_dagster.connections.actions import Failure
 from dx_dagster.warehouse.connections import ConnectionType, ShownCredential, StoredConnection
 
 ErrorCode = Literal[

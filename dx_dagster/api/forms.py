@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from dx_dagster.importer.connections import Changes, Failure, VerificationFailed
-from dx_dagster.importer.given import Fields
+from dx_dagster.connections.actions import Changes, Failure, VerificationFailed
+from dx_dagster.connections.input import Fields
 from dx_dagster.warehouse.connections import ConnectionType, CredentialType
 
 _LONGEST = 4000

@@ -14,10 +14,10 @@ from dx_dagster.api.forms import Form
 from dx_dagster.api.installation import Installation, installation
 from dx_dagster.api.pages import render
 from dx_dagster.api.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import AlreadyConnectedError, Failure, VerificationFailed
-from dx_dagster.importer.given import GivenError, jira_site, workspace_slug
-from dx_dagster.importer.health import health
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
+from dx_dagster.connections.health import health
+from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
 from dx_dagster.warehouse import api_keys, connections
 from dx_dagster.warehouse.connections import StoredConnection
 

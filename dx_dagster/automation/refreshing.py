@@ -9,14 +9,14 @@ from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RESOURCES, RunListener
 from dx_dagster.automation.under_way import is_waited_for
 from dx_dagster.bitbucket import BitbucketError
-from dx_dagster.importer.draining import drain
-from dx_dagster.importer.refresh import Refreshed
 from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import inbox
 from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.vault import VaultError
+from dx_dagster.webhooks.apply import Refreshed
+from dx_dagster.webhooks.drain import drain
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource

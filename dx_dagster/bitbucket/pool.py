@@ -12,8 +12,8 @@ import anyio
 from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
 from dx_dagster.bitbucket.hints import Hints
-from dx_dagster.bitbucket.ledger import Lease, Ledger
 from dx_dagster.bitbucket.wording import clause
+from dx_dagster.budgets.memory import Lease, Ledger
 from dx_dagster.clock import HOST
 
 OnUnauthorized = Callable[[Credential, str], Awaitable[None]]

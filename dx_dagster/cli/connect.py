@@ -14,7 +14,7 @@ from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dx_dagster.cli.installation import Installation
-    from dx_dagster.importer.verification import VerificationFailed
+    from dx_dagster.connections.verification import VerificationFailed
     from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
@@ -27,7 +27,7 @@ def _slug(workspace: str) -> str:
     Raises:
         BadParameter: it cannot be one.
     """
-    from dx_dagster.importer.given import GivenError, workspace_slug
+    from dx_dagster.connections.input import GivenError, workspace_slug
 
     try:
         return workspace_slug(workspace)
@@ -140,8 +140,8 @@ def connect_workspace(
         CommandError: verification failed, or the workspace is connected under another spelling.
     """
     from dx_dagster.cli.installation import Installation
-    from dx_dagster.importer.connections import AlreadyConnectedError, VerificationFailed, connect, new_credential
-    from dx_dagster.importer.given import GivenError, jira_site
+    from dx_dagster.connections.actions import AlreadyConnectedError, VerificationFailed, connect, new_credential
+    from dx_dagster.connections.input import GivenError, jira_site
     from dx_dagster.warehouse.database import Warehouse
 
     try:
@@ -187,7 +187,7 @@ def verify(workspace: Workspace) -> None:
 
 
 async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str) -> None:
-    from dx_dagster.importer.connections import check
+    from dx_dagster.connections.actions import check
     from dx_dagster.warehouse import connections
 
     checked = 0

@@ -49,7 +49,7 @@ def disable(
 
     Example: dx-dagster connections disable acme --reason "contract ends"
     """
-    from dx_dagster.importer.connections import disable_connection
+    from dx_dagster.connections.actions import disable_connection
 
     _change(workspace, type_, lambda _, warehouse, connection: disable_connection(warehouse, connection, reason))
 
@@ -60,7 +60,7 @@ def enable(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
 
     Example: dx-dagster connections enable acme
     """
-    from dx_dagster.importer.connections import enable_connection
+    from dx_dagster.connections.actions import enable_connection
 
     _change(workspace, type_, enable_connection)
 
@@ -71,14 +71,14 @@ def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
 
     Example: dx-dagster connections remove acme --type jira_cloud
     """
-    from dx_dagster.importer.connections import remove_connection
+    from dx_dagster.connections.actions import remove_connection
 
     _change(workspace, type_, lambda _, warehouse, connection: remove_connection(warehouse, connection))
 
 
 def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer.connections import ConnectionNotFoundError
+        from dx_dagster.connections.actions import ConnectionNotFoundError
         from dx_dagster.warehouse.connections import find
 
         unknown = CommandError(

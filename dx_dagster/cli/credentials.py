@@ -65,8 +65,8 @@ def add(
     day = _day(expires)
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer.connections import VerificationFailed, new_credential
-        from dx_dagster.importer.connections import add as add_credential
+        from dx_dagster.connections.actions import VerificationFailed, new_credential
+        from dx_dagster.connections.actions import add as add_credential
         from dx_dagster.warehouse import connections
 
         connection = await connections.find(warehouse, workspace, type_.value)
@@ -101,7 +101,7 @@ def disable(
 
     Example: dx-dagster credentials disable acme 3
     """
-    from dx_dagster.importer.connections import disable as disable_credential
+    from dx_dagster.connections.actions import disable as disable_credential
 
     _change(workspace, number, lambda warehouse, connection: disable_credential(warehouse, connection, number, reason))
 
@@ -112,14 +112,14 @@ def remove(workspace: Workspace, number: Number) -> None:
 
     Example: dx-dagster credentials remove acme 3
     """
-    from dx_dagster.importer.connections import remove as remove_credential
+    from dx_dagster.connections.actions import remove as remove_credential
 
     _change(workspace, number, lambda warehouse, connection: remove_credential(warehouse, connection, number))
 
 
 def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredConnection], Awaitable[None]]") -> None:
     async def work(_: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer.connections import CredentialNotFoundError
+        from dx_dagster.connections.actions import CredentialNotFoundError
         from dx_dagster.warehouse import connections
 
         unknown = CommandError(f"Workspace {workspace} has no credential {number}: see dx-dagster credentials list.")
@@ -145,9 +145,9 @@ def rekey() -> None:
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer import connections
+        from dx_dagster.connections import actions
 
-        done, renewed = await connections.rekey(settings, warehouse)
+        done, renewed = await actions.rekey(settings, warehouse)
         what = "a new key" if renewed else "the first of DX_SECRET_KEYS; the others may be dropped"
         print(f"{done} secrets are encrypted with {what}.")
 

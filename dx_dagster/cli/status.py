@@ -11,7 +11,7 @@ from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from dx_dagster.importer.health import Health
+    from dx_dagster.connections.health import Health
     from dx_dagster.warehouse.connections import StoredConnection
 
 _WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
@@ -31,7 +31,7 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
-    from dx_dagster.importer.health import health
+    from dx_dagster.connections.health import health
     from dx_dagster.warehouse import bounds, connections, counts, inbox
 
     found = []

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from dx_dagster.bitbucket import BitbucketClient
-    from dx_dagster.importer.hooks import Subject
     from dx_dagster.warehouse.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
+    from dx_dagster.webhooks.hooks import Subject
 
 webhooks = typer.Typer(help="Manages the webhook of a workspace, and what it delivered.", no_args_is_help=True)
 
@@ -38,9 +38,9 @@ def install(
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer import hooks
         from dx_dagster.warehouse import webhook_secrets
         from dx_dagster.warehouse.vault import Vault
+        from dx_dagster.webhooks import hooks
 
         url, vault = hooks.address(settings), Vault.of(settings)
         async with _client(settings, warehouse, workspace) as (client, connection):
@@ -85,8 +85,8 @@ def status(
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> dict[str, Any]:
-        from dx_dagster.importer import hooks
         from dx_dagster.warehouse import inbox, webhook_secrets
+        from dx_dagster.webhooks import hooks
 
         url = _address(settings)
         found: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ def status(
 
 def _address(settings: Settings) -> str | None:
     """Where Bitbucket delivers, if anybody has said so; hooks that we made are known by their uuids all the same."""
-    from dx_dagster.importer import hooks
+    from dx_dagster.webhooks import hooks
 
     return hooks.address(settings) if settings.public_url else None
 
@@ -119,7 +119,7 @@ async def _shown(
     client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
 ) -> list[dict[str, Any]]:
     """Our hooks on the subject and what is wrong with them. With many repositories, some may be none of ours."""
-    from dx_dagster.importer import hooks
+    from dx_dagster.webhooks import hooks
 
     try:
         ours = await hooks.find(client, subject, url, made)
@@ -167,8 +167,8 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.importer import hooks
         from dx_dagster.warehouse import webhook_secrets
+        from dx_dagster.webhooks import hooks
 
         url = _address(settings)
         removed = 0
@@ -227,9 +227,9 @@ async def _client(
     from dx_dagster.bitbucket import BitbucketError
     from dx_dagster.cli.consoles import plain
     from dx_dagster.cli.progress import Lines
-    from dx_dagster.importer.hooks import HooksRefusedError
     from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
     from dx_dagster.warehouse import connections
+    from dx_dagster.webhooks.hooks import HooksRefusedError
 
     connection = await connections.find(warehouse, workspace)
     if connection is None:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 
 from dx_dagster.bitbucket import BitbucketError, Json, jira
+from dx_dagster.connections import actions as doors
+from dx_dagster.connections.actions import Checked, CredentialNotFoundError
+from dx_dagster.connections.revocation import following
+from dx_dagster.connections.verification import asking
 from dx_dagster.frames.reading import text
-from dx_dagster.importer import connections as doors
-from dx_dagster.importer.connections import Checked, CredentialNotFoundError
-from dx_dagster.importer.revocation import following
-from dx_dagster.importer.verification import asking
 from dx_dagster.importer.workspace import Report, Workspace, note
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import connections, emails

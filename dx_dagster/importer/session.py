@@ -9,8 +9,9 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints, sentence
 from dx_dagster.clock import HOST
-from dx_dagster.importer.connections import take_out, usable
-from dx_dagster.importer.revocation import following
+from dx_dagster.connections.actions import take_out, usable
+from dx_dagster.connections.health import WARNED_BEFORE_EXPIRY
+from dx_dagster.connections.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
@@ -19,7 +20,6 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.ledger import SharedLedger
 from dx_dagster.warehouse.vault import Vault
 
-WARNED_BEFORE_EXPIRY = timedelta(days=14)
 _SECONDS_BETWEEN_TRIES = 1.0
 
 

@@ -20,7 +20,7 @@ import anyio
 import psycopg
 from psycopg.types.json import Jsonb
 
-from dx_dagster.warehouse.books import ASSUMED_LIMIT, SCALED_LIMIT, Books, Held
+from dx_dagster.budgets.window import ASSUMED_LIMIT, SCALED_LIMIT, Books, Held
 from dx_dagster.warehouse.database import Transaction, Warehouse, WarehouseError
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dx_dagster.warehouse.books import Books
+from dx_dagster.budgets.window import Books
 
 EVENTS = st.tuples(
     st.integers(0, 2), st.sampled_from(["draw", "draw", "wait", "wait", "end", "end", "die"]), st.floats(0, 2)

@@ -23,9 +23,8 @@ from dx_dagster.bitbucket import (
     Unavailable,
 )
 from dx_dagster.frames.reading import link, time
-from dx_dagster.importer import activity, branches, changes, comments, feed, pipelines, pull_commits
+from dx_dagster.importer import activity, branches, comments, feed, pipelines, pull_commits
 from dx_dagster.importer.absence import Doubt, NothingReadError
-from dx_dagster.importer.changes import PullNews, RepositoryNews
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pullrequests import fetch_one, store
 from dx_dagster.importer.pulls import PullRow, pull_rows
@@ -44,6 +43,8 @@ from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.inbox import Event
 from dx_dagster.warehouse.marks import Repository
 from dx_dagster.warehouse.merge import cannot_be
+from dx_dagster.webhooks import payloads
+from dx_dagster.webhooks.payloads import PullNews, RepositoryNews
 
 KIND = "webhooks"
 AT_ONCE = 500
@@ -112,7 +113,7 @@ class _Batch:
         self._workspace = workspace
         self._for_pipelines = replace(workspace, client=for_pipelines)
         self._report = Report(KIND)
-        self._news, self._nothing = changes.read(events)
+        self._news, self._nothing = payloads.read(events)
         self._refused: dict[str, list[int]] = {}
         self._failed: dict[int, Exception] = {}
         self._found: list[tuple[RepositoryNews, Repository]] = []

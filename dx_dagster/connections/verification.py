@@ -25,9 +25,9 @@ from dx_dagster.bitbucket import (
     sentence,
 )
 from dx_dagster.clock import HOST
+from dx_dagster.connections import advice
+from dx_dagster.connections.input import usable
 from dx_dagster.frames.reading import inner, records, text
-from dx_dagster.importer import hints
-from dx_dagster.importer.given import usable
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import ConnectionType, NewCredential, StoredCredential
 
@@ -113,7 +113,7 @@ async def verify(subject: Subject, stored: StoredCredential | NewCredential) -> 
         credential = usable(stored)
     except ValueError:
         reason = "This cannot be a credential: it is empty, or has spaces, line breaks or accented letters in it."
-        return Verdict(Failure("invalid_credentials", reason, hint=hints.of_form(stored.secret)))
+        return Verdict(Failure("invalid_credentials", reason, hint=advice.of_form(stored.secret)))
     if credential.expires is not None and credential.expires < HOST.now().date():
         reason = f"Its day of expiry, {credential.expires}, is past."
         return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
@@ -169,7 +169,7 @@ class _Check:
                 "no_resources",
                 f"The credential is good, but it sees no repository in workspace {workspace}.",
                 curl(self.subject, self.credential, asked),
-                hints.of_absence(workspace, self.credential, await self._seen()),
+                advice.of_absence(workspace, self.credential, await self._seen()),
             )
         refusals = await self._members() + await self._parts(found[:_REPOSITORIES_TO_TRY])
         return await self._failure(refusals) if refusals else None
@@ -239,22 +239,22 @@ class _Check:
         command, service = curl(self.subject, self.credential, asked), self.subject.service
         said = f" {service} said: {sentence(first.message)}" if first.message else ""
         if service == "Jira" and isinstance(first, Unauthorized | Forbidden) and "scope" in said:
-            hint = hints.of_scopes(self.subject.kind, self.credential)
+            hint = advice.of_scopes(self.subject.kind, self.credential)
             return Failure("invalid_permissions", f"The token lacks the scope {jira.SCOPE}.{said}", command, hint)
         if isinstance(first, Unauthorized):
             how = "as an access token (Bearer)" if self.credential.kind == "access_token" else "as an API token (Basic)"
             reason = f"{service} does not accept this credential {how}.{said}"
-            return Failure("invalid_credentials", reason, command, hints.of_refusal(service, self.credential))
+            return Failure("invalid_credentials", reason, command, advice.of_refusal(service, self.credential))
         scoped = [(at, error) for at, error in refusals if isinstance(error, Forbidden) and error.missing]
         if scoped:
             missing = sorted({scope for _, error in scoped for scope in error.missing})
             reason = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
             command = curl(self.subject, self.credential, scoped[0][0])
-            return Failure("invalid_permissions", reason, command, hints.of_scopes(self.subject.kind, self.credential))
+            return Failure("invalid_permissions", reason, command, advice.of_scopes(self.subject.kind, self.credential))
         if isinstance(first, Forbidden | NotFound | Gone):
             reason, hint = await self._closed(first)
             return Failure(first.code or "", reason + said, command, hint)
-        reason, hint = hints.of_silence(service, self.subject.host, first)
+        reason, hint = advice.of_silence(service, self.subject.host, first)
         return Failure(first.code or UNAVAILABLE, reason, command, hint)
 
     async def _closed(self, error: Forbidden | NotFound | Gone) -> tuple[str, str]:
@@ -262,12 +262,12 @@ class _Check:
         subject = self.subject
         if subject.kind == "jira_cloud":
             if isinstance(error, Forbidden):
-                return "The account may not look up users of this Jira site.", hints.JIRA_ACCESS
+                return "The account may not look up users of this Jira site.", advice.JIRA_ACCESS
             return (
                 f"There is no Jira Cloud site at {subject.base_url}.",
                 "Its address looks like https://acme.atlassian.net.",
             )
-        hint = hints.of_absence(subject.workspace, self.credential, await self._seen())
+        hint = advice.of_absence(subject.workspace, self.credential, await self._seen())
         if isinstance(error, Forbidden):
             return f"The credential may not read workspace {subject.workspace}.", hint
         return f"There is no workspace {subject.workspace} that this credential can see.", hint

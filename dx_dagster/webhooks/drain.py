@@ -7,9 +7,9 @@ from datetime import timedelta
 import anyio
 
 from dx_dagster.bitbucket import BitbucketClient
-from dx_dagster.importer.refresh import Refreshed, refresh
 from dx_dagster.importer.workspace import Workspace, open_workspace
 from dx_dagster.warehouse import inbox
+from dx_dagster.webhooks.apply import Refreshed, refresh
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_YIELDS = 2.0

@@ -19,10 +19,10 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
-from dx_dagster.importer.changes import UNDERSTOOD
 from dx_dagster.settings import Settings, SettingsError, is_loopback
 from dx_dagster.warehouse import webhook_secrets
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.webhooks.payloads import UNDERSTOOD
 
 PATH = "/webhooks/bitbucket"
 DESCRIPTION = "dx-dagster"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from dx_dagster.importer.given import usable
-from dx_dagster.importer.verification import Subject, Verdict, VerificationFailed, verify
+from dx_dagster.connections.input import usable
+from dx_dagster.connections.verification import Subject, Verdict, VerificationFailed, verify
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import NewCredential, StoredCredential
 from dx_dagster.warehouse.database import Warehouse

@@ -1,15 +1,16 @@
 """How the credentials of a connection are."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from dx_dagster.clock import HOST
-from dx_dagster.importer.session import WARNED_BEFORE_EXPIRY
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections
 from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.ledger import headroom
+
+WARNED_BEFORE_EXPIRY = timedelta(days=14)
 
 
 @dataclass(frozen=True)

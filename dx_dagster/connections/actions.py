@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dx_dagster.importer.given import Fields, GivenError, credential_of, new_credential, usable
-from dx_dagster.importer.verification import Failure, Subject, Verdict, VerificationFailed
-from dx_dagster.importer.verifier import Verifier
+from dx_dagster.connections.input import Fields, GivenError, credential_of, new_credential, usable
+from dx_dagster.connections.verification import Failure, Subject, Verdict, VerificationFailed
+from dx_dagster.connections.verifier import Verifier
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import connections, inbox, rekeying, switching, vault
 from dx_dagster.warehouse.connections import (

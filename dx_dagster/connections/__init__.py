@@ -1,0 +1,1 @@
+"""Connections and their credentials: input, verification, health and changes."""
