@@ -21,7 +21,7 @@ from dx_dagster.importer.session import locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import liveness
-from dx_dagster.warehouse.connections import ConnectionType
+from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 

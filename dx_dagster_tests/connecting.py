@@ -29,7 +29,7 @@ from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 
 TOKEN = "ATCTT3xWorkspaceTokenOfTheTests0001"

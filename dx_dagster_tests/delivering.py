@@ -24,9 +24,10 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import SandboxDelivery
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections, webhook_secrets
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.webhooks import secrets
 from dx_dagster.webhooks.apply import Refreshed, refresh
 from dx_dagster_tests.importing import Installation
 
@@ -48,7 +49,7 @@ def give_secret(settings: Settings, workspace: str, secret: str) -> None:
         async with Warehouse(settings.database_url.get_secret_value()) as warehouse:
             async with warehouse.transaction() as transaction:
                 number = await connections.store(transaction, workspace, "bitbucket", workspace, {})
-            await webhook_secrets.add(warehouse, Vault.of(settings), number, SecretStr(secret))
+            await secrets.add(warehouse, Vault.of(settings), number, SecretStr(secret))
 
     asyncio.run(work())
 

@@ -28,9 +28,9 @@ from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.world import World
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.vault import Vault
 from dx_dagster_tests.comparing import differences
 
 KEYS = Fernet.generate_key().decode()

@@ -24,9 +24,9 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.marks import Quiet
-from dx_dagster.warehouse.pace import Paced
+from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.webhooks.hooks import Subject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed, serving_application
 from dx_dagster_tests.importing import KEYS

@@ -20,8 +20,8 @@ from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pull_requests import PullRequest
-from dx_dagster.warehouse.branches import Targets
-from dx_dagster.warehouse.pulls import Heads
+from dx_dagster.warehouse.imported.commits import Targets
+from dx_dagster.warehouse.imported.pulls import Heads
 from dx_dagster_tests.importing import Imported, Installation
 
 WORLD = WorldConfig(seed=3, repositories=6, pull_requests=240, members=8)

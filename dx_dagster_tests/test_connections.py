@@ -13,11 +13,11 @@ from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import Changes, VerificationFailed
 from dx_dagster.connections.input import Fields, new_credential
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse.budgets import headroom
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import headroom
-from dx_dagster.warehouse.vault import Vault, VaultError
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, Work, connect, run, stored
 
 pytestmark = pytest.mark.usefixtures("impatient")

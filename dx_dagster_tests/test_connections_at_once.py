@@ -24,10 +24,10 @@ from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Limits, Token
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.vault import Vault
 
 SECONDS = float(os.environ.get("SECONDS_AT_ONCE", "10"))
 LATEST = 5.0

@@ -18,7 +18,8 @@ from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections import verification
 from dx_dagster.connections.input import new_credential
-from dx_dagster.warehouse import api_keys, connections
+from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
 

@@ -5,7 +5,7 @@ import pytest
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
 from dx_dagster.sandbox.tokens import Token
-from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import connections
 from dx_dagster_tests.connecting import (
     API_TOKEN,
     EMAIL,

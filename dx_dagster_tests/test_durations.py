@@ -9,7 +9,7 @@ import pytest
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.world import World
-from dx_dagster.warehouse import times
+from dx_dagster.warehouse.imported import review_times
 from dx_dagster_tests.importing import Installation
 
 MADE_UP = WorldConfig(seed=21, repositories=4, pull_requests=1000, members=12)
@@ -89,7 +89,7 @@ def test_no_duration_is_negative_and_none_counts_from_before_the_opening(histori
     before = histories.sync().requests
     with psycopg.connect(histories.database_url) as connection:
         connection.execute("UPDATE bitbucket_pulls SET closed_at = created_at - interval '1 day', open_to_merge = -1")
-        connection.execute("UPDATE bitbucket_workspaces SET rules = %s", [times.RULES - 1])
+        connection.execute("UPDATE bitbucket_workspaces SET rules = %s", [review_times.RULES - 1])
     assert histories.sync().requests == before
     assert histories.differences() == {}
     with psycopg.connect(histories.database_url) as connection:

@@ -25,10 +25,11 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
-from dx_dagster.warehouse import inbox, liveness, poolers
+from dx_dagster.warehouse import liveness, poolers
+from dx_dagster.warehouse.budgets import SharedLedger
 from dx_dagster.warehouse.database import LockLostError, Warehouse, WarehouseError
-from dx_dagster.warehouse.ledger import SharedLedger
 from dx_dagster.warehouse.locks import Claim
+from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster_tests.bad_input.telling import alone, paragraph
 from dx_dagster_tests.commands import Done
 from dx_dagster_tests.comparing import differences

@@ -14,8 +14,8 @@ from dx_dagster.importer.repositories import fetch_repository
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.repositories import Repository
-from dx_dagster.warehouse import moves
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported import moves
 from dx_dagster_tests.comparing import Row, differences, stored
 from dx_dagster_tests.importing import Installation
 

@@ -17,7 +17,7 @@ from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
-from dx_dagster.warehouse import times
+from dx_dagster.warehouse.imported import review_times
 from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
 SMALL = WorldConfig(seed=3, repositories=6, pull_requests=96, members=10, merges_by_push=0.05)
@@ -394,7 +394,7 @@ def test_an_account_that_comes_with_another_uuid_once_it_is_deleted_is_nobody_el
 
     async def derive(workspace: Workspace) -> None:
         async with workspace.warehouse.transaction() as transaction:
-            await times.derive(transaction, [str(own["pull"])])
+            await review_times.derive(transaction, [str(own["pull"])])
 
     installation.on_workspace(derive)
     [now] = query(f"SELECT open_to_first_review AS reviewed FROM bitbucket_pulls WHERE id = '{own['pull']}'")

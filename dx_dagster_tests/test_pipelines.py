@@ -10,7 +10,7 @@ from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.repositories import Repository
 from dx_dagster.sandbox.world import World
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.runs import due
+from dx_dagster.warehouse.imported.pipelines import due
 from dx_dagster_tests.delivering import installed
 from dx_dagster_tests.importing import Installation
 

@@ -11,7 +11,7 @@ import pytest
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.repositories import Repository
 from dx_dagster.sandbox.world import World
-from dx_dagster.warehouse.bounds import BoundRefusedError, Wanted
+from dx_dagster.warehouse.imported.bounds import BoundRefusedError, Wanted
 from dx_dagster_tests.connecting import TOKEN
 from dx_dagster_tests.importing import Installation
 

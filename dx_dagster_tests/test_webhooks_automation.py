@@ -22,8 +22,8 @@ from dx_dagster.automation.under_way import busy_workspaces, is_waited_for, queu
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.inbox import Waiting
-from dx_dagster.warehouse.pace import Paced
+from dx_dagster.warehouse.connections.due import Paced
+from dx_dagster.warehouse.webhooks.inbox import Waiting
 from dx_dagster.webhooks.drain import Turn, drain
 from dx_dagster_tests.delivering import SECRET, SMALL, Receiving, give_secret, inbox, installed
 from dx_dagster_tests.importing import KEYS

@@ -20,8 +20,8 @@ from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import find
-from dx_dagster.warehouse.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
+from dx_dagster.warehouse.connections.connections import find
+from dx_dagster.warehouse.webhooks.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
 from dx_dagster.webhooks.apply import Refreshed, refresh
 from dx_dagster_tests.delivering import (
     SECRET,

@@ -16,9 +16,10 @@ from dx_dagster.api.sessions import signed_form, signed_in
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.health import health
-from dx_dagster.warehouse import bounds, webhook_secrets
-from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
-from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.connections.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.imported import bounds
+from dx_dagster.warehouse.webhooks import secrets
 
 _HOME = "/connections"
 _DONE = {
@@ -190,17 +191,17 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
 @routes.post("/{connection_id}/webhook/show", dependencies=_signed_form)
 async def show_secret(request: Request, found: Doors, connection: Chosen) -> Response:
     vault, warehouse = Vault.of(found.settings), await found.warehouse()
-    current = await webhook_secrets.current(warehouse, vault, connection.id)
+    current = await secrets.current(warehouse, vault, connection.id)
     if current is None:
-        current = await webhook_secrets.add(warehouse, vault, connection.id)
+        current = await secrets.add(warehouse, vault, connection.id)
     return await _details(request, found, connection, secret=current[1])
 
 
 @routes.post("/{connection_id}/webhook/rotate", dependencies=_signed_form)
 async def rotate_secret(request: Request, found: Doors, connection: Chosen) -> Response:
     vault, warehouse = Vault.of(found.settings), await found.warehouse()
-    number, secret = await webhook_secrets.add(warehouse, vault, connection.id)
-    await webhook_secrets.retire(warehouse, connection.id, but=number)
+    number, secret = await secrets.add(warehouse, vault, connection.id)
+    await secrets.retire(warehouse, connection.id, but=number)
     return await _details(request, found, connection, secret=secret, done=_DONE["rotated"])
 
 

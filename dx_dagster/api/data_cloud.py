@@ -15,8 +15,9 @@ from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.input import Fields
-from dx_dagster.warehouse import api_keys, connections
-from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import StoredConnection
 
 _LARGEST_ID = 2**31 - 1
 

@@ -20,8 +20,8 @@ from dx_dagster.api.installation import Installation
 from dx_dagster.api.keys import Keys
 from dx_dagster.api.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import WarehouseError
-from dx_dagster.warehouse.vault import VaultError
 
 _log = logging.getLogger(__name__)
 _OPEN = frozenset({webhooks.PATH, "/healthz", "/readyz", "/openapi.json"})

@@ -18,8 +18,9 @@ from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.connections.health import health
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
-from dx_dagster.warehouse import api_keys, connections
-from dx_dagster.warehouse.connections import StoredConnection
+from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import StoredConnection
 
 _STATIC = Path(__file__).parent / "static"
 _HOME = "/connections"

@@ -22,9 +22,9 @@ from dx_dagster.clock import monotonic
 from dx_dagster.frames.reading import Json, inner, number, record, text
 from dx_dagster.http_limits import RareLines
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.receiving import Delivery, InboxUnavailableError, Intake
-from dx_dagster.warehouse.vault import Vault
-from dx_dagster.warehouse.webhook_secrets import Sender
+from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.webhooks.intake import Delivery, InboxUnavailableError, Intake
+from dx_dagster.warehouse.webhooks.secrets import Sender
 
 PATH = "/webhooks/bitbucket"
 LARGEST_BODY = 1024 * 1024  # four times what Bitbucket says it sends at the most

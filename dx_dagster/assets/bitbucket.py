@@ -15,7 +15,7 @@ from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pullrequests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import tables
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 _bitbucket_asset = partial(
     dg.asset,

@@ -13,11 +13,13 @@ from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import counts, failing, tables
-from dx_dagster.warehouse.bounds import ALL, BoundRefusedError, Wanted
+from dx_dagster.warehouse.connections import failing
 from dx_dagster.warehouse.database import WarehouseError
-from dx_dagster.warehouse.marks import Quiet
-from dx_dagster.warehouse.tables import Table, type_name
+from dx_dagster.warehouse.imported import counts
+from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
+from dx_dagster.warehouse.imported.marks import Quiet
+from dx_dagster.warehouse.schema import bitbucket as tables
+from dx_dagster.warehouse.schema.bitbucket import Table, type_name
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dx_dagster.warehouse.inbox import Waiting
-from dx_dagster.warehouse.pace import Paced
+from dx_dagster.warehouse.connections.due import Paced
+from dx_dagster.warehouse.webhooks.inbox import Waiting
 
 RUNS_A_TICK = 50
 _TICKS_AN_HOUR = 12

@@ -12,9 +12,9 @@ from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import inbox
+from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.vault import VaultError
+from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.apply import Refreshed
 from dx_dagster.webhooks.drain import drain
 

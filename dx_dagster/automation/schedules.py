@@ -19,10 +19,10 @@ from dx_dagster.automation.under_way import (
     syncing_workspaces,
 )
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import pace
+from dx_dagster.warehouse.connections import due
+from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
-from dx_dagster.warehouse.pace import Paced
 
 _SETTINGS = Settings.read()
 _QUIET_MAY_WAIT: dict[str, object] = {
@@ -98,7 +98,7 @@ def _connected(instance: dg.DagsterInstance) -> list[Paced]:
 
     async def read() -> list[Paced]:
         async with Warehouse(database_url(Settings.read())) as warehouse:
-            return await pace.workspaces(warehouse)
+            return await due.workspaces(warehouse)
 
     known = asyncio.run(read())
     register(instance, (one.workspace for one in known))

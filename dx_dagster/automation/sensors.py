@@ -11,9 +11,10 @@ from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections, inbox
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
+from dx_dagster.warehouse.webhooks import inbox
 
 # The daemon looks every 5 s. With the same number here, a tick that was noted a moment late makes it skip the next one.
 SECONDS_BETWEEN_TICKS = 4

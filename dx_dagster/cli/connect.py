@@ -15,7 +15,7 @@ from dx_dagster.settings import Settings
 if TYPE_CHECKING:
     from dx_dagster.cli.installation import Installation
     from dx_dagster.connections.verification import VerificationFailed
-    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
 Result = TypeVar("Result")
@@ -188,7 +188,7 @@ def verify(workspace: Workspace) -> None:
 
 async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str) -> None:
     from dx_dagster.connections.actions import check
-    from dx_dagster.warehouse import connections
+    from dx_dagster.warehouse.connections import connections
 
     checked = 0
     failed: list[str] = []

@@ -11,7 +11,7 @@ from dx_dagster.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
     Change = Callable[[Settings, Warehouse, StoredConnection], Awaitable[object]]
@@ -28,7 +28,7 @@ def list_() -> None:
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.bitbucket import clause
-        from dx_dagster.warehouse.connections import all_connections
+        from dx_dagster.warehouse.connections.connections import all_connections
 
         for one in await all_connections(warehouse):
             state = f"failing: {clause(one.last_error)}" if one.last_error else one.state
@@ -79,7 +79,7 @@ def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
 def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.connections.actions import ConnectionNotFoundError
-        from dx_dagster.warehouse.connections import find
+        from dx_dagster.warehouse.connections.connections import find
 
         unknown = CommandError(
             f"Workspace {workspace} has no connection of type {type_.value}: see dx-dagster connections list."

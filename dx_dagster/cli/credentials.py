@@ -20,7 +20,7 @@ from dx_dagster.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
 credentials = typer.Typer(help="Manages the credentials of a workspace.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.bitbucket import clause
-        from dx_dagster.warehouse import connections
+        from dx_dagster.warehouse.connections import connections
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
@@ -67,7 +67,7 @@ def add(
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.connections.actions import VerificationFailed, new_credential
         from dx_dagster.connections.actions import add as add_credential
-        from dx_dagster.warehouse import connections
+        from dx_dagster.warehouse.connections import connections
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
@@ -120,7 +120,7 @@ def remove(workspace: Workspace, number: Number) -> None:
 def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredConnection], Awaitable[None]]") -> None:
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.connections.actions import CredentialNotFoundError
-        from dx_dagster.warehouse import connections
+        from dx_dagster.warehouse.connections import connections
 
         unknown = CommandError(f"Workspace {workspace} has no credential {number}: see dx-dagster credentials list.")
         connection = await connections.of_credential(warehouse, number, workspace)

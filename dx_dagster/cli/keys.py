@@ -13,7 +13,7 @@ def require_keys(url: str, settings: "Settings") -> None:
     Raises:
         VaultError: no key opens any.
     """
-    from dx_dagster.warehouse import keys
+    from dx_dagster.warehouse.connections import keys
 
     if warning := keys.check(url, settings):
         print(warning, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dx_dagster.connections.health import Health
-    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.connections.connections import StoredConnection
 
 _WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 
@@ -32,7 +32,9 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
     from dx_dagster.connections.health import health
-    from dx_dagster.warehouse import bounds, connections, counts, inbox
+    from dx_dagster.warehouse.connections import connections
+    from dx_dagster.warehouse.imported import bounds, counts
+    from dx_dagster.warehouse.webhooks import inbox
 
     found = []
     depths = await inbox.depths(warehouse)

@@ -167,7 +167,8 @@ def _reason(result: "dg.ExecuteInProcessResult") -> str:
 
 
 def _outcome(result: "dg.ExecuteInProcessResult", workspace: str, seconds: float) -> Outcome:
-    from dx_dagster.warehouse import connections, counts
+    from dx_dagster.warehouse.connections import connections
+    from dx_dagster.warehouse.imported import counts
 
     outcome = Outcome(result.run_id, round(seconds, 3), requests=0, tables={}, skipped=[])
     written: Counter[str] = Counter()

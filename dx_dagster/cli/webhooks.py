@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from dx_dagster.bitbucket import BitbucketClient
-    from dx_dagster.warehouse.connections import StoredConnection
+    from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
     from dx_dagster.webhooks.hooks import Subject
 
@@ -38,16 +38,16 @@ def install(
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.warehouse import webhook_secrets
-        from dx_dagster.warehouse.vault import Vault
+        from dx_dagster.warehouse.connections.vault import Vault
+        from dx_dagster.warehouse.webhooks import secrets
         from dx_dagster.webhooks import hooks
 
         url, vault = hooks.address(settings), Vault.of(settings)
         async with _client(settings, warehouse, workspace) as (client, connection):
-            secret = None if rotate else await webhook_secrets.current(warehouse, vault, connection.id)
-            chosen = secret or await webhook_secrets.add(warehouse, vault, connection.id)
+            secret = None if rotate else await secrets.current(warehouse, vault, connection.id)
+            chosen = secret or await secrets.add(warehouse, vault, connection.id)
             chosen_subjects = await hooks.subjects(warehouse, connection.workspace, repositories=repositories)
-            made = await webhook_secrets.hooks(warehouse, connection.id)
+            made = await secrets.hooks(warehouse, connection.id)
             refused: list[str] = []
             for subject in chosen_subjects:
                 try:
@@ -58,7 +58,7 @@ def install(
                     print(f"{subject}: {done}")
             # A hook that could not be given the new secret still signs with the old one.
             if rotate and not refused:
-                await webhook_secrets.retire(warehouse, connection.id, but=chosen[0])
+                await secrets.retire(warehouse, connection.id, but=chosen[0])
         _complain(refused)
         if not chosen_subjects:
             raise CommandError(f"No repository is imported yet: run dx-dagster sync {workspace} first.")
@@ -85,13 +85,13 @@ def status(
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> dict[str, Any]:
-        from dx_dagster.warehouse import inbox, webhook_secrets
+        from dx_dagster.warehouse.webhooks import inbox, secrets
         from dx_dagster.webhooks import hooks
 
         url = _address(settings)
         found: list[dict[str, Any]] = []
         async with _client(settings, warehouse, workspace) as (client, connection):
-            made = await webhook_secrets.hooks(warehouse, connection.id)
+            made = await secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, connection.workspace, repositories=repositories):
                 found += await _shown(client, subject, url, made)
         return {
@@ -167,14 +167,14 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.warehouse import webhook_secrets
+        from dx_dagster.warehouse.webhooks import secrets
         from dx_dagster.webhooks import hooks
 
         url = _address(settings)
         removed = 0
         refused: list[str] = []
         async with _client(settings, warehouse, workspace) as (client, connection):
-            made = await webhook_secrets.hooks(warehouse, connection.id)
+            made = await secrets.hooks(warehouse, connection.id)
             for subject in await hooks.subjects(warehouse, connection.workspace, repositories=repositories):
                 try:
                     for one in await hooks.find(client, subject, url, made):
@@ -184,7 +184,7 @@ def remove(workspace: Workspace, repositories: Repositories = False) -> None:
                 except hooks.HooksRefusedError as error:
                     refused.append(str(error))
             if not refused:
-                await webhook_secrets.retire(warehouse, connection.id)
+                await secrets.retire(warehouse, connection.id)
         _complain(refused)
         if not removed:
             print("There was no hook of ours.")
@@ -205,7 +205,8 @@ def replay(
     """
 
     async def work(_: Settings, warehouse: "Warehouse") -> int:
-        from dx_dagster.warehouse import connections, inbox
+        from dx_dagster.warehouse.connections import connections
+        from dx_dagster.warehouse.webhooks import inbox
 
         connection = await connections.find(warehouse, workspace)
         if connection is None:
@@ -228,7 +229,7 @@ async def _client(
     from dx_dagster.cli.consoles import plain
     from dx_dagster.cli.progress import Lines
     from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
-    from dx_dagster.warehouse import connections
+    from dx_dagster.warehouse.connections import connections
     from dx_dagster.webhooks.hooks import HooksRefusedError
 
     connection = await connections.find(warehouse, workspace)

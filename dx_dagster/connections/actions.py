@@ -14,8 +14,8 @@ from dx_dagster.connections.input import Fields, GivenError, credential_of, new_
 from dx_dagster.connections.verification import Failure, Subject, Verdict, VerificationFailed
 from dx_dagster.connections.verifier import Verifier
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections, inbox, rekeying, switching, vault
-from dx_dagster.warehouse.connections import (
+from dx_dagster.warehouse.connections import connections, rekeying, switching, vault
+from dx_dagster.warehouse.connections.connections import (
     AlreadyConnectedError,
     ConnectionType,
     NewCredential,
@@ -23,8 +23,9 @@ from dx_dagster.warehouse.connections import (
     StoredConnection,
     StoredCredential,
 )
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.webhooks import inbox
 
 __all__ = ["AlreadyConnectedError", "Failure", "VerificationFailed", "connect", "new_credential", "usable"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited, jira
-from dx_dagster.warehouse.connections import ConnectionType
+from dx_dagster.warehouse.connections.connections import ConnectionType
 
 # How Atlassian's secrets begin.
 _API_TOKEN, _ACCESS_TOKEN, _APP_PASSWORD = "ATATT", "ATCTT", "ATBB"

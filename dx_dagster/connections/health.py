@@ -5,10 +5,10 @@ from datetime import date, datetime, timedelta
 
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.budgets import headroom
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import ShownCredential, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import headroom
 
 WARNED_BEFORE_EXPIRY = timedelta(days=14)
 

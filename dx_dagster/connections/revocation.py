@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import psycopg
 
 from dx_dagster.bitbucket import CredentialPool
-from dx_dagster.warehouse import connections
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 
 EVERY = 2.0  # seconds; no request leaves with a credential later than 5 s after its removal

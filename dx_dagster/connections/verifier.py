@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from dx_dagster.connections.input import usable
 from dx_dagster.connections.verification import Subject, Verdict, VerificationFailed, verify
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import NewCredential, StoredCredential
+from dx_dagster.warehouse.budgets import book
+from dx_dagster.warehouse.connections.connections import NewCredential, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import book
 
 
 @dataclass(frozen=True)

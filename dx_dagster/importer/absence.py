@@ -21,8 +21,8 @@ from dx_dagster.bitbucket import (
     sentence,
 )
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.warehouse import absences, marks
-from dx_dagster.warehouse.marks import Repository
+from dx_dagster.warehouse.imported import absences, marks
+from dx_dagster.warehouse.imported.marks import Repository
 
 MOST = 25
 """Requests of one sync to confirm what one listing lacks; the rest waits for the next sync.

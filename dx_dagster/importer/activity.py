@@ -13,9 +13,10 @@ from dx_dagster.importer.mending import mend
 from dx_dagster.importer.pullrequests import record_access
 from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each_repository, require_id
-from dx_dagster.warehouse import feeds, marks, merge, pulls, times
-from dx_dagster.warehouse.ledger import headroom
-from dx_dagster.warehouse.marks import Repository
+from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.budgets import headroom
+from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times
+from dx_dagster.warehouse.imported.marks import Repository
 
 _STORING = 8  # feeds that are being stored while others are asked
 _ENTRIES_OF_ONE = 8  # of a pull request, for a guess at how long a feed is
@@ -92,7 +93,7 @@ async def _requests_left(workspace: Workspace) -> int:
 
 _UNTOLD_END = f"""(p.state <> 'OPEN' AND NOT EXISTS (
             SELECT FROM bitbucket_pull_activities a
-            WHERE a.pull_id = p.id AND a.kind = 'update' AND {times.CLOSES}))"""
+            WHERE a.pull_id = p.id AND a.kind = 'update' AND {review_times.CLOSES}))"""
 _SYNCED_TO_IS_WRONG = merge.lies_in_the_future("feed.synced_to")
 
 # Pull requests whose own activity must be asked: an opinion went away; the feed cannot be used and did not tell before
@@ -127,5 +128,5 @@ async def import_one(workspace: Workspace, row: PullRow) -> None:
         [kept] = await store_entries(transaction, workspace, [Heard(row.repository, entries, pages[0].asked_at)])
         if kept:  # a pull request has its opening at least: an empty list says nothing
             await feeds.drop_other_activities(transaction, row.id, kept)
-        await times.derive(transaction, [row.id])
+        await review_times.derive(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

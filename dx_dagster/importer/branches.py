@@ -20,10 +20,11 @@ from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import later, newest_of
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
-from dx_dagster.warehouse import branches, marks, merge
-from dx_dagster.warehouse.bounds import reaches_back_to
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.marks import Mark, Repository
+from dx_dagster.warehouse.imported import commits, marks
+from dx_dagster.warehouse.imported.bounds import reaches_back_to
+from dx_dagster.warehouse.imported.marks import Mark, Repository
 
 KIND = "commits"
 PARENTS_AT_ONCE = 20
@@ -37,7 +38,7 @@ async def import_branches(workspace: Workspace, report: Report) -> None:
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace.id, KIND)
     repositories = await marks.repositories(workspace.warehouse, workspace.id, KIND)
-    unresolved = await branches.with_unresolved_merges(workspace.warehouse, workspace.id)
+    unresolved = await commits.with_unresolved_merges(workspace.warehouse, workspace.id)
 
     async def work(repository: Repository) -> None:
         await import_branch(workspace, report, repository)
@@ -139,7 +140,7 @@ async def _reach_down(workspace: Workspace, repository: Repository, bound: datet
     in_vain = 0
     while in_vain < _IN_VAIN:
         async with workspace.warehouse.transaction() as transaction:
-            wanted = await branches.unknown_parents(transaction, repository.id, bound, _INCLUDED, settled)
+            wanted = await commits.unknown_parents(transaction, repository.id, bound, _INCLUDED, settled)
         if not wanted:
             return
         try:
@@ -178,10 +179,10 @@ async def _end(
     """
     ended = _ended(mark, repository, asked_at)
     async with workspace.warehouse.transaction() as transaction:
-        lost = await branches.unreachable(transaction, repository.id, mark.head or "")
+        lost = await commits.unreachable(transaction, repository.id, mark.head or "")
         reached = lost.stored - len(lost.hashes)
         if not absence.is_suspicious(stored=lost.stored, missing=len(lost.hashes), listed=reached):
-            await branches.drop(transaction, repository.id, lost.hashes)
+            await commits.drop(transaction, repository.id, lost.hashes)
             await marks.put(transaction, ended)
             await _finish(transaction, repository, ended)
             return ended
@@ -190,7 +191,7 @@ async def _end(
         note(workspace, report, f"{repository.slug}: the list of commits lacks {len(lost.hashes)} that are still there")
         return until_then
     async with workspace.warehouse.transaction() as transaction:
-        await branches.drop(transaction, repository.id, lost.hashes)
+        await commits.drop(transaction, repository.id, lost.hashes)
         await marks.put(transaction, ended)
         await _finish(transaction, repository, ended)
     return ended
@@ -249,7 +250,7 @@ async def _walk_by_parents(workspace: Workspace, report: Report, repository: Rep
         async with workspace.warehouse.transaction() as transaction:
             await _store(transaction, workspace, repository, page.values, page)
             await marks.put(transaction, mark)
-            wanted = await branches.unknown_parents(transaction, repository.id, mark.bound, PARENTS_AT_ONCE)
+            wanted = await commits.unknown_parents(transaction, repository.id, mark.bound, PARENTS_AT_ONCE)
         if not wanted:
             await _end(workspace, report, repository, mark, page.asked_at, until_then=mark)
             return
@@ -289,7 +290,7 @@ async def _follow(workspace: Workspace, report: Report, repository: Repository, 
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, list(found.values()), pages[0])
         old_head = repository.mark.head
-        rewritten = old_head not in (None, head) and await branches.is_rewritten(transaction, repository.id, old_head)
+        rewritten = old_head not in (None, head) and await commits.is_rewritten(transaction, repository.id, old_head)
         ended = _ended(mark, repository, asked_at)
         until_then = replace(mark, head=old_head, walk_head=None, checked=None)
         if too_old:
@@ -307,7 +308,7 @@ async def _follow(workspace: Workspace, report: Report, repository: Repository, 
 async def _missing(workspace: Workspace, repository: Repository, found: dict[str, Json]) -> bool:
     """Whether a commit is known only as somebody's parent."""
     wanted = {sha for value in found.values() for sha in (value["hash"], *frames.parents(value))}
-    known = await branches.known(workspace.warehouse, repository.id, wanted)
+    known = await commits.known(workspace.warehouse, repository.id, wanted)
     return any(
         parent not in found and parent not in known
         for sha, value in found.items()

@@ -15,7 +15,8 @@ from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
-from dx_dagster.warehouse import merge, pulls, times
+from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.imported import pulls, review_times
 
 KIND = "comments"
 
@@ -91,6 +92,6 @@ async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
         told = [fetched for fetched in batch if fetched.row.id not in silent]
         asked = [fetched.row.id for fetched in told]
         await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
-        await times.derive(transaction, asked)
+        await review_times.derive(transaction, asked)
         marks = [(fetched.row, fetched.row.updated_at) for fetched in told]
         await pulls.set_marks(transaction, "comments_synced_to", marks)

@@ -37,10 +37,10 @@ from dx_dagster.importer.commit_proofs import CLOSED, can_be_told, missing, tell
 from dx_dagster.importer.pull_commits import Fetched, fetch, store, store_lists
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, note
-from dx_dagster.warehouse import branches, pulls
-from dx_dagster.warehouse.branches import Targets
-from dx_dagster.warehouse.marks import Repository, repositories
-from dx_dagster.warehouse.pulls import Heads
+from dx_dagster.warehouse.imported import commits, pulls
+from dx_dagster.warehouse.imported.commits import Targets
+from dx_dagster.warehouse.imported.marks import Repository, repositories
+from dx_dagster.warehouse.imported.pulls import Heads
 
 WORTHWHILE = 4
 """For fewer pull requests of a repository, its history is not looked at."""
@@ -135,7 +135,7 @@ class CommitGraph:
         """
         taken: set[str] = set()
         if histories:
-            self._targets = await branches.targets(self._workspace.warehouse, self._workspace.id)
+            self._targets = await commits.targets(self._workspace.warehouse, self._workspace.id)
 
         async def work(history: History) -> None:
             taken.update(await self._take(history))
@@ -147,7 +147,7 @@ class CommitGraph:
 
     async def _take(self, history: History) -> set[str]:
         """The ids of the pull requests of one repository that were stored."""
-        history.ancestry = Ancestry(await branches.graph(self._workspace.warehouse, history.repository.id))
+        history.ancestry = Ancestry(await commits.graph(self._workspace.warehouse, history.repository.id))
         found: list[PullRow] = []
         beside: list[PullRow] = []
         for row in history.rows:
@@ -269,7 +269,7 @@ class CommitGraph:
 
     async def _store(self, history: History, sure: Sequence[Settled]) -> None:
         wanted = {sha for _, hashes in sure for sha in hashes if sha not in history.beside}
-        stored = await branches.commits(self._workspace.warehouse, history.repository.id, wanted)
+        stored = await commits.commits(self._workspace.warehouse, history.repository.id, wanted)
         # A commit that is gone since then was rewritten away: the next import asks again.
         lists = [
             (row, [history.beside.get(sha) or stored[sha] for sha in hashes])

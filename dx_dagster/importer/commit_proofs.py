@@ -12,9 +12,9 @@ They are those that its source reaches and its target did not when it was merged
 """
 
 from dx_dagster.importer.ancestry import Ancestry
-from dx_dagster.warehouse.branches import Targets
-from dx_dagster.warehouse.marks import Repository
-from dx_dagster.warehouse.pulls import Heads
+from dx_dagster.warehouse.imported.commits import Targets
+from dx_dagster.warehouse.imported.marks import Repository
+from dx_dagster.warehouse.imported.pulls import Heads
 
 CLOSED = " (branch closed)"
 

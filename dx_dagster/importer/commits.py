@@ -5,7 +5,7 @@ from dx_dagster.importer.commit_graph import CommitGraph
 from dx_dagster.importer.pull_commits import HASHES, SHORT, STALE, VERSION, Fetched, fetch, resolve, store
 from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, require_id
-from dx_dagster.warehouse import pulls
+from dx_dagster.warehouse.imported import pulls
 
 _FORGET = """
     UPDATE pull_marks SET commits_synced_for = NULL, hashes_resolved_for = NULL

@@ -11,9 +11,10 @@ from dx_dagster.connections.verification import asking
 from dx_dagster.frames.reading import text
 from dx_dagster.importer.workspace import Report, Workspace, note
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import connections, emails
-from dx_dagster.warehouse.connections import StoredConnection
-from dx_dagster.warehouse.vault import Vault
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.imported import emails
 
 
 async def import_emails(settings: Settings, workspace: Workspace, report: Report) -> None:

@@ -32,10 +32,11 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import fetch_one, later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.pulls import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
-from dx_dagster.warehouse import feeds, marks, merge, pulls, times
-from dx_dagster.warehouse.bounds import reaches_back_to
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.marks import Mark, Repository
+from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times
+from dx_dagster.warehouse.imported.bounds import reaches_back_to
+from dx_dagster.warehouse.imported.marks import Mark, Repository
 
 KIND = "activity"
 _LOST_OR_CLOSED = (Forbidden, NotFound, Gone)
@@ -294,5 +295,5 @@ async def store_entries(transaction: Transaction, workspace: Workspace, heard: S
     await store_accounts(transaction, workspace, accounts, asked_at)
     await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
     await transaction.merge(workspace.merging(merge.COMMENTS), comments.comments(workspace.id, said, asked_at))
-    await times.derive(transaction, told_of)
+    await review_times.derive(transaction, told_of)
     return [frame["id"].to_list() for _, frame in found]

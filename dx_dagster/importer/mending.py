@@ -1,7 +1,7 @@
 """Rows that an earlier version derived otherwise, or whose reasons have changed: mended without asking Bitbucket."""
 
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.warehouse import moves, times
+from dx_dagster.warehouse.imported import moves, review_times
 
 
 async def mend(workspace: Workspace) -> None:
@@ -10,9 +10,9 @@ async def mend(workspace: Workspace) -> None:
     An earlier version left rows of repositories that had moved with the users of the workspace they came from.
     """
     async with workspace.warehouse.transaction() as transaction:
-        if await times.follow_old_rules(transaction, workspace.id):
+        if await review_times.follow_old_rules(transaction, workspace.id):
             rows = await transaction.rows(
                 "SELECT id::text FROM bitbucket_repositories WHERE workspace_id = %s", [workspace.id]
             )
             await moves.rekey(transaction, [row.id for row in rows])
-        await times.mend(transaction, workspace.id)
+        await review_times.mend(transaction, workspace.id)

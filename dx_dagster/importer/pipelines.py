@@ -21,11 +21,12 @@ from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pullrequests import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
-from dx_dagster.warehouse import marks, merge, pulls, runs
-from dx_dagster.warehouse.bounds import reaches_back_to
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.marks import Mark, Repository
-from dx_dagster.warehouse.runs import Run
+from dx_dagster.warehouse.imported import marks, pipelines, pulls
+from dx_dagster.warehouse.imported.bounds import reaches_back_to
+from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.pipelines import Run
 
 KIND = "pipelines"
 _WITH_SLASH = "the list is found with a slash at the end of its path only"
@@ -100,21 +101,21 @@ async def import_runs(workspace: Workspace, repository: Repository) -> bool:
         walked = await _walk(workspace, repository, mark)
         mark, written = walked.mark, walked.written
     if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
-        known = await runs.count(workspace.warehouse, repository.id, mark.bound)
+        known = await pipelines.count(workspace.warehouse, repository.id, mark.bound)
         first = math.ceil(known / endpoints.PAGE)  # the page with the oldest run that is known
         if first > 1:
             begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
             walked = await _walk(workspace, repository, begun, must_overlap=True)
             mark, written = walked.mark, written or walked.written
     walked = await _walk(workspace, repository, replace(mark, walk_head=None, walk_bound=bound))
-    due = await runs.due(workspace.warehouse, repository.id, walked.seen)
+    due = await pipelines.due(workspace.warehouse, repository.id, walked.seen)
     await _ask(workspace, repository, due, walked.pages)
     return written or walked.written
 
 
 async def refresh_runs(workspace: Workspace, repository: Repository, numbers: Collection[int]) -> None:
     """Asks for runs that deliveries name by number, ended or not; lists new ones where one of them is not stored."""
-    named = await runs.named(workspace.warehouse, repository.id, numbers)
+    named = await pipelines.named(workspace.warehouse, repository.id, numbers)
     if len(named) < len(set(numbers)):
         await import_runs(workspace, repository)
     await _ask(workspace, repository, named, 0)
@@ -203,7 +204,7 @@ async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Ru
     """
     left = [run.source_id for run in wanted]
     if len(left) > 1:
-        newer = await runs.count(workspace.warehouse, repository.id, wanted[-1].created_at)
+        newer = await pipelines.count(workspace.warehouse, repository.id, wanted[-1].created_at)
         last = math.ceil(newer / endpoints.PAGE)
         if 0 < last - pages < len(left):
             seen = await _pages(workspace, repository, pages + 1, last)
@@ -218,7 +219,7 @@ async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Ru
         async with workspace.warehouse.transaction() as transaction:
             await _store(transaction, workspace, repository, [value], asked_at)
     async with workspace.warehouse.transaction() as transaction:
-        await runs.asked(transaction, [run.id for run in wanted])
+        await pipelines.asked(transaction, [run.id for run in wanted])
 
 
 async def _pages(workspace: Workspace, repository: Repository, first: int, last: int) -> set[str]:

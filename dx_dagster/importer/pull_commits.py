@@ -12,8 +12,9 @@ from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.pulls import PullRow
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.warehouse import branches, merge, pulls
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.imported import commits, pulls
 
 # The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
 # matters how many the target has got by other ways (a pull request below this one was merged). Nobody tells when a
@@ -98,7 +99,7 @@ async def store_lists(
     await transaction.merge(merge.PULL_COMMITS, frame)
     listed = [row.id for row, commits in lists if commits]
     await pulls.mark_other_commits_deleted(transaction, listed, frame["id"].to_list())
-    await branches.mark_taken_commits_deleted(transaction, [row.id for row, commits in lists if not commits])
+    await commits.mark_taken_commits_deleted(transaction, [row.id for row, commits in lists if not commits])
     stored = await _versions(transaction, [row for row, _ in lists])
     marks = [(row, row.version + _UNCONFIRMED if row.id in unconfirmed else stored[row.id]) for row, _ in lists]
     await pulls.set_marks(transaction, "commits_synced_for", marks)
@@ -114,7 +115,7 @@ async def _unconfirmed(transaction: Transaction, batch: Sequence[Fetched]) -> se
     lists = {fetched.row.id: _hashes(fetched) for fetched in told}
     beside = [(one, sha) for one, hashes in lists.items() for sha in hashes]
     below = [(fetched.row.id, sha) for fetched in told for sha in _below(fetched, lists[fetched.row.id])]
-    contradicting = await branches.pulls_that_contradict(transaction, beside, below)
+    contradicting = await commits.pulls_that_contradict(transaction, beside, below)
     if not contradicting:
         return set()
     before = await pulls.commits_marked(transaction, contradicting)

@@ -25,10 +25,11 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id, skip
-from dx_dagster.warehouse import absences, marks, merge, pulls
-from dx_dagster.warehouse.bounds import reaches_back_to
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.marks import Mark, Repository
+from dx_dagster.warehouse.imported import absences, marks, pulls
+from dx_dagster.warehouse.imported.bounds import reaches_back_to
+from dx_dagster.warehouse.imported.marks import Mark, Repository
 
 KIND = "pullrequests"
 # Asked again before a mark: the clocks of a large service differ.

@@ -10,8 +10,8 @@ import anyio
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
 from dx_dagster.importer.pullrequests import fetch_one
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, is_away, lacks_scope, skip
-from dx_dagster.warehouse import pulls
-from dx_dagster.warehouse.marks import Repository, repositories
+from dx_dagster.warehouse.imported import pulls
+from dx_dagster.warehouse.imported.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
 HOPELESS = 8

@@ -26,8 +26,9 @@ from dx_dagster.frames.reading import Json, inner, record, text
 from dx_dagster.importer import absence
 from dx_dagster.importer.clocks import warn_of_differences
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
-from dx_dagster.warehouse import bounds, merge, moves
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.imported import bounds, moves
 
 KIND = "repositories"
 _REFUSED = (Unauthorized, Forbidden, NotFound, Gone, RateLimited)

@@ -14,11 +14,11 @@ from dx_dagster.connections.health import WARNED_BEFORE_EXPIRY
 from dx_dagster.connections.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import ConnectionType, StoredConnection, StoredCredential
+from dx_dagster.warehouse.budgets import SharedLedger
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection, StoredCredential
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import SharedLedger
-from dx_dagster.warehouse.vault import Vault
 
 _SECONDS_BETWEEN_TRIES = 1.0
 

@@ -21,10 +21,11 @@ from dx_dagster.bitbucket import (
     endpoints,
 )
 from dx_dagster.frames import identifiers
-from dx_dagster.warehouse import bounds, connections
-from dx_dagster.warehouse.bounds import Wanted
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.marks import Quiet, Repository
+from dx_dagster.warehouse.imported import bounds
+from dx_dagster.warehouse.imported.bounds import Wanted
+from dx_dagster.warehouse.imported.marks import Quiet, Repository
 from dx_dagster.warehouse.merge import Merge, overriding
 
 Item = TypeVar("Item")

@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
-from dx_dagster.warehouse import tables
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 if TYPE_CHECKING:
     # Most commands connect to the database and merge nothing: polars would take them a quarter of a second.

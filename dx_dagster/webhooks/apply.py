@@ -38,11 +38,14 @@ from dx_dagster.importer.workspace import (
     open_workspace,
     pull_id,
 )
-from dx_dagster.warehouse import connections, inbox, marks, pulls, tables
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.inbox import Event
-from dx_dagster.warehouse.marks import Repository
+from dx_dagster.warehouse.imported import marks, pulls
+from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.merge import cannot_be
+from dx_dagster.warehouse.schema import bitbucket as tables
+from dx_dagster.warehouse.webhooks import inbox
+from dx_dagster.warehouse.webhooks.inbox import Event
 from dx_dagster.webhooks import payloads
 from dx_dagster.webhooks.payloads import PullNews, RepositoryNews
 

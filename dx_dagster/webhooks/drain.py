@@ -8,7 +8,7 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketClient
 from dx_dagster.importer.workspace import Workspace, open_workspace
-from dx_dagster.warehouse import inbox
+from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.apply import Refreshed, refresh
 
 _SECONDS_BETWEEN_LOOKS = 0.5

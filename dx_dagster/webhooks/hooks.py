@@ -20,8 +20,8 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
 from dx_dagster.settings import Settings, SettingsError, is_loopback
-from dx_dagster.warehouse import webhook_secrets
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.webhooks import secrets
 from dx_dagster.webhooks.payloads import UNDERSTOOD
 
 PATH = "/webhooks/bitbucket"
@@ -168,7 +168,7 @@ async def install(
             await remove(client, twin)
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
-    await webhook_secrets.given_to(warehouse, secret[0], str(answer.get("uuid")))
+    await secrets.given_to(warehouse, secret[0], str(answer.get("uuid")))
     if first is None:
         return "made"
     return f"mended: {'; '.join(first.wrong)}" if first.wrong else "as it should be"

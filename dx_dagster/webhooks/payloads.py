@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dx_dagster.frames.pulls import states_participants
 from dx_dagster.frames.reading import Json, record, records, text, time
-from dx_dagster.warehouse.inbox import Event
+from dx_dagster.warehouse.webhooks.inbox import Event
 
 # Every pullrequest:… is understood: the pull request has changed. Of comments the feed does not tell all.
 _PULL = "pullrequest:"

@@ -23,9 +23,9 @@ import asyncio, sys
 import anyio
 from pydantic import SecretStr
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool
-from dx_dagster.warehouse.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.connections.connections import CredentialType, NewCredential
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import SharedLedger
+from dx_dagster.warehouse.budgets import SharedLedger
 
 async def main(url, database, secret, window, count):
     async with Warehouse(database) as warehouse:

@@ -12,11 +12,11 @@ from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.session import NotConnectedError, open_pool
 from dx_dagster.sandbox import Limits, Sandbox, Token, truth
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connections
-from dx_dagster.warehouse.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.budgets import SharedLedger, headroom
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import SharedLedger, headroom
-from dx_dagster.warehouse.vault import Vault
 from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.importing import import_all

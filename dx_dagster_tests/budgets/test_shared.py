@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from dx_dagster.sandbox import Limits, Sandbox
+from dx_dagster.warehouse.budgets import Reservation, SharedLedger, book, headroom
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.ledger import Reservation, SharedLedger, book, headroom
 from dx_dagster_tests.budgets.drawing import TINY, access, ask, draw, drawing, statuses
 from dx_dagster_tests.conftest import wait_until
 

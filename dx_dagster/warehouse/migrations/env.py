@@ -3,8 +3,12 @@
 from alembic import context
 from alembic.operations import Operations
 
-from dx_dagster.warehouse import access, bookkeeping, inbox_tables  # noqa: F401 - their tables join the metadata
-from dx_dagster.warehouse.tables import metadata
+from dx_dagster.warehouse.schema import (
+    api_keys,  # noqa: F401 - their tables join the metadata
+    marks,  # noqa: F401 - their tables join the metadata
+    webhooks,  # noqa: F401 - their tables join the metadata
+)
+from dx_dagster.warehouse.schema.bitbucket import metadata
 from dx_dagster.warehouse.versions import VERSION_TABLE
 
 # 0008 reads tables that databases of some earlier commits lack, and 0009, which makes them, comes after it.

@@ -1,7 +1,7 @@
 """Rotation: every stored secret under the first key."""
 
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.vault import Vault
 
 # Table, and what its rows are called in their ciphertexts.
 _HOLDERS = {"credentials": "credential", "webhook_secrets": "webhook secret"}

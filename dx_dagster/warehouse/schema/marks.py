@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from dx_dagster.warehouse.tables import metadata
+from dx_dagster.warehouse.schema.bitbucket import metadata
 
 sync_marks = Table(
     "sync_marks",

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.marks import rests
+from dx_dagster.warehouse.imported.marks import rests
 from dx_dagster.warehouse.merge import is_absurd
 
 

@@ -11,8 +11,8 @@ from psycopg.errors import UndefinedTable
 
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connecting import connect
+from dx_dagster.warehouse.connections.vault import KEY_FILE, Vault, VaultError, has_keys
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.vault import KEY_FILE, Vault, VaultError, has_keys
 
 _CONNECT_SECONDS = 5
 _STORED = """

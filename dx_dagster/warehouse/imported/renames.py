@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from dx_dagster.warehouse import merge, tables
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 _COLUMNS = ("id", "source_url", "synced_at")
 _MOVED = f"""

@@ -3,7 +3,7 @@
 from sqlalchemy import Table
 
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.tables import metadata
+from dx_dagster.warehouse.schema.bitbucket import metadata
 
 _OF_REPOSITORIES = "repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)"
 _OF_PULLS = f"pull_id IN (SELECT id FROM bitbucket_pulls WHERE {_OF_REPOSITORIES})"  # noqa: S608 - constants

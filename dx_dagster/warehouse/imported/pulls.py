@@ -6,9 +6,11 @@ from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
 
-from dx_dagster.warehouse import marks, merge, tables, times
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.marks import Repository
+from dx_dagster.warehouse.imported import marks, review_times
+from dx_dagster.warehouse.imported.marks import Repository
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 # An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
 # such a pull request's own activity is asked again. Where the repository's feed cannot be used or forgets, a new one is
@@ -79,7 +81,7 @@ async def store(
     }
     await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
     await transaction.merge(merge.PARTICIPANTS, participants)
-    await times.derive(transaction, bound["ids"])
+    await review_times.derive(transaction, bound["ids"])
 
 
 # One look into an index for each hash: LIKE with a pattern that comes from a table compares each with each, and a join
@@ -133,7 +135,7 @@ async def resolve_hashes(transaction: Transaction, repository_ids: Collection[st
     merged = await transaction.rows(_RESOLVE_MERGES, bound)
     for statement in _RESOLVE_OTHERS:
         await transaction.execute(statement, bound)
-    await times.derive(transaction, [row.id for row in merged])
+    await review_times.derive(transaction, [row.id for row in merged])
 
 
 async def resolve_hashes_of_pipelines(transaction: Transaction, repository_ids: Collection[str]) -> None:

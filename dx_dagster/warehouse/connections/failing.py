@@ -1,8 +1,8 @@
 """Connections whose last sync could read nothing: why, since when, and when that is over."""
 
-from dx_dagster.warehouse import inbox
-from dx_dagster.warehouse.connections import NAMED
+from dx_dagster.warehouse.connections.connections import NAMED
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.webhooks import inbox
 
 _MAIN = f"{NAMED} AND type = 'bitbucket' AND deleted_at IS NULL"
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dx_dagster.warehouse import merge, tables
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 UNTOLD_OPINION = """EXISTS (
             SELECT FROM bitbucket_pull_participants o

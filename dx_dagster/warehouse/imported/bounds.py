@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.imported.review_times import RULES
 from dx_dagster.warehouse.merge import lies_in_the_future
-from dx_dagster.warehouse.times import RULES
 
 ALL = "all"
 """How a lifted bound is written."""

@@ -9,9 +9,9 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from dx_dagster.clock import HOST
-from dx_dagster.warehouse import keys
+from dx_dagster.warehouse.connections import keys
+from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.vault import Vault
 
 ConnectionType = Literal["bitbucket", "bitbucket_pipelines", "jira_cloud"]
 CredentialType = Literal["access_token", "api_token"]

@@ -5,8 +5,10 @@ from collections.abc import Collection
 import polars as pl
 
 from dx_dagster.frames.identifiers import of_user
-from dx_dagster.warehouse import addresses, merge, tables, times
+from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.imported import renames, review_times
+from dx_dagster.warehouse.schema import bitbucket as tables
 
 _COLUMNS = ("id", "workspace_id", "synced_at")
 _MOVED = f"""
@@ -75,7 +77,7 @@ _COUNTED_OTHERWISE = f"""
 
 async def store_repositories(transaction: Transaction, frame: pl.DataFrame) -> None:
     """Merges repositories; what belongs to one that was renamed or has moved follows it."""
-    await addresses.follow_renames(transaction, frame)
+    await renames.follow_renames(transaction, frame)
     moved = await transaction.rows(_MOVED, {"rows": merge.as_json(frame.select(_COLUMNS))})
     await transaction.merge(merge.REPOSITORIES, frame)
     await rekey(transaction, [row.id for row in moved])
@@ -105,4 +107,4 @@ async def rekey(transaction: Transaction, repository_ids: Collection[str]) -> No
             table=table, column=column, owners=owners, belongs=belongs, pairs=_PAIRS, these=_THESE
         )
         await transaction.execute(statement, bound)
-    await times.derive(transaction, [row.id for row in counted_otherwise])
+    await review_times.derive(transaction, [row.id for row in counted_otherwise])

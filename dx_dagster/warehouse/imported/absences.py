@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.marks import rests
+from dx_dagster.warehouse.imported.marks import rests
 
 # What was missing so long ago was there in between: no pause is longer.
 _FORGOTTEN = "interval '62 days'"

@@ -21,8 +21,8 @@ from psycopg.rows import TupleRow, namedtuple_row
 from dx_dagster.clock import monotonic
 from dx_dagster.warehouse import blocking
 from dx_dagster.warehouse.connecting import set_up_async
-from dx_dagster.warehouse.vault import Vault
-from dx_dagster.warehouse.webhook_secrets import SENDERS, Sender, sender
+from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.webhooks.secrets import SENDERS, Sender, sender
 
 # Bitbucket waits 10 seconds for an answer.
 _STATEMENT_SECONDS = 3.0

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dx_dagster.warehouse import keys
+from dx_dagster.warehouse.connections import keys
+from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Transaction, Warehouse
-from dx_dagster.warehouse.vault import Vault, VaultError
 
 # Bitbucket repeats a delivery within minutes, signed as it was.
 GRACE = timedelta(hours=1)

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-from dx_dagster.warehouse.tables import metadata
+from dx_dagster.warehouse.schema.bitbucket import metadata
 
 api_keys = Table(
     "api_keys",

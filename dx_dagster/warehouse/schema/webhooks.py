@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from dx_dagster.warehouse.tables import metadata
+from dx_dagster.warehouse.schema.bitbucket import metadata
 
 webhook_events = Table(
     "webhook_events",

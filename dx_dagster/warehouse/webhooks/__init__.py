@@ -1,0 +1,1 @@
+"""Webhook deliveries as they are stored: intake, inbox, and the secrets that sign them."""
