@@ -15,12 +15,12 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from dx_dagster.connections.actions import new_credential
-from dx_dagster.importer.activity import import_activity
+from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
-from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
-from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.session import open_client, open_pool
 from dx_dagster.importer.workspace import Listener, Skipped, Workspace, open_workspace

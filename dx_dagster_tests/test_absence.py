@@ -19,7 +19,7 @@ from dx_dagster.api.app import create_app
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.importer.absence import MOST, NothingReadError, is_suspicious
-from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dx_dagster.importer.ancestry import SHORT, Ancestry
-from dx_dagster.importer.branches import import_branches
-from dx_dagster.importer.commit_proofs import tell
-from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.commits.ancestry import SHORT, Ancestry
+from dx_dagster.importer.commits.default_branch import import_branches
+from dx_dagster.importer.commits.proofs import tell
+from dx_dagster.importer.commits.step import import_commits
+from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig

@@ -10,10 +10,10 @@ from urllib.parse import quote, unquote_plus
 import pytest
 
 from dx_dagster.bitbucket import Unavailable
-from dx_dagster.importer.activity import import_activity
-from dx_dagster.importer.commits import import_commits
-from dx_dagster.importer.pullrequests import import_pull_requests
-from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.activity.step import import_activity
+from dx_dagster.importer.commits.step import import_commits
+from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig

@@ -7,12 +7,12 @@ import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RESOURCES, ImportConfig, materialize
-from dx_dagster.importer.activity import import_activity
+from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
-from dx_dagster.importer.commits import import_commits
+from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
-from dx_dagster.importer.pullrequests import import_pull_requests
+from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.schema import bitbucket as tables

@@ -13,7 +13,7 @@ from dx_dagster.bitbucket import endpoints, numbered
 from dx_dagster.frames import comments as frames
 from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.each_pull import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.imported import pulls, review_times

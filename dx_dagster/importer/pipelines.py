@@ -19,7 +19,7 @@ from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endp
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import later, newest_of, overlapping, reaches_below
+from dx_dagster.importer.pull_requests import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

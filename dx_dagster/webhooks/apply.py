@@ -23,11 +23,15 @@ from dx_dagster.bitbucket import (
     Unavailable,
 )
 from dx_dagster.frames.reading import link, time
-from dx_dagster.importer import activity, branches, comments, feed, pipelines, pull_commits
+from dx_dagster.importer import comments, pipelines
 from dx_dagster.importer.absence import Doubt, NothingReadError
+from dx_dagster.importer.activity import feed
+from dx_dagster.importer.activity import step as activity
+from dx_dagster.importer.commits import default_branch
+from dx_dagster.importer.commits import endpoint as pull_commits
+from dx_dagster.importer.each_pull import PullRow, pull_rows
 from dx_dagster.importer.members import import_members
-from dx_dagster.importer.pullrequests import fetch_one, store
-from dx_dagster.importer.pulls import PullRow, pull_rows
+from dx_dagster.importer.pull_requests import fetch_one, store
 from dx_dagster.importer.repositories import fetch_repository, import_repositories
 from dx_dagster.importer.workspace import (
     Report,
@@ -278,7 +282,7 @@ class _Batch:
             f"p.id = ANY({_uuids(self._ids())}) AND p.state = 'MERGED' AND length(p.merge_commit_sha) < 40",
         )
         into = {row.repository.id for row in merged}
-        with_marks = await self._stored(branches.KIND)
+        with_marks = await self._stored(default_branch.KIND)
         stale = [
             (news, with_marks[repository.source_id])
             for news, repository in self._found
@@ -287,7 +291,7 @@ class _Batch:
         ]
 
         async def work(item: tuple[RepositoryNews, Repository]) -> None:
-            await branches.import_branch(self._workspace, self._report, item[1])
+            await default_branch.import_branch(self._workspace, self._report, item[1])
 
         await self._each(stale, work, lambda item: item[0].all_events)
         self._moved = {repository.id for _, repository in stale}

@@ -10,7 +10,7 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pulls import PullRow
+from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

@@ -29,8 +29,8 @@ from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import fetch_one, later, newest_of, overlapping, reaches_below
-from dx_dagster.importer.pulls import GroupCommit
+from dx_dagster.importer.each_pull import GroupCommit
+from dx_dagster.importer.pull_requests import fetch_one, later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

@@ -1,9 +1,9 @@
 """Commits of default branches and of pull requests."""
 
-from dx_dagster.importer.branches import KIND, import_branches
-from dx_dagster.importer.commit_graph import CommitGraph
-from dx_dagster.importer.pull_commits import HASHES, SHORT, STALE, VERSION, Fetched, fetch, resolve, store
-from dx_dagster.importer.pulls import GroupCommit, PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.commits.default_branch import KIND, import_branches
+from dx_dagster.importer.commits.endpoint import HASHES, SHORT, STALE, VERSION, Fetched, fetch, resolve, store
+from dx_dagster.importer.commits.history import CommitGraph
+from dx_dagster.importer.each_pull import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, require_id
 from dx_dagster.warehouse.imported import pulls
 

@@ -11,7 +11,7 @@ They are those that its source reaches and its target did not when it was merged
 - A fork's commits are elsewhere.
 """
 
-from dx_dagster.importer.ancestry import Ancestry
+from dx_dagster.importer.commits.ancestry import Ancestry
 from dx_dagster.warehouse.imported.commits import Targets
 from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.imported.pulls import Heads

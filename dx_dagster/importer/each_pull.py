@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
-from dx_dagster.importer.pullrequests import fetch_one
+from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, is_away, lacks_scope, skip
 from dx_dagster.warehouse.imported import pulls
 from dx_dagster.warehouse.imported.marks import Repository, repositories

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
-from dx_dagster.importer.feed import KIND, Feeds, Heard, store_entries
+from dx_dagster.importer.activity.feed import KIND, Feeds, Heard, store_entries
+from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
-from dx_dagster.importer.pullrequests import record_access
-from dx_dagster.importer.pulls import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.pull_requests import record_access
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each_repository, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.budgets import headroom

@@ -18,7 +18,7 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pullrequests import later, newest_of
+from dx_dagster.importer.pull_requests import later, newest_of
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

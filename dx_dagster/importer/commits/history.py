@@ -31,11 +31,11 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.ancestry import Ancestry
-from dx_dagster.importer.branches import KIND
-from dx_dagster.importer.commit_proofs import CLOSED, can_be_told, missing, tell
-from dx_dagster.importer.pull_commits import Fetched, fetch, store, store_lists
-from dx_dagster.importer.pulls import PullRow
+from dx_dagster.importer.commits.ancestry import Ancestry
+from dx_dagster.importer.commits.default_branch import KIND
+from dx_dagster.importer.commits.endpoint import Fetched, fetch, store, store_lists
+from dx_dagster.importer.commits.proofs import CLOSED, can_be_told, missing, tell
+from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, note
 from dx_dagster.warehouse.imported import commits, pulls
 from dx_dagster.warehouse.imported.commits import Targets

@@ -1,0 +1,1 @@
+"""Activity of pull requests: the step, and the feed of a repository."""
