@@ -20,7 +20,7 @@ from dx_dagster.connections.actions import pool_for_pipelines
 from dx_dagster.importer.session import locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import liveness
+from dx_dagster.warehouse import runs
 from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
@@ -93,7 +93,7 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             try:
                 self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read()), patience=PATIENCE))
                 if context.run is not None:
-                    self.enter("at work", liveness.at_work(self._warehouse, context.run.run_id))
+                    self.enter("at work", runs.at_work(self._warehouse, context.run.run_id))
                 yield self
             finally:
                 runner.run(self._stack.aclose())

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from schemathesis.checks import CHECKS, load_all_checks
 
-from dx_dagster.api import guessing
+from dx_dagster.api import throttle
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Timeouts
 from dx_dagster.connections import actions as doors
@@ -264,7 +264,7 @@ def test_a_good_key_passes_whoever_else_gave_wrong_ones_at_its_address(client, d
 
 def test_guessing_is_forgotten_after_a_while():
     now = 0.0
-    bound = guessing.Guessing(most=2, seconds=60, clock=lambda: now)
+    bound = throttle.Guessing(most=2, seconds=60, clock=lambda: now)
     for _ in range(3):
         bound.was_wrong("2001:db8::1")
     assert bound.must_wait("2001:db8::2") == 60  # the same machine's, or its neighbour's

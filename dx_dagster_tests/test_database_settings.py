@@ -23,7 +23,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import liveness, migrations
+from dx_dagster.warehouse import migrations, runs
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
@@ -101,13 +101,13 @@ def test_locks_outlive_the_databases_time_out_for_idle_sessions(postgres, databa
         async with (
             Warehouse(database_url) as warehouse,
             warehouse.lock("one") as is_free,
-            liveness.at_work(warehouse, "run"),
+            runs.at_work(warehouse, "run"),
         ):
             assert is_free
             await anyio.sleep(0.3)
             async with warehouse.lock("one") as is_free_again:
                 assert not is_free_again
-            assert await liveness.without_process(warehouse, ["run"]) == []
+            assert await runs.without_process(warehouse, ["run"]) == []
 
     asyncio.run(work())
 

@@ -25,7 +25,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
-from dx_dagster.warehouse import liveness, poolers
+from dx_dagster.warehouse import poolers, runs
 from dx_dagster.warehouse.budgets import SharedLedger
 from dx_dagster.warehouse.database import LockLostError, Warehouse, WarehouseError
 from dx_dagster.warehouse.locks import Claim
@@ -150,10 +150,10 @@ def test_a_lock_that_is_lost_and_free_is_taken_again_and_the_import_goes_on(conn
     assert differences(connected["DX_DATABASE_URL"], truth(sandbox.world)) == {}
 
 
-def without_process(url: str, *runs: str) -> list[str]:
+def without_process(url: str, *names: str) -> list[str]:
     async def look() -> list[str]:
         async with Warehouse(url) as warehouse:
-            return await liveness.without_process(warehouse, runs)
+            return await runs.without_process(warehouse, names)
 
     return asyncio.run(look())
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from dx_dagster.cli.errors import CommandError
-from dx_dagster.cli.processes import Service, Supervisor
+from dx_dagster.cli.supervisor import Service, Supervisor
 from dx_dagster_tests.conftest import RunCli, wait_until
 
 SIZE = 1_000_000
@@ -117,7 +117,7 @@ def test_a_killed_writer_is_replaced_and_nothing_behind_it_is_lost(supervisor, l
 SUPERVISING = """
 import sys
 from pathlib import Path
-from dx_dagster.cli.processes import Service, Supervisor
+from dx_dagster.cli.supervisor import Service, Supervisor
 said = '''
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2); print('said by one that outlives it')"])

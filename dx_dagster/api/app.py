@@ -6,7 +6,7 @@ import psycopg
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from dx_dagster.api import doors, webhooks
+from dx_dagster.api import attach, webhooks
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import readiness
 from dx_dagster.warehouse.connecting import connect
@@ -21,7 +21,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     url = database_url(settings)
     app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
     app.include_router(webhooks.router(settings, url))
-    doors.attach(app, settings, url)
+    attach.attach(app, settings, url)
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, bool]:

@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.data_cloud.envelope import RefusedError
 
 LARGEST_BODY = 64 * 1024
 _LONGEST_TEXT = 4000

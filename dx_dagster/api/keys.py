@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import anyio
 from pydantic import SecretStr
 
-from dx_dagster.api.guessing import Guessing
 from dx_dagster.api.installation import Installation
+from dx_dagster.api.throttle import Guessing
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
 

@@ -21,7 +21,7 @@ from dx_dagster.clock import monotonic
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
-from dx_dagster.warehouse.liveness import without_process
+from dx_dagster.warehouse.runs import without_process
 
 _SECONDS_BETWEEN_LOOKS = 30
 SECONDS_TO_BE_SURE = 60.0

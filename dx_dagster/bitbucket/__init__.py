@@ -20,11 +20,11 @@ from dx_dagster.bitbucket.errors import (
     Unavailable,
     from_response,
 )
+from dx_dagster.bitbucket.id_ranges import id_windows
 from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
-from dx_dagster.bitbucket.windows import id_windows
 from dx_dagster.bitbucket.wording import clause, sentence
 from dx_dagster.budgets.memory import Lease, Ledger, MemoryLedger
 

@@ -12,7 +12,7 @@ import anyio
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type
 
-from dx_dagster.bitbucket import wire
+from dx_dagster.bitbucket import transport
 from dx_dagster.bitbucket.call import Call, Json, body_of
 from dx_dagster.bitbucket.concurrency import AdaptiveLimiter, Slot
 from dx_dagster.bitbucket.credentials import Credential, CredentialAuth
@@ -26,11 +26,11 @@ from dx_dagster.bitbucket.errors import (
     Unavailable,
     from_response,
 )
-from dx_dagster.bitbucket.hints import Hints, moment, read
 from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
+from dx_dagster.bitbucket.rate_limit_headers import Hints, moment, read
 from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
-from dx_dagster.bitbucket.sight import Sight
+from dx_dagster.bitbucket.visibility import Sight
 from dx_dagster.bitbucket.wording import clause
 from dx_dagster.clock import Clock
 
@@ -75,7 +75,7 @@ class BitbucketClient:
         self._retries = retries or Retries()
         self._sight = Sight()
         self._last_date: tuple[str | None, datetime] | None = None
-        self._http = wire.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
+        self._http = transport.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class BitbucketClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with wire.hushed(), anyio.CancelScope(shield=True):
+        with transport.hushed(), anyio.CancelScope(shield=True):
             await self._http.aclose()
 
     def ahead(self) -> timedelta | None:
@@ -213,7 +213,7 @@ class BitbucketClient:
         bound = self._hope.seconds(kind, call.lost) if again else self._timeouts.total
         began = time.monotonic()
         try:
-            with wire.hushed(), anyio.fail_after(bound):
+            with transport.hushed(), anyio.fail_after(bound):
                 response = await self._http.send(request, auth=CredentialAuth(grant.credential))
         except httpx.RequestError as error:
             failure = call.failed(f"failed: {type(error).__name__}: {grant.credential.redact(str(error))}".rstrip(": "))
@@ -244,7 +244,7 @@ class BitbucketClient:
             if call.blind:
                 self._sight.learn(self._origin.kind_path(call.url), call.blind)
             return True
-        if response.status_code in _REDIRECTS and wire.LOCATION in response.headers:
+        if response.status_code in _REDIRECTS and transport.LOCATION in response.headers:
             self._follow(call, response)
             return False
         error = from_response(response, grant.credential.redact)
@@ -271,7 +271,7 @@ class BitbucketClient:
         if call.method != "GET":
             # Browsers would turn it into a GET; nothing in this API asks for that.
             raise call.failed("was redirected, which only a GET may be")
-        call.url = self._origin.redirected(call.url, response.headers[wire.LOCATION])
+        call.url = self._origin.redirected(call.url, response.headers[transport.LOCATION])
 
     async def _question(self, call: Call, grant: Grant, error: Unauthorized) -> None:
         """A 401: is the credential dead, or is this a resource that answers so to a living one (diffs, activity)?"""

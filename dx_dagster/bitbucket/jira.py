@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from dx_dagster.bitbucket import wire
+from dx_dagster.bitbucket import transport
 from dx_dagster.bitbucket.call import Json, Requester
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.bitbucket.errors import PagingInCircles
@@ -68,9 +68,9 @@ async def gateway_of(site: str, timeouts: Timeouts) -> str | None:
     parts = urlsplit(site)
     if parts.path:
         return None  # it is the gateway already
-    async with wire.build(timeouts, max_in_flight=1, encrypted=parts.scheme == "https") as http:
+    async with transport.build(timeouts, max_in_flight=1, encrypted=parts.scheme == "https") as http:
         try:
-            with wire.hushed(), anyio.fail_after(timeouts.total):
+            with transport.hushed(), anyio.fail_after(timeouts.total):
                 answer = await http.get(site + _TENANT)
             cloud_id = json.loads(answer.content).get("cloudId") if answer.is_success else None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, AttributeError):

@@ -11,7 +11,7 @@ import anyio
 
 from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
-from dx_dagster.bitbucket.hints import Hints
+from dx_dagster.bitbucket.rate_limit_headers import Hints
 from dx_dagster.bitbucket.wording import clause
 from dx_dagster.budgets.memory import Lease, Ledger
 from dx_dagster.clock import HOST

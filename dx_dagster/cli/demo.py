@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from dx_dagster.cli.ports import Port, free_port, require_free
 
 if TYPE_CHECKING:
-    from dx_dagster.cli.processes import Service, Supervisor
+    from dx_dagster.cli.supervisor import Service, Supervisor
     from dx_dagster.settings import Settings
 
 WORKSPACE = "acme"
@@ -38,8 +38,8 @@ def demo(
     Example: dx-dagster demo --ui-port 3001
     """
     from dx_dagster.cli.installation import Installation
-    from dx_dagster.cli.processes import Supervisor
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+    from dx_dagster.cli.supervisor import Supervisor
 
     sandbox_port = free_port()
     settings = _demo_settings(sandbox_port)
@@ -93,7 +93,7 @@ def _refuse_real_workspaces(url: str) -> None:
 
 
 def _sandbox(port: int, *, living: bool) -> "Service":
-    from dx_dagster.cli.processes import Service
+    from dx_dagster.cli.supervisor import Service
 
     live = ("--live", _SECONDS_BETWEEN_CHANGES) if living else ()
     command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE, *live)

@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from dx_dagster.cli.installation import packaged
-from dx_dagster.cli.processes import Service
+from dx_dagster.cli.supervisor import Service
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
 

@@ -21,8 +21,8 @@ def up(
     """
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.keys import require_keys
-    from dx_dagster.cli.processes import Supervisor
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+    from dx_dagster.cli.supervisor import Supervisor
     from dx_dagster.settings import Settings
 
     settings = Settings.read()

@@ -14,14 +14,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dx_dagster.api import page
 from dx_dagster.api.bodies import limited
-from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import host_name
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import Installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
-from dx_dagster.api.pages import render
+from dx_dagster.api.pages import connections
+from dx_dagster.api.pages.rendering import render
 from dx_dagster.settings import Settings, is_loopback
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
@@ -127,7 +127,7 @@ class _Pages:
         return RedirectResponse("/")
 
     async def static(self, request: Request) -> Response:
-        return await page.static(request.path_params["name"])
+        return await connections.static(request.path_params["name"])
 
     async def form(self, request: Request) -> Response:
         with suppress(WrongKeyError, TooManyWrongKeysError):

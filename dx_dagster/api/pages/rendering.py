@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from dx_dagster.api import sessions
+from dx_dagster.api.pages import sessions
 from dx_dagster.bitbucket import sentence
 from dx_dagster.clock import HOST
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from dx_dagster.api.pages import render
+from dx_dagster.api.pages.rendering import render
 
 routes = APIRouter(include_in_schema=False)
 

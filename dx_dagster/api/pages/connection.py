@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dx_dagster.api.data_cloud import ConnectionId, CredentialId, Doors, connection_of
-from dx_dagster.api.forms import Form, line
+from dx_dagster.api.data_cloud.routes import ConnectionId, CredentialId, Doors, connection_of
 from dx_dagster.api.installation import Installation
-from dx_dagster.api.pages import render
-from dx_dagster.api.sessions import signed_form, signed_in
+from dx_dagster.api.pages.forms import Form, line
+from dx_dagster.api.pages.rendering import render
+from dx_dagster.api.pages.sessions import signed_form, signed_in
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.health import health

@@ -7,9 +7,9 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from dx_dagster.api import envelope
 from dx_dagster.api.bodies import Arguments, arguments
-from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api.data_cloud import envelope
+from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.installation import Installation, installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.connections import actions as doors

@@ -12,13 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dx_dagster.api import connection_page, data_cloud, page, reference, webhooks
-from dx_dagster.api.envelope import RefusedError
+from dx_dagster.api import webhooks
+from dx_dagster.api.data_cloud import reference
+from dx_dagster.api.data_cloud import routes as data_cloud
+from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import Installation
 from dx_dagster.api.keys import Keys
-from dx_dagster.api.sessions import ForgedError, SignInNeededError
+from dx_dagster.api.pages import connection, connections
+from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import WarehouseError
@@ -33,13 +36,13 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     app.state.keys = Keys(app.state.installation)
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
-    app.include_router(page.entrance)
-    app.include_router(page.routes)
-    app.include_router(connection_page.routes)
+    app.include_router(connections.entrance)
+    app.include_router(connections.routes)
+    app.include_router(connection.routes)
     app.include_router(reference.routes)
     app.add_exception_handler(RefusedError, _refused)
-    app.add_exception_handler(SignInNeededError, page.to_sign_in)
-    app.add_exception_handler(ForgedError, page.to_sign_in)
+    app.add_exception_handler(SignInNeededError, connections.to_sign_in)
+    app.add_exception_handler(ForgedError, connections.to_sign_in)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _other)
     for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):

@@ -7,13 +7,13 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from dx_dagster.api import sessions
-from dx_dagster.api.data_cloud import Doors, recognized
-from dx_dagster.api.envelope import RefusedError
-from dx_dagster.api.forms import Form
+from dx_dagster.api.data_cloud.envelope import RefusedError
+from dx_dagster.api.data_cloud.routes import Doors, recognized
 from dx_dagster.api.installation import Installation, installation
-from dx_dagster.api.pages import render
-from dx_dagster.api.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
+from dx_dagster.api.pages import sessions
+from dx_dagster.api.pages.forms import Form
+from dx_dagster.api.pages.rendering import render
+from dx_dagster.api.pages.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.connections.health import health
@@ -22,7 +22,7 @@ from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import StoredConnection
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent.parent / "static"
 _HOME = "/connections"
 entrance = APIRouter(include_in_schema=False)
 routes = APIRouter(prefix=_HOME, include_in_schema=False)

@@ -1,0 +1,1 @@
+"""DX's Data Cloud API: routes, envelope and reference."""

@@ -1,0 +1,1 @@
+"""The connections page, for people: lists, forms and sign-in."""
