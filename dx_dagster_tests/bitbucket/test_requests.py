@@ -22,7 +22,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.bitbucket.retries import Hope
 from dx_dagster.clock import Clock, monotonic
-from dx_dagster_tests.client.answering import (
+from dx_dagster_tests.bitbucket.answering import (
     BROKEN,
     GOOD,
     Server,

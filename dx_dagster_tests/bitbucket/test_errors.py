@@ -23,7 +23,7 @@ from dx_dagster.bitbucket import (
     sign,
     verify,
 )
-from dx_dagster_tests.client.answering import Server, opened, raw, resets, token
+from dx_dagster_tests.bitbucket.answering import Server, opened, raw, resets, token
 from dx_dagster_tests.payloads.recorded import PAYLOADS, needs_payloads
 
 pytestmark = pytest.mark.anyio

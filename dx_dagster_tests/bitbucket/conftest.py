@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dx_dagster_tests.client.answering import Server, served
+from dx_dagster_tests.bitbucket.answering import Server, served
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.webhooks.hooks import Subject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed, serving_application
 from dx_dagster_tests.importing import KEYS
-from dx_dagster_tests.test_webhooks_automation import HOUR, NOW
+from dx_dagster_tests.webhooks.test_automation import HOUR, NOW
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
 pytestmark = [

@@ -20,7 +20,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster_tests.browsing import chromium, launched, lineage_shows_every_asset_and_nothing_covers_it
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_is_quick_and_loads_nothing_heavy(run_process: RunCli, bare_environment):

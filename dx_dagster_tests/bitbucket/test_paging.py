@@ -26,7 +26,7 @@ from dx_dagster.bitbucket import (
     keyset,
     numbered,
 )
-from dx_dagster_tests.client.answering import Server, opened
+from dx_dagster_tests.bitbucket.answering import Server, opened
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 from dx_dagster.sandbox import WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster_tests.delivering import Receiving, installed
-from dx_dagster_tests.test_changing_worlds import change
+from dx_dagster_tests.importer.test_changing_worlds import change
 
 TINY = WorldConfig(seed=5, repositories=3, pull_requests=24, members=5)
 MARKS = ("sync_marks", "pull_marks")

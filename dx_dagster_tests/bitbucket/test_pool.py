@@ -25,7 +25,7 @@ from dx_dagster.bitbucket import (
     RateLimited,
     Unauthorized,
 )
-from dx_dagster_tests.client.answering import Server, opened, together, token
+from dx_dagster_tests.bitbucket.answering import Server, opened, together, token
 
 pytestmark = pytest.mark.anyio
 

@@ -58,7 +58,7 @@ def test_no_lost_update_and_no_request_with_a_removed_credential(environment, da
     tokens = [Token(FIRST), *(Token(token(who, n)) for who in "AB" for n in range(1000))]
     with Sandbox(WorldConfig(repositories=6, pull_requests=20, members=5), tokens=tokens, limits=limits) as sandbox:
         env = {**environment, "BITBUCKET_API_URL": sandbox.url}
-        command = [sys.executable, "-m", "dx_dagster_tests.test_connections_at_once"]
+        command = [sys.executable, "-m", "dx_dagster_tests.connections.test_at_once"]
         subprocess.run([*command, "connect"], env=env, check=True, timeout=60)
         workers = [subprocess.Popen([*command, who], env=env, stdout=subprocess.PIPE, text=True) for who in "AB"]
         reports = [json.loads(worker.communicate(timeout=SECONDS + 60)[0]) for worker in workers]

@@ -15,9 +15,9 @@ from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.world import World
 from dx_dagster_tests.comparing import QUERIES
 from dx_dagster_tests.delivering import Receiving, installed
+from dx_dagster_tests.importer.test_changing_worlds import change
 from dx_dagster_tests.importing import KEYS
 from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
-from dx_dagster_tests.test_changing_worlds import change
 
 TINY = WorldConfig(seed=6, repositories=2, pull_requests=14, members=4)
 YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)

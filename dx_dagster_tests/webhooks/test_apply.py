@@ -38,7 +38,7 @@ from dx_dagster_tests.delivering import (
 from dx_dagster_tests.importing import KEYS, give_credential, on_workspace, open_into_release
 
 PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
-PAYLOADS = Path(__file__).parents[2] / "shared" / "payloads"
+PAYLOADS = Path(__file__).parents[3] / "shared" / "payloads"
 
 
 @pytest.fixture(params=[SMALL], ids=["usual"])
