@@ -28,7 +28,8 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import secrets
-from dx_dagster.webhooks.apply import Refreshed, refresh
+from dx_dagster.webhooks.apply import apply_deliveries
+from dx_dagster.webhooks.outcomes import Applied
 from dx_dagster_tests.importing import Installation
 
 SECRET = "It's a Secret to Everybody"
@@ -100,12 +101,12 @@ class Receiving(Installation):
         super().__init__(database_url, sandbox)
         self.receiver = ""
 
-    def refresh(self) -> Refreshed:
+    def refresh(self) -> Applied:
         """Applies deliveries until none is due."""
-        result = Refreshed()
+        result = Applied()
 
         async def work(workspace: Workspace) -> None:
-            while await refresh(workspace, "run", result):
+            while await apply_deliveries(workspace, "run", result):
                 pass
 
         self.on_workspace(work)

@@ -15,8 +15,8 @@ from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.webhooks import inbox
-from dx_dagster.webhooks.apply import Refreshed
 from dx_dagster.webhooks.drain import drain
+from dx_dagster.webhooks.outcomes import Applied
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
@@ -47,7 +47,7 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
     listener = RunListener(cast("dg.AssetExecutionContext", context))  # of which it takes the log
     warehouse.connected.tell = listener.warning
 
-    async def run() -> Refreshed:
+    async def run() -> Applied:
         opened = await open_workspace(workspace, client, warehouse.connected, listener)
         keep = timedelta(days=settings.webhooks_keep_days)
         linger = settings.webhooks_linger

@@ -1,4 +1,4 @@
-"""Everybody met on the way: authors, reviewers, those who comment or start pipelines."""
+"""Accounts that pages mention: authors, reviewers, commenters and who started a pipeline."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,7 +12,14 @@ from dx_dagster.warehouse.database import Transaction
 
 async def store_accounts(
     transaction: Transaction, workspace: Workspace, accounts: Iterable[Any], asked_at: datetime
-) -> None:
-    """Merges them. The same few come with nearly every page, and are merged once by each process."""
-    if new := transaction.not_merged_before(users.rows(workspace.id, accounts)):
-        await transaction.merge(merge.USERS, users.framed(new, asked_at))
+) -> int:
+    """Merges accounts; returns how many are new, and adds them to `workspace.new_accounts`.
+
+    The same few accounts come with nearly every page, so a process merges an unchanged one only once.
+    """
+    changed = transaction.not_merged_before(users.rows(workspace.id, accounts))
+    if not changed:
+        return 0
+    counts = await transaction.merge(merge.USERS, users.framed(changed, asked_at))
+    workspace.new_accounts.count += counts.inserted
+    return counts.inserted

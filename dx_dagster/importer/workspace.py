@@ -83,6 +83,13 @@ class Done:
         self._workspace.listener.progress(self._report.step, self._count, self._total, self._workspace.client.requests)
 
 
+@dataclass
+class NewAccounts:
+    """Counts the accounts that were stored for the first time, among them those of a transaction that failed."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One workspace, the way to it and the way to its tables.
@@ -95,6 +102,7 @@ class Workspace:
         wanted: the bound that was asked for with this sync.
         quiet: which repositories need not be asked every time; None asks all.
         reconcile: pipelines that were created within this time are listed again.
+        new_accounts: of all that is stored through this object and its copies.
     """
 
     slug: str
@@ -107,6 +115,7 @@ class Workspace:
     wanted: Wanted | None = None
     quiet: Quiet | None = None
     reconcile: timedelta | None = None
+    new_accounts: NewAccounts = field(default_factory=NewAccounts)
 
     def now(self) -> datetime:
         """The database's clock, which all that import share."""

@@ -9,7 +9,8 @@ import anyio
 from dx_dagster.bitbucket import BitbucketClient
 from dx_dagster.importer.workspace import Workspace, open_workspace
 from dx_dagster.warehouse.webhooks import inbox
-from dx_dagster.webhooks.apply import Refreshed, refresh
+from dx_dagster.webhooks.apply import apply_deliveries
+from dx_dagster.webhooks.outcomes import Applied
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_YIELDS = 2.0
@@ -48,17 +49,17 @@ async def drain(
     keep: timedelta,
     for_pipelines: BitbucketClient | None = None,
     is_waited_for: Callable[[], bool] = lambda: False,
-) -> Refreshed:
+) -> Applied:
     """Applies deliveries until none has come for `linger` seconds, then deletes those applied before `keep`.
 
     Starting a run takes seconds, and deliveries seldom come alone. A run that lingers applies the next ones at once;
     it makes room as soon as another workspace's deliveries wait, or a sync of this one (`is_waited_for`).
     """
-    result, turn = Refreshed(), Turn(time.monotonic(), linger)
+    result, turn = Applied(), Turn(time.monotonic(), linger)
     while not turn.is_over(time.monotonic(), is_waited_for):
         if not workspace.id:
             workspace = await open_workspace(workspace.slug, workspace.client, workspace.warehouse, workspace.listener)
-        if await refresh(workspace, run, result, for_pipelines):
+        if await apply_deliveries(workspace, run, result, for_pipelines):
             turn.applied(time.monotonic())
         elif turn.has_lingered(time.monotonic()) or await inbox.others_wait(workspace.warehouse, workspace.slug):
             break

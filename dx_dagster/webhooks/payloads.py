@@ -50,7 +50,7 @@ class PullNews:
     """
 
     number: int
-    events: list[int] = field(default_factory=list)
+    deliveries: list[int] = field(default_factory=list)
     versions: list[tuple[Json, datetime]] = field(default_factory=list)
     comments: bool = False
 
@@ -78,20 +78,20 @@ class RepositoryNews:
         itself: whether its own row is stale.
         pushed: branches that moved; None stands for some that nobody named.
         runs: deliveries that say its pipelines have; `events` holds them too.
-        run_numbers: the pipelines that these name, by number; None stands for one that nobody named.
+        pipeline_numbers: the pipelines that these name, by number; None stands for one that nobody named.
     """
 
     name: str
-    events: list[int] = field(default_factory=list)
+    deliveries: list[int] = field(default_factory=list)
     itself: bool = False
     pushed: set[str | None] = field(default_factory=set)
-    runs: list[int] = field(default_factory=list)
-    run_numbers: set[int | None] = field(default_factory=set)
+    pipelines: list[int] = field(default_factory=list)
+    pipeline_numbers: set[int | None] = field(default_factory=set)
     pulls: dict[int, PullNews] = field(default_factory=dict)
 
     @property
-    def all_events(self) -> list[int]:
-        return [*self.events, *(event for pull in self.pulls.values() for event in pull.events)]
+    def all_deliveries(self) -> list[int]:
+        return [*self.deliveries, *(event for pull in self.pulls.values() for event in pull.deliveries)]
 
 
 def read(events: Iterable[Event]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
@@ -121,11 +121,11 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
     if key.startswith(_PULL):
         _read_pull(event, payload, found.pulls)
         return None
-    found.events.append(event.id)
+    found.deliveries.append(event.id)
     found.itself = found.itself or key not in _STATUS
     if key in _STATUS:
-        found.runs.append(event.id)
-        found.run_numbers.add(_run_number(record(payload, "commit_status")))
+        found.pipelines.append(event.id)
+        found.pipeline_numbers.add(_run_number(record(payload, "commit_status")))
     if key == _PUSH:
         found.pushed.update(_branches(payload))
     if key in _BORN:
@@ -140,7 +140,7 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
 def _read_pull(event: Event, payload: Json, pulls: dict[int, PullNews]) -> None:
     number = event.pull_number or 0
     pull = pulls.setdefault(number, PullNews(number))
-    pull.events.append(event.id)
+    pull.deliveries.append(event.id)
     pull.versions.append((record(payload, "pullrequest"), event.received_at))
     pull.comments = pull.comments or event.event_key.startswith(_COMMENT)
 

@@ -22,7 +22,8 @@ from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.connections import find
 from dx_dagster.warehouse.webhooks.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
-from dx_dagster.webhooks.apply import Refreshed, refresh
+from dx_dagster.webhooks.apply import apply_deliveries
+from dx_dagster.webhooks.outcomes import Applied
 from dx_dagster_tests.delivering import (
     SECRET,
     SMALL,
@@ -352,8 +353,8 @@ def test_every_recorded_delivery_reaches_the_tables(database_url):
                 sent = headers(body, request=str(number), x_event_key=key)
                 assert post(receiver, content=body, headers=sent).status_code == 200, name
         for slug in slugs:
-            result = Refreshed()
-            on_workspace(settings, slug, partial(refresh, run="run", result=result))
+            result = Applied()
+            on_workspace(settings, slug, partial(apply_deliveries, run="run", result=result))
             assert result.failed == 0
 
     newest: dict[tuple[str, int], dict[str, Any]] = {}
