@@ -13,7 +13,8 @@ from dx_dagster.bitbucket import endpoints, numbered
 from dx_dagster.frames import comments as frames
 from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.each_pull import GroupCommit, PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
+from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.imported import pulls, review_times
@@ -46,7 +47,7 @@ _FORGET = """
 STALE = "m.comments_synced_to IS DISTINCT FROM p.updated_at"
 
 
-class Fetched(NamedTuple):
+class FetchedComments(NamedTuple):
     """All comments of one pull request."""
 
     row: PullRow
@@ -62,7 +63,7 @@ async def import_comments(workspace: Workspace) -> Report:
         if workspace.full:
             await transaction.execute(_FORGET, bound)
         await transaction.execute(_SETTLE, bound)
-    commit = GroupCommit[Fetched](lambda batch: store(workspace, batch))
+    commit = GroupCommit[FetchedComments](lambda batch: store(workspace, batch))
 
     async def one(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
@@ -71,13 +72,13 @@ async def import_comments(workspace: Workspace) -> Report:
     return report
 
 
-async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
+async def fetch(workspace: Workspace, row: PullRow) -> FetchedComments:
     endpoint = endpoints.comments(workspace.slug, row.repository.source_id, row.number)
     pages = [page async for page in numbered(workspace.client, endpoint)]
-    return Fetched(row, [value for page in pages for value in page.values], pages[0].asked_at)
+    return FetchedComments(row, [value for page in pages for value in page.values], pages[0].asked_at)
 
 
-async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
+async def store(workspace: Workspace, batch: Sequence[FetchedComments]) -> None:
     """Merges complete lists of comments; a stored comment that its list no longer holds was deleted.
 
     An empty list of a pull request that counts comments says nothing: it is asked again with the next sync.

@@ -3,24 +3,15 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
-
-import anyio
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
 from dx_dagster.importer.pull_requests import fetch_one
-from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, is_away, lacks_scope, skip
+from dx_dagster.importer.workspace import Progress, Report, Workspace, for_each, is_away, lacks_scope, skip
 from dx_dagster.warehouse.imported import pulls
 from dx_dagster.warehouse.imported.marks import Repository, repositories
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
 HOPELESS = 8
-
-# A transaction for each answer would cost more than the request. Others go on asking in the meantime.
-GATHERING = 0.05
-STORED_AT_ONCE = 2
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,50 +23,6 @@ class PullRow:
     number: int
     updated_at: datetime | None
     version: str = ""
-
-
-class _Batch(Generic[Item]):
-    """Items that are stored together, and how that went."""
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.over = anyio.Event()
-        self.error: BaseException | None = None
-
-
-class GroupCommit(Generic[Item]):
-    """Stores what came together within `GATHERING` seconds, or while earlier batches were being stored."""
-
-    def __init__(self, store: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
-        self._store = store
-        self._gathering: _Batch[Item] | None = None
-        self._storing = anyio.Semaphore(STORED_AT_ONCE)
-
-    async def __call__(self, item: Item) -> None:
-        """Returns when the item is stored."""
-        batch, first = self._gathering or _Batch(), self._gathering is None
-        self._gathering = batch
-        batch.items.append(item)
-        if first:
-            await self._finish(batch)
-        else:
-            await batch.over.wait()
-            if batch.error is not None:
-                raise batch.error
-
-    async def _finish(self, batch: _Batch[Item]) -> None:
-        try:
-            async with self._storing:
-                await anyio.sleep(GATHERING)
-                self._gathering = None
-                await self._store(batch.items)
-        except BaseException as error:
-            batch.error = error
-            raise
-        finally:
-            if self._gathering is batch:
-                self._gathering = None
-            batch.over.set()
 
 
 async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
@@ -100,17 +47,17 @@ async def for_each_pull(
     report: Report,
     rows: Sequence[PullRow],
     work: Callable[[PullRow], Awaitable[None]],
-    done: Done | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Does `work` for each; one that Bitbucket refuses is reported and never fails the others.
 
-    `done` counts them, where they are not all that there is to do.
+    `progress` counts them, where they are not all that there is to do.
 
     Raises:
         BitbucketError: a credential lacks a scope, no credential is left, or nothing answers any more.
     """
     lost = 0
-    done = done or Done(workspace, report, len(rows))
+    progress = progress or Progress(workspace, report, len(rows))
 
     async def one(row: PullRow) -> None:
         nonlocal lost
@@ -130,7 +77,7 @@ async def for_each_pull(
             if not isinstance(error, Unavailable):
                 async with workspace.warehouse.transaction() as transaction:
                     await pulls.refused(transaction, row, row.updated_at)
-        done.add()
+        progress.add()
 
     await for_each(rows, one, workspace.at_once)
 

@@ -1,7 +1,7 @@
 """What every step of an import works with, and what it reports."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -71,7 +71,7 @@ class Report:
     written: Counter[str] = field(default_factory=Counter)
 
 
-class Done:
+class Progress:
     """Counts what a step has done, and tells the listener."""
 
     def __init__(self, workspace: "Workspace", report: Report, total: int) -> None:
@@ -178,6 +178,10 @@ def lacks_scope(error: BitbucketError) -> bool:
     return isinstance(error, Forbidden) and bool(error.required)
 
 
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
     """Does `work` for every item, some at a time. The first error ends all, and is raised itself, not in a group."""
     waiting = iter(items)
@@ -245,7 +249,7 @@ async def for_each_repository(
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
     """
     refusals = _Refusals(workspace, report, refused)
-    done = Done(workspace, report, len(repositories))
+    progress = Progress(workspace, report, len(repositories))
 
     async def one(repository: Repository) -> None:
         try:
@@ -258,7 +262,7 @@ async def for_each_repository(
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)
             refusals.unavailable.append(error)
-        done.add()
+        progress.add()
 
     await for_each(repositories, one, at_once or workspace.at_once)
     await refusals.settle(len(repositories))

@@ -166,7 +166,7 @@ def path_of(pull: PullRequest) -> str:
 def test_where_the_endpoint_forgets_closed_branches_it_is_believed(connect):
     installation = connect(replace(WORLD, commits_outlive_branch=False))
     installation.sync()
-    assert "(branch closed) pull requests are asked for one by one" in "".join(installation.warnings)
+    assert "(branch closed) pull requests are requested one by one" in "".join(installation.warnings)
     assert len(installation.lists_asked()) > 0.3 * WORLD.pull_requests
 
 
@@ -185,7 +185,7 @@ def test_where_many_revisions_cannot_be_asked_at_once_each_pull_request_is(answe
     installation = connect(WORLD)
     installation.sandbox.faults.on(r"/commits\?.*include=", answer)
     installation.sync()
-    assert "commits are asked for pull request by pull request" in "".join(installation.warnings)
+    assert "commits are requested for each pull request by itself" in "".join(installation.warnings)
 
 
 @pytest.mark.parametrize("meanwhile", ["rewound", "further", "at the source"])

@@ -29,7 +29,7 @@ from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.each_pull import GroupCommit
+from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.pull_requests import fetch_one, later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
 from dx_dagster.warehouse import merge

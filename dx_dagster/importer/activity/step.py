@@ -12,7 +12,7 @@ from dx_dagster.importer.activity.feed import KIND, Feeds, Heard, store_entries
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
 from dx_dagster.importer.pull_requests import record_access
-from dx_dagster.importer.workspace import Done, Report, Workspace, for_each_repository, require_id
+from dx_dagster.importer.workspace import Progress, Report, Workspace, for_each_repository, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.budgets import headroom
 from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times
@@ -41,20 +41,20 @@ async def import_activity(workspace: Workspace) -> Report:
     )
     stale = await pull_rows(workspace, STALE, _REASON)
     endless = [row for row in stale if row.version == _ENDLESS]
-    done = Done(workspace, report, len(stale))
-    await _import_each(workspace, report, [row for row in stale if row.version != _ENDLESS], done)
-    await _import_each(workspace, report, endless[:_TRIED], done)
+    progress = Progress(workspace, report, len(stale))
+    await _import_each(workspace, report, [row for row in stale if row.version != _ENDLESS], progress)
+    await _import_each(workspace, report, endless[:_TRIED], progress)
     if await _gained_an_end(workspace, endless[:_TRIED]):
-        await _import_each(workspace, report, endless[_TRIED:], done)
+        await _import_each(workspace, report, endless[_TRIED:], progress)
     else:
         await _believe_the_feed(workspace, endless[_TRIED:])
-        done.add(len(endless[_TRIED:]))
+        progress.add(len(endless[_TRIED:]))
     await mend(workspace)
     return report
 
 
-async def _import_each(workspace: Workspace, report: Report, rows: Sequence[PullRow], done: Done) -> None:
-    await for_each_pull(workspace, report, rows, lambda row: import_one(workspace, row), done)
+async def _import_each(workspace: Workspace, report: Report, rows: Sequence[PullRow], progress: Progress) -> None:
+    await for_each_pull(workspace, report, rows, lambda row: import_one(workspace, row), progress)
 
 
 async def _gained_an_end(workspace: Workspace, rows: Sequence[PullRow]) -> bool:

@@ -40,7 +40,7 @@ SHORT = (
 )
 
 
-class Fetched(NamedTuple):
+class FetchedCommits(NamedTuple):
     """All commits of one pull request; None where its fork is gone, and nobody can tell any more."""
 
     row: PullRow
@@ -48,7 +48,7 @@ class Fetched(NamedTuple):
     asked_at: datetime
 
 
-async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
+async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
     """Asks the endpoint.
 
     Raises:
@@ -64,11 +64,11 @@ async def fetch(workspace: Workspace, row: PullRow) -> Fetched:
         if pages:
             raise
         # Said of a pull request from a fork that was deleted: what is stored stays as it is.
-        return Fetched(row, None, asked_at)
-    return Fetched(row, [value for page in pages for value in page.values], asked_at)
+        return FetchedCommits(row, None, asked_at)
+    return FetchedCommits(row, [value for page in pages for value in page.values], asked_at)
 
 
-async def store(workspace: Workspace, batch: Sequence[Fetched]) -> None:
+async def store(workspace: Workspace, batch: Sequence[FetchedCommits]) -> None:
     """Stores what the endpoint returned.
 
     A list that was made while the target stood elsewhere than at the last walk of the default branch is requested
@@ -105,7 +105,7 @@ async def store_lists(
     await pulls.set_marks(transaction, "commits_synced_for", marks)
 
 
-async def _unconfirmed(transaction: Transaction, batch: Sequence[Fetched]) -> set[str]:
+async def _unconfirmed(transaction: Transaction, batch: Sequence[FetchedCommits]) -> set[str]:
     """The ids of open pull requests whose list contradicts the stored default branch, which is their target.
 
     Where the stored branch is the target's, no commit of the list is on it, and it holds all that the list's oldest
@@ -127,11 +127,11 @@ async def _unconfirmed(transaction: Transaction, batch: Sequence[Fetched]) -> se
     }
 
 
-def _hashes(fetched: Fetched) -> set[str]:
+def _hashes(fetched: FetchedCommits) -> set[str]:
     return {sha for value in fetched.values or () if (sha := text(value.get("hash")))}
 
 
-def _below(fetched: Fetched, hashes: set[str]) -> set[str]:
+def _below(fetched: FetchedCommits, hashes: set[str]) -> set[str]:
     """What the target must have: parents that the list does not hold, or the source itself where it is not listed."""
     source = fetched.row.version.partition(" ")[0]
     is_listed = any(sha.startswith(source) for sha in hashes)

@@ -1,0 +1,75 @@
+"""What the endpoint has shown of each kind of pull request: whether it answers what the history proves.
+
+Pure: decides which pull requests to compare, and which kinds to take from the history.
+
+Bitbucket's documentation says of the endpoint "empty if the source branch no longer exists", so agreement is not taken
+for granted. Of every kind, the first comparisons are with the oldest pull requests, whose branches are most likely
+gone. Where one answer differs, the endpoint is asked for all of that kind; where an answer is empty, for all but the
+open pull requests.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+CERTAIN = 3
+"""So many answers of the endpoint must agree with the history before a kind is trusted."""
+
+SAMPLED = 50
+"""Once a kind is trusted, one pull request of so many is compared."""
+
+_OPEN = "open"
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class _Shown:
+    """The answers about one kind.
+
+    Attributes:
+        since: pull requests of that kind since the last one compared.
+    """
+
+    agreed: int = 0
+    since: int = 0
+    differed: bool = False
+
+
+class Trust:
+    """Which kinds of pull request the history stands in for the endpoint."""
+
+    def __init__(self) -> None:
+        self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
+        self._forgets_branches = False
+
+    def is_certain(self, kind: str) -> bool:
+        """Whether enough answers have agreed."""
+        return self._shown[kind].agreed >= CERTAIN
+
+    def is_broken(self, kind: str) -> bool:
+        """Whether the endpoint must be asked for each pull request of the kind."""
+        return self._shown[kind].differed or (self._forgets_branches and kind != _OPEN)
+
+    def choose(self, kind: str, proven: Sequence[Item]) -> list[Item]:
+        """The pull requests to compare, oldest first, of those `proven`, newest first."""
+        if self.is_broken(kind):
+            return []
+        shown, chosen = self._shown[kind], []
+        wanted = CERTAIN - shown.agreed
+        for one in reversed(proven):
+            shown.since += 1
+            if wanted > 0 or shown.since >= SAMPLED:
+                wanted -= 1
+                shown.since = 0
+                chosen.append(one)
+        return chosen
+
+    def agreed(self, kind: str) -> None:
+        self._shown[kind].agreed += 1
+
+    def differed(self, kind: str, *, empty: bool) -> None:
+        """The endpoint answered something else; `empty`: it knows no commits of that pull request."""
+        self._shown[kind].differed = True
+        self._forgets_branches |= empty and kind != _OPEN
