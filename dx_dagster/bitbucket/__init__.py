@@ -26,7 +26,8 @@ from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
 from dx_dagster.bitbucket.wording import clause, sentence
-from dx_dagster.budgets.memory import Lease, Ledger, MemoryLedger
+from dx_dagster.budgets.memory import MemoryLedger
+from dx_dagster.budgets.protocol import Lease, Ledger
 
 __all__ = [
     "AdaptiveLimiter",

@@ -29,8 +29,8 @@ from dx_dagster.bitbucket.errors import (
 from dx_dagster.bitbucket.origin import Origin, Params
 from dx_dagster.bitbucket.pool import CredentialPool, Grant, Rest
 from dx_dagster.bitbucket.rate_limit_headers import Hints, moment, read
-from dx_dagster.bitbucket.retries import TRANSIENT, Hope, Retries, Schedule, Timeouts, Transient
-from dx_dagster.bitbucket.visibility import Sight
+from dx_dagster.bitbucket.retries import TRANSIENT, AdaptiveTimeout, Retries, Schedule, Timeouts, Transient
+from dx_dagster.bitbucket.visibility import Visibility
 from dx_dagster.bitbucket.wording import clause
 from dx_dagster.clock import Clock
 
@@ -71,9 +71,9 @@ class BitbucketClient:
         self._origin = Origin(base_url)
         self._probe_path = probe_path
         self._timeouts = timeouts or Timeouts()
-        self._hope = Hope(self._timeouts)
+        self._adaptive_timeout = AdaptiveTimeout(self._timeouts)
         self._retries = retries or Retries()
-        self._sight = Sight()
+        self._visibility = Visibility()
         self._last_date: tuple[str | None, datetime] | None = None
         self._http = transport.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
 
@@ -140,7 +140,7 @@ class BitbucketClient:
             only=credential,
         )
         if credential is None:
-            call.tried = self._sight.blind(self._origin.kind_path(call.url), self.pool.usable)
+            call.tried = self._visibility.blind(self._origin.kind_path(call.url), self.pool.usable)
         return await self._run(call)
 
     async def _run(self, call: Call) -> Json:
@@ -210,7 +210,7 @@ class BitbucketClient:
         """The answer or what to raise for its absence, free of the httpx exception, which holds request and headers."""
         request = self._http.build_request(call.method, call.url, json=call.json, data=call.data)
         again = call.idempotent and not call.schedule.is_last
-        bound = self._hope.seconds(kind, call.lost) if again else self._timeouts.total
+        bound = self._adaptive_timeout.seconds(kind, call.lost) if again else self._timeouts.total
         began = time.monotonic()
         try:
             with transport.hushed(), anyio.fail_after(bound):
@@ -223,7 +223,7 @@ class BitbucketClient:
             failure = call.failed(f"was not answered in full within {bound:g} s")
             passing = call.idempotent
         else:
-            self._hope.came(kind, time.monotonic() - began)
+            self._adaptive_timeout.answered(kind, time.monotonic() - began)
             return response, None
         return None, Transient(failure) if passing else failure
 
@@ -242,7 +242,7 @@ class BitbucketClient:
         """
         if response.is_success:
             if call.blind:
-                self._sight.learn(self._origin.kind_path(call.url), call.blind)
+                self._visibility.learn(self._origin.kind_path(call.url), call.blind)
             return True
         if response.status_code in _REDIRECTS and transport.LOCATION in response.headers:
             self._follow(call, response)
@@ -262,7 +262,7 @@ class BitbucketClient:
 
     def _may_be_hidden(self, error: NotFound) -> bool:
         """Bitbucket has said 404 instead of 403 of what a token may not see (badges/shields, pull 8520)."""
-        return not self.pool.alike and not error.revisions
+        return not self.pool.all_see_the_same and not error.revisions
 
     def _follow(self, call: Call, response: httpx.Response) -> None:
         call.redirects += 1

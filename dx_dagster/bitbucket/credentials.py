@@ -9,6 +9,8 @@ from typing import Literal
 import httpx
 from pydantic import SecretStr
 
+from dx_dagster.budgets import names
+
 Kind = Literal["access_token", "api_token"]
 
 
@@ -37,8 +39,8 @@ class Credential:
 
     @property
     def budget(self) -> str:
-        """Whose hourly allowance it draws on: Bitbucket counts each access token, but API tokens by account (S12)."""
-        return f"credential:{self.id}" if self.kind == "access_token" else f"account:{(self.username or '').lower()}"
+        """The name of the budget that it draws on."""
+        return names.name_of(self.kind, self.id, self.username)
 
     def redact(self, text: str) -> str:
         """`text` without this secret, however it was echoed."""

@@ -13,7 +13,7 @@ from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.errors import CredentialsExhausted, Unauthorized
 from dx_dagster.bitbucket.rate_limit_headers import Hints
 from dx_dagster.bitbucket.wording import clause
-from dx_dagster.budgets.memory import Lease, Ledger
+from dx_dagster.budgets.protocol import Lease, Ledger
 from dx_dagster.clock import HOST
 
 OnUnauthorized = Callable[[Credential, str], Awaitable[None]]
@@ -70,8 +70,6 @@ class CredentialPool:
 
     The books of requests are the ledger's; this class keeps only what concerns this process.
 
-    Attributes:
-        alike: whether all of them are known to see the same, so that what one does not find none will.
     """
 
     def __init__(
@@ -88,7 +86,16 @@ class CredentialPool:
         self._standings = {credential.id: _Standing() for credential in self.credentials}
         self._strikes: dict[str, _Strikes] = {credential.budget: _Strikes() for credential in self.credentials}
         self._announced_until = 0.0
-        self.alike = len(self.credentials) == 1
+        self._all_see_the_same = len(self.credentials) == 1
+
+    @property
+    def all_see_the_same(self) -> bool:
+        """Whether a 404 to one credential would be one to all of them."""
+        return self._all_see_the_same
+
+    def compared(self, *, all_see_the_same: bool) -> None:
+        """Notes what listing the repositories with each credential has shown."""
+        self._all_see_the_same = all_see_the_same
 
     @property
     def usable(self) -> tuple[Credential, ...]:

@@ -30,7 +30,7 @@ class Timeouts:
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
 
 
-class Hope:
+class AdaptiveTimeout:
     """How long to wait for an answer before it is taken for lost: several times as long as its kind has taken so far.
 
     A page that hangs holds up all that are asked after it, and a time-out made for the slowest answers would be paid
@@ -48,7 +48,7 @@ class Hope:
             return self._total
         return min(self._total, max(_SOON, _SEVERAL * self._slowest[kind]) * 2.0**lost)
 
-    def came(self, kind: str, seconds: float) -> None:
+    def answered(self, kind: str, seconds: float) -> None:
         """A whole answer came after so long."""
         self._slowest[kind] = max(seconds, self._slowest.get(kind, 0.0))
 

@@ -8,7 +8,7 @@ from dx_dagster.bitbucket.credentials import Credential
 _DEPTH = 3  # repositories, workspace, repository
 
 
-class Sight:
+class Visibility:
     """Remembers who was refused what others may read, so that the same is not tried in vain for every request."""
 
     def __init__(self) -> None:

@@ -1,141 +1,77 @@
-"""Who has how many requests left: the rolling window of each budget."""
+"""The ledger of one process, for requests that no stored budget counts: verification, and tests."""
 
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
-DEFAULT_LIMIT = 1000
-"""Requests an hour of a token on most plans: support.atlassian.com, api-request-limits."""
+from dx_dagster.budgets.protocol import Lease
+from dx_dagster.budgets.window import ASSUMED_LIMIT, Books
 
-_RECHECK = 0.05  # seconds; when only requests in flight stand in the way
-
-
-@runtime_checkable
-class Lease(Protocol):
-    """One request reserved on `budget`; it stays reserved until it is settled."""
-
-    @property
-    def budget(self) -> str: ...
-
-    @property
-    def number(self) -> int: ...
-
-
-class Ledger(Protocol):
-    """The books of all budgets. Another implementation may share them between processes."""
-
-    @property
-    def window(self) -> float:
-        """Seconds after which a request no longer counts."""
-
-    async def acquire(self, budgets: Sequence[str]) -> Lease | float:
-        """Reserve a request on the budget with most headroom, or say in how many seconds the first may be ready."""
-
-    async def settle(self, lease: Lease) -> None:
-        """The request ended, somehow: it counts for one window from now, for the API may have counted it just now."""
-
-    async def limited(self, budget: str, seconds: float) -> None:
-        """Nothing more on this budget for so long; never shortens a rest."""
-
-    async def learn(self, budget: str, limit: int) -> None:
-        """The API says how many requests a window this budget has."""
-
-    async def near_limit(self, budget: str) -> None:
-        """The API says that less than a fifth is left; others may go first for a while, nothing waits."""
-
-    async def close(self) -> None:
-        """Nobody asks any more: what was reserved and not sent goes back."""
-
-
-@dataclass(frozen=True)
-class _Reservation:
-    budget: str
-    number: int
-
-
-@dataclass
-class Account:
-    limit: int
-    in_flight: int = 0
-    settled: deque[float] = field(default_factory=deque)
-    rests_until: float = 0.0
-    near_limit_at: float | None = None
-
-    def ready_in(self, now: float, window: float) -> float:
-        """Seconds until a request may be sent; 0 when one may be sent now."""
-        while self.settled and self.settled[0] <= now - window:
-            self.settled.popleft()
-        rest = max(0.0, self.rests_until - now)
-        excess = self.used - self.limit
-        if excess < 0:
-            return rest
-        expires = self.settled[excess] + window - now if excess < len(self.settled) else _RECHECK
-        return max(rest, expires)
-
-    @property
-    def used(self) -> int:
-        return self.in_flight + len(self.settled)
+_PROCESS = "this process"
 
 
 class MemoryLedger:
-    """The books of one process."""
+    """Keeps the books of all budgets in memory; see `dx_dagster.budgets.protocol.Ledger`."""
 
     def __init__(
         self,
         window: float = 3600.0,
-        default_limit: int = DEFAULT_LIMIT,
+        default_limit: int = ASSUMED_LIMIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._window = window
         self._default_limit = default_limit
         self._clock = clock
-        self._accounts: dict[str, Account] = {}
-        self._leases: set[Lease] = set()
+        self._books: dict[str, Books] = {}
+        self._under_way: defaultdict[str, set[int]] = defaultdict(set)
         self._issued = 0
 
     @property
     def window(self) -> float:
         return self._window
 
-    def account(self, budget: str) -> Account:
-        return self._accounts.setdefault(budget, Account(self._default_limit))
+    def books(self, budget: str) -> Books:
+        return self._books.setdefault(budget, Books(self._window, assumed_limit=self._default_limit))
 
     async def acquire(self, budgets: Sequence[str]) -> Lease | float:
-        """As the protocol says.
-
-        Raises:
-            ValueError: no budget was named.
-        """
+        if not budgets:
+            raise ValueError("a request must be paid from some budget")
         now = self._clock()
-        waits = {budget: self.account(budget).ready_in(now, self._window) for budget in budgets}
-        ready = [budget for budget, wait in waits.items() if wait <= 0]
-        if not ready:
-            return min(waits.values())
-        best = max(ready, key=lambda budget: self.account(budget).limit - self.account(budget).used)
-        self.account(best).in_flight += 1
+        for budget in budgets:
+            self.books(budget).forget(now)
+            self._hold(budget, now)
+        best = max(budgets, key=lambda budget: self.books(budget).room(now))
+        if not self.books(best).room(now):
+            return min(self._ready_in(self.books(budget), now) for budget in budgets)
         self._issued += 1
-        lease = _Reservation(best, self._issued)
-        self._leases.add(lease)
-        return lease
+        self._under_way[best].add(self._issued)
+        self._hold(best, now)
+        return Lease(best, self._issued)
 
     async def settle(self, lease: Lease) -> None:
-        if lease in self._leases:
-            self._leases.remove(lease)
-            account = self.account(lease.budget)
-            account.in_flight -= 1
-            account.settled.append(self._clock())
+        if lease.number in self._under_way[lease.budget]:
+            now = self._clock()
+            self._under_way[lease.budget].remove(lease.number)
+            self.books(lease.budget).record(now)
+            self._hold(lease.budget, now)
 
     async def limited(self, budget: str, seconds: float) -> None:
-        account = self.account(budget)
-        account.rests_until = max(account.rests_until, self._clock() + seconds)
+        self.books(budget).limited(self._clock(), seconds)
 
     async def learn(self, budget: str, limit: int) -> None:
-        self.account(budget).limit = limit
+        self.books(budget).limit = limit
 
     async def near_limit(self, budget: str) -> None:
-        self.account(budget).near_limit_at = self._clock()
+        self.books(budget).near_limit_at = self._clock()
 
     async def close(self) -> None:
-        """Nothing is shared, so nothing is missed."""
+        """Does nothing: no other process waits for what was reserved."""
+
+    def _hold(self, budget: str, now: float) -> None:
+        self.books(budget).hold(_PROCESS, len(self._under_way[budget]), now)
+
+    def _ready_in(self, books: Books, now: float) -> float:
+        """Requests under way may end at any moment, long before the books must suppose it."""
+        wait = books.ready_in(now)
+        is_resting = books.rests_until is not None and now < books.rests_until
+        return wait if is_resting or not books.leased(now) else min(wait, books.recheck)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 ASSUMED_LIMIT = 1000
@@ -24,6 +25,28 @@ class Held:
 
     requests: int
     ends_by: float
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """How a budget stands.
+
+    Attributes:
+        used: requests of the window that were sent.
+        leased: requests that a process may be sending now, or is yet to send.
+        left: requests that may still be sent in the window.
+        assumed: the API has not said the limit yet.
+        rests_until: when the next request may be sent, where none may be now.
+        near_limit_at: when the API last said that less than a fifth is left.
+    """
+
+    used: int
+    leased: int
+    limit: int
+    left: int
+    assumed: bool
+    rests_until: datetime | None
+    near_limit_at: datetime | None
 
 
 @dataclass
@@ -142,6 +165,20 @@ class Books:
         self.rests_until = max(self.rests_until or 0.0, now + seconds)
         self.careful_until = max(self.careful_until or 0.0, self.rests_until + min(self.bucket, seconds))
 
+    def headroom(self, now: float) -> Headroom:
+        """How the budget stands; `now` is in seconds of Unix time."""
+        wait = self.ready_in(now)
+        used, leased, limit = self.used(now), self.leased(now), self.limit or self.assumed_limit
+        return Headroom(
+            used,
+            leased,
+            limit,
+            max(0, limit - used - leased),
+            self.limit is None,
+            _moment(now + wait if wait else None),
+            _moment(self.near_limit_at),
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "request_limit": self.limit,
@@ -151,3 +188,8 @@ class Books:
             "careful_until": self.careful_until,
             "near_limit_at": self.near_limit_at,
         }
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """To the second: pages and JSON show no more."""
+    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from dx_dagster.budgets import names
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import headroom
@@ -55,12 +56,10 @@ async def health(settings: Settings, warehouse: Warehouse, connection: StoredCon
     budgets = await headroom(warehouse, settings.budget_window)
     found = []
     for one in await connections.shown(warehouse, connection.id):
-        name = f"credential:{one.id}" if one.type == "access_token" else f"account:{(one.username or '').lower()}"
+        name = names.name_of(one.type, one.id, one.username)
         budget = budgets.get(name) if connection.type != "jira_cloud" else None
         if budget is None:
             found.append(Health(one))
             continue
-        rests = budget["rests_until"]
-        until = datetime.fromisoformat(rests) if rests else None
-        found.append(Health(one, budget["left"], budget["limit"], budget["assumed"], until))
+        found.append(Health(one, budget.left, budget.limit, budget.assumed, budget.rests_until))
     return found

@@ -12,15 +12,16 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import psycopg
 from psycopg.types.json import Jsonb
 
-from dx_dagster.budgets.window import ASSUMED_LIMIT, SCALED_LIMIT, Books, Held
+from dx_dagster.budgets import names
+from dx_dagster.budgets.protocol import Lease
+from dx_dagster.budgets.window import ASSUMED_LIMIT, SCALED_LIMIT, Books, Headroom, Held
 from dx_dagster.warehouse.database import Transaction, Warehouse, WarehouseError
 
 _log = logging.getLogger(__name__)
@@ -42,24 +43,6 @@ _WRITE = """
     FROM jsonb_to_recordset(%s) AS new (name text, request_limit int, spent jsonb, leases jsonb, rests_until float8,
                                         careful_until float8, near_limit_at float8)
     WHERE old.name = new.name"""
-
-
-class Reserved(Protocol):
-    """One request reserved on a budget, as the pool hands it back."""
-
-    @property
-    def budget(self) -> str: ...
-
-    @property
-    def number(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """One request reserved on a budget."""
-
-    budget: str
-    number: int
 
 
 @dataclass
@@ -108,7 +91,7 @@ class SharedLedger:
     def window(self) -> float:
         return self._window
 
-    async def acquire(self, budgets: Sequence[str]) -> Reservation | float:
+    async def acquire(self, budgets: Sequence[str]) -> Lease | float:
         """Reserve a request on the budget with most headroom, or say in how many seconds the first may be ready.
 
         Raises:
@@ -126,7 +109,7 @@ class SharedLedger:
                 wait = await self._refill(budgets)
             return self._take(budgets) or wait
 
-    async def settle(self, lease: Reserved) -> None:
+    async def settle(self, lease: Lease) -> None:
         """The request ended, somehow: it counts for one window from now, for the API may have counted it just now."""
         share = self._share(lease.budget)
         if lease.number in share.under_way:
@@ -174,7 +157,7 @@ class SharedLedger:
     def _share(self, budget: str) -> _Share:
         return self._shares.setdefault(budget, _Share())
 
-    def _take(self, budgets: Sequence[str]) -> Reservation | None:
+    def _take(self, budgets: Sequence[str]) -> Lease | None:
         now = time.monotonic()
         best = max(budgets, key=lambda budget: self._stock(budget, now))
         if not self._stock(best, now):
@@ -183,7 +166,7 @@ class SharedLedger:
         share.unspent -= 1
         self._issued += 1
         share.under_way.add(self._issued)
-        return Reservation(best, self._issued)
+        return Lease(best, self._issued)
 
     def _stock(self, budget: str, now: float) -> int:
         share = self._share(budget)
@@ -228,12 +211,12 @@ class SharedLedger:
 
     async def _work(self, budgets: Sequence[str], work: Callable[[Mapping[str, Books], float], Result]) -> Result:
         """Report what this process did, then do `work` over the books, all in one transaction."""
-        names = sorted(set(budgets))
+        wanted = sorted(set(budgets))
         with anyio.CancelScope(shield=True):  # a block that was reserved and not noted here would be lost for a window
             # Taken before the database looks at its clock, so that nothing reported seems older than it is.
             asked = time.monotonic()
             async with self._warehouse.transaction(fenced=False) as transaction:  # requests were sent, whoever imports
-                books, now = await _read(transaction, names, self._window)
+                books, now = await _read(transaction, wanted, self._window)
                 reported = {budget: self._report(budget, one, now - asked) for budget, one in books.items()}
                 for budget, one in books.items():
                     one.hold(self._who, self._outstanding(budget), now)
@@ -255,26 +238,14 @@ class SharedLedger:
         return self._stock(budget, time.monotonic()) + len(self._share(budget).under_way)
 
 
-async def headroom(warehouse: Warehouse, window: float) -> dict[str, dict[str, Any]]:
-    """How every budget stands: used, leased, limit (`assumed` until it is told), left, rests_until (when there is none
-    left) and near_limit_at.
-    """
-    found = {}
+async def headroom(warehouse: Warehouse, window: float) -> dict[str, Headroom]:
+    """How every budget stands, by its name."""
+    standing = {}
     for row in await warehouse.rows(f"{_READ} ORDER BY name"):
         books = _books(row, window)
         books.forget(row.now)
-        wait = books.ready_in(row.now)
-        used, leased, limit = books.used(row.now), books.leased(row.now), books.limit or books.assumed_limit
-        found[row.name] = {
-            "used": used,
-            "leased": leased,
-            "limit": limit,
-            "left": max(0, limit - used - leased),
-            "assumed": books.limit is None,
-            "rests_until": _moment(row.now + wait if wait else None),
-            "near_limit_at": _moment(books.near_limit_at),
-        }
-    return found
+        standing[row.name] = books.headroom(row.now)
+    return standing
 
 
 async def book(warehouse: Warehouse, window: float, budget: str, requests: int) -> None:
@@ -286,21 +257,17 @@ async def book(warehouse: Warehouse, window: float, budget: str, requests: int) 
         await _write(transaction, books)
 
 
-def _moment(seconds: float | None) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
-
-
-async def _read(transaction: Transaction, names: Sequence[str], window: float) -> tuple[dict[str, Books], float]:
+async def _read(transaction: Transaction, budgets: Sequence[str], window: float) -> tuple[dict[str, Books], float]:
     """The books, locked until the transaction ends, and the time: the database's, which all processes share."""
     # Nobody waits for the disk: a crash of the database costs the books of its last second, and a 429 would tell.
     await transaction.execute("SET LOCAL synchronous_commit = off")
     locked = f"{_READ} WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
-    rows = await transaction.rows(locked, [names])
-    if len(rows) < len(names):
+    rows = await transaction.rows(locked, [budgets])
+    if len(rows) < len(budgets):
         await transaction.execute(
-            "INSERT INTO budgets (name) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING", [names]
+            "INSERT INTO budgets (name) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING", [budgets]
         )
-        rows = await transaction.rows(locked, [names])
+        rows = await transaction.rows(locked, [budgets])
     books = {row.name: _books(row, window) for row in rows}
     now = float(min(row.now for row in rows))
     for one in books.values():
@@ -323,7 +290,7 @@ def _books(row: Any, window: float) -> Books:
 
 def assumed_limit(budget: str, window: float) -> int:
     """Requests in a window until the API says how many; a window that is no hour is there to try limits out."""
-    return SCALED_LIMIT if budget.startswith("credential:") and window == HOUR else ASSUMED_LIMIT
+    return SCALED_LIMIT if names.is_of_access_token(budget) and window == HOUR else ASSUMED_LIMIT
 
 
 async def _write(transaction: Transaction, books: Mapping[str, Books]) -> None:

@@ -20,7 +20,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     retries,
 )
-from dx_dagster.bitbucket.retries import Hope
+from dx_dagster.bitbucket.retries import AdaptiveTimeout
 from dx_dagster.clock import Clock, monotonic
 from dx_dagster_tests.bitbucket.answering import (
     BROKEN,
@@ -150,14 +150,14 @@ async def test_where_answers_come_soon_a_hanging_one_is_soon_given_up(monkeypatc
 
 
 def test_a_service_that_slows_down_is_waited_for() -> None:
-    hope = Hope(Timeouts(total=60))
-    assert hope.seconds("a", lost=0) == 60
-    hope.came("a", 0.1)
-    assert [hope.seconds("a", lost) for lost in range(5)] == [5, 10, 20, 40, 60]
-    hope.came("a", 8)
-    hope.came("a", 0.1)
-    assert hope.seconds("a", lost=0) == 32
-    assert hope.seconds("b", lost=0) == 60
+    timeout = AdaptiveTimeout(Timeouts(total=60))
+    assert timeout.seconds("a", lost=0) == 60
+    timeout.answered("a", 0.1)
+    assert [timeout.seconds("a", lost) for lost in range(5)] == [5, 10, 20, 40, 60]
+    timeout.answered("a", 8)
+    timeout.answered("a", 0.1)
+    assert timeout.seconds("a", lost=0) == 32
+    assert timeout.seconds("b", lost=0) == 60
 
 
 async def test_nobody_home_is_unavailable() -> None:

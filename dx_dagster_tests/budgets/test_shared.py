@@ -8,8 +8,10 @@ from collections import Counter
 import anyio
 import pytest
 
+from dx_dagster.budgets.protocol import Lease
+from dx_dagster.budgets.window import Headroom
 from dx_dagster.sandbox import Limits, Sandbox
-from dx_dagster.warehouse.budgets import Reservation, SharedLedger, book, headroom
+from dx_dagster.warehouse.budgets import SharedLedger, book, headroom
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.budgets.drawing import TINY, access, ask, draw, drawing, statuses
 from dx_dagster_tests.conftest import wait_until
@@ -40,7 +42,7 @@ async def test_a_killed_process_gives_its_lease_back(database_url: str, warehous
         killed = time.monotonic()
         sandbox.faults.latency = 0
         before = (await headroom(warehouse, window))["credential:1"]
-        assert 0 < before["used"] + before["leased"] <= 28  # what it sent, and no more than a block
+        assert 0 < before.used + before.leased <= 28  # what it sent, and no more than a block
         async with drawing(sandbox, SharedLedger(warehouse, window)) as client:
             await ask(client, 72)  # the rest of the window is there at once
             assert time.monotonic() - killed < window
@@ -49,24 +51,16 @@ async def test_a_killed_process_gives_its_lease_back(database_url: str, warehous
         assert statuses(sandbox)[429] == 0
         await anyio.sleep(window * 1.2)
         after = (await headroom(warehouse, window))["credential:1"]
-        assert after == {
-            "used": 0,
-            "leased": 0,
-            "left": 100,
-            "limit": 100,
-            "assumed": False,
-            "rests_until": None,
-            "near_limit_at": after["near_limit_at"],
-        }
+        assert after == Headroom(0, 0, 100, 100, assumed=False, rests_until=None, near_limit_at=after.near_limit_at)
 
 
 async def test_what_was_reserved_and_not_sent_goes_back_at_the_end(warehouse: Warehouse) -> None:
     with Sandbox(TINY, tokens=access(1)) as sandbox:
         async with drawing(sandbox, SharedLedger(warehouse)) as client:
             await ask(client, 3)
-            assert (await headroom(warehouse, 3600))["credential:1"]["leased"] > 0
+            assert (await headroom(warehouse, 3600))["credential:1"].leased > 0
         found = (await headroom(warehouse, 3600))["credential:1"]
-        assert (found["used"], found["leased"]) == (3, 0)
+        assert (found.used, found.leased) == (3, 0)
 
 
 async def test_a_429_stops_every_process_and_then_they_go_on_one_at_a_time(warehouse: Warehouse) -> None:
@@ -78,17 +72,17 @@ async def test_a_429_stops_every_process_and_then_they_go_on_one_at_a_time(wareh
     assert 0.3 < wait <= 0.5
     await anyio.sleep(0.55)
     first = await other.acquire(["account:ann@acme.example"])
-    assert isinstance(first, Reservation)
+    assert isinstance(first, Lease)
     assert isinstance(await one.acquire(["account:ann@acme.example"]), float)
     await other.settle(first)
     await other.close()
     await anyio.sleep(1)  # what `one` was told holds for a moment
-    assert isinstance(await one.acquire(["account:ann@acme.example"]), Reservation)
+    assert isinstance(await one.acquire(["account:ann@acme.example"]), Lease)
 
 
 async def test_requests_of_somebody_without_books_are_counted_too(warehouse: Warehouse) -> None:
     await book(warehouse, 3600, "credential:7", 9)
-    assert (await headroom(warehouse, 3600))["credential:7"]["used"] == 9
+    assert (await headroom(warehouse, 3600))["credential:7"].used == 9
 
 
 async def test_the_books_stay_small(warehouse: Warehouse) -> None:
@@ -121,7 +115,7 @@ async def test_the_limit_is_learnt_from_the_header_and_known_to_the_next_process
     with Sandbox(TINY, tokens=access(1), limits=Limits(12, 2.0)) as sandbox:
         async with drawing(sandbox, SharedLedger(warehouse, 2.0)) as client:
             await ask(client, 18)
-        assert (await headroom(warehouse, 2.0))["credential:1"]["limit"] == 12
+        assert (await headroom(warehouse, 2.0))["credential:1"].limit == 12
         async with drawing(sandbox, SharedLedger(warehouse, 2.0)) as client:
             await ask(client, 18)
         assert statuses(sandbox) == {200: 36}
@@ -130,7 +124,7 @@ async def test_the_limit_is_learnt_from_the_header_and_known_to_the_next_process
 async def test_until_the_limit_is_known_a_thousand_is_assumed(warehouse: Warehouse) -> None:
     ledger = SharedLedger(warehouse, 3600)
     for _ in range(1000):
-        assert isinstance(await ledger.acquire(["account:ann@acme.example"]), Reservation)
+        assert isinstance(await ledger.acquire(["account:ann@acme.example"]), Lease)
     assert isinstance(await ledger.acquire(["account:ann@acme.example"]), float)
 
 
@@ -139,7 +133,7 @@ async def test_a_budget_that_is_near_its_limit_lets_the_others_go_first(warehous
     await book(warehouse, 600, "credential:2", 300)
     await ledger.near_limit("credential:1")  # although our books say that nothing was used
     taken = [await ledger.acquire(["credential:1", "credential:2"]) for _ in range(40)]
-    assert {one.budget for one in taken if isinstance(one, Reservation)} == {"credential:2"}
+    assert {one.budget for one in taken if isinstance(one, Lease)} == {"credential:2"}
 
 
 def test_the_ledger_costs_next_to_nothing(database_url: str) -> None:
@@ -152,7 +146,7 @@ def test_the_ledger_costs_next_to_nothing(database_url: str) -> None:
             began = time.process_time()
             for _ in range(2000):
                 lease = await ledger.acquire(["credential:1"])
-                assert isinstance(lease, Reservation)
+                assert isinstance(lease, Lease)
                 await ledger.settle(lease)
             return (time.process_time() - began) / 2000
 

@@ -259,7 +259,7 @@ def test_expired_credentials_are_not_used(settings, database_url):
 def test_requests_of_a_verification_count_in_the_budget(settings, sandbox):
     def booked() -> dict[str, int]:
         budgets = run(settings, lambda w: headroom(w, settings.budget_window))
-        return {name: budget["used"] for name, budget in budgets.items()}
+        return {name: budget.used for name, budget in budgets.items()}
 
     def sent() -> int:
         count = sandbox.requests.count

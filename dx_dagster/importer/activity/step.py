@@ -88,7 +88,7 @@ async def _requests_left(workspace: Workspace) -> int:
     pool = workspace.client.pool
     ours = {credential.budget for credential in pool.usable}
     budgets = await headroom(workspace.warehouse, pool.ledger.window)
-    return sum(one["left"] for name, one in budgets.items() if name in ours)
+    return sum(one.left for name, one in budgets.items() if name in ours)
 
 
 _UNTOLD_END = f"""(p.state <> 'OPEN' AND NOT EXISTS (
