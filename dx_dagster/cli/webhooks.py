@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dx_dagster.bitbucket import BitbucketClient
     from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
-    from dx_dagster.webhooks.hooks import Subject
+    from dx_dagster.webhooks.hooks import HookSubject
 
 webhooks = typer.Typer(help="Manages the webhook of a workspace, and what it delivered.", no_args_is_help=True)
 
@@ -116,7 +116,7 @@ def _address(settings: Settings) -> str | None:
 
 
 async def _shown(
-    client: "BitbucketClient", subject: "Subject", url: str | None, made: "Collection[str]"
+    client: "BitbucketClient", subject: "HookSubject", url: str | None, made: "Collection[str]"
 ) -> list[dict[str, Any]]:
     """Our hooks on the subject and what is wrong with them. With many repositories, some may be none of ours."""
     from dx_dagster.webhooks import hooks

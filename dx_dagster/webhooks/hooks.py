@@ -33,7 +33,7 @@ class HooksRefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Subject:
+class HookSubject:
     """What a hook hangs on: the workspace, or one of its repositories."""
 
     workspace: str
@@ -48,7 +48,7 @@ class Subject:
 class Hook:
     """A hook as Bitbucket has it, and what is wrong with it, in words."""
 
-    subject: Subject
+    subject: HookSubject
     uuid: str
     url: str
     active: bool
@@ -74,20 +74,20 @@ def address(settings: Settings) -> str:
     return url + PATH
 
 
-async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) -> list[Subject]:
+async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) -> list[HookSubject]:
     """The workspace alone, or each of its repositories that is imported."""
     if not repositories:
-        return [Subject(workspace)]
+        return [HookSubject(workspace)]
     rows = await warehouse.rows(
         "SELECT r.source_id, COALESCE(r.slug, r.source_id) AS slug FROM bitbucket_repositories r "
         "JOIN bitbucket_workspaces w ON w.id = r.workspace_id "
         "WHERE w.slug = %s AND r.deleted_at IS NULL AND r.allowlisted AND r.api_accessible ORDER BY 2",
         [workspace],
     )
-    return [Subject(workspace, row.source_id, row.slug) for row in rows]
+    return [HookSubject(workspace, row.source_id, row.slug) for row in rows]
 
 
-async def find(client: BitbucketClient, subject: Subject, url: str | None, made: Collection[str]) -> list[Hook]:
+async def find(client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str]) -> list[Hook]:
     """Our hooks: those with our address, and those that we have `made` (uuids), with an address of before perhaps.
 
     Without a `url` nobody can tell whether they deliver where they should.
@@ -106,7 +106,7 @@ async def find(client: BitbucketClient, subject: Subject, url: str | None, made:
     return [_hook(subject, one, url) for one in ours]
 
 
-async def _asked_themselves(client: BitbucketClient, subject: Subject, made: Collection[str]) -> list[Json]:
+async def _asked_themselves(client: BitbucketClient, subject: HookSubject, made: Collection[str]) -> list[Json]:
     """Hooks that we made and that no list holds, though they are there. Most of `made` may hang on other subjects."""
     found: list[Json] = []
     for uuid in random.sample(sorted(made), min(len(made), absence.MOST)):
@@ -121,7 +121,7 @@ async def _asked_themselves(client: BitbucketClient, subject: Subject, made: Col
     return found
 
 
-def _hook(subject: Subject, value: Json, url: str | None) -> Hook:
+def _hook(subject: HookSubject, value: Json, url: str | None) -> Hook:
     events = tuple(event for event in value.get("events") or () if isinstance(event, str))
     theirs, active = text(value.get("url")) or "", value.get("active") is True
     wrong = [f"it delivers to {theirs}"] if url and theirs != url else []
@@ -135,7 +135,7 @@ def _hook(subject: Subject, value: Json, url: str | None) -> Hook:
 async def install(
     client: BitbucketClient,
     warehouse: Warehouse,
-    subject: Subject,
+    subject: HookSubject,
     url: str,
     *,
     made: Collection[str],
@@ -188,7 +188,7 @@ async def remove(client: BitbucketClient, hook: Hook) -> None:
         raise _refusal(hook.subject, error) from None
 
 
-def _refusal(subject: Subject, error: BitbucketError) -> HooksRefusedError:
+def _refusal(subject: HookSubject, error: BitbucketError) -> HooksRefusedError:
     missing = error.missing if isinstance(error, Forbidden) else ()
     if missing:
         what = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."

@@ -54,7 +54,7 @@ class Heard(NamedTuple):
 
 
 @dataclass
-class Sight:
+class Seen:
     """What a walk has met: ids of entries and, where it is through a whole feed, how far back it came."""
 
     whole: bool
@@ -65,13 +65,13 @@ class Sight:
 class Walked(NamedTuple):
     """Some pages of a walk, to be stored with the mark that vouches for them.
 
-    `sight` is of a walk through a feed that was read before, `over` whether this is its end. `forgotten_since` is where
+    `seen` is of a walk through a feed that was read before, `over` whether this is its end. `forgotten_since` is where
     a walk should have come to that found the feed's end instead.
     """
 
     heard: Heard
     mark: Mark
-    sight: Sight | None
+    seen: Seen | None
     over: bool
     forgotten_since: datetime | None = None
 
@@ -169,10 +169,10 @@ class Feeds:
         first = mark.synced_to is None
         further = first or not reaches_back_to(mark.bound, mark.walk_bound)
         stop = mark.walk_bound if further or mark.synced_to is None else overlapping(mark.synced_to)
-        sight = None if first else Sight(whole=False)
+        seen = None if first else Seen(whole=False)
         if first and mark.walk_cursor is None:
             again = await feeds.has_activities(self._workspace.warehouse, repository.id)
-            sight = Sight(whole=True) if again else None
+            seen = Seen(whole=True) if again else None
         oldest: datetime | None = None
         link = mark.walk_cursor
         if further:
@@ -198,10 +198,10 @@ class Feeds:
                     mark = replace(mark, older=_resumable(mark.older, link, entries, ends=ends))
                 link = pages[-1].next
                 mark = _ended(mark, further=further) if over else replace(mark, walk_cursor=link)
-                if sight is not None and sight.whole:
-                    sight.oldest = later(oldest, stop) if oldest else None
+                if seen is not None and seen.whole:
+                    seen.oldest = later(oldest, stop) if oldest else None
                 heard = Heard(repository, entries, pages[0].asked_at, not first)
-                await self._commit(Walked(heard, mark, sight, over, forgotten_since))
+                await self._commit(Walked(heard, mark, seen, over, forgotten_since))
                 if over:
                     break
         return mark
@@ -228,11 +228,11 @@ class Feeds:
                 if walked.forgotten_since is not None:
                     await feeds.flag_forgotten(transaction, walked.heard.repository.id, walked.forgotten_since)
                 await marks.put(transaction, walked.mark)
-                if walked.sight is not None:
-                    walked.sight.ids.update(ids)
-                    repository, sight = walked.heard.repository, walked.sight
-                    if walked.over and (sight.oldest is not None or not sight.whole):
-                        await feeds.flag_unseen_activities(transaction, repository.id, sight.ids, sight.oldest)
+                if walked.seen is not None:
+                    walked.seen.ids.update(ids)
+                    repository, seen = walked.heard.repository, walked.seen
+                    if walked.over and (seen.oldest is not None or not seen.whole):
+                        await feeds.flag_unseen_activities(transaction, repository.id, seen.ids, seen.oldest)
 
     async def _fetch_unknown(self, repository: Repository) -> None:
         """Fetches pull requests that the feed knows and the list did not hold yet."""
