@@ -1,4 +1,4 @@
-"""Bitbucket Cloud over HTTP: the client, its pool of credentials, paging, endpoints, errors and webhook signatures."""
+"""The HTTP client of Bitbucket Cloud: credentials, endpoints, paging, errors and webhook signatures."""
 
 from dx_dagster.bitbucket import endpoints, jira
 from dx_dagster.bitbucket.call import Json, Requester
@@ -20,7 +20,7 @@ from dx_dagster.bitbucket.errors import (
     Unavailable,
     from_response,
 )
-from dx_dagster.bitbucket.id_ranges import id_windows
+from dx_dagster.bitbucket.id_ranges import by_id_ranges
 from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
@@ -56,11 +56,11 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "ahead",
+    "by_id_ranges",
     "clause",
     "cursor",
     "endpoints",
     "from_response",
-    "id_windows",
     "jira",
     "keyset",
     "numbered",

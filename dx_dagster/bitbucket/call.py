@@ -1,4 +1,4 @@
-"""One request of a caller's, through all its tries."""
+"""One API call, through all its attempts."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Json: TypeAlias = Any
 
 
 class Requester(Protocol):
-    """What the pagers need: a client, or a client held to one credential."""
+    """What paging needs: a client, or a client pinned to one credential."""
 
     async def request(
         self,
@@ -38,9 +38,16 @@ class Requester(Protocol):
 
 @dataclass
 class Call:
-    """One request of the caller's, through all its tries; `lost` counts those whose answer did not come in time.
+    """One API call, through all its attempts.
 
-    `tried` are the credentials that need not be asked, `blind` those of them that were told they may not see this.
+    Attributes:
+        only: the one credential that may send it.
+        probing: it only tests a credential.
+        tried: ids of the credentials that need not try again.
+        blind: ids of those among them that were refused.
+        refusal: the first refusal, raised when every credential was refused.
+        limited: the last 429.
+        lost: attempts that timed out.
     """
 
     method: str
@@ -66,18 +73,18 @@ class Call:
         return Unavailable(f"{self.method} {self.path} {how}", method=self.method, path=self.path)
 
     def refuse(self, credential: Credential, error: Forbidden | NotFound) -> None:
-        """Tokens differ in what they see: the others may try, once each, before this error is the caller's."""
+        """Lets each other credential try once before the caller gets this error: their access differs."""
         self.tried.add(credential.id)
-        if error.status != httpx.codes.UNAUTHORIZED:  # which one resource answers now and then, to anybody
+        if error.status != httpx.codes.UNAUTHORIZED:  # single resources answer 401 now and then, to every credential
             self.blind.add(credential.id)
         self.refusal = self.refusal or error
 
 
 def body_of(call: Call, response: httpx.Response) -> Json:
-    """The JSON, whatever the content type claims.
+    """Parses the body as JSON, whatever its content type.
 
     Raises:
-        Transient: it is cut short, or no JSON (a gateway's HTML page), and asking again may help.
+        Transient: it is cut short or not JSON (a gateway's HTML page), and a retry may help.
     """
     if not response.content and call.method != "GET":
         return None
@@ -96,5 +103,5 @@ def _decoded(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        # Half a surrogate pair, which orjson refuses, is no reason to lose a page.
+        # orjson refuses half a surrogate pair; json accepts it, and the page is not lost.
         return json.loads(content)

@@ -1,4 +1,4 @@
-"""One origin, one pool of credentials, bounded patience: every request to Bitbucket goes through here."""
+"""The client that sends every request to Bitbucket: one origin, one pool of credentials, bounded waiting."""
 
 import logging
 import time
@@ -44,11 +44,17 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class BitbucketClient:
-    """Use it as an async context manager. Paths are below the base URL; links must be the API's own.
+    """Sends requests with the credentials of a pool; an async context manager.
 
-    `requests` counts what was sent, tries and redirects included; `requests_by_kind` by kind of endpoint.
-    `probe_path` is something cheap that every good credential can ask, to tell a dead credential from a resource that
-    answers 401 to a living one. `clock` dates what is asked; the host's does only where no answer is stored.
+    Paths are relative to the base URL; absolute links must be of the same origin.
+
+    `probe_path` is a cheap resource that every valid credential can read. It distinguishes an invalid credential from a
+    resource that answers 401 to a valid one. `clock` dates the requests; the host's clock will do only where no answer
+    is stored.
+
+    Attributes:
+        requests: requests sent, retries and redirects included.
+        requests_by_kind: the same, by kind of endpoint.
     """
 
     def __init__(
@@ -87,15 +93,15 @@ class BitbucketClient:
             await self._http.aclose()
 
     def ahead(self) -> timedelta | None:
-        """How far the service's clock, as the last answer's `Date` tells it to the second, is ahead of `now`."""
+        """How far Bitbucket's clock is ahead of `now`, by the `Date` header of the last response, to the second."""
         date, answered_at = self._last_date or (None, None)
-        told = moment(date)
-        return told - answered_at if told and answered_at else None
+        theirs = moment(date)
+        return theirs - answered_at if theirs and answered_at else None
 
     def using(self, credential: Credential, patience: float | None = None) -> "PinnedClient":
-        """This client held to one credential: to verify it, or for a listing that differs by who asks.
+        """This client pinned to one credential: to verify it, or for a listing that differs by credential.
 
-        `patience`: as that of `Retries`, for its requests.
+        `patience`: as in `Retries`, for its requests.
         """
         return PinnedClient(self, credential, patience)
 
@@ -107,7 +113,7 @@ class BitbucketClient:
         attempts: int | None = None,
         credential: Credential | None = None,
     ) -> Json:
-        """As `request`."""
+        """Sends a GET; see `request`."""
         return await self.request("GET", path, params=params, attempts=attempts, credential=credential)
 
     async def request(
@@ -123,9 +129,9 @@ class BitbucketClient:
         credential: Credential | None = None,
         patience: float | None = None,
     ) -> Json:
-        """The JSON (object or array) of the answer; None for an empty answer to anything but GET.
+        """Sends a request; returns the JSON of the response, or None for an empty response to anything but GET.
 
-        A request that is not `idempotent` (default: POST and PATCH) is not sent again once it may have been received.
+        A request that is not `idempotent` (default: POST and PATCH) is not retried once it may have been received.
 
         Raises:
             BitbucketError: see `errors` for the tree.
@@ -151,15 +157,15 @@ class BitbucketClient:
             return await retrying(self._try, call)
         except Transient as transient:
             error, tries = transient.error, retrying.statistics["attempt_number"]
-        # Raised out here, so that no httpx exception, which holds the request, hangs on to it as its context.
+        # Raised outside of the except block: an httpx exception as its context would hold the request and its headers.
         error.args = (f"{error.args[0]} ({tries} {'tries' if tries > 1 else 'try'})",)
         raise error
 
     async def _try(self, call: Call) -> Json:
-        """Until there is an answer that counts; rests, other credentials and redirects are no failures."""
+        """One attempt; waiting for a budget, another credential and a redirect do not count as attempts."""
         while True:
             async with self.limiter.slot() as slot:
-                # A grant is taken with the slot in hand: one that waited for a slot might be limited by then.
+                # The grant is taken after the slot: a grant that waited for a slot might be rate limited by then.
                 taken = await self.pool.take(call.only, call.tried)
                 response = await self._send(call, taken, slot) if isinstance(taken, Grant) else None
             if isinstance(taken, Rest):
@@ -181,10 +187,10 @@ class BitbucketClient:
         call.schedule.rested += await self.pool.rest(rest)
 
     async def _send(self, call: Call, grant: Grant, slot: Slot) -> httpx.Response:
-        """One exchange with the server, body and all.
+        """Sends the request once and reads the whole response.
 
         Raises:
-            Transient: there is no whole answer, and asking again may help.
+            Transient: there is no complete response, and a retry may help.
         """
         kind = kind_of(self._origin.kind_path(call.url))
         self.requests += 1
@@ -207,7 +213,7 @@ class BitbucketClient:
         return response
 
     async def _exchange(self, call: Call, grant: Grant, kind: str) -> tuple[httpx.Response | None, Exception | None]:
-        """The answer or what to raise for its absence, free of the httpx exception, which holds request and headers."""
+        """The response, or the error to raise in place of an httpx exception, which holds the secret."""
         request = self._http.build_request(call.method, call.url, json=call.json, data=call.data)
         again = call.idempotent and not call.schedule.is_last
         bound = self._adaptive_timeout.seconds(kind, call.lost) if again else self._timeouts.total
@@ -234,11 +240,11 @@ class BitbucketClient:
             await self.pool.answered(grant, hints)
 
     async def _settles(self, call: Call, grant: Grant, response: httpx.Response) -> bool:
-        """Whether the answer is the caller's; False where the request goes on, with another credential or elsewhere.
+        """Whether the response ends the call; False where another credential or a redirect goes on with it.
 
         Raises:
-            Transient: asking again may help.
-            BitbucketError: it will not.
+            Transient: a retry may help.
+            BitbucketError: a retry will not help.
         """
         if response.is_success:
             if call.blind:
@@ -261,7 +267,7 @@ class BitbucketClient:
         return False
 
     def _may_be_hidden(self, error: NotFound) -> bool:
-        """Bitbucket has said 404 instead of 403 of what a token may not see (badges/shields, pull 8520)."""
+        """Whether another credential may see it: 404 has been met in place of 403 (badges/shields, pull 8520)."""
         return not self.pool.all_see_the_same and not error.revisions
 
     def _follow(self, call: Call, response: httpx.Response) -> None:
@@ -269,18 +275,18 @@ class BitbucketClient:
         if call.redirects > _MOST_REDIRECTS:
             raise call.failed(f"was redirected more than {_MOST_REDIRECTS} times")
         if call.method != "GET":
-            # Browsers would turn it into a GET; nothing in this API asks for that.
+            # Browsers would follow with a GET; no endpoint of this API needs that.
             raise call.failed("was redirected, which only a GET may be")
         call.url = self._origin.redirected(call.url, response.headers[transport.LOCATION])
 
     async def _question(self, call: Call, grant: Grant, error: Unauthorized) -> None:
-        """A 401: is the credential dead, or is this a resource that answers so to a living one (diffs, activity)?"""
+        """Handles a 401: takes the credential out, unless only this resource refuses it (diffs, activity)."""
         if call.probing:
             raise error
-        async with self.pool.doubt(grant.credential):
+        async with self.pool.probing(grant.credential):
             if self.pool.is_out(grant.credential):
                 return
-            if not self.pool.vouched(grant) and await self._is_dead(grant.credential):
+            if not self.pool.vouched(grant) and await self._is_invalid(grant.credential):
                 await self.pool.take_out(grant.credential, error.message or "Bitbucket answered 401")
                 return
         refusal = Forbidden(
@@ -292,12 +298,12 @@ class BitbucketClient:
         )
         call.refuse(grant.credential, refusal)
 
-    async def _is_dead(self, credential: Credential) -> bool:
-        """Ask for something that every good credential may see.
+    async def _is_invalid(self, credential: Credential) -> bool:
+        """Requests a resource that every valid credential may read.
 
         Raises:
-            Unavailable: nobody can tell.
-            RateLimited: likewise, for too long.
+            Unavailable: there was no answer.
+            RateLimited: the budget is used up for too long.
         """
         if self._probe_path is None:
             return True
@@ -309,13 +315,13 @@ class BitbucketClient:
         except (Unavailable, RateLimited):
             raise
         except BitbucketError:
-            return False  # refused or not found, but known
+            return False  # forbidden or not found: the credential itself was accepted
         return False
 
 
 @dataclass(frozen=True)
 class PinnedClient:
-    """A `BitbucketClient` held to one credential; see `BitbucketClient.using`."""
+    """A `BitbucketClient` pinned to one credential; see `BitbucketClient.using`."""
 
     client: BitbucketClient
     credential: Credential

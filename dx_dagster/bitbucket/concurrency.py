@@ -1,4 +1,4 @@
-"""How many requests are under way at once: more while that helps, half as many when the API groans."""
+"""How many requests are in flight at once: more while that helps, half as many when the API is overloaded."""
 
 import math
 import time
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import anyio
 
-_STRAINED = 2.0  # answers take this many times the usual time
+_STRAINED = 2.0  # responses take this many times the usual latency
 
 
 @dataclass(eq=False)
 class Slot:
-    """A place among the requests under way; `began` is when it was got (monotonic seconds)."""
+    """Permission for one request in flight; `began` is when it was granted (monotonic seconds)."""
 
     began: float = 0.0
 
 
 class AdaptiveLimiter:
-    """Additive growth, multiplicative decrease, as TCP does it.
+    """Limits concurrency by additive increase and multiplicative decrease, as TCP does.
 
-    One more place after each round of good answers, while all places are taken and latency stays near the usual one of
-    that kind of request; half of them after a 429, a 5xx or a time-out, at most once a round trip: what was sent before
-    the last cut says nothing about the new limit.
+    The limit grows by one after each round of good responses, while all slots are taken and latency stays near the
+    usual one of that kind of request. It is halved after a 429, a 5xx or a timeout, at most once a round trip: requests
+    sent before the last decrease say nothing about the new limit.
     """
 
     def __init__(self, maximum: int = 16, start: int = 4) -> None:
@@ -46,7 +46,7 @@ class AdaptiveLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
-        """Wait, first come first served, for a place."""
+        """Waits, first come first served, for a slot."""
         slot = Slot()
         await self._places.acquire_on_behalf_of(slot)
         slot.began = time.monotonic()
@@ -56,7 +56,7 @@ class AdaptiveLimiter:
             self._places.release_on_behalf_of(slot)
 
     def succeeded(self, kind: str, seconds: float) -> None:
-        """A good answer to a request of this kind came after so many seconds."""
+        """Records a good response to a request of this kind after so many seconds."""
         self._observe(kind, seconds)
         self._good += 1
         if self._good >= self.limit and self.in_flight == self.limit < self._maximum and self._strain < _STRAINED:
@@ -64,7 +64,7 @@ class AdaptiveLimiter:
             self._good = 0
 
     def overloaded(self, slot: Slot) -> None:
-        """The request in this slot met a 429, a 5xx or a time-out."""
+        """Records that the request in this slot met a 429, a 5xx or a timeout."""
         if slot.began > self._cut_at:
             self._cut_at = time.monotonic()
             self._places.total_tokens = max(1, self.limit // 2)
@@ -72,6 +72,6 @@ class AdaptiveLimiter:
 
     def _observe(self, kind: str, seconds: float) -> None:
         usual = self._usual.setdefault(kind, seconds)
-        # Good times are believed quickly and bad ones slowly, else a crowd would pass for the usual.
+        # Falling latency is adopted quickly and rising latency slowly, or congestion would become the usual.
         self._usual[kind] = usual + (seconds - usual) * (0.2 if seconds < usual else 0.01)
         self._strain += (seconds / max(usual, 0.001) - self._strain) * 0.1

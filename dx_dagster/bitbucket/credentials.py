@@ -1,4 +1,4 @@
-"""A credential, and the one place where its secret turns into a header."""
+"""A credential, and the only code that writes its secret into a header."""
 
 import base64
 from collections.abc import Generator
@@ -31,7 +31,7 @@ class Credential:
 
     def __post_init__(self) -> None:
         secret = self.secret.get_secret_value()
-        # An HTTP library refuses such a header too, but quotes it while doing so.
+        # An HTTP library refuses such a header too, but quotes it in its error.
         if not secret or not all("!" <= character <= "~" for character in secret):
             raise ValueError(f"the secret of {self.label!r} is empty or holds spaces, line breaks or accented letters")
         if self.kind == "api_token" and (not self.username or ":" in self.username):
@@ -43,7 +43,7 @@ class Credential:
         return names.name_of(self.kind, self.id, self.username)
 
     def redact(self, text: str) -> str:
-        """`text` without this secret, however it was echoed."""
+        """`text` without this secret, in plain and as the Authorization header encodes it."""
         for shown in (self.secret.get_secret_value(), self._authorization().partition(" ")[2]):
             text = text.replace(shown, "…")
         return text
@@ -57,7 +57,7 @@ class Credential:
 
 
 class CredentialAuth(httpx.Auth):
-    """Writes the Authorization header while the request is on its way out."""
+    """Adds the Authorization header when httpx sends the request."""
 
     def __init__(self, credential: Credential) -> None:
         self._credential = credential

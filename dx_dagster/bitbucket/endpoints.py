@@ -1,7 +1,7 @@
-"""Where each kind of thing lives: path, parameters and the largest page it allows.
+"""The API's endpoints: path, parameters and the largest page size of each.
 
-Repositories are addressed by uuid, so that a rename in the middle of an import changes nothing. A `fields` list must
-name `next`, or paging ends after the first page; a misspelled name is dropped without a word, so each one here was seen
+Repositories are addressed by uuid, so that a rename during an import changes nothing. A `fields` list must include
+`next`, or paging ends after the first page. Bitbucket ignores a misspelled field silently, so every field here was seen
 in a recorded payload.
 """
 
@@ -12,13 +12,13 @@ from urllib.parse import quote
 from dx_dagster.bitbucket.origin import Params
 
 PAGE = 100
-"""Rows a page at most; more answers 400 "Invalid pagelen" (BCLOUD-13229)."""
+"""The largest page size; a larger one answers 400 "Invalid pagelen" (BCLOUD-13229)."""
 
 SMALL_PAGE = 50
-"""The same for pull requests and activity (constructorfabric/insight, pull 1898)."""
+"""The largest page size of pull requests and activity (constructorfabric/insight, pull 1898)."""
 
 LEAST_PAGE = 10
-"""Rows a page at least: "globally, the minimum length is 10", says Bitbucket's page on pagination."""
+"""The smallest page size: "globally, the minimum length is 10" (Bitbucket's page on pagination)."""
 
 PULL_REQUEST_STATES = ("OPEN", "MERGED", "DECLINED", "SUPERSEDED")
 
@@ -60,7 +60,7 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What to ask; `pagelen` is None where one object answers, `data` a form to be sent by POST."""
+    """A request to make; `pagelen` is None where the response is one object, `data` is a form to send by POST."""
 
     path: str
     params: Params = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Endpoint:
         return "GET" if self.data is None else "POST"
 
     def having(self, params: Params) -> "Endpoint":
-        """The same with more parameters."""
+        """A copy with more parameters."""
         return replace(self, params={**self.params, **params})
 
 
@@ -81,7 +81,7 @@ def _workspace(workspace: str) -> str:
 
 
 def _repository(workspace: str, repository: str) -> str:
-    # An empty workspace would ask the removed global listing: 410.
+    # An empty workspace would address the removed global listing: 410.
     if not workspace or not repository:
         raise ValueError("a repository is addressed by its workspace and its uuid")
     return f"/repositories/{quote(workspace, safe='')}/{quote(repository, safe='')}"
@@ -96,12 +96,12 @@ def members(workspace: str) -> Endpoint:
 
 
 def member(workspace: str, account: str) -> Endpoint:
-    """One member, by uuid or account id; 404 for anybody else."""
+    """One member, by uuid or account id; answers 404 for other accounts."""
     return Endpoint(f"{_workspace(workspace)}/members/{quote(account, safe='')}", pagelen=None)
 
 
 def repositories(workspace: str) -> Endpoint:
-    """Every credential sees its own repositories: walk the whole list with one (`BitbucketClient.using`)."""
+    """The repositories that a credential sees: walk the whole list with one credential (`BitbucketClient.using`)."""
     if not workspace:
         raise ValueError("repositories are listed by workspace")
     return Endpoint(f"/repositories/{quote(workspace, safe='')}", {"fields": _listed(REPOSITORY_FIELDS)})
@@ -112,7 +112,7 @@ def repository(workspace: str, repository: str) -> Endpoint:
 
 
 def pull_requests(workspace: str, repository: str, states: Sequence[str] = PULL_REQUEST_STATES) -> Endpoint:
-    """Of all states unless told; without any the API lists only the open ones."""
+    """Pull requests of the `states`; without any, the API lists only the open ones."""
     params: Params = {"state": list(states), "fields": _listed(PULL_REQUEST_FIELDS)}
     return Endpoint(f"{_repository(workspace, repository)}/pullrequests", params, SMALL_PAGE)
 
@@ -151,10 +151,10 @@ _LONGEST_QUERY = 2000  # characters of include and exclude that still go into an
 
 
 def commits(workspace: str, repository: str, include: Sequence[str], exclude: Sequence[str] = ()) -> Endpoint:
-    """What the included revisions reach and the excluded do not; a long list is sent as a form.
+    """Commits that the included revisions reach and the excluded do not; a long list is sent as a form.
 
     Raises:
-        ValueError: nothing is included, which the POST form takes for "all branches".
+        ValueError: nothing is included, which the POST form reads as "all branches".
     """
     if not include:
         raise ValueError("name at least one revision to include")
@@ -167,13 +167,13 @@ def commits(workspace: str, repository: str, include: Sequence[str], exclude: Se
 
 
 def commit(workspace: str, repository: str, revision: str) -> Endpoint:
-    """Takes a short hash too, but no branch with "/" in its name (BCLOUD-9969)."""
+    """One commit, by a whole or short hash; a branch with "/" in its name does not work (BCLOUD-9969)."""
     path = f"{_repository(workspace, repository)}/commit/{quote(revision, safe='')}"
     return Endpoint(path, {"fields": ",".join(COMMIT_FIELDS)}, None)
 
 
 def pipelines(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
-    """Newest first; walk it with `numbered`, for `next` drops the sort. `slash` ends the path with one."""
+    """Pipelines, newest first; walk it with `numbered`: `next` drops the sort. `slash`: end the path with one."""
     return Endpoint(f"{_repository(workspace, repository)}/pipelines{'/' if slash else ''}", {"sort": "-created_on"})
 
 
@@ -182,13 +182,13 @@ def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:
 
 
 def hooks(workspace: str, repository: str | None = None) -> Endpoint:
-    """Of the workspace, or of one repository. POST to `path` makes one."""
+    """Webhooks of the workspace, or of one repository. POST to `path` creates one."""
     parent = _workspace(workspace) if repository is None else _repository(workspace, repository)
     return Endpoint(f"{parent}/hooks")
 
 
 def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:
-    """Raw braces in the path answer 400, so the uid is quoted."""
+    """One webhook. Raw braces in the path answer 400, so the uid is quoted."""
     return Endpoint(f"{hooks(workspace, repository).path}/{quote(uid, safe='')}", pagelen=None)
 
 
@@ -196,8 +196,8 @@ _NAMES = frozenset({"activity", "comments", "commit", "commits", "hooks", "membe
 
 
 def kind_of(path: str) -> str:
-    """A short name for counting by, such as "pullrequests/comments", from a path below the base."""
+    """The kind of endpoint, such as "pullrequests/comments", of a path below the base; requests are counted by it."""
     first, *rest = path.strip("/").split("/")
-    # What people name (a workspace, a slug, a branch) stands at these places and may be called "commits" too.
+    # A workspace, slug or branch stands at these positions and may be called "commits" too.
     after_names = rest[2:] if first == "repositories" else rest[1:]
     return "/".join([word for word in after_names[:3:2] if word in _NAMES] or [first or "other"])

@@ -1,4 +1,4 @@
-"""What can go wrong with Bitbucket Cloud, as a tree, so that a caller can catch at any level.
+"""The errors of the client, as a tree, so that a caller can catch at any level.
 
 BitbucketError
 ├── Unauthorized           401: this credential is refused                      invalid_credentials
@@ -7,8 +7,8 @@ BitbucketError
 ├── NotFound               404                                                  no_resources
 ├── Gone                   410: a removed API, or a workspace that was shut     no_resources
 ├── BadRequest             400 and every other 4xx
-├── RateLimited            429, and waiting any longer was not allowed
-├── Unavailable            5xx, 555, 408, time-outs, broken bodies; no try is left     unavailable
+├── RateLimited            429, and the longest allowed wait is over
+├── Unavailable            5xx, 555, 408, timeouts, broken bodies; no retry is left    unavailable
 ├── RefusedOrigin          a link, redirect or path that leaves the API
 └── PagingInCircles        a listing that repeats itself, or ignores its filter or sort
 
@@ -28,17 +28,23 @@ import httpx
 from dx_dagster.bitbucket.wording import series
 
 EXCERPT = 300
-"""Characters of the API's own words that a message quotes."""
+"""Characters of the API's message that an error quotes."""
 
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
 _SPACE = re.compile(r"\s+")
 
 
 class BitbucketError(Exception):
-    """Attributes: `method`, `path` (no query), `status`, and `message`, the API's own words if it had any."""
+    """The root of the tree.
+
+    Attributes:
+        method, path: of the request; without the query.
+        status: of the response, if there was one.
+        message: the error message of the API, if it sent one.
+    """
 
     code: str | None = None
-    """Its name outside, where it has one: invalid_credentials, invalid_permissions, no_resources, unavailable."""
+    """The public error code: invalid_credentials, invalid_permissions, no_resources, unavailable, or None."""
 
     def __init__(
         self,
@@ -65,7 +71,7 @@ class CredentialsExhausted(BitbucketError):
 
 
 class Forbidden(BitbucketError):
-    """`required` and `granted` are scopes, where the API names them, else empty."""
+    """`required` and `granted` are scopes, empty where the API does not name them."""
 
     code = "invalid_permissions"
     required: tuple[str, ...] = ()
@@ -77,7 +83,7 @@ class Forbidden(BitbucketError):
 
 
 class NotFound(BitbucketError):
-    """`revisions` are those of the request that do not exist, where the API names them, else empty."""
+    """`revisions` are those of the request that do not exist, empty where the API does not name them."""
 
     code = "no_resources"
     revisions: tuple[str, ...] = ()
@@ -92,7 +98,7 @@ class BadRequest(BitbucketError):
 
 
 class RateLimited(BitbucketError):
-    """`retry_after` is in seconds; None where nobody can tell."""
+    """`retry_after` is in seconds; None where it is unknown."""
 
     retry_after: float | None = None
 
@@ -123,7 +129,7 @@ _KINDS: dict[int, type[BitbucketError]] = {
 
 
 def from_response(response: httpx.Response, redact: Callable[[str], str] = str) -> BitbucketError:
-    """The error that an answer amounts to; `redact` blanks out whatever must not be quoted."""
+    """Builds the error for a response; `redact` removes secrets from the quoted message."""
     status = response.status_code
     kind = _KINDS.get(status, BadRequest if 400 <= status < 500 else Unavailable)  # noqa: PLR2004
     method, path = response.request.method, response.request.url.raw_path.decode("ascii").partition("?")[0]
@@ -151,7 +157,7 @@ def excerpt(text: str) -> str:
 
 
 def _parsed(response: httpx.Response) -> Any:
-    """The body as JSON whatever its content type says (they are wrong now and then), or None."""
+    """The body as JSON whatever its content type, which is sometimes wrong; None if it is not JSON."""
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError):
@@ -159,10 +165,10 @@ def _parsed(response: httpx.Response) -> Any:
 
 
 def _words(body: Any) -> str:
-    """What an error body says.
+    """The message of an error body.
 
-    `error.message` is all that is promised; `detail` is text here and an object of scopes there, `fields` maps names to
-    a text or a list of texts, and live answers leave out any of it (bitbucket-api.md, "Error bodies").
+    Only `error.message` is documented. `detail` may be text or an object of scopes, `fields` maps names to a text or a
+    list of texts, and live responses leave out any of them (bitbucket-api.md, "Error bodies").
     """
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
@@ -190,7 +196,7 @@ def _scopes(body: Any, which: str) -> tuple[str, ...]:
 
 def _strings(body: Any, *path: str) -> tuple[str, ...]:
     """The texts of a list inside `error`; empty where there is no such list."""
-    found = body.get("error") if isinstance(body, dict) else None
+    value = body.get("error") if isinstance(body, dict) else None
     for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        value = value.get(name) if isinstance(value, dict) else None
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""A complete sweep of pull requests without asking the API to sort them."""
+"""Lists pull requests completely without a sort, by ranges of ids."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from dx_dagster.bitbucket.paging import Page, ask, bbql
 
 
 @dataclass(frozen=True)
-class Window:
-    """above < id <= upto; None for an end that is not known yet."""
+class IdRange:
+    """The ids with above < id <= upto; None for an upper end that is not known yet."""
 
     above: int
     upto: int | None
@@ -34,7 +34,7 @@ class Window:
         return number > self.above and (self.upto is None or number <= self.upto)
 
 
-async def id_windows(
+async def by_id_ranges(
     client: Requester,
     endpoint: Endpoint,
     *,
@@ -43,44 +43,44 @@ async def id_windows(
     high: int | None = None,
     attempts: int | None = None,
 ) -> AsyncIterator[Page]:
-    """Every row with low < id <= high, in no order, by ranges of ids small enough for one page each.
+    """Every row with low < id <= high, in no order, by ranges of ids that fit on one page each.
 
-    For large repositories, where `sort` together with states answers 500 every time (S20).
+    For large repositories, where `sort` together with states always answers 500 (S20).
 
     Raises:
-        PagingInCircles: rows outside of the range came back: the filter was ignored.
+        PagingInCircles: the API ignored the filter and returned rows outside of the range.
     """
-    number, windows = 0, [Window(low, high)]
-    while windows:
-        number, window = number + 1, windows.pop()
-        page = await ask(client, endpoint.having(bbql(q, *window.conditions)), number, attempts=attempts)
-        ids = _ids(endpoint, page, window)
+    number, ranges = 0, [IdRange(low, high)]
+    while ranges:
+        number, span = number + 1, ranges.pop()
+        page = await ask(client, endpoint.having(bbql(q, *span.conditions)), number, attempts=attempts)
+        ids = _ids(endpoint, page, span)
         if page.complete:
             yield page
             continue
-        known = Window(window.above, max(ids, default=window.above) if window.upto is None else window.upto)
-        if window.upto is None:
-            # The far end is unknown: first all up to the greatest id seen, then whatever lies above it.
-            windows.append(Window(known.end, None))
+        known = IdRange(span.above, max(ids, default=span.above) if span.upto is None else span.upto)
+        if span.upto is None:
+            # The upper end is unknown: first the ids up to the greatest one seen, then those above it.
+            ranges.append(IdRange(known.end, None))
         if ids and len(ids) == known.width:
-            yield page  # no other id can be in there, whatever the page claims
+            yield page  # the range holds no other id, whatever the page's size says
         else:
-            windows += _split(endpoint, page, known, least=1 if window.upto is None else 2)
+            ranges += _split(endpoint, page, known, least=1 if span.upto is None else 2)
 
 
-def _ids(endpoint: Endpoint, page: Page, window: Window) -> set[int]:
+def _ids(endpoint: Endpoint, page: Page, span: IdRange) -> set[int]:
     ids = [row.get("id") for row in page.values]
-    found = {one for one in ids if isinstance(one, int) and window.holds(one)}
-    if len(found) != len(ids):
+    distinct = {one for one in ids if isinstance(one, int) and span.holds(one)}
+    if len(distinct) != len(ids):
         raise PagingInCircles(f"{endpoint.path} ignored the filter by id, or repeated one", path=endpoint.path)
-    return found
+    return distinct
 
 
-def _split(endpoint: Endpoint, page: Page, window: Window, least: int) -> list[Window]:
-    """The range in as many parts as its rows need pages, the lowest last, for it is popped first."""
-    if window.width < least:
+def _split(endpoint: Endpoint, page: Page, span: IdRange, least: int) -> list[IdRange]:
+    """Splits the range into as many parts as its rows need pages; the lowest comes last, to be popped first."""
+    if span.width < least:
         raise PagingInCircles(f"{endpoint.path} says there is more where no id is left", path=endpoint.path)
-    pages = -(-min(page.size or 0, window.width) // page.pagelen)
-    parts = min(window.width, max(least, pages))
-    edges = [window.above + window.width * part // parts for part in range(parts + 1)]
-    return [Window(above, upto) for above, upto in pairwise(edges)][::-1]
+    pages = -(-min(page.size or 0, span.width) // page.pagelen)
+    parts = min(span.width, max(least, pages))
+    edges = [span.above + span.width * part // parts for part in range(parts + 1)]
+    return [IdRange(above, upto) for above, upto in pairwise(edges)][::-1]

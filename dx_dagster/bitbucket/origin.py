@@ -1,4 +1,4 @@
-"""The one origin that a token may go to."""
+"""The one origin that a token may be sent to."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Origin:
-    """Scheme, host, port and base path of the API; whatever lies elsewhere is refused.
+    """Scheme, host, port and base path of the API; refuses URLs of any other origin.
 
     Raises:
-        ValueError: the base URL is not one that a token may be sent to.
+        ValueError: a token may not be sent to the base URL.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -37,12 +37,12 @@ class Origin:
         return self._base.scheme == "https"
 
     def resolve(self, reference: str, params: Params | None = None) -> httpx.URL:
-        """The URL of a path under the base ("/repositories/acme") or of an absolute link of the API's own.
+        """The URL of a path below the base ("/repositories/acme"), or of an absolute link to the same origin.
 
-        Where there are `params`, they are its whole query.
+        `params` replace the query of a link.
 
         Raises:
-            RefusedOrigin: it leads away from the API.
+            RefusedOrigin: the URL is of another origin.
         """
         if reference.startswith("/") and not reference.startswith("//"):
             return self._checked(str(self._base).rstrip("/") + reference, params)
@@ -51,10 +51,10 @@ class Origin:
         raise RefusedOrigin("Refused a link that is neither a path nor an absolute address of the API")
 
     def redirected(self, current: httpx.URL, location: str) -> httpx.URL:
-        """Where a redirect leads; `location` may be relative.
+        """The target of a redirect; `location` may be relative.
 
         Raises:
-            RefusedOrigin: it leads away from the API.
+            RefusedOrigin: the target is of another origin.
         """
         try:
             return self._checked(str(current.join(location)))
@@ -66,11 +66,11 @@ class Origin:
         return url.raw_path.decode("ascii").partition("?")[0].removeprefix(self._base_path)
 
     def _checked(self, address: str, params: Params | None = None) -> httpx.URL:
-        # Programs disagree on where the host ends in an address with these in it.
+        # URL parsers disagree on where the host ends if an address contains these.
         if _ODD.search(address):
             raise RefusedOrigin("Refused an address with a backslash or a space in it")
         try:
-            # Each step from one URL to the next parses it anew, which a thousand requests can feel.
+            # httpx parses a URL again at each copy: copies cost measurable time over a thousand requests.
             url = httpx.URL(address, params={**params}) if params else httpx.URL(address)
             url = url.copy_with(fragment=None) if url.fragment else url
         except httpx.InvalidURL:
@@ -83,7 +83,7 @@ class Origin:
 
     def _is_below(self, url: httpx.URL) -> bool:
         path = url.raw_path.decode("ascii").partition("?")[0]
-        # A server may decode "%2e%2e" before it looks for the resource.
+        # A server may decode "%2e%2e" before it resolves the path.
         climbs = any(part in {".", ".."} for part in unquote(unquote(path)).replace("\\", "/").split("/"))
         return path.startswith(f"{self._base_path}/") and not climbs
 

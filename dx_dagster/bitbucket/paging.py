@@ -1,7 +1,8 @@
-"""Walking a listing so that no row is lost, and noticing when it cannot be.
+"""Pagination without lost rows, which raises an error where rows would be lost.
 
-Each walk is an async generator of `Page`s and raises what the client raises, or `PagingInCircles` where going on would
-repeat or lose rows. It ends only where the listing is complete: a walk that came to its end is news of absence too.
+Each kind of walk is an async generator of `Page`s. It raises what the client raises, or `PagingInCircles` where the
+next request would repeat or lose rows. It ends only where the listing is complete, so a row that a complete walk did
+not return is absent.
 """
 
 import asyncio
@@ -26,10 +27,14 @@ _MOST_EMPTY = 3  # empty pages in a row that claim there is more
 
 @dataclass(frozen=True)
 class Page:
-    """`values` without what is no object, `count` with it; `next` is the API's own link.
+    """One page of a listing.
 
-    `size` is that of the whole listing, where told. `number` counts from 1 within a walk, except that of `numbered`,
-    where it is the API's page number.
+    Attributes:
+        values: the rows that are objects.
+        count: the number of all rows.
+        next: the API's link to the next page.
+        size: of the whole listing, where the API says it.
+        number: counts from 1 within a walk; the API's page number in `numbered`.
     """
 
     values: list[Row]
@@ -42,20 +47,20 @@ class Page:
 
     @property
     def complete(self) -> bool:
-        """Whether this page alone is all there is."""
+        """Whether this page is the whole listing."""
         if self.next is not None:
             return False
-        # `next` was missing before now (BCLOUD-20639): a full page without a size may have a successor.
+        # `next` has been missing wrongly (BCLOUD-20639): a full page without a size may have a successor.
         return self.count < self.pagelen if self.size is None else self.size <= self.count
 
 
 async def ask(
     client: Requester, endpoint: Endpoint, number: int = 1, link: str | None = None, attempts: int | None = None
 ) -> Page:
-    """One page of a listing.
+    """Requests one page of a listing.
 
     Raises:
-        Unavailable: the answer is no page; a 200 that reports an error is none either.
+        Unavailable: the response is not a page, but a 200 with an error for example.
     """
     asked = endpoint.pagelen or 10  # the API's default
     params = None if link else {**endpoint.params, "pagelen": asked}
@@ -70,7 +75,7 @@ async def ask(
             idempotent=True,
         )
     except BadRequest as error:
-        # "Subject to change (possibly dynamically)", says Bitbucket's page on pagination of the largest page.
+        # The largest page size is "subject to change (possibly dynamically)" (Bitbucket's page on pagination).
         if link or asked <= LEAST_PAGE or "pagelen" not in (error.message or ""):
             raise
         return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
@@ -104,12 +109,12 @@ async def keyset(
     start: int | str | None = None,
     attempts: int | None = None,
 ) -> AsyncIterator[Page]:
-    """By a unique, unchanging key ("id", "uuid") instead of offsets, which lose rows of a living list.
+    """Walks by a unique, unchanging key ("id", "uuid"): offsets lose rows when the list changes during the walk.
 
-    `start` is the last key known already. Every page is asked for anew from the last key, and `next` is not used.
+    `start` is the last key that is known. Each page is requested from the last key on, and `next` is not used.
 
     Raises:
-        PagingInCircles: the keys of a page are not strictly beyond the last: the filter or the sort was ignored.
+        PagingInCircles: a key is not beyond the last one, so the API ignored the filter or the sort.
     """
     number, last, towards = 0, start, "<" if descending else ">"
     empty = 0
@@ -129,11 +134,11 @@ async def keyset(
                 f"{endpoint.path} sent a page without rows and says there are more", path=endpoint.path
             )
         if empty > 1:
-            return  # a size may count rows that nobody is shown
+            return  # a size may count rows that are hidden from this credential
 
 
 def bbql(*conditions: str | None) -> dict[str, str]:
-    """The `q` for all of the conditions; each in parentheses, because one may hold an OR."""
+    """The `q` parameter for all of the conditions, each in parentheses, because one may contain an OR."""
     given = [condition for condition in conditions if condition]
     return {"q": given[0] if len(given) == 1 else " AND ".join(f"({one})" for one in given)} if given else {}
 
@@ -146,24 +151,24 @@ def _last_key(
     endpoint: Endpoint, page: Page, key: str, last: int | str | None, *, descending: bool
 ) -> int | str | None:
     for row in page.values:
-        found = row.get(key)
-        if not isinstance(found, int | str) or (last is not None and type(found) is not type(last)):
+        value = row.get(key)
+        if not isinstance(value, int | str) or (last is not None and type(value) is not type(last)):
             raise PagingInCircles(f"{endpoint.path} sent a row without a usable {key}", path=endpoint.path)
-        beyond = last is None or (found < last if descending else found > last)  # type: ignore[operator]
+        beyond = last is None or (value < last if descending else value > last)  # type: ignore[operator]
         if not beyond:
             raise PagingInCircles(f"{endpoint.path} ignored the filter or the sort by {key}", path=endpoint.path)
-        last = found
+        last = value
     return last
 
 
 async def cursor(
     client: Requester, endpoint: Endpoint, *, start: str | None = None, attempts: int | None = None
 ) -> AsyncIterator[Page]:
-    """Along the API's opaque links. Store `Page.next` and pass it as `start` to resume there.
+    """Walks along the API's opaque links. Store `Page.next` and pass it as `start` to resume there.
 
     Raises:
-        RefusedOrigin: a link leads away from the API.
-        PagingInCircles: a link or a page came before, or pages stay empty.
+        RefusedOrigin: a link is of another origin.
+        PagingInCircles: a link or a page was repeated, or pages stay empty.
     """
     number, empty, link = 0, 0, start
     links: set[str] = set()
@@ -172,7 +177,7 @@ async def cursor(
         number += 1
         page = await ask(client, endpoint, number, link, attempts)
         empty = 0 if page.count else empty + 1
-        # Most listings of one pull request are a single page: nothing to compare it with.
+        # Most listings of one pull request are a single page, and need no fingerprint.
         fingerprint = _fingerprint(page) if links or page.next else b""
         if page.next in links or (page.count and fingerprint in pages) or empty > _MOST_EMPTY:
             raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
@@ -185,41 +190,41 @@ async def cursor(
 
 
 def _fingerprint(page: Page) -> bytes:
-    """Two pages with the same first and last row are the same page: listings hold no row twice."""
-    told = json.dumps((page.count, page.values[:1], page.values[-1:]), sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=16).digest()
+    """Identifies a page by its first and last row: listings hold no row twice."""
+    ends = json.dumps((page.count, page.values[:1], page.values[-1:]), sort_keys=True)
+    return hashlib.blake2b(ends.encode(), digest_size=16).digest()
 
 
 async def numbered(
     client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None
 ) -> AsyncIterator[Page]:
-    """By page numbers put together here, because `next` drops `sort` on some endpoints and was missing on others.
+    """Walks by page numbers, because `next` drops `sort` on some endpoints and was missing on others.
 
-    A list that changes meanwhile may shift rows over a page's edge: for lists that only grow at the far end, or whose
-    walk overlaps what is known.
+    A list that changes during the walk may shift rows across a page boundary. Use it for lists that only grow at the
+    far end, or for walks that overlap what is known.
 
     Raises:
-        PagingInCircles: a page came twice, or pages stay empty though there should be more.
+        PagingInCircles: a page was repeated, or pages stay empty before the end.
     """
-    number, empty, before, told = start, 0, b"", True
+    number, empty, before, has_next = start, 0, b"", True
     while True:
         try:
             page = await ask(client, endpoint.having({"page": number}), number, attempts=attempts)
         except (BadRequest, NotFound):
-            if told:
+            if has_next:
                 raise
-            return  # the page before was full, and nothing said that it was the last
+            return  # the page before was full and had no `next`: it was the last
         empty = 0 if page.count else empty + 1
         fingerprint = _fingerprint(page) if before or _has_successor(page) else b""
         if empty > _MOST_EMPTY and page.next is None:
-            return  # a size may count rows that nobody is shown
+            return  # a size may count rows that are hidden from this credential
         if (page.count and before and fingerprint == before) or empty > _MOST_EMPTY:
             raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
         if page.count or number == start:
             yield page
         if not _has_successor(page):
             return
-        number, before, told = number + 1, fingerprint, page.next is not None or page.size is not None
+        number, before, has_next = number + 1, fingerprint, page.next is not None or page.size is not None
 
 
 def _has_successor(page: Page) -> bool:
@@ -228,17 +233,17 @@ def _has_successor(page: Page) -> bool:
     return page.count >= page.pagelen if page.size is None else page.number * page.pagelen < page.size
 
 
-_MOST_AHEAD = 3  # pages that nobody has taken yet; a killed process has asked for them in vain
+_MOST_AHEAD = 3  # pages fetched and not stored yet; a killed process must fetch them again
 
 
 async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
-    """Goes on asking while pages are being stored; yields those that came in the meantime, in their order.
+    """Prefetches pages while the caller stores earlier ones; yields the pages that have arrived, in order.
 
-    For walks to the end of a listing: one that may stop earlier would ask for pages that it does not want. Close it
-    (`aclosing`), or it goes on for nobody.
+    Only for walks to the end of a listing: a walk that stops earlier would fetch pages in vain. Close it (`aclosing`),
+    or its task keeps fetching.
 
     Raises:
-        BitbucketError: what the walk raises, after the pages before it.
+        BitbucketError: an error of the walk, after the pages before it.
     """
     sending, coming = anyio.create_memory_object_stream[Page](_MOST_AHEAD)
 
@@ -264,6 +269,6 @@ async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
 
 
 async def one_by_one(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
-    """The same without asking ahead."""
+    """Yields each page by itself, without prefetching."""
     async for page in pages:
         yield [page]

@@ -1,4 +1,4 @@
-"""The credentials of one connection, sharing its requests."""
+"""The credentials of one connection, and which of them sends the next request."""
 
 import math
 import random
@@ -17,20 +17,20 @@ from dx_dagster.budgets.protocol import Lease, Ledger
 from dx_dagster.clock import HOST
 
 OnUnauthorized = Callable[[Credential, str], Awaitable[None]]
-"""Called once with each credential that is taken out, and why."""
+"""Called once for each credential that is taken out, with the reason."""
 
 OnWait = Callable[[float, str], None]
-"""Called with the seconds that everybody is about to wait, and why."""
+"""Called with the seconds that all requests are about to wait, and the reason."""
 
-_LONGEST_NAP = 15.0  # seconds; a limit may be learnt, or another process may free requests, before the rest is over
+_LONGEST_NAP = 15.0  # seconds; a higher limit or another process may free requests before the wait is over
 _TOO_SHORT_TO_TELL = 0.5
 _MOST_DOUBLINGS = 11.0  # from a second to a sixth of an hour
-_GOOD_FOR_ONE = 4  # good answers that make up for a refusal: an empty budget, which fills by the minute, refuses more
+_GOOD_FOR_ONE = 4  # good responses that make up for one 429: a budget fills by the minute, so 429s come in groups
 
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to send one request with this credential; give it back with `CredentialPool.settle`."""
+    """Permission to send one request with this credential; return it with `CredentialPool.settle`."""
 
     credential: Credential
     lease: Lease
@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Rest:
-    """No budget has a request left; `seconds` until the first may have."""
+    """No budget has a request left; `seconds` until one may have."""
 
     seconds: float
     reason: str
@@ -47,7 +47,7 @@ class Rest:
 
 @dataclass
 class _Strikes:
-    """Refusals (429) of late on one budget."""
+    """Recent 429s on one budget."""
 
     count: float = 0.0
     began: float = -1.0
@@ -57,7 +57,7 @@ class _Strikes:
 
 @dataclass
 class _Standing:
-    """What is known of one credential."""
+    """What this process knows of one credential; `doubt` is held while it is being probed."""
 
     used: int = 0
     good_at: float = -1.0
@@ -66,10 +66,10 @@ class _Standing:
 
 
 class CredentialPool:
-    """Least used first; a limited one rests, a refused one is taken out, and the others go on.
+    """Chooses a credential for each request, least used first.
 
-    The books of requests are the ledger's; this class keeps only what concerns this process.
-
+    A rate limited credential rests, a refused one is taken out, and the others go on. The ledger counts the requests;
+    the pool keeps only the state of this process.
     """
 
     def __init__(
@@ -99,24 +99,24 @@ class CredentialPool:
 
     @property
     def usable(self) -> tuple[Credential, ...]:
-        """Those that were not taken out, least used first."""
+        """The credentials that were not taken out, least used first."""
         left = [credential for credential in self.credentials if not self.is_out(credential)]
         return tuple(sorted(left, key=lambda credential: self._standings[credential.id].used))
 
     @property
     def used(self) -> Counter[int]:
-        """Requests that this process has sent, by credential id."""
+        """Requests sent by this process, by credential id."""
         return Counter({identity: standing.used for identity, standing in self._standings.items()})
 
     def is_out(self, credential: Credential) -> bool:
         return self._standings[credential.id].out is not None
 
     def candidates(self, only: Credential | None, tried: Collection[int]) -> tuple[Credential, ...]:
-        """Who may send a request that some have tried in vain.
+        """The credentials that may send a request which those `tried` were refused.
 
         Raises:
-            CredentialsExhausted: nobody is left in the pool.
-            Unauthorized: the one asked for was taken out.
+            CredentialsExhausted: no credential is left in the pool.
+            Unauthorized: `only` was taken out.
         """
         if only is not None and self.is_out(only):
             reason = self._standings[only.id].out
@@ -124,37 +124,37 @@ class CredentialPool:
         usable = self.usable
         if not usable:
             raise self.exhausted()
-        found = tuple(one for one in usable if one.id not in tried and (only is None or one.id == only.id))
-        # While a credential is being questioned, the others do its work.
-        return tuple(one for one in found if not self.doubt(one).locked()) or found
+        untried = tuple(one for one in usable if one.id not in tried and (only is None or one.id == only.id))
+        # While a credential is being probed, the others do its work.
+        return tuple(one for one in untried if not self.probing(one).locked()) or untried
 
     async def _take_out_expired(self) -> None:
-        """A run may last longer than a credential."""
+        """Takes out credentials that expired during the run."""
         today = HOST.now().astimezone().date()
         for one in self.credentials:
             if one.expires and one.expires < today:
                 await self.take_out(one, f"it expired on {one.expires}")
 
     def exhausted(self) -> CredentialsExhausted:
-        """What to raise when all have been taken out: why each was."""
+        """The error to raise when all credentials have been taken out, with the reason of each."""
         reasons = "; ".join(f"{one.label!r}: {clause(self._standings[one.id].out or '')}" for one in self.credentials)
         return CredentialsExhausted(
             f"no credential of the pool is left ({reasons or 'it is empty'})", status=401, message=reasons
         )
 
     async def take(self, only: Credential | None = None, tried: Collection[int] = ()) -> Grant | Rest | None:
-        """Reserve a request; None when everybody who might send it has tried.
+        """Reserves a request; None when every candidate has tried it.
 
         Raises:
-            CredentialsExhausted: nobody is left in the pool.
-            Unauthorized: the one asked for was taken out.
+            CredentialsExhausted: no credential is left in the pool.
+            Unauthorized: `only` was taken out.
         """
         await self._take_out_expired()
         while candidates := self.candidates(only, tried):
             lease = await self.ledger.acquire(list(dict.fromkeys(one.budget for one in candidates)))
             if isinstance(lease, int | float):
                 return Rest(lease, _why(candidates))
-            # The ledger may have waited for a database, and a credential may have fallen meanwhile.
+            # The ledger may have waited for the database; a credential may have been taken out in the meantime.
             ready = [one for one in candidates if one.budget == lease.budget and not self.is_out(one)]
             if ready:
                 self._standings[ready[0].id].used += 1
@@ -163,17 +163,17 @@ class CredentialPool:
         return None
 
     async def close(self) -> None:
-        """Nobody takes any more: what the ledger had reserved for this process goes back."""
+        """Returns the requests that the ledger has reserved for this process."""
         with anyio.CancelScope(shield=True):
             await self.ledger.close()
 
     async def settle(self, grant: Grant) -> None:
-        """Must be told of each grant, whatever became of the request; a cancelled one may have been counted too."""
+        """Settles the lease of a grant; call it also for failed and cancelled requests, which may have been counted."""
         with anyio.CancelScope(shield=True):
             await self.ledger.settle(grant.lease)
 
     async def rest(self, rest: Rest) -> float:
-        """Wait, or at least nap; the seconds that passed."""
+        """Waits for at most `_LONGEST_NAP`; returns the seconds that passed."""
         began = time.monotonic()
         if rest.seconds >= _TOO_SHORT_TO_TELL and began + rest.seconds > self._announced_until:
             self._announced_until = began + rest.seconds + min(1.0, rest.seconds / 10)
@@ -183,7 +183,7 @@ class CredentialPool:
         return time.monotonic() - began
 
     async def answered(self, grant: Grant, hints: Hints) -> None:
-        """A credential did its work: learn what the answer says about its budget."""
+        """Records a response that was not a failure, and what it says about the budget."""
         standing, strikes = self._standings[grant.credential.id], self._strikes[grant.lease.budget]
         standing.good_at = max(standing.good_at, grant.sent)
         if grant.sent > strikes.began:
@@ -196,20 +196,20 @@ class CredentialPool:
             await self.ledger.near_limit(grant.lease.budget)
 
     async def limited(self, grant: Grant, retry_after: float | None) -> None:
-        """A 429: the budget rests for as long as the API says, else for twice as long as the time before."""
+        """Records a 429: the budget rests as long as Retry-After says, or with exponential backoff."""
         strikes = self._strikes[grant.lease.budget]
         if grant.sent >= strikes.began:
             strikes.count = min(strikes.count + 1, _MOST_DOUBLINGS)
             strikes.began = time.monotonic()
-            # A hint that did not help is not followed to the letter a second time: "5-second retry exacerbates" (S18).
+            # A Retry-After that did not help is exceeded the next time: "5-second retry exacerbates" (S18).
             own = self._back_off(strikes.count - (1 if retry_after else 0))
             await self.ledger.limited(grant.lease.budget, max(retry_after or 0.0, own))
         elif retry_after:
             await self.ledger.limited(grant.lease.budget, retry_after)
-        # Anything else was sent before the rest began: one burst counts once.
+        # A 429 to a request sent before the rest began belongs to the same burst, which counts once.
 
     def _back_off(self, count: float) -> float:
-        """1 s, 2 s, 4 s ... a sixth of the window, in proportion when the window is short; with jitter."""
+        """Seconds: 1, 2, 4 … up to a sixth of the window, with jitter; shorter in proportion to a shorter window."""
         if count < 1:
             return 0.0
         window = self.ledger.window
@@ -217,15 +217,15 @@ class CredentialPool:
         return min(step * random.uniform(1.0, 1.5), window / 6)  # noqa: S311
 
     def vouched(self, grant: Grant) -> bool:
-        """Whether a later request than this one was accepted from the same credential."""
+        """Whether a request that the same credential sent later was accepted."""
         return self._standings[grant.credential.id].good_at > grant.sent
 
-    def doubt(self, credential: Credential) -> anyio.Lock:
-        """Held while a credential is being questioned, so that a burst of 401s asks once."""
+    def probing(self, credential: Credential) -> anyio.Lock:
+        """The lock held while a credential is being probed, so that a burst of 401s probes it once."""
         return self._standings[credential.id].doubt
 
     async def take_out(self, credential: Credential, reason: str) -> None:
-        """The credential is refused for good: nobody sends it again, and whoever keeps the books is told."""
+        """Stops using a credential for the rest of the run, and calls `on_unauthorized` once."""
         if not self.is_out(credential):
             self._standings[credential.id].out = reason
             if self._on_unauthorized:

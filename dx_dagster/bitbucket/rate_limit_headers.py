@@ -1,4 +1,4 @@
-"""What the headers of an answer say about the rate limit; anything odd in them counts as not said."""
+"""Parses the rate limit headers of a response; an invalid value counts as absent."""
 
 import math
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import httpx
 from dx_dagster.clock import HOST
 
 _LONGEST = 86_400.0  # seconds; a longer Retry-After is a mistake
-_MOST_REQUESTS = 10_000_000  # an hour; a higher limit is none
+_MOST_REQUESTS = 10_000_000  # an hour; a higher limit means no limit
 _EPOCH = 1_000_000_000  # a "reset" beyond this is a date, not seconds
 
 
 @dataclass(frozen=True)
 class Hints:
-    """`retry_after` in seconds and above 0, or None; `limit` in requests an hour, or None."""
+    """The rate limit headers: `retry_after` in seconds above 0, `limit` in requests an hour; None if absent."""
 
     retry_after: float | None
     limit: int | None
@@ -24,11 +24,11 @@ class Hints:
 
 
 def read(headers: httpx.Headers) -> Hints:
-    """Retry-After is sent *sometimes*, in seconds or as a date; x-ratelimit-reset (seconds) is hearsay (S20)."""
+    """Parses the headers. Retry-After is optional, in seconds or a date; x-ratelimit-reset is undocumented (S20)."""
     wait = _seconds(headers.get("retry-after"), headers.get("date")) or _reset(
         headers.get("x-ratelimit-reset"), headers.get("date")
     )
-    # Other groups of resources (hooks) have other limits, and one budget stands for a credential here.
+    # Other groups of resources (hooks) have limits of their own, while a budget counts all requests of a credential.
     mine = headers.get("x-ratelimit-resource", "api").strip().lower() == "api"
     limit = _number(headers.get("x-ratelimit-limit")) if mine else None
     return Hints(
@@ -61,12 +61,12 @@ def _seconds(text: str | None, date: str | None) -> float | None:
 
 
 def _now(date: str | None) -> datetime:
-    """By the server's own clock where it tells the time, for ours may be wrong."""
+    """The time by the server's clock where it sends a Date: the host's clock may be wrong."""
     return moment(date) or HOST.now()
 
 
 def moment(text: str | None) -> datetime | None:
-    """A date as headers hold them; None for anything else."""
+    """Parses the date of a header; None for anything else."""
     try:
         parsed = parsedate_to_datetime(text or "")
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -1,4 +1,4 @@
-"""When to try again, how often, and how long to wait before it."""
+"""Timeouts, and when and how often a request is retried."""
 
 import random
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from dx_dagster.bitbucket.errors import BitbucketError
 
 TRANSIENT = frozenset({408, 425, *range(500, 600)})  # 555: a diff that took too long, says the OpenAPI file
 
-_LONGEST_WAIT = 30.0  # seconds between two tries
+_LONGEST_WAIT = 30.0  # seconds between two attempts
 _LONGEST_HINT = 120.0  # seconds that a Retry-After of a 503 may ask for
-_SOON = 5.0  # seconds in which an answer may always come
-_SEVERAL = 4
+_LEAST_TIMEOUT = 5.0  # seconds
+_TIMES_SLOWEST = 4
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds. `total` bounds one try from the first byte sent to the last received, however the bytes trickle."""
+    """Timeouts in seconds; `total` is that of a whole attempt, however slowly its bytes arrive."""
 
     connect: float = 10.0
     read: float = 30.0
@@ -31,11 +31,11 @@ class Timeouts:
 
 
 class AdaptiveTimeout:
-    """How long to wait for an answer before it is taken for lost: several times as long as its kind has taken so far.
+    """An adaptive timeout: four times the slowest response of a kind of endpoint so far.
 
-    A page that hangs holds up all that are asked after it, and a time-out made for the slowest answers would be paid
-    for each. A service that has slowed down pays it once: every loss doubles the bound, and the answer that comes in
-    the end counts for the next.
+    A request that hangs delays all pages after it, and a fixed timeout that suits the slowest response would delay each
+    of them. When Bitbucket becomes slower, each timeout doubles the next one of the same request, and its response
+    counts for all later requests.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -43,23 +43,24 @@ class AdaptiveTimeout:
         self._slowest: dict[str, float] = {}
 
     def seconds(self, kind: str, lost: int) -> float:
-        """The bound of one try, after so many that were lost."""
+        """The timeout of one attempt, after `lost` attempts that timed out."""
         if kind not in self._slowest:
             return self._total
-        return min(self._total, max(_SOON, _SEVERAL * self._slowest[kind]) * 2.0**lost)
+        return min(self._total, max(_LEAST_TIMEOUT, _TIMES_SLOWEST * self._slowest[kind]) * 2.0**lost)
 
     def answered(self, kind: str, seconds: float) -> None:
-        """A whole answer came after so long."""
+        """Records a complete response after so many seconds."""
         self._slowest[kind] = max(seconds, self._slowest.get(kind, 0.0))
 
 
 @dataclass(frozen=True)
 class Retries:
-    """Bounds of one request. All but `attempts` are seconds.
+    """How often one request is retried; all but `attempts` in seconds.
 
-    `attempts` and `total` bound tries that failed for a passing reason; time spent resting does not count. `backoff` is
-    the first wait between two, doubled each time, jittered. `patience` is how long a request may rest, all in all,
-    because its budgets are used up or limited (429), before it gives up as `RateLimited`.
+    Attributes:
+        attempts, total: limits of retries after transient errors; waiting for a budget does not count.
+        backoff: the first wait between two attempts; it doubles each time, with jitter.
+        patience: the longest total wait for a budget (used up, or 429) before the request fails as `RateLimited`.
     """
 
     attempts: int = 6
@@ -69,7 +70,7 @@ class Retries:
 
 
 class Transient(Exception):  # noqa: N818
-    """A try failed for a passing reason: `error` is what to raise when no try is left."""
+    """An attempt failed for a transient reason; `error` is raised when no attempt is left."""
 
     def __init__(self, error: BitbucketError, retry_after: float | None = None) -> None:
         super().__init__(str(error))
@@ -86,11 +87,11 @@ class Schedule:
         self.patience = retries.patience if patience is None else patience
         self._tries = 0
         self.rested = 0.0
-        """Seconds this request spent waiting for a budget."""
+        """Seconds that this request has waited for a budget."""
 
     @property
     def is_last(self) -> bool:
-        """Whether no try is left after the one that comes next, or is being made."""
+        """Whether the current attempt, or the next one, is the last."""
         return self._tries + 1 >= self._attempts
 
     def stop(self, state: RetryCallState) -> bool:

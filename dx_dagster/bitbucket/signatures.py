@@ -1,4 +1,4 @@
-"""Whether a webhook delivery was signed by someone who knows the hook's secret."""
+"""Signs webhook deliveries and verifies their signatures."""
 
 import hashlib
 import hmac
@@ -16,9 +16,10 @@ def sign(body: bytes, secret: SecretStr | str) -> str:
 
 
 def verify(body: bytes, header: str | None, secrets: Iterable[SecretStr | str]) -> bool:
-    """Whether any of the secrets (two are valid while one is being replaced) made this header.
+    """Whether the header is the signature by one of the secrets; two are valid while one is being replaced.
 
-    Takes the same time whichever secret fits and wherever the first wrong character is. An empty secret never fits.
+    Takes constant time, whichever secret matches and wherever the first wrong character is. An empty secret never
+    matches.
     """
     given = (header or "").strip().lower().encode()
     matches = [hmac.compare_digest(sign(body, secret).encode(), given) for secret in secrets if len(secret)]

@@ -1,4 +1,4 @@
-"""The httpx client underneath: its headers, its limits, and its silence."""
+"""Builds the httpx client, and keeps httpx from logging URLs and headers."""
 
 import logging
 import ssl
@@ -24,9 +24,9 @@ def _let_through(_: logging.LogRecord) -> bool:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Silence while our requests are under way: httpx logs whole URLs at INFO, httpcore headers at DEBUG."""
+    """Suppresses the logs of httpx within the block: it logs whole URLs at INFO, httpcore headers at DEBUG."""
     for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_let_through)  # a filter that is there already is not added again
+        logging.getLogger(name).addFilter(_let_through)  # adding the same filter again has no effect
     token = _hushed.set(True)
     try:
         yield
@@ -35,11 +35,11 @@ def hushed() -> Iterator[None]:
 
 
 LOCATION = "x-dx-location"
-"""Where `Location` is kept."""
+"""The header that `Location` is moved to."""
 
 
 async def _keep_location(response: httpx.Response) -> None:
-    """Hide redirects from httpx: it prepares even for those it is not to follow, and an odd address makes it fail."""
+    """Hides redirects from httpx: it parses `Location` even where it does not follow, and fails on an invalid one."""
     response.headers.pop(LOCATION, None)
     if location := response.headers.pop("location", None):
         response.headers[LOCATION] = location
@@ -54,7 +54,7 @@ def user_agent() -> str:
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """Read once: it takes longer than ten requests, and a run has several clients."""
+    """The certificate authorities, loaded once: loading takes longer than ten requests."""
     return httpx.create_ssl_context()
 
 
@@ -64,12 +64,12 @@ def build(timeouts: Timeouts, *, max_in_flight: int, encrypted: bool) -> httpx.A
         headers={"User-Agent": user_agent(), "Accept": "application/json", "Accept-Encoding": "gzip"},
         timeout=timeouts.for_httpx(),
         limits=limits,
-        # A session cookie got with one credential must not speak for another.
+        # A session cookie of one credential must not authenticate another.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         event_hooks={"response": [_keep_location]},
-        # Over plain HTTP there is nobody to vouch for, and it leads to loopback only.
+        # Plain HTTP, allowed to loopback only, needs no certificate authorities.
         verify=_authorities() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        # Through a proxy of the environment only what it cannot read.
+        # A proxy from the environment gets only requests that it cannot read.
         trust_env=encrypted,
     )

@@ -1,4 +1,4 @@
-"""What the credentials of a pool see: tokens of single repositories and projects see different ones."""
+"""Which repositories each credential of a pool may read: access tokens of repositories and projects differ."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -9,24 +9,24 @@ _DEPTH = 3  # repositories, workspace, repository
 
 
 class Visibility:
-    """Remembers who was refused what others may read, so that the same is not tried in vain for every request."""
+    """Remembers which credentials were refused a repository that others may read, to skip them for later requests."""
 
     def __init__(self) -> None:
         self._blind: dict[str, set[int]] = defaultdict(set)
 
     def learn(self, path: str, refused: Iterable[int]) -> None:
-        """Somebody was answered below this path after these credentials (by id) were refused."""
+        """Records that a request below this path succeeded after these credentials (by id) were refused."""
         place = _place(path)
         if place is not None:
             self._blind[place].update(refused)
 
     def blind(self, path: str, usable: Collection[Credential]) -> set[int]:
-        """Who need not ask for this path; nobody where that would leave none of the usable."""
+        """Ids of the credentials to skip for this path; empty where that would leave no usable one."""
         blind = self._blind.get(_place(path) or "", set())
         return set(blind) if any(one.id not in blind for one in usable) else set()
 
 
 def _place(path: str) -> str | None:
-    """The repository that a path below the base leads to."""
+    """The part of a path below the base that names a repository."""
     parts = path.strip("/").split("/")
     return "/".join(parts[:_DEPTH]) if parts[0] == "repositories" and len(parts) >= _DEPTH else None

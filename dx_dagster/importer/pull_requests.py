@@ -16,8 +16,8 @@ from dx_dagster.bitbucket import (
     Page,
     PagingInCircles,
     Unavailable,
+    by_id_ranges,
     endpoints,
-    id_windows,
     keyset,
 )
 from dx_dagster.frames import pulls as frames
@@ -158,7 +158,7 @@ def _by_ranges(
     """
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
     high = int(mark.walk_cursor) - 1 if mark.walk_cursor else None
-    return id_windows(workspace.client, endpoint, q=_condition(mark, horizon), high=high)
+    return by_id_ranges(workspace.client, endpoint, q=_condition(mark, horizon), high=high)
 
 
 def _condition(mark: Mark, horizon: datetime | None) -> str | None:

@@ -21,8 +21,8 @@ from dx_dagster.bitbucket import (
     PagingInCircles,
     Unavailable,
     ahead,
+    by_id_ranges,
     cursor,
-    id_windows,
     keyset,
     numbered,
 )
@@ -188,7 +188,7 @@ def test_id_windows_find_every_row_of_an_unsorted_list_once(running, ids: set[in
 
     async def walk() -> list[int]:
         async with opened(running[0].base) as client:
-            return await ids_of(id_windows(client, FIVE))
+            return await ids_of(by_id_ranges(client, FIVE))
 
     assert sorted(asyncio.run(walk())) == sorted(ids)
     assert listing.asked < 20 + len(ids) * 4
@@ -198,11 +198,11 @@ async def test_id_windows_cost_little_more_than_the_pages_and_notice_an_ignored_
     async with opened(api.base) as client:
         for ids in (list(range(1, 1001)), list(range(1000, 0, -1))):
             api.answer = listing = Listing(ids)
-            assert sorted(await ids_of(id_windows(client, FIVE))) == list(range(1, 1001))
+            assert sorted(await ids_of(by_id_ranges(client, FIVE))) == list(range(1, 1001))
             assert listing.asked <= 210
         api.answer = Listing(list(range(1, 20)), filters=False)
         with pytest.raises(PagingInCircles, match="ignored"):
-            await ids_of(id_windows(client, FIVE))
+            await ids_of(by_id_ranges(client, FIVE))
 
 
 @pytest.mark.parametrize("walk", [keyset, numbered])

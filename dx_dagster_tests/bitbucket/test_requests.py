@@ -136,7 +136,7 @@ async def test_an_answer_that_trickles_for_ever_is_given_up_and_asked_for_again(
 
 
 async def test_where_answers_come_soon_a_hanging_one_is_soon_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_SOON", 0.2)
+    monkeypatch.setattr(retries, "_LEAST_TIMEOUT", 0.2)
     async with raw(GOOD, trickles, GOOD) as (base, met), opened(base) as client:
         await client.get("/x")
         began = time.monotonic()
