@@ -1,1 +1,1 @@
-"""The rolling window of requests that Bitbucket grants a credential: arithmetic and protocol, no HTTP and no SQL."""
+"""The rolling window of requests that Bitbucket grants a credential, without HTTP and SQL."""

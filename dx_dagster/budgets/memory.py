@@ -1,4 +1,4 @@
-"""The ledger of one process, for requests that no stored budget counts: verification, and tests."""
+"""The ledger of one process, for requests that no stored budget counts: verification and tests."""
 
 import time
 from collections import defaultdict
@@ -71,7 +71,7 @@ class MemoryLedger:
         self.books(budget).hold(_PROCESS, len(self._under_way[budget]), now)
 
     def _ready_in(self, books: Books, now: float) -> float:
-        """Requests under way may end at any moment, long before the books must suppose it."""
+        """Retries soon while requests are in flight: they end long before the latest moment that the books assume."""
         wait = books.ready_in(now)
         is_resting = books.rests_until is not None and now < books.rests_until
         return wait if is_resting or not books.leased(now) else min(wait, books.recheck)

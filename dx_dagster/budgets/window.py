@@ -1,4 +1,4 @@
-"""The rolling window of one budget, as arithmetic. Times are seconds of one clock, which the caller keeps."""
+"""The arithmetic of one budget's rolling window. All times are seconds of one clock, which the caller reads."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,22 +6,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 ASSUMED_LIMIT = 1000
-"""Requests an hour of a token on most plans: support.atlassian.com, api-request-limits. API tokens never say theirs."""
+"""Requests an hour of a token on most plans (support.atlassian.com, api-request-limits), until the API says the limit.
+
+The responses to API tokens never say it.
+"""
 
 SCALED_LIMIT = 10_000
-"""The most that a large workspace's access tokens get (bitbucket.org/blog, scaled rate limits). They are told theirs in
-every answer: one that is told nothing is not known to be small, and an hour's wait for nothing is worse than a 429."""
+"""The highest limit of an access token in a large workspace (bitbucket.org/blog, scaled rate limits).
 
-_BUCKETS = 60  # in a window: Bitbucket counts by the minute too ("for every minute that passes ...")
+Every response to an access token says its limit. Until the first response a high one is assumed: a 429 costs less than
+waiting an hour for nothing.
+"""
+
+_BUCKETS = 60  # in a window: Bitbucket counts by the minute as well ("for every minute that passes ...")
 _LARGEST_BLOCK = 16
 _LONGEST_LEASE = 10.0  # seconds
-_LONGEST_REQUEST = 60.0  # seconds; the client gives up then
-_LONGEST_REST = 86_400.0  # seconds; no answer to a 429 asks for more than a day
+_LONGEST_REQUEST = 60.0  # seconds; the client's total timeout
+_LONGEST_REST = 86_400.0  # seconds; a longer Retry-After is cut to a day
 
 
 @dataclass(frozen=True)
 class Held:
-    """Requests that one process has reserved; by `ends_by` all of them will have been sent, and will have ended."""
+    """Requests reserved by one process; all of them are sent and have ended by `ends_by`."""
 
     requests: int
     ends_by: float
@@ -51,19 +57,20 @@ class Headroom:
 
 @dataclass
 class Books:
-    """What is known of one budget.
+    """The state of one budget.
 
-    A reserved request counts until its process reports it as sent or returns it. Of a process that was killed nobody
-    knows which were sent: all count as if they had been at the last moment they could be, and no longer.
+    A reserved request counts until its process reports it as sent or returns it. All requests reserved by a killed
+    process count as sent at the latest possible moment.
 
     Attributes:
         window: seconds after which a request no longer counts.
         limit: requests in a window; None until the API says it.
         spent: requests that ended, by the end of their bucket.
-        leases: by process.
-        careful_until: one request at a time after a 429's rest: it may say that somebody else draws on the budget.
+        leases: reserved requests, by process.
+        rests_until: no request is sent until then, after a 429.
+        careful_until: one request at a time until then: after a 429, another program may draw on the same budget.
         near_limit_at: when the API last said that less than a fifth is left.
-        assumed_limit: what goes for `limit` until the API says it.
+        assumed_limit: stands in for `limit` until the API says it.
     """
 
     window: float
@@ -81,26 +88,26 @@ class Books:
 
     @property
     def lease_seconds(self) -> float:
-        """How long a process may keep a reserved request before it sends it."""
+        """How long a process may hold a reserved request before sending it."""
         return min(_LONGEST_LEASE, self.window / 6)
 
     @property
     def request_seconds(self) -> float:
-        """How long a request may take that nobody reports any more."""
+        """How long a request may take whose process was killed."""
         return min(_LONGEST_REQUEST, self.window / 6)
 
     @property
     def recheck(self) -> float:
-        """Seconds after which to ask again where only requests under way stand in the way."""
+        """Seconds until the next attempt to reserve while only requests in flight use up the budget."""
         return min(1.0, self.bucket)
 
     @property
     def _counts_for(self) -> float:
-        # One bucket more than the window: clocks drift, and Bitbucket's own hour may move in steps.
+        # One bucket more than the window: clocks drift, and Bitbucket's window may move in steps.
         return self.window + self.bucket
 
     def forget(self, now: float) -> None:
-        """Drop what no longer counts, and what a clock that was wrong has put into the future."""
+        """Drops what no longer counts, and times in the future that a wrong clock has written."""
         since, latest = now - self._counts_for, now + max(_LONGEST_REST, 2 * self._counts_for)
         self.spent = {until: requests for until, requests in self.spent.items() if since < until < latest}
         self.leases = {
@@ -111,15 +118,15 @@ class Books:
                 setattr(self, name, None)
 
     def used(self, now: float) -> int:
-        """Requests of the window that are known or taken to be sent."""
+        """Requests of the window that were sent, or must be assumed to be."""
         return sum(self.spent.values()) + sum(held.requests for held in self.leases.values() if held.ends_by <= now)
 
     def leased(self, now: float) -> int:
-        """Requests that a process may be sending now, or is yet to send."""
+        """Requests that a process is sending or may still send."""
         return sum(held.requests for held in self.leases.values() if held.ends_by > now)
 
     def room(self, now: float) -> int:
-        """How many requests may be reserved now."""
+        """Requests that may be reserved now."""
         if self.rests_until and now < self.rests_until:
             return 0
         limit, leased = self.limit or self.assumed_limit, self.leased(now)
@@ -131,12 +138,12 @@ class Books:
         return max(0, room)
 
     def block(self, now: float) -> int:
-        """How many requests a process is given at once: few where little is left, for they lie idle elsewhere."""
+        """Requests that one process may reserve at once: few where few are left, as no other process can use them."""
         room = self.room(now)
         return min(room, max(1, min(_LARGEST_BLOCK, room // 8)))
 
     def ready_in(self, now: float) -> float:
-        """Seconds until a request may be reserved, as far as one can see; 0 when one may be now."""
+        """Seconds until a request may be reserved, by what is known now; 0 when one may be now."""
         if self.room(now):
             return 0.0
         rest = max(0.0, (self.rests_until or 0.0) - now)
@@ -150,17 +157,18 @@ class Books:
         return rest or self.recheck
 
     def record(self, ended: float) -> None:
-        """A request ended then; the API may have counted it as late as that."""
+        """Counts a request from its end on: the API may have counted it as late as that."""
         until = math.ceil(ended / self.bucket) * self.bucket
         self.spent[until] = self.spent.get(until, 0) + 1
 
     def hold(self, who: str, requests: int, now: float) -> None:
-        """What a process has reserved from now on, all in all."""
+        """Replaces the number of requests that a process has reserved."""
         self.leases[who] = Held(requests, now + self.lease_seconds + self.request_seconds)
 
     def limited(self, now: float, seconds: float) -> None:
-        """A 429: nobody sends anything for so long, and for as long again, or a minute, one at a time; never shortens
-        a rest.
+        """Applies a 429: no requests for so long, then one at a time for as long again, at most a bucket.
+
+        Never shortens a rest.
         """
         self.rests_until = max(self.rests_until or 0.0, now + seconds)
         self.careful_until = max(self.careful_until or 0.0, self.rests_until + min(self.bucket, seconds))
