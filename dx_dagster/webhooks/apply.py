@@ -44,8 +44,15 @@ from dx_dagster.importer.workspace import (
 )
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.imported import marks, pulls
-from dx_dagster.warehouse.imported.marks import Repository
+from dx_dagster.warehouse.imported import hashes, marks, pulls, stale
+from dx_dagster.warehouse.imported.marks import (
+    ActivityMark,
+    AnyMark,
+    CommitsMark,
+    MarkedRepository,
+    PipelinesMark,
+    Repository,
+)
 from dx_dagster.warehouse.merge import cannot_be
 from dx_dagster.warehouse.schema import bitbucket as tables
 from dx_dagster.warehouse.webhooks import inbox
@@ -144,11 +151,11 @@ class _Batch:
 
     async def _repositories(self) -> None:
         """Asks for those that changed or are not known, then finds all of them in the database."""
-        known = await self._stored("")
+        known = await self._stored()
         stale = [one for one in self._news if one.itself or one.name not in known]
         work = partial(self._fetch_repository, known)
         await self._each(stale, work, lambda news: news.all_events)
-        known = await self._stored("")
+        known = await self._stored()
         for news in self._news:
             repository = known.get(news.name)
             if repository is not None and repository.accessible:
@@ -157,9 +164,14 @@ class _Batch:
                 reason = "the repository is not imported" if repository is None else "the repository cannot be read"
                 self._refused.setdefault(reason, []).extend(news.all_events)
 
-    async def _stored(self, kind: str) -> dict[str, Repository]:
+    async def _stored(self) -> dict[str, Repository]:
+        """The workspace's repositories by uuid and slug."""
+        found = await marks.repositories(self._workspace.warehouse, self._workspace.id)
+        return {one.slug: one for one in found} | {one.source_id: one for one in found}
+
+    async def _with_marks(self, kind: type[AnyMark]) -> dict[str, MarkedRepository[AnyMark]]:
         """The workspace's repositories by uuid and slug, with their marks of one kind."""
-        found = await marks.repositories(self._workspace.warehouse, self._workspace.id, kind)
+        found = await marks.with_marks(self._workspace.warehouse, self._workspace.id, kind)
         return {one.slug: one for one in found} | {one.source_id: one for one in found}
 
     async def _fetch_repository(self, known: Mapping[str, Repository], news: RepositoryNews) -> None:
@@ -177,11 +189,7 @@ class _Batch:
         """Stores what deliveries show where it is newer, and asks for pull requests of which they show too little."""
         ask: list[tuple[Repository, PullNews]] = []
         for news, repository in self._found:
-            rows = await self._workspace.warehouse.rows(
-                "SELECT source_id, updated_at FROM bitbucket_pulls WHERE repository_id = %s AND source_id = ANY(%s)",
-                [repository.id, list(news.pulls)],
-            )
-            stored = {row.source_id: row.updated_at for row in rows}
+            stored = await pulls.updated(self._workspace.warehouse, repository.id, news.pulls)
             ask += [
                 (repository, pull)
                 for pull in news.pulls.values()
@@ -250,23 +258,22 @@ class _Batch:
 
     async def _activity(self) -> None:
         many = {repository.id for news, repository in self._found if len(news.pulls) >= _FEED_PAYS_FROM}
-        with_marks = await self._stored(feed.KIND) if many else {}
+        with_marks = await self._with_marks(ActivityMark) if many else {}
         feeds = [(news, with_marks[one.source_id]) for news, one in self._found if one.id in many]
 
         reading = feed.Feeds(self._workspace, self._report)
 
-        async def read(item: tuple[RepositoryNews, Repository]) -> None:
+        async def read(item: tuple[RepositoryNews, MarkedRepository[ActivityMark]]) -> None:
             await reading.read(item[1])
 
         await self._each(feeds, read, lambda item: item[0].all_events)
         ids = self._ids()
-        told = f"p.repository_id = ANY({_uuids(many)}) AND NOT ({activity.STALE})"
-        rows = await pull_rows(self._workspace, f"p.id = ANY({_uuids(ids)}) AND ({told}) IS NOT TRUE")
+        rows = await pull_rows(self._workspace, partial(stale.pulls_not_told_by_feeds, fed=many), ids)
         await self._each_pull(rows, lambda row: activity.import_one(self._workspace, row))
 
     async def _comments(self) -> None:
         ids = self._ids(comments_only=True)
-        rows = await pull_rows(self._workspace, f"p.id = ANY({_uuids(ids)}) AND ({comments.STALE})")
+        rows = await pull_rows(self._workspace, stale.pulls_without_comments, ids)
 
         async def work(row: PullRow) -> None:
             await comments.store(self._workspace, [await comments.fetch(self._workspace, row)])
@@ -277,43 +284,40 @@ class _Batch:
 
     async def _branches(self) -> None:
         """Default branches that were pushed to, or that a pull request was merged into."""
-        merged = await pull_rows(
-            self._workspace,
-            f"p.id = ANY({_uuids(self._ids())}) AND p.state = 'MERGED' AND length(p.merge_commit_sha) < 40",
-        )
+        merged = await pull_rows(self._workspace, stale.merged_pulls_with_short_hashes, self._ids())
         into = {row.repository.id for row in merged}
-        with_marks = await self._stored(default_branch.KIND)
-        stale = [
+        with_marks = await self._with_marks(CommitsMark)
+        moved = [
             (news, with_marks[repository.source_id])
             for news, repository in self._found
             if repository.default_branch is not None
             and (repository.id in into or {repository.default_branch, None} & news.pushed)
         ]
 
-        async def work(item: tuple[RepositoryNews, Repository]) -> None:
+        async def work(item: tuple[RepositoryNews, MarkedRepository[CommitsMark]]) -> None:
             await default_branch.import_branch(self._workspace, self._report, item[1])
 
-        await self._each(stale, work, lambda item: item[0].all_events)
-        self._moved = {repository.id for _, repository in stale}
+        await self._each(moved, work, lambda item: item[0].all_events)
+        self._moved = {repository.id for _, repository in moved}
 
     async def _commits(self) -> None:
         """Commits of the pull requests, and of those whose target has moved below them."""
-        here = f"(p.id = ANY({_uuids(self._ids())}) OR p.repository_id = ANY({_uuids(self._moved)}))"
-        rows = await pull_rows(self._workspace, f"{here} AND ({pull_commits.STALE})", pull_commits.VERSION)
+        ids = self._ids()
+        rows = await pull_rows(self._workspace, stale.pulls_without_commits, ids, self._moved)
 
         async def work(row: PullRow) -> None:
             await pull_commits.store(self._workspace, [await pull_commits.fetch(self._workspace, row)])
 
         await self._each_pull(rows, work)
         async with self._workspace.warehouse.transaction() as transaction:
-            await pulls.resolve_hashes(transaction, self._moved | {row.repository.id for row in rows})
-        short = await pull_rows(self._workspace, f"{here} AND {pull_commits.SHORT}", pull_commits.HASHES)
+            await hashes.resolve(transaction, self._moved | {row.repository.id for row in rows})
+        short = await pull_rows(self._workspace, stale.pulls_with_short_hashes, ids, self._moved)
         await self._each_pull(short, lambda row: pull_commits.resolve(self._workspace, row))
 
     async def _runs(self) -> None:
         """Pipelines. What the credentials may not see holds no other delivery up; a sync says what they lack."""
         stale = [news for news, _ in self._found if news.runs]
-        with_marks = await self._stored(pipelines.KIND) if stale else {}
+        with_marks = await self._with_marks(PipelinesMark) if stale else {}
         own = self._for_pipelines.client is not self._workspace.client
 
         async def work(news: RepositoryNews) -> None:
@@ -324,7 +328,7 @@ class _Batch:
                 if numbers:
                     await pipelines.refresh_runs(self._for_pipelines, with_marks[news.name], numbers)
                 async with self._workspace.warehouse.transaction() as transaction:
-                    await pulls.resolve_hashes_of_pipelines(transaction, [with_marks[news.name].id])
+                    await hashes.resolve_pipelines(transaction, [with_marks[news.name].id])
             except (Forbidden, NotFound, Gone) as error:
                 if lacks_scope(error):
                     self._refused.setdefault("pipelines cannot be read", []).extend(news.runs)
@@ -407,8 +411,3 @@ class _Batch:
         settled.update((asked | others) - away.keys())
         for error in away.values():
             raise error
-
-
-def _uuids(ids: Iterable[str]) -> str:
-    """An SQL array of ids that we have derived ourselves."""
-    return f"'{{{','.join(ids)}}}'::uuid[]"

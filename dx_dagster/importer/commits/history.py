@@ -32,14 +32,13 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.commits.ancestry import Ancestry
-from dx_dagster.importer.commits.default_branch import KIND
 from dx_dagster.importer.commits.endpoint import Fetched, fetch, store, store_lists
 from dx_dagster.importer.commits.proofs import CLOSED, can_be_told, missing, tell
 from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, lacks_scope, note
-from dx_dagster.warehouse.imported import commits, pulls
+from dx_dagster.warehouse.imported import commits, hashes, pulls
 from dx_dagster.warehouse.imported.commits import Targets
-from dx_dagster.warehouse.imported.marks import Repository, repositories
+from dx_dagster.warehouse.imported.marks import CommitsMark, MarkedRepository, with_marks
 from dx_dagster.warehouse.imported.pulls import Heads
 
 WORTHWHILE = 4
@@ -87,7 +86,7 @@ class Trust:
 class History:
     """One repository's commits, and the pull requests that are looked for in them."""
 
-    repository: Repository
+    repository: MarkedRepository[CommitsMark]
     rows: Sequence[PullRow]
     heads: Mapping[str, Heads]
     asked_at: datetime
@@ -112,7 +111,7 @@ class CommitGraph:
     async def split(self, rows: Sequence[PullRow]) -> tuple[list[History], list[PullRow]]:
         """Those whose history may prove their commits, by repository; and those of which that is known not to be so."""
         warehouse = self._workspace.warehouse
-        marked = await repositories(warehouse, self._workspace.id, KIND)
+        marked = await with_marks(warehouse, self._workspace.id, CommitsMark)
         complete = {one.id: one for one in marked if one.mark.synced_to is not None and one.mark.head}
         heads = await pulls.heads(warehouse, [row.id for row in rows])
         found: dict[str, list[PullRow]] = defaultdict(list)
@@ -289,7 +288,7 @@ class CommitGraph:
         ]
         for batch in _batches(whole, STORED):
             async with self._workspace.warehouse.transaction() as transaction:
-                await pulls.set_hashes(transaction, batch)
+                await hashes.complete(transaction, batch)
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -1,15 +1,11 @@
 """Commits of default branches and of pull requests."""
 
 from dx_dagster.importer.commits.default_branch import KIND, import_branches
-from dx_dagster.importer.commits.endpoint import HASHES, SHORT, STALE, VERSION, Fetched, fetch, resolve, store
+from dx_dagster.importer.commits.endpoint import Fetched, fetch, resolve, store
 from dx_dagster.importer.commits.history import CommitGraph
 from dx_dagster.importer.each_pull import GroupCommit, PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.workspace import Done, Report, Workspace, for_each, require_id
-from dx_dagster.warehouse.imported import pulls
-
-_FORGET = """
-    UPDATE pull_marks SET commits_synced_for = NULL, hashes_resolved_for = NULL
-    WHERE repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %s)"""
+from dx_dagster.warehouse.imported import hashes, stale
 
 
 async def import_commits(workspace: Workspace) -> Report:
@@ -19,17 +15,17 @@ async def import_commits(workspace: Workspace) -> Report:
     await import_branches(workspace, report)
     if workspace.full:
         async with workspace.warehouse.transaction() as transaction:
-            await transaction.execute(_FORGET, [workspace.id])
+            await stale.forget_commits(transaction, workspace.id)
     commit = GroupCommit[Fetched](lambda batch: store(workspace, batch))
 
     async def one(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
 
-    stale = await pull_rows(workspace, STALE, VERSION)
-    await _resolve_by_what_is_stored(workspace, stale)
-    done = Done(workspace, report, len(stale))
+    moved = await pull_rows(workspace, stale.pulls_without_commits)
+    await _resolve_by_what_is_stored(workspace, moved)
+    done = Done(workspace, report, len(moved))
     graph = CommitGraph(workspace, report, done)
-    histories, others = await graph.split(stale)
+    histories, others = await graph.split(moved)
     left: list[PullRow] = []
 
     async def tell() -> None:
@@ -40,20 +36,20 @@ async def import_commits(workspace: Workspace) -> Report:
 
     await for_each([tell, ask], lambda work: work(), 2)
     await for_each_pull(workspace, report, left, one, done)
-    await _resolve_hashes(workspace, report, stale)
+    await _resolve_hashes(workspace, report, moved)
     return report
 
 
 async def _resolve_by_what_is_stored(workspace: Workspace, moved: list[PullRow]) -> None:
     """Replaces short hashes, also those that a killed import has fetched commits for and not yet looked into them."""
-    short = await pull_rows(workspace, SHORT, HASHES)
-    of_pipelines = await pulls.with_short_hashes_of_pipelines(workspace.warehouse, workspace.id)
+    short = await pull_rows(workspace, stale.pulls_with_short_hashes)
+    of_pipelines = await hashes.repositories_with_short_pipelines(workspace.warehouse, workspace.id)
     async with workspace.warehouse.transaction() as transaction:
-        await pulls.resolve_hashes(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
+        await hashes.resolve(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
 
 
 async def _resolve_hashes(workspace: Workspace, report: Report, moved: list[PullRow]) -> None:
     """First by what is stored; the few that no list of commits brought are asked for one by one."""
     await _resolve_by_what_is_stored(workspace, moved)
-    short = await pull_rows(workspace, SHORT, HASHES)
+    short = await pull_rows(workspace, stale.pulls_with_short_hashes)
     await for_each_pull(workspace, report, short, lambda row: resolve(workspace, row))
