@@ -108,8 +108,8 @@ class PipelinesMark(Mark):
     listed_at: datetime | None = None
 
 
-# The field whose time decides whether a field is trusted: it is read as None where that time lies in the future. A bound
-# in the future, and a feed that begins in the future, say by themselves that nothing is covered.
+# The field whose time decides whether a field is trusted: a field is read as None where that time lies in the future. A
+# bound in the future, and a feed that begins in the future, say by themselves that nothing is covered.
 _VOUCHES = {name: name for name in ("synced_to", "walk_head", "full_head", "listed_at")} | dict.fromkeys(
     ("fingerprint", "version"), "synced_to"
 )
