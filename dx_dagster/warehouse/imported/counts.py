@@ -4,7 +4,7 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Table
 
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.schema.bitbucket import metadata
+from dx_dagster.warehouse.schema import metadata
 
 _OF_REPOSITORIES = SQL("repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)")
 # By the column that leads to the workspace.
