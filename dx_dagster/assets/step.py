@@ -18,8 +18,8 @@ from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.imported import counts
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.marks import Quiet
+from dx_dagster.warehouse.schema import Table, type_name
 from dx_dagster.warehouse.schema import bitbucket as tables
-from dx_dagster.warehouse.schema.bitbucket import Table, type_name
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource

@@ -118,7 +118,7 @@ async def _require_something_readable(workspace: Workspace, refusal: BitbucketEr
     Raises:
         NothingReadError: of the repositories that could be read, none of some can.
     """
-    known = [one for one in await marks.repositories(workspace.warehouse, workspace.id, "") if one.accessible]
+    known = [one for one in await marks.repositories(workspace.warehouse, workspace.id) if one.accessible]
     if not await _one_answers(workspace, known):
         raise NothingReadError.because(refusal)
 
@@ -154,18 +154,13 @@ class Doubt:
 
 
 class Reading:
-    """Whether a step that asks every repository could read any.
-
-    Attributes:
-        refused: those that answered 403, 404 or 410.
-    """
+    """Whether a step that asks every repository could read any."""
 
     def __init__(self, workspace: Workspace, repositories: Sequence[Repository]) -> None:
         self._workspace = workspace
         self._asked = {one.id for one in repositories}
         self._answered = False
         self._errors: list[BitbucketError] = []
-        self.refused: list[Repository] = []
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -205,6 +200,6 @@ class Reading:
 
     async def _another_answers(self) -> bool:
         """Quiet repositories were not asked: some of them may answer what the others refuse."""
-        known = await marks.repositories(self._workspace.warehouse, self._workspace.id, "")
+        known = await marks.repositories(self._workspace.warehouse, self._workspace.id)
         others = sorted((one for one in known if one.id not in self._asked), key=lambda one: not one.accessible)
         return await _one_answers(self._workspace, others)

@@ -17,34 +17,9 @@ from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.workspace import Report, Workspace, require_id
 from dx_dagster.warehouse import merge
-from dx_dagster.warehouse.imported import pulls, review_times
+from dx_dagster.warehouse.imported import pulls, review_times, stale
 
 KIND = "comments"
-
-_FULL_HEAD_IS_WRONG = merge.lies_in_the_future("feed.full_head")
-
-# The feed was read after the moment `full_head`. What changed in a pull request before that moment, the feed has told.
-# A pull request without comments, of which none is stored either, has nothing to tell.
-_SETTLE = f"""
-    INSERT INTO pull_marks (pull_id, repository_id, number, comments_synced_to)
-    SELECT p.id, p.repository_id, p.source_id, p.updated_at
-    FROM bitbucket_pulls p
-    JOIN bitbucket_repositories r ON r.id = p.repository_id
-    LEFT JOIN pull_marks m ON m.pull_id = p.id
-    LEFT JOIN sync_marks feed ON feed.repository_id = p.repository_id AND feed.kind = 'activity'
-    CROSS JOIN LATERAL (SELECT count(*) AS stored, count(*) FILTER (WHERE NOT deleted) AS standing
-                        FROM bitbucket_pull_comments c WHERE c.pull_id = p.id) c
-    WHERE r.workspace_id = %(workspace)s AND m.comments_synced_to IS DISTINCT FROM p.updated_at
-      AND ((p.comment_count = 0 AND c.stored = 0)
-        OR (m.comments_synced_to IS NULL AND p.updated_at <= feed.full_head AND NOT {_FULL_HEAD_IS_WRONG}
-            AND p.comment_count IN (c.stored, c.standing)))
-    ON CONFLICT (pull_id) DO UPDATE SET comments_synced_to = EXCLUDED.comments_synced_to"""  # noqa: S608 - an expression of ours
-
-_FORGET = """
-    UPDATE pull_marks SET comments_synced_to = NULL
-    WHERE repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)"""
-
-STALE = "m.comments_synced_to IS DISTINCT FROM p.updated_at"
 
 
 class FetchedComments(NamedTuple):
@@ -58,17 +33,17 @@ class FetchedComments(NamedTuple):
 async def import_comments(workspace: Workspace) -> Report:
     """Completes the comments of every pull request that changed."""
     report = Report(KIND)
-    bound = {"workspace": require_id(workspace)}
+    workspace_id = require_id(workspace)
     async with workspace.warehouse.transaction() as transaction:
         if workspace.full:
-            await transaction.execute(_FORGET, bound)
-        await transaction.execute(_SETTLE, bound)
+            await stale.forget_comments(transaction, workspace_id)
+        await stale.settle_comments(transaction, workspace_id)
     commit = GroupCommit[FetchedComments](lambda batch: store(workspace, batch))
 
     async def one(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
 
-    await for_each_pull(workspace, report, await pull_rows(workspace, STALE), one)
+    await for_each_pull(workspace, report, await pull_rows(workspace, stale.pulls_without_comments), one)
     return report
 
 

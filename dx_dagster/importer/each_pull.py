@@ -1,14 +1,16 @@
 """Work that is done pull request by pull request."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
 from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.workspace import Progress, Report, Workspace, for_each, is_away, lacks_scope, skip
-from dx_dagster.warehouse.imported import pulls
-from dx_dagster.warehouse.imported.marks import Repository, repositories
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported import marks, pulls
+from dx_dagster.warehouse.imported.marks import Repository
+from dx_dagster.warehouse.imported.stale import Scope, StalePull
 
 # So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
 HOPELESS = 8
@@ -25,21 +27,24 @@ class PullRow:
     version: str = ""
 
 
-async def pull_rows(workspace: Workspace, condition: str, version: str = "''") -> list[PullRow]:
-    """Pull requests that can be read and fulfil an SQL condition over `p` (bitbucket_pulls) and `m` (pull_marks).
+Find = Callable[[Warehouse, Scope], Awaitable[list[StalePull]]]
 
-    Those that changed last come first. Those that rest after a refusal are left out, unless all is fetched again.
+
+async def pull_rows(
+    workspace: Workspace, find: Find, pulls: Collection[str] | None = None, repositories: Collection[str] = ()
+) -> list[PullRow]:
+    """The pull requests that a query of `warehouse.imported.stale` finds, last changed first.
+
+    `pulls` and `repositories` narrow its scope by ids, as in `Scope`. Pull requests that rest after a refusal are left
+    out, except with `--full`.
     """
-    resting = "false" if workspace.full else pulls.RESTS
-    known = {one.id: one for one in await repositories(workspace.warehouse, workspace.id, "") if one.accessible}
-    rows = await workspace.warehouse.rows(
-        f"""SELECT p.id::text, p.repository_id::text, p.source_id, p.updated_at, {version} AS version
-            FROM bitbucket_pulls p LEFT JOIN pull_marks m ON m.pull_id = p.id
-            WHERE p.repository_id = ANY(%s::uuid[]) AND p.deleted_at IS NULL AND ({condition}) AND NOT {resting}
-            ORDER BY p.updated_at DESC""",  # noqa: S608 - conditions of ours
-        [list(known)],
-    )
-    return [PullRow(row.id, known[row.repository_id], row.source_id, row.updated_at, row.version) for row in rows]
+    stored = await marks.repositories(workspace.warehouse, workspace.id)
+    known = {one.id: one for one in stored if one.accessible}
+    scope = Scope(list(known), resting=workspace.full, pulls=pulls, repositories=repositories)
+    return [
+        PullRow(row.id, known[row.repository_id], row.number, row.updated_at, row.version)
+        for row in await find(workspace.warehouse, scope)
+    ]
 
 
 async def for_each_pull(

@@ -20,6 +20,7 @@ from dx_dagster.importer.mending import mend
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.imported import members
 
 KIND = "members"
 # The list has page numbers only, so it loses rows when somebody leaves meanwhile. Its `size` tells.
@@ -54,7 +55,7 @@ async def import_members(workspace: Workspace) -> Report:
     if complete:
         left = await _left(workspace, report, found["source_id"].to_list())
         async with workspace.warehouse.transaction() as transaction:
-            await transaction.execute("UPDATE bitbucket_users SET active = false WHERE id = ANY(%s::uuid[])", [left])
+            await members.deactivate(transaction, left)
     else:
         note(workspace, report, "the list of members kept changing; nobody was made inactive")
     await mend(workspace)
@@ -64,19 +65,17 @@ async def import_members(workspace: Workspace) -> Report:
 
 async def _left(workspace: Workspace, report: Report, listed: list[str]) -> list[str]:
     """Active users whom a complete list lacks, confirmed where it lacks suspiciously many."""
-    rows = await workspace.warehouse.rows(
-        "SELECT id::text, source_id FROM bitbucket_users WHERE workspace_id = %s AND active", [workspace.id]
-    )
+    stored = await members.active(workspace.warehouse, workspace.id)
     known = set(listed)
-    missing = {row.id: row.source_id for row in rows if row.source_id not in known}
-    if not absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(listed)):
+    missing = {user_id: uuid for user_id, uuid in stored.items() if uuid not in known}
+    if not absence.is_suspicious(stored=len(stored), missing=len(missing), listed=len(listed)):
         return list(missing)
     left = await _confirmed(workspace, missing, listed[0])
     note(
         workspace,
         report,
-        f"the list lacks {len(missing)} of {len(rows)} members: {len(left)} are confirmed to have left, and the others "
-        "stay",
+        f"the list lacks {len(missing)} of {len(stored)} members: {len(left)} are confirmed to have left, and the "
+        "others stay",
     )
     return left
 

@@ -1,7 +1,7 @@
 """Rows that an earlier version derived otherwise, or whose reasons have changed: mended without asking Bitbucket."""
 
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.warehouse.imported import moves, review_times
+from dx_dagster.warehouse.imported import moves, repositories, review_times
 
 
 async def mend(workspace: Workspace) -> None:
@@ -11,8 +11,5 @@ async def mend(workspace: Workspace) -> None:
     """
     async with workspace.warehouse.transaction() as transaction:
         if await review_times.follow_old_rules(transaction, workspace.id):
-            rows = await transaction.rows(
-                "SELECT id::text FROM bitbucket_repositories WHERE workspace_id = %s", [workspace.id]
-            )
-            await moves.rekey(transaction, [row.id for row in rows])
+            await moves.rekey(transaction, await repositories.all_ids(transaction, workspace.id))
         await review_times.mend(transaction, workspace.id)

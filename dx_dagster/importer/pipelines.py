@@ -23,9 +23,9 @@ from dx_dagster.importer.pull_requests import later, newest_of, overlapping, rea
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import marks, pipelines, pulls
+from dx_dagster.warehouse.imported import hashes, marks, pipelines, repositories
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.marks import MarkedRepository, PipelinesMark
 from dx_dagster.warehouse.imported.pipelines import Run
 
 KIND = "pipelines"
@@ -37,14 +37,14 @@ async def import_pipelines(workspace: Workspace) -> Report:
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if workspace.full:
-        await marks.forget(workspace.warehouse, workspace_id, KIND)
-    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
+        await marks.forget(workspace.warehouse, workspace_id, PipelinesMark)
+    to_import = await marks.with_marks(workspace.warehouse, workspace_id, PipelinesMark, workspace.quiet)
 
     written: set[str] = set()
     answered: set[str] = set()
-    unknown: list[Repository] = []
+    unknown: list[MarkedRepository[PipelinesMark]] = []
 
-    async def work(repository: Repository) -> None:
+    async def work(repository: MarkedRepository[PipelinesMark]) -> None:
         try:
             if await import_runs(workspace, repository):
                 written.add(repository.id)
@@ -58,15 +58,15 @@ async def import_pipelines(workspace: Workspace) -> Report:
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, repository.mark, asked=True)
 
-    await for_each_repository(workspace, report, [one for one in repositories if one.accessible], work)
+    await for_each_repository(workspace, report, [one for one in to_import if one.accessible], work)
     if not answered and await _is_found_with_slash(workspace, unknown):
         await for_each_repository(workspace, report, [_with_slash(one) for one in unknown], work)
     async with workspace.warehouse.transaction() as transaction:
-        await pulls.resolve_hashes_of_pipelines(transaction, written)
+        await hashes.resolve_pipelines(transaction, written)
     return report
 
 
-async def _is_found_with_slash(workspace: Workspace, unknown: Sequence[Repository]) -> bool:
+async def _is_found_with_slash(workspace: Workspace, unknown: Sequence[MarkedRepository[PipelinesMark]]) -> bool:
     """Whether the API knows the list under its other name only.
 
     Its description writes the path without a slash at the end; constructorfabric/insight was answered 404 without it.
@@ -81,19 +81,19 @@ async def _is_found_with_slash(workspace: Workspace, unknown: Sequence[Repositor
     return False
 
 
-def _with_slash(repository: Repository) -> Repository:
+def _with_slash(repository: MarkedRepository[PipelinesMark]) -> MarkedRepository[PipelinesMark]:
     return replace(repository, mark=replace(repository.mark, fallback=_WITH_SLASH))
 
 
-def _listed(workspace: Workspace, repository: Repository) -> endpoints.Endpoint:
+def _listed(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -> endpoints.Endpoint:
     slash = repository.mark.fallback == _WITH_SLASH
     return endpoints.pipelines(workspace.slug, repository.source_id, slash=slash)
 
 
-async def import_runs(workspace: Workspace, repository: Repository) -> bool:
+async def import_runs(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -> bool:
     """Stores new runs, and those that had not ended; returns whether there was anything new.
 
-    Hashes stay as Bitbucket gives them: `warehouse.pulls.resolve_hashes_of_pipelines`.
+    Hashes stay as Bitbucket gives them: `warehouse.imported.hashes.resolve_pipelines`.
     """
     mark, bound = repository.mark, workspace.since
     written = False
@@ -113,7 +113,9 @@ async def import_runs(workspace: Workspace, repository: Repository) -> bool:
     return written or walked.written
 
 
-async def refresh_runs(workspace: Workspace, repository: Repository, numbers: Collection[int]) -> None:
+async def refresh_runs(
+    workspace: Workspace, repository: MarkedRepository[PipelinesMark], numbers: Collection[int]
+) -> None:
     """Asks for runs that deliveries name by number, ended or not; lists new ones where one of them is not stored."""
     named = await pipelines.named(workspace.warehouse, repository.id, numbers)
     if len(named) < len(set(numbers)):
@@ -124,13 +126,19 @@ async def refresh_runs(workspace: Workspace, repository: Repository, numbers: Co
 class _Walked(NamedTuple):
     """What a walk came to: its mark, the runs and pages that it saw, whether anything was new."""
 
-    mark: Mark
+    mark: PipelinesMark
     seen: set[str]
     pages: int
     written: bool
 
 
-async def _walk(workspace: Workspace, repository: Repository, mark: Mark, *, must_overlap: bool = False) -> _Walked:
+async def _walk(
+    workspace: Workspace,
+    repository: MarkedRepository[PipelinesMark],
+    mark: PipelinesMark,
+    *,
+    must_overlap: bool = False,
+) -> _Walked:
     """One way back through the runs, down to what is known or to the bound.
 
     One that `must_overlap` and does not begin with known runs ends at once.
@@ -164,13 +172,11 @@ async def _walk(workspace: Workspace, repository: Repository, mark: Mark, *, mus
     listed = workspace.reconcile is not None or mark.synced_to is None
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done, asked=True, listed=listed)
-        await transaction.execute(
-            "UPDATE bitbucket_repositories SET pipelines_synced_at = now() WHERE id = %s", [repository.id]
-        )
+        await repositories.pipelines_synced(transaction, repository.id)
     return _Walked(done, seen, pages, written)
 
 
-def _stop(mark: Mark, reconcile: timedelta | None) -> datetime | None:
+def _stop(mark: PipelinesMark, reconcile: timedelta | None) -> datetime | None:
     """How far back a later walk goes: to what is known, or, to reconcile, to what was young at the last such listing.
 
     So a run that has grown old since then is listed for a last time.
@@ -187,7 +193,11 @@ def _is_outside(workspace: Workspace, value: Json) -> bool:
 
 
 async def _store(
-    transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], asked_at: datetime
+    transaction: Transaction,
+    workspace: Workspace,
+    repository: MarkedRepository[PipelinesMark],
+    values: Sequence[Json],
+    asked_at: datetime,
 ) -> bool:
     """Merges runs; returns whether anything was new."""
     creators = [value.get("creator") for value in values]
@@ -197,7 +207,9 @@ async def _store(
     return bool(counts.inserted or counts.updated)
 
 
-async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Run], pages: int) -> None:
+async def _ask(
+    workspace: Workspace, repository: MarkedRepository[PipelinesMark], wanted: Sequence[Run], pages: int
+) -> None:
     """Asks for runs, newest first, that a walk over so many pages did not see.
 
     Page by page where that takes fewer requests than one by one.
@@ -222,7 +234,7 @@ async def _ask(workspace: Workspace, repository: Repository, wanted: Sequence[Ru
         await pipelines.asked(transaction, [run.id for run in wanted])
 
 
-async def _pages(workspace: Workspace, repository: Repository, first: int, last: int) -> set[str]:
+async def _pages(workspace: Workspace, repository: MarkedRepository[PipelinesMark], first: int, last: int) -> set[str]:
     """Stores some pages of the list; returns the runs in them."""
     seen: set[str] = set()
     async for page in numbered(workspace.client, _listed(workspace, repository), start=first):

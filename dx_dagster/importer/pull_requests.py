@@ -27,9 +27,9 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id, skip
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import absences, marks, pulls
+from dx_dagster.warehouse.imported import absences, marks, pulls, repositories, stale
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.marks import MarkedRepository, PullRequestsMark, Repository
 
 KIND = "pullrequests"
 # Asked again before a mark: the clocks of a large service differ.
@@ -49,27 +49,31 @@ async def import_pull_requests(workspace: Workspace) -> Report:
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if workspace.full:
-        await marks.forget(workspace.warehouse, workspace_id, KIND)
-    repositories = await marks.repositories(workspace.warehouse, workspace_id, KIND, workspace.quiet)
-    reading = absence.Reading(workspace, repositories)
+        await marks.forget(workspace.warehouse, workspace_id, PullRequestsMark)
+    to_import = await marks.with_marks(workspace.warehouse, workspace_id, PullRequestsMark, workspace.quiet)
+    reading = absence.Reading(workspace, to_import)
 
-    async def work(repository: Repository) -> None:
+    refusing: list[MarkedRepository[PullRequestsMark]] = []
+
+    async def work(repository: MarkedRepository[PullRequestsMark]) -> None:
         async with reading.one():
             await _import_repository(workspace, report, repository)
 
-    async def refused(repository: Repository, error: BitbucketError) -> None:
+    async def refused(repository: MarkedRepository[PullRequestsMark], error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
-        reading.refused.append(repository)
+        refusing.append(repository)
 
     async with reading.whole():
-        await for_each_repository(workspace, report, repositories, work, refused=refused)
+        await for_each_repository(workspace, report, to_import, work, refused=refused)
     async with workspace.warehouse.transaction() as transaction:
-        for repository in reading.refused:
+        for repository in refusing:
             await marks.put(transaction, repository.mark, asked=True)
     return report
 
 
-async def _import_repository(workspace: Workspace, report: Report, repository: Repository) -> None:
+async def _import_repository(
+    workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark]
+) -> None:
     mark = repository.mark
     horizon = await pulls.open_horizon(workspace.warehouse, repository.id, mark.listed_at)
     if mark.walk_cursor is not None:
@@ -84,8 +88,8 @@ async def _import_repository(workspace: Workspace, report: Report, repository: R
 
 
 async def _walk(
-    workspace: Workspace, report: Report, repository: Repository, mark: Mark, horizon: datetime | None
-) -> tuple[Mark, set[int]]:
+    workspace: Workspace, report: Report, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
+) -> tuple[PullRequestsMark, set[int]]:
     """One way through the list; returns the mark at its end and the numbers seen.
 
     `horizon`: open pull requests that last changed before it are left out.
@@ -97,7 +101,7 @@ async def _walk(
             mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen)
     except (Unavailable, PagingInCircles, BadRequest) as error:
         note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
-        stored = await marks.repositories(workspace.warehouse, workspace.id, KIND)
+        stored = await marks.with_marks(workspace.warehouse, workspace.id, PullRequestsMark)
         reached = next((one.mark for one in stored if one.id == repository.id and one.mark.walk_cursor), mark)
         mark = replace(reached, fallback=str(error))
     if mark.fallback is not None:
@@ -107,11 +111,7 @@ async def _walk(
     done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done, asked=True, listed=horizon is None)
-        await transaction.execute(
-            "UPDATE bitbucket_repositories SET pull_requests_synced_at = now(), pull_request_synced_to = %s "
-            "WHERE id = %s",
-            [done.synced_to, repository.id],
-        )
+        await repositories.pull_requests_synced(transaction, repository.id, done.synced_to)
     return done, seen
 
 
@@ -119,11 +119,11 @@ async def _store_pages(
     workspace: Workspace,
     report: Report,
     repository: Repository,
-    mark: Mark,
+    mark: PullRequestsMark,
     pages: AsyncIterator[Page],
     *,
     seen: set[int],
-) -> Mark:
+) -> PullRequestsMark:
     async for page in pages:
         for value in page.values:
             if number(value["id"]) is None:
@@ -141,7 +141,7 @@ async def _store_pages(
 
 
 def _newest_first(
-    workspace: Workspace, repository: Repository, mark: Mark, horizon: datetime | None
+    workspace: Workspace, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
 ) -> AsyncIterator[Page]:
     """Pages below the number that the walk has come to."""
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
@@ -150,7 +150,7 @@ def _newest_first(
 
 
 def _by_ranges(
-    workspace: Workspace, repository: Repository, mark: Mark, horizon: datetime | None
+    workspace: Workspace, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
 ) -> AsyncIterator[Page]:
     """The same without sorting: together with the state filters it fails for good on some large repositories.
 
@@ -161,7 +161,7 @@ def _by_ranges(
     return by_id_ranges(workspace.client, endpoint, q=_condition(mark, horizon), high=high)
 
 
-def _condition(mark: Mark, horizon: datetime | None) -> str | None:
+def _condition(mark: PullRequestsMark, horizon: datetime | None) -> str | None:
     """What a walk asks for: what is within its bound the first time; later what changed, what is open, and what an
     earlier bound adds.
     """
@@ -241,13 +241,8 @@ async def _look_for_the_vanished(
     changed at or after `listed_from`, where that is given. Those with a date that cannot be right are asked as well,
     with pauses that grow.
     """
-    rows = await workspace.warehouse.rows(
-        f"""SELECT id::text, source_id, expected FROM bitbucket_pulls
-            CROSS JOIN LATERAL (SELECT updated_at >= %s OR (state = 'OPEN' AND updated_at >= %s) AS expected) listing
-            WHERE repository_id = %s AND deleted_at IS NULL AND (expected OR {merge.is_absurd("updated_at")})""",  # noqa: S608
-        [listed_from, horizon or _EVER, repository.id],
-    )
-    numbers = {row.id: row.source_id for row in rows if row.source_id not in seen}
+    rows = await stale.pulls_expected(workspace.warehouse, repository.id, listed_from, horizon or _EVER)
+    numbers = {row.id: row.number for row in rows if row.number not in seen}
     stored = [row.id for row in rows if row.expected]
     asked = [pull for pull in stored if pull in numbers]
     if absence.is_suspicious(stored=len(stored), missing=len(asked), listed=len(seen)):
@@ -264,10 +259,7 @@ async def record_access(workspace: Workspace, repository: Repository, reason: st
     if reason is None and repository.accessible:
         return
     async with workspace.warehouse.transaction() as transaction:
-        await transaction.execute(
-            "UPDATE bitbucket_repositories SET api_accessible = %s, inaccessible_reason = %s WHERE id = %s",
-            [reason is None, reason, repository.id],
-        )
+        await repositories.set_access(transaction, repository.id, reason)
 
 
 def newest(moments: Iterable[object], asked_at: datetime) -> datetime | None:

@@ -28,17 +28,11 @@ from dx_dagster.importer.clocks import warn_of_differences
 from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import bounds, moves
+from dx_dagster.warehouse.imported import bounds, moves, repositories
 
 KIND = "repositories"
 _REFUSED = (Unauthorized, Forbidden, NotFound, Gone, RateLimited)
 _PATIENCE = 60.0  # seconds that a credential may wait for its budget while others could go on
-_RESTORE = """
-    UPDATE bitbucket_repositories SET deleted_at = NULL
-    WHERE workspace_id = %(workspace)s AND id = ANY(%(seen)s::uuid[]) AND deleted_at IS NOT NULL"""
-_MARK_DELETED = """
-    UPDATE bitbucket_repositories SET deleted_at = now()
-    WHERE workspace_id = %(workspace)s AND id = ANY(%(gone)s::uuid[]) AND deleted_at IS NULL"""
 
 
 async def import_repositories(workspace: Workspace) -> Report:
@@ -207,12 +201,9 @@ class _Listing:
         """Stored repositories that a complete listing lacks, confirmed where it lacks suspiciously many."""
         if not self.complete:
             return []
-        rows = await self.workspace.warehouse.rows(
-            "SELECT id::text, source_id FROM bitbucket_repositories WHERE workspace_id = %s AND deleted_at IS NULL",
-            [self.workspace.id],
-        )
-        missing = {row.id: row.source_id for row in rows if row.id not in self.seen}
-        if not absence.is_suspicious(stored=len(rows), missing=len(missing), listed=len(self.seen)):
+        stored = await repositories.not_deleted(self.workspace.warehouse, self.workspace.id)
+        missing = {one: uuid for one, uuid in stored.items() if one not in self.seen}
+        if not absence.is_suspicious(stored=len(stored), missing=len(missing), listed=len(self.seen)):
             return list(missing)
 
         async def is_gone(repository_id: str) -> bool:
@@ -226,16 +217,14 @@ class _Listing:
         note(
             self.workspace,
             report,
-            f"the list lacks {len(missing)} of {len(rows)} repositories: {len(gone)} are confirmed to be gone, and the "
-            "others stay",
+            f"the list lacks {len(missing)} of {len(stored)} repositories: {len(gone)} are confirmed to be gone, and "
+            "the others stay",
         )
         return gone
 
     async def settle(self, transaction: Transaction, gone: Collection[str]) -> None:
         """Marks those that are gone, and those that are there again."""
-        bound = {"workspace": self.workspace.id, "seen": list(self.seen), "gone": list(gone)}
-        await transaction.execute(_RESTORE, bound)
-        await transaction.execute(_MARK_DELETED, bound)
+        await repositories.settle_listing(transaction, self.workspace.id, self.seen, gone)
 
 
 def _is_here(workspace: Workspace, value: Json) -> bool:
@@ -268,9 +257,5 @@ async def fetch_repository(workspace: Workspace, name: str, doubt: absence.Doubt
         if here:
             frame = frames.repositories(workspace.id, [value], asked_at)
             await moves.store_repositories(transaction, frame)
-        await transaction.execute(
-            "UPDATE bitbucket_repositories SET deleted_at = CASE WHEN %s THEN NULL ELSE now() END "
-            "WHERE workspace_id = %s AND source_id = %s AND (deleted_at IS NULL) <> %s",
-            [here, workspace.id, uuid if here else name, here],
-        )
+        await repositories.set_deleted(transaction, workspace.id, uuid if here else name, deleted=not here)
     return uuid

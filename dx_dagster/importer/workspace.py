@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 
@@ -23,7 +23,7 @@ from dx_dagster.bitbucket import (
 from dx_dagster.frames import identifiers
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.imported import bounds
+from dx_dagster.warehouse.imported import bounds, repositories
 from dx_dagster.warehouse.imported.bounds import Wanted
 from dx_dagster.warehouse.imported.marks import Quiet, Repository
 from dx_dagster.warehouse.merge import Merge, overriding
@@ -154,9 +154,9 @@ async def open_workspace(
     slug = await connections.stored_name(warehouse, slug)  # a partition's key may be spelled differently
     async with warehouse.transaction() as transaction:
         await warehouse.set_clock(transaction)  # a run may last so long that clocks drift apart
-        row = await transaction.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
-        since = await bounds.settle(transaction, row.id if row else None, wanted)
-    return Workspace(slug, row.id if row else "", client, warehouse, listener, full, since, wanted, quiet, reconcile)
+        workspace_id = await repositories.workspace_id(transaction, slug)
+        since = await bounds.settle(transaction, workspace_id, wanted)
+    return Workspace(slug, workspace_id or "", client, warehouse, listener, full, since, wanted, quiet, reconcile)
 
 
 def require_id(workspace: Workspace) -> str:
@@ -198,21 +198,22 @@ async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]
         raise _first_of(group) from group
 
 
-Refused = Callable[[Repository, BitbucketError], Awaitable[None]]
+OneRepository = TypeVar("OneRepository", bound=Repository)
+Refused = Callable[[OneRepository, BitbucketError], Awaitable[None]]
 
 
 @dataclass
-class _Refusals:
+class _Refusals(Generic[OneRepository]):
     """Repositories that were not imported, and whether that is a matter of the repository or of the credential."""
 
     workspace: Workspace
     report: Report
-    record: Refused | None
+    record: Refused[OneRepository] | None
     answered: int = 0
-    lacking: list[tuple[Repository, BitbucketError]] = field(default_factory=list)
+    lacking: list[tuple[OneRepository, BitbucketError]] = field(default_factory=list)
     unavailable: list[BitbucketError] = field(default_factory=list)
 
-    async def refused(self, repository: Repository, error: BitbucketError) -> None:
+    async def refused(self, repository: OneRepository, error: BitbucketError) -> None:
         """A scope that other repositories do not ask for is one that this repository does not grant."""
         if not lacks_scope(error) or self.answered:
             skip(self.workspace, self.report, repository.slug, error)
@@ -235,10 +236,10 @@ class _Refusals:
 async def for_each_repository(
     workspace: Workspace,
     report: Report,
-    repositories: Sequence[Repository],
-    work: Callable[[Repository], Awaitable[None]],
+    repositories: Sequence[OneRepository],
+    work: Callable[[OneRepository], Awaitable[None]],
     *,
-    refused: Refused | None = None,
+    refused: Refused[OneRepository] | None = None,
     at_once: int | None = None,
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
@@ -251,7 +252,7 @@ async def for_each_repository(
     refusals = _Refusals(workspace, report, refused)
     progress = Progress(workspace, report, len(repositories))
 
-    async def one(repository: Repository) -> None:
+    async def one(repository: OneRepository) -> None:
         try:
             await work(repository)
             refusals.answered += 1

@@ -5,14 +5,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from anyio import CancelScope, to_thread
 from psycopg import AsyncConnection
 from psycopg.errors import DivisionByZero
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, namedtuple_row
+from psycopg.rows import TupleRow, class_row, namedtuple_row
+from psycopg.sql import SQL, Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.clock import Clock, monotonic
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
+Statement = str | SQL | Composed
+Record = TypeVar("Record")
 # Connection exceptions, and what PostgreSQL says as it shuts down, crashes or starts.
 _CONNECTION_LOST = ("08", "57P")
 _PREFIX = re.compile(r"^(connection (is bad|failed)|consuming input failed): ")
@@ -86,21 +89,29 @@ class Transaction:
         self.merged.update(new)
         return new
 
-    async def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
+    async def execute(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
         """Runs a statement of ours and returns how many rows it touched."""
         cursor = await self._connection.execute(statement, parameters or None)
         return cursor.rowcount
 
-    async def rows(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
+    async def rows(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
         """Rows as named tuples."""
         async with self._connection.cursor(row_factory=namedtuple_row) as cursor:
             await cursor.execute(statement, parameters or None)
             return await cursor.fetchall()
 
-    async def row(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
+    async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
         """The first row as a named tuple, or None."""
         found = await self.rows(statement, parameters)
         return found[0] if found else None
+
+    async def fetch(
+        self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
+    ) -> list[Record]:
+        """Rows as instances of a class whose fields have the columns' names."""
+        async with self._connection.cursor(row_factory=class_row(row_type)) as cursor:
+            await cursor.execute(statement, parameters or None)
+            return await cursor.fetchall()
 
 
 class Warehouse:
@@ -265,15 +276,29 @@ class Warehouse:
             with CancelScope(shield=True):
                 await to_thread.run_sync(lock.release)
 
-    async def rows(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
+    async def rows(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
         """What a statement that writes nothing finds."""
         async with self.transaction(read_only=True) as transaction:
             return await transaction.rows(statement, parameters)
 
-    async def row(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
+    async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
         """The first row of such a statement, or None."""
         async with self.transaction(read_only=True) as transaction:
             return await transaction.row(statement, parameters)
+
+    async def fetch(
+        self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
+    ) -> list[Record]:
+        """The rows of such a statement as instances of a class whose fields have the columns' names."""
+        async with self.transaction(read_only=True) as transaction:
+            return await transaction.fetch(row_type, statement, parameters)
+
+    async def fetch_one(
+        self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
+    ) -> Record | None:
+        """The first of these rows, or None."""
+        found = await self.fetch(row_type, statement, parameters)
+        return found[0] if found else None
 
 
 async def _commit(connection: AsyncConnection[TupleRow], claims: Iterable[Claim]) -> None:

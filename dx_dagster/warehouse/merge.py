@@ -11,13 +11,15 @@ for, by the database's clock. A date that is missing or cannot be right says not
 the future, as a wrong clock leaves it, is the oldest of all, and goes with the next version.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
+from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
@@ -31,7 +33,7 @@ _NOTHING_IS_OLDER = datetime(1990, 1, 1, tzinfo=UTC)  # a history may have been 
 CLOCKS_DIFFER = timedelta(days=1)
 """A time that lies no further ahead may be right: clocks that differ by less are common."""
 # All processes go by the database's clock, as well as they could read it when they last did.
-_SECONDS_APART = 5
+_CLOCK_READINGS_DIFFER = timedelta(seconds=5)
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -57,12 +59,12 @@ class Merge:
     def key(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.table.primary_key)
 
-    def settled(self, column: str) -> str:
-        """What to store, in SQL over the stored row `old` and the new one."""
-        new, old = f"EXCLUDED.{column}", f"old.{column}"
+    def settled(self, column: str) -> Composable:
+        """SQL of the value to store, over the stored row `old` and the new one."""
+        new, old = Identifier("excluded", column), Identifier("old", column)
         if column in self.hashes:
-            return f"CASE WHEN {old} LIKE {new} || '%%' THEN {old} ELSE {new} END"
-        return f"COALESCE({new}, {old})" if column in self.lasting else new
+            return SQL("CASE WHEN {old} LIKE {new} || '%%' THEN {old} ELSE {new} END").format(old=old, new=new)
+        return SQL("COALESCE({new}, {old})").format(old=old, new=new) if column in self.lasting else new
 
 
 WORKSPACES = Merge(tables.workspaces)
@@ -109,9 +111,9 @@ async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: "pl.Da
     """
     if frame.is_empty():
         return Counts()
-    cursor = await connection.execute(_statement(how, tuple(frame.columns)), {"rows": as_json(frame)})
-    row = await cursor.fetchone()
-    return Counts(*row) if row else Counts()
+    async with connection.cursor(row_factory=class_row(Counts)) as cursor:
+        await cursor.execute(_statement(how, tuple(frame.columns)), {"rows": as_json(frame)})
+        return await cursor.fetchone() or Counts()
 
 
 def as_json(frame: "pl.DataFrame") -> str:
@@ -120,64 +122,92 @@ def as_json(frame: "pl.DataFrame") -> str:
 
 
 @cache
-def recordset(table: Table, columns: tuple[str, ...], parameter: str = "rows") -> str:
-    """SQL for rows that come as JSON in a parameter: something to select from."""
-    types = ", ".join(f"{name} {table.columns[name].type.compile(dialect=_DIALECT)}" for name in columns)
-    return f"json_to_recordset(%({parameter})s::json) AS incoming ({types})"
+def recordset(table: Table, columns: tuple[str, ...], parameter: str = "rows") -> Composed:
+    """SQL of rows `incoming` that come as JSON in a parameter: something to select from."""
+    types = SQL(", ").join(
+        SQL("{} {}").format(Identifier(name), SQL(table.columns[name].type.compile(dialect=_DIALECT)))
+        for name in columns
+    )
+    return SQL("json_to_recordset({rows}::json) AS incoming ({types})").format(rows=Placeholder(parameter), types=types)
 
 
 @cache
 def _statement(how: Merge, columns: tuple[str, ...]) -> str:
     """INSERT … ON CONFLICT DO UPDATE of the rows given, in the order of their keys (no deadlocks between merges)."""
-    key = ", ".join(how.key)
     changing = [name for name in columns if name not in how.key and name not in how.first_only]
     settled = {name: how.settled(name) for name in changing}
     compared = [name for name in changing if name != "synced_at"]
-    newest = ", ".join(f"{name} DESC NULLS LAST" for name in (how.dated, "synced_at") if name)
-    return f"""
+    newest = [SQL("{} DESC NULLS LAST").format(Identifier(name)) for name in (how.dated, "synced_at") if name]
+    statement = SQL("""
         WITH merged AS (
-            INSERT INTO {how.table.name} AS old ({", ".join(columns)})
-            SELECT DISTINCT ON ({key}) {", ".join(columns)} FROM {recordset(how.table, columns)}
+            INSERT INTO {table} AS old ({columns})
+            SELECT DISTINCT ON ({key}) {columns} FROM {incoming}
             ORDER BY {key}, {newest}
-            ON CONFLICT ({key}) DO UPDATE SET {", ".join(f"{name} = {value}" for name, value in settled.items())}
-            WHERE {is_not_older(how, "EXCLUDED", "old")}
-              AND (({", ".join(f"old.{name}" for name in compared)}) IS DISTINCT FROM
-                   ({", ".join(settled[name] for name in compared)}) OR {_is_wrong("old.synced_at")})
+            ON CONFLICT ({key}) DO UPDATE SET {changes}
+            WHERE {is_not_older} AND (({stored}) IS DISTINCT FROM ({settled}) OR {stored_is_wrong})
             RETURNING (xmax = 0) AS inserted)
-        SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM merged
-    """  # noqa: S608 - names of our own tables and columns
+        SELECT count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated
+        FROM merged""")
+    return statement.format(
+        table=Identifier(how.table.name),
+        columns=_listed(map(Identifier, columns)),
+        key=_listed(map(Identifier, how.key)),
+        incoming=recordset(how.table, columns),
+        newest=_listed(newest),
+        changes=_listed(SQL("{} = {}").format(Identifier(name), value) for name, value in settled.items()),
+        is_not_older=is_not_older(how, "excluded", "old"),
+        stored=_listed(Identifier("old", name) for name in compared),
+        settled=_listed(settled[name] for name in compared),
+        stored_is_wrong=_is_wrong("old.synced_at"),
+    ).as_string()
 
 
-def is_not_older(how: Merge, new: str, old: str) -> str:
-    """Whether a version may take the place of a stored one, in SQL over the rows with these names."""
-    asked = f"{new}.synced_at >= {asked_at(old)}"
+def _listed(fragments: Iterable[Composable]) -> Composed:
+    return SQL(", ").join(fragments)
+
+
+def is_not_older(how: Merge, new: str, old: str) -> Composed:
+    """SQL over the rows with these names: whether a version may replace the stored one."""
+    asked = SQL("{new} >= {old}").format(new=Identifier(new, "synced_at"), old=asked_at(old))
     if how.dated is None:
         return asked
-    one, other = (f"{version}.{how.dated}" for version in (new, old))
-    says_nothing = " OR ".join(f"{date} IS NULL OR {is_absurd(date)}" for date in (one, other))
-    return f"CASE WHEN {says_nothing} OR {one} = {other} THEN {asked} ELSE {one} > {other} END"
+    return SQL("""CASE WHEN {new} IS NULL OR {new_is_absurd} OR {old} IS NULL OR {old_is_absurd} OR {new} = {old}
+                       THEN {asked} ELSE {new} > {old} END""").format(
+        new=Identifier(new, how.dated),
+        new_is_absurd=is_absurd(f"{new}.{how.dated}"),
+        old=Identifier(old, how.dated),
+        old_is_absurd=is_absurd(f"{old}.{how.dated}"),
+        asked=asked,
+    )
 
 
-def asked_at(stored: str) -> str:
-    """When a stored row was asked for, in SQL."""
-    moment = f"{stored}.synced_at"
-    return f"CASE WHEN {moment} IS NULL OR {_is_wrong(moment)} THEN '-infinity' ELSE {moment} END"
+def asked_at(stored: str) -> Composed:
+    """SQL: the time of the request that returned a stored row."""
+    return SQL("CASE WHEN {moment} IS NULL OR {is_wrong} THEN '-infinity' ELSE {moment} END").format(
+        moment=Identifier(stored, "synced_at"), is_wrong=_is_wrong(f"{stored}.synced_at")
+    )
 
 
-def is_absurd(moment: str) -> str:
-    """Whether a date of Bitbucket's cannot be right, in SQL: it is from before all history, or lies in the future."""
-    return f"(COALESCE({moment} < '{_NOTHING_IS_OLDER}', false) OR {lies_in_the_future(moment)})"
+def is_absurd(moment: str) -> Composed:
+    """SQL: whether a date of Bitbucket's cannot be right, for it precedes all history or lies in the future."""
+    return SQL("(COALESCE({moment} < {earliest}, false) OR {is_in_the_future})").format(
+        moment=SQL(moment), earliest=_NOTHING_IS_OLDER, is_in_the_future=lies_in_the_future(moment)
+    )
 
 
-def lies_in_the_future(moment: str) -> str:
-    """Whether a time is wrong because it has not come yet, in SQL."""
-    return f"COALESCE({moment} > now() + interval '{CLOCKS_DIFFER.total_seconds():.0f} s', false)"
+def lies_in_the_future(moment: str) -> Composed:
+    """SQL: whether a time is wrong because it has not come yet."""
+    return _lies_ahead(moment, CLOCKS_DIFFER)
 
 
 def cannot_be(moment: datetime, now: datetime) -> bool:
-    """The same of a date that is not stored yet."""
+    """`is_absurd` for a date that is not stored yet."""
     return not _NOTHING_IS_OLDER <= moment <= now + CLOCKS_DIFFER
 
 
-def _is_wrong(synced_at: str) -> str:
-    return f"COALESCE({synced_at} > now() + interval '{_SECONDS_APART} s', false)"
+def _is_wrong(synced_at: str) -> Composed:
+    return _lies_ahead(synced_at, _CLOCK_READINGS_DIFFER)
+
+
+def _lies_ahead(moment: str, by: timedelta) -> Composed:
+    return SQL("COALESCE({moment} > now() + {by}, false)").format(moment=SQL(moment), by=by)

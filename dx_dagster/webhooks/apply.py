@@ -8,7 +8,7 @@ harmless; it is marked as applied once all that it made stale is stored.
 plan, in the order in which the steps build on each other, and `outcomes` records what became of each delivery.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -46,8 +46,15 @@ from dx_dagster.importer.workspace import (
 )
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.imported import marks, pulls
-from dx_dagster.warehouse.imported.marks import Repository
+from dx_dagster.warehouse.imported import hashes, marks, pulls, stale
+from dx_dagster.warehouse.imported.marks import (
+    ActivityMark,
+    AnyMark,
+    CommitsMark,
+    MarkedRepository,
+    PipelinesMark,
+    Repository,
+)
 from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.warehouse.webhooks.inbox import Event
 from dx_dagster.webhooks import payloads
@@ -137,9 +144,14 @@ class _Batch:
         self.doubt = Doubt(workspace)
         self.outcomes = outcomes
 
-    async def stored(self, kind: str) -> dict[str, Repository]:
+    async def stored(self) -> dict[str, Repository]:
+        """The workspace's repositories by uuid and slug."""
+        repositories = await marks.repositories(self.workspace.warehouse, self.workspace.id)
+        return {one.slug: one for one in repositories} | {one.source_id: one for one in repositories}
+
+    async def with_marks(self, kind: type[AnyMark]) -> dict[str, MarkedRepository[AnyMark]]:
         """The workspace's repositories by uuid and slug, with their marks of one kind."""
-        repositories = await marks.repositories(self.workspace.warehouse, self.workspace.id, kind)
+        repositories = await marks.with_marks(self.workspace.warehouse, self.workspace.id, kind)
         return {one.slug: one for one in repositories} | {one.source_id: one for one in repositories}
 
     async def each(
@@ -208,7 +220,7 @@ class _Batch:
 
 async def _update_repositories(batch: _Batch, news: Sequence[RepositoryNews]) -> Plan:
     """Fetches repositories that changed or are not stored, then plans the rest of the batch."""
-    known = await batch.stored("")
+    known = await batch.stored()
 
     async def fetch(about: RepositoryNews) -> None:
         try:
@@ -220,7 +232,7 @@ async def _update_repositories(batch: _Batch, news: Sequence[RepositoryNews]) ->
             # The repository was unreadable before: a retry would not change that.
 
     await batch.each(stale_repositories(news, known), fetch, lambda about: about.all_deliveries)
-    known = await batch.stored("")
+    known = await batch.stored()
     changed_at = await _changed_at(batch, news, known)
     planned = plan(news, Stored(known, changed_at, batch.workspace.now()))
     for reason, about in planned.refused:
@@ -230,17 +242,14 @@ async def _update_repositories(batch: _Batch, news: Sequence[RepositoryNews]) ->
 
 
 async def _changed_at(
-    batch: _Batch, news: Sequence[RepositoryNews], known: dict[str, Repository]
+    batch: _Batch, news: Sequence[RepositoryNews], known: Mapping[str, Repository]
 ) -> dict[tuple[str, int], datetime | None]:
     changed_at: dict[tuple[str, int], datetime | None] = {}
     for about in news:
         if (repository := known.get(about.name)) is None or not about.pulls:
             continue
-        rows = await batch.workspace.warehouse.rows(
-            "SELECT source_id, updated_at FROM bitbucket_pulls WHERE repository_id = %s AND source_id = ANY(%s)",
-            [repository.id, list(about.pulls)],
-        )
-        changed_at |= {(repository.id, row.source_id): row.updated_at for row in rows}
+        updated = await pulls.updated(batch.workspace.warehouse, repository.id, about.pulls)
+        changed_at |= {(repository.id, number): moment for number, moment in updated.items()}
     return changed_at
 
 
@@ -276,7 +285,7 @@ async def _store_shown(batch: _Batch, planned: Plan) -> list[AffectedPull]:
 async def _update_activity(batch: _Batch, planned: Plan) -> None:
     """Reads the feeds of repositories with many changed pull requests, and the activity of each other pull request."""
     many = {one.repository.id for one in planned.feeds}
-    with_marks = await batch.stored(feed.KIND) if many else {}
+    with_marks = await batch.with_marks(ActivityMark) if many else {}
     feeds = feed.Feeds(batch.workspace, batch.report)
 
     async def read(affected: AffectedRepository) -> None:
@@ -284,14 +293,13 @@ async def _update_activity(batch: _Batch, planned: Plan) -> None:
 
     await batch.each(planned.feeds, read, lambda affected: affected.news.all_deliveries)
     ids = batch.pull_ids(planned)
-    told = f"p.repository_id = ANY({_uuids(many)}) AND NOT ({activity.STALE})"
-    rows = await pull_rows(batch.workspace, f"p.id = ANY({_uuids(ids)}) AND ({told}) IS NOT TRUE")
+    rows = await pull_rows(batch.workspace, partial(stale.pulls_not_told_by_feeds, fed=many), ids)
     await batch.each_pull(planned, rows, lambda row: activity.import_one(batch.workspace, row))
 
 
 async def _update_comments(batch: _Batch, planned: Plan) -> None:
     ids = batch.pull_ids(planned, comments_only=True)
-    rows = await pull_rows(batch.workspace, f"p.id = ANY({_uuids(ids)}) AND ({comments.STALE})")
+    rows = await pull_rows(batch.workspace, stale.pulls_without_comments, ids)
 
     async def work(row: PullRow) -> None:
         await comments.store(batch.workspace, [await comments.fetch(batch.workspace, row)])
@@ -304,13 +312,10 @@ async def _update_comments(batch: _Batch, planned: Plan) -> None:
 
 async def _update_branches(batch: _Batch, planned: Plan) -> set[str]:
     """Walks default branches that were pushed to or merged into; returns the ids of their repositories."""
-    merged = await pull_rows(
-        batch.workspace,
-        f"p.id = ANY({_uuids(batch.pull_ids(planned))}) AND p.state = 'MERGED' AND length(p.merge_commit_sha) < 40",
-    )
+    merged = await pull_rows(batch.workspace, stale.merged_pulls_with_short_hashes, batch.pull_ids(planned))
     into = {row.repository.id for row in merged}
-    with_marks = await batch.stored(default_branch.KIND)
-    stale = [
+    with_marks = await batch.with_marks(CommitsMark)
+    moved = [
         one
         for one in planned.repositories
         if one.repository.default_branch is not None and (one.repository.id in into or one.is_pushed)
@@ -320,33 +325,35 @@ async def _update_branches(batch: _Batch, planned: Plan) -> set[str]:
         repository = with_marks[affected.repository.source_id]
         await default_branch.import_branch(batch.workspace, batch.report, repository)
 
-    await batch.each(stale, walk, lambda affected: affected.news.all_deliveries)
-    return {one.repository.id for one in stale}
+    await batch.each(moved, walk, lambda affected: affected.news.all_deliveries)
+    return {one.repository.id for one in moved}
 
 
 async def _update_commits(batch: _Batch, planned: Plan, walked: set[str]) -> None:
     """Fetches commits of the pull requests, and of others in the repositories whose default branch was `walked`."""
-    here = f"(p.id = ANY({_uuids(batch.pull_ids(planned))}) OR p.repository_id = ANY({_uuids(walked)}))"
-    rows = await pull_rows(batch.workspace, f"{here} AND ({pull_commits.STALE})", pull_commits.VERSION)
+    ids = batch.pull_ids(planned)
+    rows = await pull_rows(batch.workspace, stale.pulls_without_commits, ids, walked)
 
     async def work(row: PullRow) -> None:
         await pull_commits.store(batch.workspace, [await pull_commits.fetch(batch.workspace, row)])
 
     await batch.each_pull(planned, rows, work)
     async with batch.workspace.warehouse.transaction() as transaction:
-        await pulls.resolve_hashes(transaction, walked | {row.repository.id for row in rows})
-    short = await pull_rows(batch.workspace, f"{here} AND {pull_commits.SHORT}", pull_commits.HASHES)
+        await hashes.resolve(transaction, walked | {row.repository.id for row in rows})
+    short = await pull_rows(batch.workspace, stale.pulls_with_short_hashes, ids, walked)
     await batch.each_pull(planned, short, lambda row: pull_commits.resolve(batch.workspace, row))
 
 
 async def _update_pipelines(batch: _Batch, planned: Plan) -> None:
     """Fetches pipelines that deliveries name. One that the credentials may not read holds up no other delivery."""
-    with_marks = await batch.stored(pipelines.KIND) if planned.pipelines else {}
+    with_marks = await batch.with_marks(PipelinesMark) if planned.pipelines else {}
     work = partial(_update_pipelines_of, batch, with_marks)
     await batch.each(planned.pipelines, work, lambda affected: affected.news.pipelines)
 
 
-async def _update_pipelines_of(batch: _Batch, with_marks: dict[str, Repository], affected: AffectedRepository) -> None:
+async def _update_pipelines_of(
+    batch: _Batch, with_marks: Mapping[str, MarkedRepository[PipelinesMark]], affected: AffectedRepository
+) -> None:
     news, repository = affected.news, with_marks[affected.news.name]
     own = batch.for_pipelines.client is not batch.workspace.client
     try:
@@ -356,7 +363,7 @@ async def _update_pipelines_of(batch: _Batch, with_marks: dict[str, Repository],
         if numbers:
             await pipelines.refresh_runs(batch.for_pipelines, repository, numbers)
         async with batch.workspace.warehouse.transaction() as transaction:
-            await pulls.resolve_hashes_of_pipelines(transaction, [repository.id])
+            await hashes.resolve_pipelines(transaction, [repository.id])
     except (Forbidden, NotFound, Gone) as error:
         if lacks_scope(error):
             batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
@@ -376,8 +383,3 @@ async def _update_members(batch: _Batch) -> None:
         await import_members(batch.workspace)
     except BitbucketError as error:
         batch.workspace.listener.warning(f"{KIND}: members are not listed before the next sync: {error}")
-
-
-def _uuids(ids: Iterable[str]) -> str:
-    """An SQL array of ids that we have derived ourselves."""
-    return f"'{{{','.join(ids)}}}'::uuid[]"

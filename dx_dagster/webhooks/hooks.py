@@ -21,6 +21,7 @@ from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
 from dx_dagster.settings import Settings, SettingsError, is_loopback
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported import repositories as stored
 from dx_dagster.warehouse.webhooks import secrets
 from dx_dagster.webhooks.payloads import UNDERSTOOD
 
@@ -78,13 +79,8 @@ async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) 
     """The workspace alone, or each of its repositories that is imported."""
     if not repositories:
         return [HookSubject(workspace)]
-    rows = await warehouse.rows(
-        "SELECT r.source_id, COALESCE(r.slug, r.source_id) AS slug FROM bitbucket_repositories r "
-        "JOIN bitbucket_workspaces w ON w.id = r.workspace_id "
-        "WHERE w.slug = %s AND r.deleted_at IS NULL AND r.allowlisted AND r.api_accessible ORDER BY 2",
-        [workspace],
-    )
-    return [HookSubject(workspace, row.source_id, row.slug) for row in rows]
+    imported = await stored.imported(warehouse, workspace)
+    return [HookSubject(workspace, one.source_id, one.slug) for one in imported]
 
 
 async def find(client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str]) -> list[Hook]:

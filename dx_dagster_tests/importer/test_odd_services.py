@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -17,7 +18,7 @@ from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Report, Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
-from dx_dagster.warehouse.imported import review_times
+from dx_dagster.warehouse.imported import review_times, stale
 from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
 SMALL = WorldConfig(seed=3, repositories=6, pull_requests=96, members=10, merges_by_push=0.05)
@@ -327,7 +328,7 @@ def test_pull_requests_that_fail_for_good_stop_no_other(installation):
 
     async def run(workspace: Workspace) -> Report:
         report = Report("activity")
-        rows = await pull_rows(workspace, "true")
+        rows = await pull_rows(workspace, partial(stale.pulls_not_told_by_feeds, fed=()))
 
         async def work(row: PullRow) -> None:
             if len(done) + 30 > len(rows):

@@ -9,12 +9,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from dx_dagster.assets.step import column_schema
-from dx_dagster.warehouse.schema import api_keys, marks, webhooks
-from dx_dagster.warehouse.schema.bitbucket import metadata
+from dx_dagster.warehouse.schema import metadata
 
 TYPES = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
-DECLARED = (api_keys, marks, webhooks)  # modules whose tables join the metadata
 
 
 def test_migrations_make_the_declared_tables(database_url: str) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.webhooks.payloads import PullNews, RepositoryNews
 from dx_dagster.webhooks.plan import NOT_IMPORTED, UNREADABLE, Stored, plan, stale_repositories
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-API = Repository("id of api", "{api}", "api", "main", NOW, True, Mark("id of api", ""))
-DOCS = Repository("id of docs", "{docs}", "docs", None, None, False, Mark("id of docs", ""))
+API = Repository("id of api", "{api}", "api", "main", NOW, True)
+DOCS = Repository("id of docs", "{docs}", "docs", None, None, False)
 
 
 def version(updated_at: datetime, **changes: Any) -> dict[str, Any]:

@@ -34,9 +34,9 @@ from dx_dagster.importer.pull_requests import fetch_one, later, newest_of, overl
 from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times
+from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times, stale
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.marks import ActivityMark, MarkedRepository, Repository
 
 KIND = "activity"
 _LOST_OR_CLOSED = (Forbidden, NotFound, Gone)
@@ -70,7 +70,7 @@ class Walked(NamedTuple):
     """
 
     heard: Heard
-    mark: Mark
+    mark: ActivityMark
     seen: Seen | None
     over: bool
     forgotten_since: datetime | None = None
@@ -84,7 +84,7 @@ class Feeds:
         self._report = report
         self._commit = GroupCommit[Walked](self._store)
 
-    async def read(self, repository: Repository) -> None:
+    async def read(self, repository: MarkedRepository[ActivityMark]) -> None:
         """Reads what is new in the feed, or notes that the pull requests must be asked themselves.
 
         Raises:
@@ -94,9 +94,9 @@ class Feeds:
         listed = await pulls.fingerprint(workspace.warehouse, repository.id)
         if listed == pulls.NO_PULLS and repository.mark.walk_cursor is None:
             return  # nor does its feed tell anything that would be stored
-        checked = f"{workspace.now().date()} {listed}"
+        fingerprint = f"{workspace.now().date()} {listed}"
         try:
-            await self._read(repository, checked)
+            await self._read(repository, fingerprint)
         except (*FEED_UNUSABLE, Unavailable) as error:
             if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
                 raise
@@ -107,7 +107,7 @@ class Feeds:
             note(workspace, self._report, message)
             # What it told is kept, for it may come back. One that answers nothing but errors is left alone until
             # something changes: tries take long.
-            left_alone = checked if isinstance(error, Unavailable) else None
+            left_alone = fingerprint if isinstance(error, Unavailable) else None
             mark = replace(
                 repository.mark,
                 walk_cursor=None,
@@ -115,13 +115,13 @@ class Feeds:
                 bound=workspace.since,
                 older=None,
                 fallback=str(error),
-                checked=left_alone,
+                fingerprint=left_alone,
             )
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, mark)
         await self._fetch_unknown(repository)
 
-    async def _read(self, repository: Repository, checked: str) -> None:
+    async def _read(self, repository: MarkedRepository[ActivityMark], fingerprint: str) -> None:
         """Reads what is new in the feed.
 
         Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed
@@ -135,13 +135,13 @@ class Feeds:
             except (BadRequest, NotFound):
                 # Nobody promises that a cursor lives long: begin anew.
                 mark = replace(mark, walk_cursor=None, walk_head=None, older=None)
-        elif mark.checked == checked and reaches_back_to(mark.bound, bound):
+        elif mark.fingerprint == fingerprint and reaches_back_to(mark.bound, bound):
             return
         mark = await self._go_further_back(repository, mark)
-        begun = replace(mark, walk_head=None, walk_bound=bound, fallback=None, checked=checked)
+        begun = replace(mark, walk_head=None, walk_bound=bound, fallback=None, fingerprint=fingerprint)
         await self._walk(repository, begun, attempts)
 
-    async def _go_further_back(self, repository: Repository, mark: Mark) -> Mark:
+    async def _go_further_back(self, repository: Repository, mark: ActivityMark) -> ActivityMark:
         """After the bound has moved: reads on where the walk down to the bound before ended, if that can be done.
 
         Where it cannot, the walk from the newest entry goes down to the new bound.
@@ -160,8 +160,8 @@ class Feeds:
             return replace(mark, walk_cursor=None, walk_head=None, older=None)
 
     async def _walk(
-        self, repository: Repository, mark: Mark, attempts: int | None = None, *, must_overlap: bool = False
-    ) -> Mark:
+        self, repository: Repository, mark: ActivityMark, attempts: int | None = None, *, must_overlap: bool = False
+    ) -> ActivityMark:
         """One way through the feed, down to what is known or to the bound; returns the mark at its end.
 
         One that `must_overlap` and does not begin with known entries ends at once.
@@ -215,7 +215,7 @@ class Feeds:
         return stop if await feeds.has_activities(self._workspace.warehouse, repository.id, before=oldest) else None
 
     def _pages(
-        self, repository: Repository, mark: Mark, attempts: int | None, *, to_the_end: bool
+        self, repository: Repository, mark: ActivityMark, attempts: int | None, *, to_the_end: bool
     ) -> AsyncGenerator[list[Page], None]:
         endpoint = endpoints.activity(self._workspace.slug, repository.source_id)
         pages = cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts)
@@ -236,13 +236,8 @@ class Feeds:
 
     async def _fetch_unknown(self, repository: Repository) -> None:
         """Fetches pull requests that the feed knows and the list did not hold yet."""
-        rows = await self._workspace.warehouse.rows(
-            "SELECT number FROM pull_marks m WHERE repository_id = %s "
-            "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id)",
-            [repository.id],
-        )
-        for row in rows:
-            await fetch_one(self._workspace, repository, row.number)
+        for number in await stale.pulls_not_stored(self._workspace.warehouse, repository.id):
+            await fetch_one(self._workspace, repository, number)
 
 
 def _overlaps(entries: Sequence[Entry], bound: datetime | None) -> bool:
@@ -262,7 +257,7 @@ def _begin(since: datetime | None, oldest: datetime) -> datetime:
     return max([oldest, *([since] if since else [])])
 
 
-def _ended(mark: Mark, *, further: bool) -> Mark:
+def _ended(mark: ActivityMark, *, further: bool) -> ActivityMark:
     return replace(
         mark,
         synced_to=later(mark.synced_to, mark.walk_head),

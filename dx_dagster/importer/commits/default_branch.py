@@ -22,11 +22,12 @@ from dx_dagster.importer.pull_requests import later, newest_of
 from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import commits, marks
+from dx_dagster.warehouse.imported import commits, marks, repositories
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import Mark, Repository
+from dx_dagster.warehouse.imported.marks import CommitsMark, MarkedRepository, Repository
 
 KIND = "commits"
+BranchToImport = MarkedRepository[CommitsMark]
 PARENTS_AT_ONCE = 20
 _INCLUDED = 50  # revisions of one request
 _IN_VAIN = 2  # requests for unknown parents that brought nothing within the bound: the rest lies before it too
@@ -36,23 +37,23 @@ _ASKED_WHEN_LOST = 20  # commits that look as if they were rewritten away
 async def import_branches(workspace: Workspace, report: Report) -> None:
     """Stores new commits of every default branch that may have some."""
     if workspace.full:
-        await marks.forget(workspace.warehouse, workspace.id, KIND)
-    repositories = await marks.repositories(workspace.warehouse, workspace.id, KIND)
+        await marks.forget(workspace.warehouse, workspace.id, CommitsMark)
+    to_import = await marks.with_marks(workspace.warehouse, workspace.id, CommitsMark)
     unresolved = await commits.with_unresolved_merges(workspace.warehouse, workspace.id)
 
-    async def work(repository: Repository) -> None:
+    async def work(repository: BranchToImport) -> None:
         await import_branch(workspace, report, repository)
 
-    stale = [one for one in repositories if one.accessible and _is_stale(workspace, one, unresolved)]
+    stale = [one for one in to_import if one.accessible and _is_stale(workspace, one, unresolved)]
     await for_each_repository(workspace, report, stale, work)
 
 
-def _is_stale(workspace: Workspace, repository: Repository, unresolved: Collection[str]) -> bool:
+def _is_stale(workspace: Workspace, repository: BranchToImport, unresolved: Collection[str]) -> bool:
     """Only commit activity moves a repository's `updated_on`; a merge that is not found yet is a reason as well."""
     mark = repository.mark
     return repository.default_branch is not None and (
         mark.synced_to is None
-        or mark.checked != _version(repository)
+        or mark.version != _version(repository)
         or repository.id in unresolved
         or not reaches_back_to(mark.bound, workspace.since)
     )
@@ -62,12 +63,12 @@ def _version(repository: Repository) -> str:
     return f"{repository.updated_at.isoformat() if repository.updated_at else ''} {repository.default_branch}"
 
 
-async def import_branch(workspace: Workspace, report: Report, repository: Repository) -> None:
+async def import_branch(workspace: Workspace, report: Report, repository: BranchToImport) -> None:
     mark = repository.mark
     begins = mark.synced_to is None and mark.walk_cursor is None
     if begins or mark.branch != repository.default_branch:
         fallback = mark.fallback if begins else None
-        mark = Mark(repository.id, KIND, bound=workspace.since, branch=repository.default_branch, fallback=fallback)
+        mark = CommitsMark(repository.id, bound=workspace.since, branch=repository.default_branch, fallback=fallback)
     elif mark.synced_to is None and not reaches_back_to(mark.bound, workspace.since):
         mark = replace(mark, bound=workspace.since)  # a walk under way may as well go further
     try:
@@ -75,7 +76,7 @@ async def import_branch(workspace: Workspace, report: Report, repository: Reposi
             await _walk_by_parents(workspace, report, repository, replace(mark, bound=workspace.since))
         elif mark.synced_to is None:
             mark = await _walk_from_the_start(workspace, report, repository, mark)
-        elif mark.checked != _version(repository) or reaches_back_to(mark.bound, workspace.since):
+        elif mark.version != _version(repository) or reaches_back_to(mark.bound, workspace.since):
             mark = await _follow(workspace, report, repository, mark)
         if mark.synced_to is not None and not reaches_back_to(mark.bound, workspace.since):
             await _reach_down(workspace, repository, workspace.since)
@@ -87,7 +88,9 @@ async def import_branch(workspace: Workspace, report: Report, repository: Reposi
         await _walk_by_parents(workspace, report, repository, mark)
 
 
-async def _walk_from_the_start(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> Mark:
+async def _walk_from_the_start(
+    workspace: Workspace, report: Report, repository: BranchToImport, mark: CommitsMark
+) -> CommitsMark:
     """The whole branch, stored page by page; begins anew where a cursor from before a kill is no longer good."""
     resumed = mark.walk_cursor is not None
     try:
@@ -102,7 +105,7 @@ async def _walk_from_the_start(workspace: Workspace, report: Report, repository:
     return mark
 
 
-async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> Mark:
+async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> CommitsMark:
     async for page in _newest_first(workspace, repository, mark.walk_cursor):
         dates = _dates(page.values)
         if mark.head is None and page.values:
@@ -170,8 +173,14 @@ async def _walk_from(
 
 
 async def _end(
-    workspace: Workspace, report: Report, repository: Repository, mark: Mark, asked_at: datetime, *, until_then: Mark
-) -> Mark:
+    workspace: Workspace,
+    report: Report,
+    repository: Repository,
+    mark: CommitsMark,
+    asked_at: datetime,
+    *,
+    until_then: CommitsMark,
+) -> CommitsMark:
     """Ends a walk: what the branch no longer reaches is dropped.
 
     Where that is much, Bitbucket is asked for it first: a list that lacks its beginning looks like a rewritten branch.
@@ -235,7 +244,7 @@ async def _newest_first(workspace: Workspace, repository: Repository, start: str
             yield page
 
 
-async def _walk_by_parents(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> None:
+async def _walk_by_parents(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> None:
     """Without links to a next page: asks for commits that are known only as somebody's parent, until there are none."""
     endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
     head: str | None = None
@@ -261,18 +270,18 @@ def _dates(values: Sequence[Json]) -> list[datetime]:
     return [date for value in values if (date := time(value.get("date")))]
 
 
-def _ended(mark: Mark, repository: Repository, asked_at: datetime) -> Mark:
+def _ended(mark: CommitsMark, repository: Repository, asked_at: datetime) -> CommitsMark:
     # A branch was walked to its end also where none of its dates can be believed.
     return replace(
         mark,
         synced_to=mark.walk_head or mark.synced_to or asked_at,
         walk_cursor=None,
         walk_head=None,
-        checked=_version(repository),
+        version=_version(repository),
     )
 
 
-async def _follow(workspace: Workspace, report: Report, repository: Repository, mark: Mark) -> Mark:
+async def _follow(workspace: Workspace, report: Report, repository: BranchToImport, mark: CommitsMark) -> CommitsMark:
     """What is new since the last walk, in one transaction: half of it would leave parents out for good."""
     found: dict[str, Json] = {}
     pages: list[Page] = []
@@ -292,7 +301,7 @@ async def _follow(workspace: Workspace, report: Report, repository: Repository, 
         old_head = repository.mark.head
         rewritten = old_head not in (None, head) and await commits.is_rewritten(transaction, repository.id, old_head)
         ended = _ended(mark, repository, asked_at)
-        until_then = replace(mark, head=old_head, walk_head=None, checked=None)
+        until_then = replace(mark, head=old_head, walk_head=None, version=None)
         if too_old:
             # As if nothing before now were stored, so that a killed import looks for what these commits lead to.
             await marks.put(transaction, replace(until_then, bound=asked_at))
@@ -327,8 +336,5 @@ async def _store(
     return counts.inserted
 
 
-async def _finish(transaction: Transaction, repository: Repository, mark: Mark) -> None:
-    await transaction.execute(
-        "UPDATE bitbucket_repositories SET default_branch_commits_sync_to = %s WHERE id = %s",
-        [mark.synced_to, repository.id],
-    )
+async def _finish(transaction: Transaction, repository: Repository, mark: CommitsMark) -> None:
+    await repositories.default_branch_synced(transaction, repository.id, mark.synced_to)

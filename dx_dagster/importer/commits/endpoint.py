@@ -14,30 +14,11 @@ from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import commits, pulls
+from dx_dagster.warehouse.imported import commits, hashes, pulls, stale
 
-# The commits of a pull request are those that its source reaches and its target does not. Besides both of them it
-# matters how many the target has got by other ways (a pull request below this one was merged). Nobody tells when a
-# branch beside the default one moved, but for merges into it: open ones into such a branch are asked after each, and
-# whenever they change themselves.
-VERSION = """concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch, CASE WHEN p.state = 'OPEN' THEN (
-    SELECT concat_ws('/', extract(epoch FROM p.updated_at), (
-        SELECT count(*) FROM bitbucket_pulls k
-        WHERE k.repository_id = p.repository_id AND k.target_branch = p.target_branch AND k.state = 'MERGED'))
-    FROM bitbucket_repositories r
-    WHERE r.id = p.repository_id AND r.default_branch IS DISTINCT FROM p.target_branch) END,
-    CASE WHEN p.state = 'OPEN' THEN (
-    SELECT count(*) FROM bitbucket_pull_commits c JOIN bitbucket_repository_default_branch_commits b USING (sha)
-    WHERE c.pull_id = p.id AND b.repository_id = p.repository_id)::text END)"""
-STALE = f"m.commits_synced_for IS DISTINCT FROM {VERSION}"
 _UNCONFIRMED = " unconfirmed"
 """Behind the version in a mark, so that it equals no version: the list is to be requested once more."""
 _HASH = re.compile(r"[0-9a-f]{12}")
-HASHES = "concat_ws(' ', p.merge_commit_sha, p.source_commit_sha)"
-SHORT = (
-    f"(length(p.merge_commit_sha) < 40 OR length(p.source_commit_sha) < 40) "
-    f"AND m.hashes_resolved_for IS DISTINCT FROM {HASHES}"
-)
 
 
 class FetchedCommits(NamedTuple):
@@ -150,11 +131,7 @@ async def _versions(transaction: Transaction, rows: Sequence[PullRow]) -> dict[s
 
     Where some were on the default branch already, the count of before would make the pull request stale at once.
     """
-    counted = await transaction.rows(
-        f"SELECT p.id::text AS id, {VERSION} AS version FROM bitbucket_pulls p WHERE p.id = ANY(%s::uuid[])",  # noqa: S608 - an expression of ours
-        [[row.id for row in rows]],
-    )
-    now = {row.id: row.version for row in counted}
+    now = await stale.commits_versions(transaction, [row.id for row in rows])
     return {row.id: _recounted(row.version, now.get(row.id, row.version)) for row in rows}
 
 
@@ -175,6 +152,6 @@ async def resolve(workspace: Workspace, row: PullRow) -> None:
                 continue
             whole += [sha] if (sha := text(value.get("hash"))) else []
     async with workspace.warehouse.transaction() as transaction:
-        await pulls.set_hashes(transaction, [(row.id, sha) for sha in whole])
-        resolved = await pulls.hashes(transaction, row.id)
+        await hashes.complete(transaction, [(row.id, sha) for sha in whole])
+        resolved = await hashes.of_pull(transaction, row.id)
         await pulls.set_marks(transaction, "hashes_resolved_for", [(row, resolved)])

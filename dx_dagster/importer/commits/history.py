@@ -26,12 +26,11 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.commits.ancestry import Ancestry
-from dx_dagster.importer.commits.default_branch import KIND
 from dx_dagster.importer.commits.proofs import can_be_told, missing
 from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Report, Workspace, batches, lacks_scope, note
 from dx_dagster.warehouse.imported import commits, pulls
-from dx_dagster.warehouse.imported.marks import Repository, repositories
+from dx_dagster.warehouse.imported.marks import CommitsMark, MarkedRepository, with_marks
 from dx_dagster.warehouse.imported.pulls import Heads
 
 WORTHWHILE = 4
@@ -50,7 +49,7 @@ class History:
         pages_left: how many more pages of such commits are worth fetching.
     """
 
-    repository: Repository
+    repository: MarkedRepository[CommitsMark]
     rows: Sequence[PullRow]
     heads: Mapping[str, Heads]
     asked_at: datetime
@@ -66,7 +65,7 @@ class History:
 async def split(workspace: Workspace, rows: Sequence[PullRow]) -> tuple[list[History], list[PullRow]]:
     """Splits pull requests into those that a history may prove, by repository, and the rest."""
     warehouse = workspace.warehouse
-    marked = await repositories(warehouse, workspace.id, KIND)
+    marked = await with_marks(warehouse, workspace.id, CommitsMark)
     complete = {one.id: one for one in marked if one.mark.synced_to is not None and one.mark.head}
     heads = await pulls.heads(warehouse, [row.id for row in rows])
     provable: dict[str, list[PullRow]] = defaultdict(list)

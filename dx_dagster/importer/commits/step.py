@@ -13,7 +13,7 @@ import anyio
 from dx_dagster.bitbucket import BadRequest, Forbidden, NotFound, PagingInCircles, RefusedOrigin, Unavailable
 from dx_dagster.importer.commits import endpoint
 from dx_dagster.importer.commits.default_branch import KIND, import_branches
-from dx_dagster.importer.commits.endpoint import HASHES, SHORT, STALE, VERSION, FetchedCommits
+from dx_dagster.importer.commits.endpoint import FetchedCommits
 from dx_dagster.importer.commits.history import History, load, split
 from dx_dagster.importer.commits.proofs import CLOSED, tell
 from dx_dagster.importer.commits.trust import CERTAIN, Trust
@@ -29,16 +29,13 @@ from dx_dagster.importer.workspace import (
     note,
     require_id,
 )
-from dx_dagster.warehouse.imported import commits, pulls
+from dx_dagster.warehouse.imported import commits, hashes, stale
 from dx_dagster.warehouse.imported.commits import Targets
 
 STORED = 500
 """Pull requests of one transaction."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_FORGET = """
-    UPDATE pull_marks SET commits_synced_for = NULL, hashes_resolved_for = NULL
-    WHERE repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %s)"""
 
 Proven = tuple[PullRow, set[str]]
 """A pull request and the hashes of its commits, as the history proves them."""
@@ -51,16 +48,16 @@ async def import_commits(workspace: Workspace) -> Report:
     await import_branches(workspace, report)
     if workspace.full:
         async with workspace.warehouse.transaction() as transaction:
-            await transaction.execute(_FORGET, [workspace.id])
+            await stale.forget_commits(transaction, workspace.id)
     commit = GroupCommit[FetchedCommits](lambda batch: endpoint.store(workspace, batch))
 
     async def fetch(row: PullRow) -> None:
         await commit(await endpoint.fetch(workspace, row))
 
-    stale = await pull_rows(workspace, STALE, VERSION)
-    await _resolve_by_what_is_stored(workspace, stale)
-    progress = Progress(workspace, report, len(stale))
-    histories, others = await split(workspace, stale)
+    moved = await pull_rows(workspace, stale.pulls_without_commits)
+    await _resolve_by_what_is_stored(workspace, moved)
+    progress = Progress(workspace, report, len(moved))
+    histories, others = await split(workspace, moved)
     unproven: list[PullRow] = []
 
     async def prove() -> None:
@@ -71,7 +68,7 @@ async def import_commits(workspace: Workspace) -> Report:
 
     await for_each([prove, ask], lambda work: work(), 2)
     await for_each_pull(workspace, report, unproven, fetch, progress)
-    await _resolve_hashes(workspace, report, stale)
+    await _resolve_hashes(workspace, report, moved)
     return report
 
 
@@ -139,7 +136,7 @@ class _Proving:
 
     async def _ask(self, kind: str, proven: Sequence[Proven]) -> set[str]:
         chosen = self._trust.choose(kind, proven)
-        hashes_of = {row.id: hashes for row, hashes in chosen}
+        hashes_of = {row.id: proven_hashes for row, proven_hashes in chosen}
         answers: list[FetchedCommits] = []
 
         async def ask(row: PullRow) -> None:
@@ -200,19 +197,19 @@ async def _complete_hashes(workspace: Workspace, history: History, rows: Iterabl
     ]
     for batch in batches(whole, STORED):
         async with workspace.warehouse.transaction() as transaction:
-            await pulls.set_hashes(transaction, batch)
+            await hashes.complete(transaction, batch)
 
 
 async def _resolve_by_what_is_stored(workspace: Workspace, moved: list[PullRow]) -> None:
     """Replaces short hashes from stored commits, also where a killed import stored commits and stopped before this."""
-    short = await pull_rows(workspace, SHORT, HASHES)
-    of_pipelines = await pulls.with_short_hashes_of_pipelines(workspace.warehouse, workspace.id)
+    short = await pull_rows(workspace, stale.pulls_with_short_hashes)
+    of_pipelines = await hashes.repositories_with_short_pipelines(workspace.warehouse, workspace.id)
     async with workspace.warehouse.transaction() as transaction:
-        await pulls.resolve_hashes(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
+        await hashes.resolve(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
 
 
 async def _resolve_hashes(workspace: Workspace, report: Report, moved: list[PullRow]) -> None:
     """Replaces short hashes from stored commits, and requests the few that no list of commits brought."""
     await _resolve_by_what_is_stored(workspace, moved)
-    short = await pull_rows(workspace, SHORT, HASHES)
+    short = await pull_rows(workspace, stale.pulls_with_short_hashes)
     await for_each_pull(workspace, report, short, lambda row: endpoint.resolve(workspace, row))

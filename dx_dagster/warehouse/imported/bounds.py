@@ -7,6 +7,8 @@ Rows are never dropped, so the bound moves back only. Each mark says down to whi
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg.sql import SQL
+
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.imported.review_times import RULES
 from dx_dagster.warehouse.merge import lies_in_the_future
@@ -31,6 +33,13 @@ def reaches_back_to(bound: datetime | None, since: datetime | None) -> bool:
     return bound is None or (since is not None and bound <= since)
 
 
+_STORED = SQL("""
+    SELECT CASE WHEN NOT {is_wrong} THEN since END AS since,
+           EXISTS (SELECT FROM sync_marks m JOIN bitbucket_repositories r ON r.id = m.repository_id
+                   WHERE r.workspace_id = w.id) AS begun
+    FROM bitbucket_workspaces w WHERE id = %s""").format(is_wrong=lies_in_the_future("since"))
+
+
 async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wanted | None) -> datetime | None:
     """The workspace's bound from now on; without `wanted`, the one that is stored. A new workspace has no row yet.
 
@@ -44,10 +53,7 @@ async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wan
         if row.future:
             raise BoundRefusedError(f"--since {_day(wanted.since)} lies in the future; give a day that has begun.")
     row = await transaction.row(
-        f"""SELECT CASE WHEN NOT {lies_in_the_future("since")} THEN since END AS since,
-                   EXISTS (SELECT FROM sync_marks m JOIN bitbucket_repositories r ON r.id = m.repository_id
-                           WHERE r.workspace_id = w.id) AS begun
-            FROM bitbucket_workspaces w WHERE id = %s""",  # noqa: S608 - an expression of ours
+        _STORED,
         [workspace_id],
     )
     if row is None:

@@ -30,12 +30,13 @@ async def graph(warehouse: Warehouse, repository_id: str) -> list[tuple[str, lis
 
 async def commits(warehouse: Warehouse, repository_id: str, hashes: Collection[str]) -> dict[str, CommitRow]:
     """Some commits on the default branch, by their hashes."""
-    rows = await warehouse.rows(
+    rows = await warehouse.fetch(
+        CommitRow,
         """SELECT sha, author_id::text, created, message, source_url
            FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s AND sha = ANY(%s)""",
         [repository_id, list(hashes)],
     )
-    return {row.sha: CommitRow(*row) for row in rows}
+    return {row.sha: row for row in rows}
 
 
 async def unknown_parents(

@@ -1,8 +1,10 @@
-"""Runs of Bitbucket Pipelines that are stored: which must be asked again, and which deliveries name."""
+"""Stored runs of Bitbucket Pipelines: which must be fetched again, and which a delivery names."""
 
 from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
+
+from psycopg.sql import SQL
 
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.imported.marks import rests
@@ -15,11 +17,17 @@ class Run(NamedTuple):
     created_at: datetime | None
 
 
-_COLUMNS = "id::text, source_id, created_at"
+_DUE = SQL("""
+    SELECT id::text, source_id, created_at FROM bitbucket_pipelines
+    WHERE repository_id = %s AND (state IS DISTINCT FROM 'COMPLETED' OR {is_absurd})
+      AND NOT source_id = ANY(%s) AND NOT {rests}
+    ORDER BY created_at DESC NULLS LAST""").format(
+    is_absurd=is_absurd("created_at"), rests=rests("asked_at", "created_at")
+)
 
 
 async def count(warehouse: Warehouse, repository_id: str, since: datetime | None) -> int:
-    """How many runs of the repository were created since then; all where that is not known."""
+    """Number of runs of the repository created since then; of all runs where `since` is None."""
     row = await warehouse.row(
         "SELECT count(*) AS runs FROM bitbucket_pipelines "
         "WHERE repository_id = %s AND created_at >= COALESCE(%s::timestamptz, '-infinity')",
@@ -29,33 +37,25 @@ async def count(warehouse: Warehouse, repository_id: str, since: datetime | None
 
 
 async def due(warehouse: Warehouse, repository_id: str, seen: Collection[str]) -> list[Run]:
-    """Those that had not ended when they were last asked for, and have not rested as long as their age demands; and
-    those with a date that cannot be right.
+    """Runs to fetch again, newest first: not completed and not resting, or with a date that cannot be right.
 
-    `seen` (uuids in braces) were listed just now. The newest come first.
+    Runs that were just listed (`seen`, uuids in braces) are left out. A pause grows with the age of its run.
     """
-    rows = await warehouse.rows(
-        f"""SELECT {_COLUMNS} FROM bitbucket_pipelines
-            WHERE repository_id = %s AND (state IS DISTINCT FROM 'COMPLETED' OR {is_absurd("created_at")})
-              AND NOT source_id = ANY(%s) AND NOT {rests("asked_at", "created_at")}
-            ORDER BY created_at DESC NULLS LAST""",  # noqa: S608 - names and expressions of ours
-        [repository_id, list(seen)],
-    )
-    return [Run(*row) for row in rows]
+    return await warehouse.fetch(Run, _DUE, [repository_id, list(seen)])
 
 
 async def named(warehouse: Warehouse, repository_id: str, numbers: Collection[int]) -> list[Run]:
-    """Those with these numbers, the newest first."""
-    rows = await warehouse.rows(
-        f"SELECT {_COLUMNS} FROM bitbucket_pipelines WHERE repository_id = %s AND build_number = ANY(%s) "  # noqa: S608
-        "ORDER BY created_at DESC NULLS LAST",
+    """Runs with these build numbers, newest first."""
+    return await warehouse.fetch(
+        Run,
+        "SELECT id::text, source_id, created_at FROM bitbucket_pipelines "
+        "WHERE repository_id = %s AND build_number = ANY(%s) ORDER BY created_at DESC NULLS LAST",
         [repository_id, list(numbers)],
     )
-    return [Run(*row) for row in rows]
 
 
 async def asked(transaction: Transaction, run_ids: Collection[str]) -> None:
-    """Notes that these were asked for."""
+    """Records that these runs were fetched, or found to be gone."""
     if run_ids:
         await transaction.execute(
             "UPDATE bitbucket_pipelines SET asked_at = now() WHERE id = ANY(%s::uuid[])", [list(run_ids)]

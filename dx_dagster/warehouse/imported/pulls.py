@@ -1,10 +1,12 @@
-"""What is kept about pull requests beside their own columns: participants, whole hashes, marks."""
+"""Pull requests with their participants, and the marks that say how far each is imported."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
+from psycopg.sql import SQL, Composed, Identifier
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction, Warehouse
@@ -12,10 +14,15 @@ from dx_dagster.warehouse.imported import marks, review_times
 from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.schema import bitbucket as tables
 
-# An approval or change request that is gone may be gone from the feed as well, and neither moves `updated_on` for sure:
-# such a pull request's own activity is asked again. Where the repository's feed cannot be used or forgets, a new one is
-# a reason, also one in the place of an equal one that was taken back.
-_FLAG_CHANGED_OPINIONS = """
+_VERSION = ("id", "updated_at", "synced_at")
+_OPINION = ("pull_id", "user_id", "state", "approved", "participated_on")
+_PULLS = merge.recordset(tables.pulls, _VERSION, "pulls")
+_PARTICIPANTS = merge.recordset(tables.pull_participants, _OPINION, "participants")
+
+# A withdrawn approval or change request may be gone from the feed as well, and may leave `updated_on` as it is: the
+# pull request's own activity is stale then. Where the repository's feed cannot be used or forgets entries, so is one
+# with a new opinion, even if that replaces an equal one.
+_FLAG_CHANGED_OPINIONS = SQL("""
     INSERT INTO pull_marks (pull_id, repository_id, number, activity_stale)
     SELECT DISTINCT p.id, p.repository_id, p.source_id, true
     FROM {pulls} JOIN bitbucket_pulls p USING (id)
@@ -30,129 +37,59 @@ _FLAG_CHANGED_OPINIONS = """
        OR ((feed.fallback IS NOT NULL OR p.created_at < feed.since)
            AND (new_state, new_approved, new_date)
                IS DISTINCT FROM (old_state, old_approved, old_date))
-    ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true"""
+    ON CONFLICT (pull_id) DO UPDATE SET activity_stale = true""").format(pulls=_PULLS, participants=_PARTICIPANTS)
 
-# An opinion that came after the last list is in this one, or was taken back in between.
-_SETTLE_UNSEEN_OPINIONS = """
+# An opinion that is newer than the last list is in this one, or was withdrawn in between.
+_SETTLE_UNSEEN_OPINIONS = SQL("""
     UPDATE pull_marks m SET opinion_unseen = false, activity_stale = m.activity_stale OR EXISTS (
         SELECT FROM bitbucket_pull_activities a
         WHERE a.pull_id = m.pull_id AND a.kind IN ('approval', 'changes_requested') AND NOT EXISTS (
             SELECT FROM (SELECT * FROM {participants}) n
             WHERE n.pull_id = a.pull_id AND n.user_id = a.user_id
               AND CASE a.kind WHEN 'approval' THEN n.approved ELSE n.state = 'changes_requested' END))
-    WHERE m.pull_id = ANY(%(ids)s::uuid[]) AND m.opinion_unseen"""
+    WHERE m.pull_id = ANY(%(ids)s::uuid[]) AND m.opinion_unseen""").format(participants=_PARTICIPANTS)
 
-_DROP_ABSENT_PARTICIPANTS = """
+_DROP_ABSENT_PARTICIPANTS = SQL("""
     DELETE FROM bitbucket_pull_participants gone
     USING (SELECT incoming.* FROM {pulls} JOIN bitbucket_pulls stored USING (id) WHERE {pull_is_not_older}) p
     WHERE gone.pull_id = p.id AND {participant_is_not_older}
       AND NOT EXISTS (SELECT FROM (SELECT * FROM {participants}) n
-                      WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)"""
+                      WHERE n.pull_id = gone.pull_id AND n.user_id = gone.user_id)""")
 
-# What is listed is there, whatever a 404 said before.
+# A pull request that is listed exists, whatever a 404 said before.
 _RESTORE = """
     UPDATE bitbucket_pulls SET deleted_at = NULL WHERE id = ANY(%(ids)s::uuid[]) AND deleted_at IS NOT NULL"""
-
-_OPINIONS = ("pull_id", "user_id", "state", "approved", "participated_on")
 
 
 async def store(
     transaction: Transaction, pulls: pl.DataFrame, participants: pl.DataFrame, how: merge.Merge = merge.PULLS
 ) -> None:
-    """Merges pull requests whose payload lists all their participants; who is no longer listed takes part no more."""
+    """Merges pull requests with all their participants. A participant who is no longer listed is deleted."""
     if pulls.is_empty():
         return
     bound = {
-        "pulls": merge.as_json(pulls.select("id", "updated_at", "synced_at")),
-        "participants": merge.as_json(participants.select(_OPINIONS)),
+        "pulls": merge.as_json(pulls.select(_VERSION)),
+        "participants": merge.as_json(participants.select(_OPINION)),
         "ids": pulls["id"].to_list(),
     }
-    rows = {
-        "pulls": merge.recordset(tables.pulls, ("id", "updated_at", "synced_at"), "pulls"),
-        "participants": merge.recordset(tables.pull_participants, _OPINIONS, "participants"),
-    }
-    await transaction.execute(_FLAG_CHANGED_OPINIONS.format(**rows), bound)
-    await transaction.execute(_SETTLE_UNSEEN_OPINIONS.format(**rows), bound)
+    # Both compare the payload with the stored participants: before these change.
+    await transaction.execute(_FLAG_CHANGED_OPINIONS, bound)
+    await transaction.execute(_SETTLE_UNSEEN_OPINIONS, bound)
     await transaction.merge(how, pulls)
     await transaction.execute(_RESTORE, bound)
-    rows |= {
-        "pull_is_not_older": merge.is_not_older(how, "incoming", "stored"),
-        "participant_is_not_older": merge.is_not_older(merge.PARTICIPANTS, "p", "gone"),
-    }
-    await transaction.execute(_DROP_ABSENT_PARTICIPANTS.format(**rows), bound)
+    await transaction.execute(_drop_absent_participants(how), bound)
     await transaction.merge(merge.PARTICIPANTS, participants)
     await review_times.derive(transaction, bound["ids"])
 
 
-# One look into an index for each hash: LIKE with a pattern that comes from a table compares each with each, and a join
-# may do so too, as long as the planner knows little of tables that were empty a minute ago.
-_RESOLVE = """
-    WITH whole AS MATERIALIZED (
-        SELECT id, (SELECT c.sha FROM {commits}
-                    WHERE c.sha {at_least} o.{column} AND c.sha {below} (o.{column} || 'g') AND {of_it} LIMIT 1) AS sha
-        FROM {table} o WHERE o.repository_id = ANY(%(repositories)s::uuid[]) AND length(o.{column}) < 40)
-    UPDATE {table} p SET {column} = whole.sha FROM whole WHERE p.id = whole.id AND whole.sha IS NOT NULL
-    RETURNING p.id::text"""
-_ON_BRANCH = {
-    "commits": "bitbucket_repository_default_branch_commits c",
-    "of_it": "c.repository_id = o.repository_id",
-    "at_least": "~>=~",
-    "below": "~<~",  # the order of its index
-}
-_OF_PULLS = {
-    "commits": "bitbucket_pull_commits c",
-    "of_it": "(SELECT k.repository_id FROM bitbucket_pulls k WHERE k.id = c.pull_id) = o.repository_id",
-    "at_least": ">=",
-    "below": "<",
-}
-_RESOLVE_MERGES = _RESOLVE.format(table="bitbucket_pulls", column="merge_commit_sha", **_ON_BRANCH)
-_RESOLVE_SOURCES = """
-    UPDATE bitbucket_pulls p SET source_commit_sha = c.sha
-    FROM (SELECT pull_id AS id, sha FROM bitbucket_pull_commits) c
-    WHERE p.repository_id = ANY(%(repositories)s::uuid[]) AND length(p.source_commit_sha) < 40
-      AND c.id = p.id AND c.sha LIKE p.source_commit_sha || '%%'"""
-_RESOLVE_FAST_FORWARDS = """
-    UPDATE bitbucket_pulls SET merge_commit_sha = source_commit_sha
-    WHERE repository_id = ANY(%(repositories)s::uuid[]) AND length(merge_commit_sha) < 40
-      AND length(source_commit_sha) = 40 AND source_commit_sha LIKE merge_commit_sha || '%%'"""
-_RESOLVE_PIPELINES = (
-    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_ON_BRANCH),
-    _RESOLVE.format(table="bitbucket_pipelines", column="commit_sha", **_OF_PULLS),
-)
-_RESOLVE_OTHERS = (
-    _RESOLVE_SOURCES,
-    _RESOLVE.format(table="bitbucket_pulls", column="source_commit_sha", **_ON_BRANCH),
-    _RESOLVE_FAST_FORWARDS,
-    *_RESOLVE_PIPELINES,
-)
-
-
-async def resolve_hashes(transaction: Transaction, repository_ids: Collection[str]) -> None:
-    """Replaces the short hashes that pull requests and pipelines carry by those of commits that are stored."""
-    if not repository_ids:
-        return
-    bound = {"repositories": list(repository_ids)}
-    merged = await transaction.rows(_RESOLVE_MERGES, bound)
-    for statement in _RESOLVE_OTHERS:
-        await transaction.execute(statement, bound)
-    await review_times.derive(transaction, [row.id for row in merged])
-
-
-async def resolve_hashes_of_pipelines(transaction: Transaction, repository_ids: Collection[str]) -> None:
-    """The same for pipelines alone."""
-    for statement in _RESOLVE_PIPELINES if repository_ids else ():
-        await transaction.execute(statement, {"repositories": list(repository_ids)})
-
-
-async def with_short_hashes_of_pipelines(warehouse: Warehouse, workspace_id: str) -> set[str]:
-    """Repositories whose pipelines carry short hashes: a killed import may not have looked for the whole ones."""
-    rows = await warehouse.rows(
-        """SELECT DISTINCT p.repository_id::text AS id
-           FROM bitbucket_pipelines p JOIN bitbucket_repositories r ON r.id = p.repository_id
-           WHERE r.workspace_id = %s AND length(p.commit_sha) < 40""",
-        [workspace_id],
+@cache
+def _drop_absent_participants(how: merge.Merge) -> Composed:
+    return _DROP_ABSENT_PARTICIPANTS.format(
+        pulls=_PULLS,
+        participants=_PARTICIPANTS,
+        pull_is_not_older=merge.is_not_older(how, "incoming", "stored"),
+        participant_is_not_older=merge.is_not_older(merge.PARTICIPANTS, "p", "gone"),
     )
-    return {row.id for row in rows}
 
 
 NO_PULLS = "0"
@@ -160,7 +97,7 @@ NO_PULLS = "0"
 
 
 async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
-    """What changes whenever the list of a repository's pull requests told something new."""
+    """A text that changes whenever the list of a repository's pull requests brings something new."""
     row = await warehouse.row(
         """SELECT concat_ws(' ', count(*), max(updated_at), sum(comment_count), sum(task_count),
                             max(o.on), sum(o.opinions)) AS of_pulls
@@ -174,7 +111,7 @@ async def fingerprint(warehouse: Warehouse, repository_id: str) -> str:
 
 
 async def counts(warehouse: Warehouse, repository_ids: Collection[str]) -> dict[str, int]:
-    """Pull requests of each of these repositories."""
+    """Number of pull requests in each of these repositories."""
     rows = await warehouse.rows(
         "SELECT repository_id::text AS id, count(*) AS pulls FROM bitbucket_pulls "
         "WHERE repository_id = ANY(%s::uuid[]) GROUP BY repository_id",
@@ -183,8 +120,17 @@ async def counts(warehouse: Warehouse, repository_ids: Collection[str]) -> dict[
     return {row.id: row.pulls for row in rows}
 
 
-class Marked(Protocol):
-    """A pull request whose marks are to move."""
+async def updated(warehouse: Warehouse, repository_id: str, numbers: Collection[int]) -> dict[int, datetime | None]:
+    """When each stored pull request with one of these numbers last changed."""
+    rows = await warehouse.rows(
+        "SELECT source_id, updated_at FROM bitbucket_pulls WHERE repository_id = %s AND source_id = ANY(%s)",
+        [repository_id, list(numbers)],
+    )
+    return {row.source_id: row.updated_at for row in rows}
+
+
+class PullToMark(Protocol):
+    """A pull request whose marks are updated."""
 
     @property
     def id(self) -> str: ...
@@ -194,19 +140,23 @@ class Marked(Protocol):
     def repository(self) -> Repository: ...
 
 
+_SET_MARK = SQL("""
+    INSERT INTO pull_marks (pull_id, repository_id, number, {change})
+    SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::{type}[])
+    ON CONFLICT (pull_id) DO UPDATE SET {change} = EXCLUDED.{change}, refused_since = NULL{settled}""")
 Change = Literal["activity_synced_to", "comments_synced_to", "commits_synced_for", "hashes_resolved_for"]
 
 
 async def set_marks(
-    transaction: Transaction, change: Change, marks: Sequence[tuple[Marked, datetime | str | None]]
+    transaction: Transaction, change: Change, marks: Sequence[tuple[PullToMark, datetime | str | None]]
 ) -> None:
-    """Moves one mark of some pull requests, which ends a refusal; asking for its activity settles why it was stale."""
-    fresh = ", refused_since = NULL" + (", activity_stale = false" if change == "activity_synced_to" else "")
-    kind = "timestamptz" if change.endswith("_to") else "text"
+    """Sets one mark of some pull requests, and ends a pause after a refusal."""
     await transaction.execute(
-        f"""INSERT INTO pull_marks (pull_id, repository_id, number, {change})
-            SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::{kind}[])
-            ON CONFLICT (pull_id) DO UPDATE SET {change} = EXCLUDED.{change}{fresh}""",  # noqa: S608 - one of our marks
+        _SET_MARK.format(
+            change=Identifier(change),
+            type=SQL("timestamptz") if change.endswith("_to") else SQL("text"),
+            settled=SQL(", activity_stale = false") if change == "activity_synced_to" else SQL(""),
+        ),
         [
             [pull.id for pull, _ in marks],
             [pull.repository.id for pull, _ in marks],
@@ -216,14 +166,8 @@ async def set_marks(
     )
 
 
-RESTS = f"""(
-    m.refused_since IS NOT NULL AND m.refused_for IS NOT DISTINCT FROM p.updated_at
-    AND {marks.rests("m.refused_at", "m.refused_since")})"""
-"""Of a pull request `p` with its marks `m`, in SQL: it was refused, has not changed since, and is asked again later."""
-
-
-async def refused(transaction: Transaction, pull: Marked, updated_at: datetime | None) -> None:
-    """Notes that Bitbucket refused something of the pull request, so that it is asked again with pauses that grow."""
+async def refused(transaction: Transaction, pull: PullToMark, updated_at: datetime | None) -> None:
+    """Records that Bitbucket refused a request about the pull request: it is asked again, with pauses that grow."""
     await transaction.execute(
         """INSERT INTO pull_marks AS m (pull_id, repository_id, number, refused_since, refused_at, refused_for)
            VALUES (%s, %s, %s, now(), now(), %s)
@@ -234,7 +178,7 @@ async def refused(transaction: Transaction, pull: Marked, updated_at: datetime |
 
 
 async def mark_deleted(transaction: Transaction, repository_id: str, number: int) -> None:
-    """Records that Bitbucket no longer has the pull request; what was only heard of and never stored is forgotten."""
+    """Records that Bitbucket no longer has the pull request. Where it has no row, its marks and entries are deleted."""
     await transaction.execute(
         "UPDATE bitbucket_pulls SET deleted_at = now() "
         "WHERE repository_id = %s AND source_id = %s AND deleted_at IS NULL",
@@ -244,18 +188,23 @@ async def mark_deleted(transaction: Transaction, repository_id: str, number: int
 
 
 async def _forget_unstored(transaction: Transaction, repository_id: str, numbers: Collection[int]) -> None:
-    """Forgets what a feed told of pull requests that are not stored."""
+    """Deletes marks, entries and comments of pull requests that have no row: a feed named them."""
+    # The marks come last: they tell which rows of the other tables these are.
     for table in ("bitbucket_pull_activities", "bitbucket_pull_comments", "pull_marks"):
         await transaction.execute(
-            f"DELETE FROM {table} WHERE pull_id IN (SELECT m.pull_id FROM pull_marks m "  # noqa: S608 - our own tables
-            "WHERE m.repository_id = %s AND m.number = ANY(%s) "
-            "AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id))",
+            SQL("""
+                DELETE FROM {table} WHERE pull_id IN (
+                    SELECT m.pull_id FROM pull_marks m
+                    WHERE m.repository_id = %s AND m.number = ANY(%s)
+                      AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = m.pull_id))""").format(
+                table=Identifier(table)
+            ),
             [repository_id, list(numbers)],
         )
 
 
 async def leave_out(transaction: Transaction, repository_id: str, numbers: Collection[int]) -> set[int]:
-    """Of pull requests that lie before the bound, those that are not stored; what was heard of them is forgotten."""
+    """Returns which of these pull requests, older than the bound, have no row. Their marks and entries are deleted."""
     if not numbers:
         return set()
     rows = await transaction.rows(
@@ -268,19 +217,25 @@ async def leave_out(transaction: Transaction, repository_id: str, numbers: Colle
 
 
 _ALWAYS_LISTED = 90
-"""Open pull requests of a repository that every sync lists, on two pages together with what changed."""
+"""Open pull requests of a repository that every sync lists: two pages, together with what changed."""
+
+
+_OPEN_HORIZON = SQL("""
+    SELECT updated_at, {rests} AS rests
+    FROM bitbucket_pulls WHERE repository_id = %(repository)s AND state = 'OPEN' AND deleted_at IS NULL
+    ORDER BY updated_at DESC NULLS LAST, source_id DESC OFFSET %(always)s LIMIT 1""").format(
+    rests=marks.rests("%(listed_at)s::timestamptz", "updated_at")
+)
 
 
 async def open_horizon(warehouse: Warehouse, repository_id: str, listed_at: datetime | None) -> datetime | None:
-    """From which last change on open pull requests are listed; None for all of them.
+    """Open pull requests are listed again if they changed since this time; None for all of them.
 
-    An opinion need not move `updated_on`, so open ones are listed again. Where there are many, those that nothing
-    touches are listed with pauses that grow with their age.
+    An opinion may leave `updated_on` as it is, so open pull requests are listed by every sync. Where there are many,
+    unchanged ones are listed with pauses that grow with their age.
     """
     row = await warehouse.row(
-        f"""SELECT updated_at, {marks.rests("%(listed_at)s::timestamptz", "updated_at")} AS rests
-            FROM bitbucket_pulls WHERE repository_id = %(repository)s AND state = 'OPEN' AND deleted_at IS NULL
-            ORDER BY updated_at DESC NULLS LAST, source_id DESC OFFSET %(always)s LIMIT 1""",  # noqa: S608 - ours
+        _OPEN_HORIZON,
         {"repository": repository_id, "listed_at": listed_at, "always": _ALWAYS_LISTED},
     )
     horizon: datetime | None = row.updated_at if row and row.rests else None
@@ -288,7 +243,7 @@ async def open_horizon(warehouse: Warehouse, repository_id: str, listed_at: date
 
 
 async def that_count_comments(transaction: Transaction, pull_ids: Collection[str]) -> set[str]:
-    """Those of the pull requests that have comments, as Bitbucket counts them."""
+    """Which of these pull requests have comments, by Bitbucket's own count."""
     if not pull_ids:
         return set()
     rows = await transaction.rows(
@@ -300,7 +255,7 @@ async def that_count_comments(transaction: Transaction, pull_ids: Collection[str
 async def mark_other_comments_deleted(
     transaction: Transaction, pull_ids: Collection[str], kept: Collection[str]
 ) -> None:
-    """After complete listings: comments of these pull requests that they do not hold were deleted, text and all."""
+    """Marks comments of these pull requests as deleted, and clears their text, where complete listings lack them."""
     await transaction.execute(
         "UPDATE bitbucket_pull_comments SET deleted = true, content = '' "
         "WHERE pull_id = ANY(%s::uuid[]) AND NOT deleted AND NOT id = ANY(%s::uuid[])",
@@ -311,7 +266,7 @@ async def mark_other_comments_deleted(
 async def mark_other_commits_deleted(
     transaction: Transaction, pull_ids: Collection[str], kept: Collection[str]
 ) -> None:
-    """After complete listings: commits that these pull requests no longer hold were pushed away."""
+    """Marks commits of these pull requests as deleted where complete listings lack them, after a force push."""
     await transaction.execute(
         "UPDATE bitbucket_pull_commits SET deleted = true "
         "WHERE pull_id = ANY(%s::uuid[]) AND NOT deleted AND NOT id = ANY(%s::uuid[])",
@@ -320,7 +275,7 @@ async def mark_other_commits_deleted(
 
 
 class CommitsMarked(NamedTuple):
-    """The stored commits of a pull request, and the version that they are complete for."""
+    """The stored commits of a pull request, and the version for which they are complete."""
 
     hashes: set[str]
     synced_for: str | None
@@ -339,29 +294,8 @@ async def commits_marked(transaction: Transaction, pull_ids: Collection[str]) ->
     return {row.id: CommitsMarked(set(row.hashes), row.synced_for) for row in rows}
 
 
-async def set_hashes(transaction: Transaction, whole: Collection[tuple[str, str]]) -> None:
-    """Puts whole hashes in the place of their beginnings, for (id of a pull request, hash)."""
-    bound = {"pulls": [pull_id for pull_id, _ in whole], "hashes": [sha for _, sha in whole]}
-    for column in ("merge_commit_sha", "source_commit_sha"):
-        await transaction.execute(
-            f"""UPDATE bitbucket_pulls p SET {column} = w.sha
-                FROM unnest(%(pulls)s::uuid[], %(hashes)s::text[]) AS w (id, sha)
-                WHERE p.id = w.id AND length(p.{column}) < 40 AND w.sha LIKE p.{column} || '%%'""",  # noqa: S608 - our own columns
-            bound,
-        )
-
-
-async def hashes(transaction: Transaction, pull_id: str) -> str:
-    """The hashes that a pull request holds now."""
-    row = await transaction.row(
-        "SELECT concat_ws(' ', merge_commit_sha, source_commit_sha) AS hashes FROM bitbucket_pulls WHERE id = %s",
-        [pull_id],
-    )
-    return str(row.hashes)
-
-
 class Heads(NamedTuple):
-    """Where a pull request's branches stand or stood; hashes of 12 characters or whole ones."""
+    """The branches of a pull request; hashes are whole or have 12 characters."""
 
     id: str
     state: str
@@ -375,10 +309,11 @@ class Heads(NamedTuple):
 
 async def heads(warehouse: Warehouse, pull_ids: Collection[str]) -> dict[str, Heads]:
     """By the pull requests' ids."""
-    rows = await warehouse.rows(
-        """SELECT id::text, state, target_branch, source_commit_sha, target_commit_sha, merge_commit_sha, from_fork,
-                  close_source_branch
+    rows = await warehouse.fetch(
+        Heads,
+        """SELECT id::text, state, target_branch, source_commit_sha AS source, target_commit_sha AS target,
+                  merge_commit_sha AS merge, from_fork, close_source_branch AS closes_source
            FROM bitbucket_pulls WHERE id = ANY(%s::uuid[])""",
         [list(pull_ids)],
     )
-    return {row.id: Heads(*row) for row in rows}
+    return {row.id: row for row in rows}

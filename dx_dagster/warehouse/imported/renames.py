@@ -1,32 +1,36 @@
-"""Addresses of pages: they begin with that of their repository, and change with its name."""
+"""Addresses of pages: each begins with its repository's address, and changes with the repository's name."""
 
 import polars as pl
+from psycopg.sql import SQL, Identifier
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.schema import bitbucket as tables
 
 _COLUMNS = ("id", "source_url", "synced_at")
-_MOVED = f"""
+_RENAMED = SQL("""
     SELECT stored.id, stored.source_url AS old, incoming.source_url AS new
-    FROM {{rows}} JOIN bitbucket_repositories stored USING (id)
-    WHERE stored.source_url <> incoming.source_url AND {merge.is_not_older(merge.REPOSITORIES, "incoming", "stored")}"""  # noqa: S608
-# By what stands behind the repository's address: it may have been renamed twice since some of these rows were written.
-_FOLLOW = """
-    UPDATE {table} t SET source_url = moved.new || substr(t.source_url, position('{behind}' IN t.source_url))
-    FROM ({moved}) moved
-    WHERE {belongs} AND position('{behind}' IN t.source_url) > 0
-      AND NOT starts_with(t.source_url, moved.new || '{behind}')"""
-_OF_REPOSITORY = "t.repository_id = moved.id"
-_OF_PULL = "t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)"
-# Nobody tells whether a commit from a fork is shown in the fork or in the repository that it is offered to. It is not
-# shown in a fork if its address lies in the same workspace and is none of another repository there.
-_OF_PULL_OR_FORK = """t.pull_id IN (
+    FROM {rows} JOIN bitbucket_repositories stored USING (id)
+    WHERE stored.source_url <> incoming.source_url AND {is_not_older}""").format(
+    rows=merge.recordset(tables.repositories, _COLUMNS),
+    is_not_older=merge.is_not_older(merge.REPOSITORIES, "incoming", "stored"),
+)
+# Keeps what follows the repository's address: it may have been renamed twice since some of these rows were written.
+_FOLLOW = SQL("""
+    UPDATE {table} t SET source_url = moved.new || substr(t.source_url, position({page} IN t.source_url))
+    FROM ({renamed}) moved
+    WHERE {belongs} AND position({page} IN t.source_url) > 0
+      AND NOT starts_with(t.source_url, moved.new || {page})""")
+_OF_REPOSITORY = SQL("t.repository_id = moved.id")
+_OF_PULL = SQL("t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)")
+# The address of a commit may be in a fork or in the repository that the pull request is for. It is not in a fork if it
+# lies in the same workspace and in no other repository there.
+_OF_PULL_OR_FORK = SQL("""t.pull_id IN (
     SELECT p.id FROM bitbucket_pulls p
     WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR (
         starts_with(t.source_url, regexp_replace(moved.old, '[^/]*$', ''))
         AND NOT EXISTS (SELECT FROM bitbucket_repositories other
-                        WHERE other.id <> moved.id AND starts_with(t.source_url, other.source_url || '/')))))"""
+                        WHERE other.id <> moved.id AND starts_with(t.source_url, other.source_url || '/')))))""")
 _TABLES = {
     "bitbucket_pulls": ("/pull-requests/", _OF_REPOSITORY),
     "bitbucket_pipelines": ("/pipelines/", _OF_REPOSITORY),
@@ -37,10 +41,12 @@ _TABLES = {
 
 
 async def follow_renames(transaction: Transaction, repositories: pl.DataFrame) -> None:
-    """Before these repositories are merged: rewrites the addresses of all that belongs to one whose address changes."""
+    """Rewrites the addresses of everything in a repository whose address changes.
+
+    Call it before the repositories are merged: it compares their addresses with the stored ones.
+    """
     bound = {"rows": merge.as_json(repositories.select(_COLUMNS))}
-    moved = _MOVED.format(rows=merge.recordset(tables.repositories, _COLUMNS))
-    if await transaction.row(moved, bound):
-        for table, (behind, belongs) in _TABLES.items():
-            statement = _FOLLOW.format(table=table, moved=moved, behind=behind, belongs=belongs)
+    if await transaction.row(_RENAMED, bound):
+        for table, (page, belongs) in _TABLES.items():
+            statement = _FOLLOW.format(table=Identifier(table), renamed=_RENAMED, page=page, belongs=belongs)
             await transaction.execute(statement, bound)

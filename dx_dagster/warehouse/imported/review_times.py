@@ -1,59 +1,60 @@
-"""When pull requests were reviewed, approved and closed: told by their activity, comments and commits.
+"""When pull requests were reviewed, approved and closed, derived from their activity, comments and commits.
 
-No duration is negative: what is dated before the opening of its pull request, or after its end, is no review of it.
+No duration is negative: an entry dated before the opening or after the end of its pull request is not a review of it.
 """
 
-# ruff: noqa: S608 - all of this is SQL out of expressions of ours
-
 from collections.abc import Collection
+
+from psycopg.sql import SQL, Composed, Identifier
 
 from dx_dagster.warehouse.database import Transaction
 
 RULES = 1
-"""Version of these rules; a workspace whose pull requests follow older ones is derived again (`mend`)."""
+"""Version of these rules. `mend` derives the pull requests of a workspace again that follow older rules."""
 
 _DERIVED_AT_ONCE = 2000
 
-CLOSES = "(p.state <> 'OPEN' AND (a.state = p.state OR (p.state = 'SUPERSEDED' AND a.state = 'DECLINED')))"
-"""Whether an update `a` says that the pull request `p` was closed, in SQL."""
+CLOSES = SQL("(p.state <> 'OPEN' AND (a.state = p.state OR (p.state = 'SUPERSEDED' AND a.state = 'DECLINED')))")
+"""SQL: whether an update `a` closed the pull request `p`."""
 
-# An account that was deleted may come with a new uuid (recorded by jenkinsci/bitbucket-branch-source-plugin).
-_OTHER = "(who.id IS DISTINCT FROM p.user_id AND (who.account_id = author.account_id) IS NOT TRUE)"
+# A deleted account may come back with a new uuid (recorded by jenkinsci/bitbucket-branch-source-plugin).
+_OTHER = SQL("(who.id IS DISTINCT FROM p.user_id AND (who.account_id = author.account_id) IS NOT TRUE)")
 
-# What moves `updated_on` is an entry of the activity or a comment, dated within seconds of it; a merge by push is
+# An entry of the activity, or a comment, moves `updated_on` to within seconds of its own date. A merge by push is
 # neither.
-_MOVED_THEN = "BETWEEN p.updated_at - interval '5 seconds' AND p.updated_at + interval '5 seconds'"
-_EXPLAINED = f"""(
-    EXISTS (SELECT FROM bitbucket_pull_activities a WHERE a.pull_id = p.id AND a.created_at {_MOVED_THEN})
+_EXPLAINED = SQL("""(
+    EXISTS (SELECT FROM bitbucket_pull_activities a WHERE a.pull_id = p.id AND a.created_at {then})
     OR EXISTS (SELECT FROM bitbucket_pull_comments c
-               WHERE c.pull_id = p.id AND (c.created_at {_MOVED_THEN} OR c.updated_at {_MOVED_THEN})))"""
+               WHERE c.pull_id = p.id AND (c.created_at {then} OR c.updated_at {then})))""").format(
+    then=SQL("BETWEEN p.updated_at - interval '5 seconds' AND p.updated_at + interval '5 seconds'")
+)
 
 # A pull request never leaves MERGED, DECLINED or SUPERSEDED again, and later updates (a new title) repeat the state:
 # the first update with it is the moment. Updates know no SUPERSEDED, says the specification: those are declined. Where
 # the activity has none (a merge by push, a feed that forgot), the closing is what moved `updated_on` last, unless
 # something else did; then a merge is as old as its commit, which may have been made before the pull request.
-_ENDS = f"""
+_ENDS = SQL("""
     SELECT p.id, p.user_id, p.state, p.opened_at,
            COALESCE(
                (SELECT min(a.created_at) FROM bitbucket_pull_activities a
-                WHERE a.pull_id = p.id AND a.kind = 'update' AND {CLOSES} AND a.created_at >= p.opened_at),
-               CASE WHEN p.state <> 'OPEN' AND p.updated_at >= p.opened_at AND NOT {_EXPLAINED} THEN p.updated_at END,
+                WHERE a.pull_id = p.id AND a.kind = 'update' AND {closes} AND a.created_at >= p.opened_at),
+               CASE WHEN p.state <> 'OPEN' AND p.updated_at >= p.opened_at AND NOT {explained} THEN p.updated_at END,
                CASE WHEN p.state = 'MERGED' AND p.commit_date >= p.opened_at THEN p.commit_date END) AS closed_at
     FROM (SELECT p.*, COALESCE(p.created_at, '-infinity') AS opened_at,
                  COALESCE((SELECT c.created FROM bitbucket_repository_default_branch_commits c
                            WHERE c.repository_id = p.repository_id AND c.sha = p.merge_commit_sha),
                           p.merge_commit_date) AS commit_date
-          FROM bitbucket_pulls p WHERE p.id = ANY(%(pulls)s::uuid[])) p"""
+          FROM bitbucket_pulls p WHERE p.id = ANY(%(pulls)s::uuid[])) p""").format(closes=CLOSES, explained=_EXPLAINED)
 
-# Comments are entries of the activity too, but not every one of them: an activity may be refused.
-_EVENTS = """
+# Comments are entries of the activity too, unless Bitbucket refused that.
+_EVENTS = SQL("""
     SELECT pull_id, user_id, kind, created_at FROM bitbucket_pull_activities
     WHERE pull_id = ANY(%(pulls)s::uuid[]) AND kind <> 'update'
     UNION ALL
     SELECT pull_id, user_id, 'comment', created_at FROM bitbucket_pull_comments
-    WHERE pull_id = ANY(%(pulls)s::uuid[])"""
+    WHERE pull_id = ANY(%(pulls)s::uuid[])""")
 
-_FIRSTS = f"""
+_FIRSTS = SQL("""
     SELECT p.id, min(e.created_at) FILTER (WHERE who.type = 'human') AS reviewed_at,
            min(e.created_at) FILTER (WHERE who.type = 'human' AND e.kind = 'approval') AS approved_at,
            min(e.created_at) FILTER (WHERE who.type <> 'human') AS bot_reviewed_at
@@ -62,13 +63,13 @@ _FIRSTS = f"""
                  AND e.created_at <= COALESCE(p.closed_at, 'infinity')
     JOIN bitbucket_users who ON who.id = e.user_id
     LEFT JOIN bitbucket_users author ON author.id = p.user_id
-    WHERE {_OTHER}
-    GROUP BY p.id"""
+    WHERE {is_other}
+    GROUP BY p.id""").format(is_other=_OTHER)
 
-_READY = """
+_READY = SQL("""
     SELECT min(a.created_at) FROM bitbucket_pull_activities a
     WHERE a.pull_id = p.id AND a.draft IS FALSE AND a.created_at > (
-        SELECT min(d.created_at) FROM bitbucket_pull_activities d WHERE d.pull_id = p.id AND d.draft)"""
+        SELECT min(d.created_at) FROM bitbucket_pull_activities d WHERE d.pull_id = p.id AND d.draft)""")
 
 _COLUMNS = (
     *("ready_for_review", "closed_at", "merged_at", "open_to_merge", "open_to_first_review", "open_to_first_approval"),
@@ -76,33 +77,44 @@ _COLUMNS = (
 )
 
 
-def _seconds_to(moment: str) -> str:
-    """From the opening, where both are known."""
-    return f"EXTRACT(epoch FROM {moment} - NULLIF(p.opened_at, '-infinity'))::float8"
+def _seconds_to(moment: str) -> Composed:
+    """SQL: seconds from the opening to the moment; null where either is unknown."""
+    return SQL("EXTRACT(epoch FROM {moment} - NULLIF(p.opened_at, '-infinity'))::float8").format(moment=SQL(moment))
 
 
-_DERIVE = f"""
-    WITH ends AS MATERIALIZED ({_ENDS}), events AS MATERIALIZED ({_EVENTS}), firsts AS ({_FIRSTS}), times AS (
-        SELECT p.id, ({_READY}) AS ready_for_review, p.closed_at,
+_DERIVE = SQL("""
+    WITH ends AS MATERIALIZED ({ends}), events AS MATERIALIZED ({events}), firsts AS ({firsts}), times AS (
+        SELECT p.id, ({ready}) AS ready_for_review, p.closed_at,
                CASE WHEN p.state = 'MERGED' THEN p.closed_at END AS merged_at,
-               CASE WHEN p.state = 'MERGED' THEN {_seconds_to("p.closed_at")} END AS open_to_merge,
-               {_seconds_to("f.reviewed_at")} AS open_to_first_review,
-               {_seconds_to("f.approved_at")} AS open_to_first_approval,
-               {_seconds_to("f.bot_reviewed_at")} AS open_to_first_bot_review
+               CASE WHEN p.state = 'MERGED' THEN {to_close} END AS open_to_merge,
+               {to_review} AS open_to_first_review,
+               {to_approval} AS open_to_first_approval,
+               {to_bot_review} AS open_to_first_bot_review
         FROM ends p LEFT JOIN firsts f USING (id))
-    UPDATE bitbucket_pulls p SET {", ".join(f"{name} = t.{name}" for name in _COLUMNS)}
+    UPDATE bitbucket_pulls p SET ({columns}) = ROW({new})
     FROM times t
-    WHERE t.id = p.id AND ({", ".join(f"p.{name}" for name in _COLUMNS)})
-          IS DISTINCT FROM ({", ".join(f"t.{name}" for name in _COLUMNS)})"""
+    WHERE t.id = p.id AND ({old}) IS DISTINCT FROM ({new})""").format(
+    ends=_ENDS,
+    events=_EVENTS,
+    firsts=_FIRSTS,
+    ready=_READY,
+    to_close=_seconds_to("p.closed_at"),
+    to_review=_seconds_to("f.reviewed_at"),
+    to_approval=_seconds_to("f.approved_at"),
+    to_bot_review=_seconds_to("f.bot_reviewed_at"),
+    columns=SQL(", ").join(Identifier(name) for name in _COLUMNS),
+    new=SQL(", ").join(Identifier("t", name) for name in _COLUMNS),
+    old=SQL(", ").join(Identifier("p", name) for name in _COLUMNS),
+)
 
 
 async def derive(transaction: Transaction, pull_ids: Collection[str]) -> None:
-    """Works out from activity and comments when these pull requests were reviewed, approved and closed."""
+    """Derives the times and durations of these pull requests from their stored activity, comments and commits."""
     if pull_ids:
         await transaction.execute(_DERIVE, {"pulls": list(pull_ids)})
 
 
-# Whoever counts as a bot or a person from now on changes what others were reviewed by.
+# A user whose type changes between human and bot changes the durations of the pull requests that they reviewed.
 _RECOUNTED = """
     WITH recounted AS (
         UPDATE bitbucket_users SET counted_as = type
@@ -121,7 +133,7 @@ async def follow_old_rules(transaction: Transaction, workspace_id: str) -> bool:
 
 
 async def mend(transaction: Transaction, workspace_id: str) -> None:
-    """Derives again what follows older rules, or counts somebody as what he no longer is."""
+    """Derives again the pull requests that follow older rules, or count a user by an outdated type."""
     old = await follow_old_rules(transaction, workspace_id)
     recounted = [row.id for row in await transaction.rows(_RECOUNTED, [workspace_id])]
     found = [row.id for row in await transaction.rows(_OF_WORKSPACE, [workspace_id])] if old else recounted

@@ -3,12 +3,7 @@
 from alembic import context
 from alembic.operations import Operations
 
-from dx_dagster.warehouse.schema import (
-    api_keys,  # noqa: F401 - their tables join the metadata
-    marks,  # noqa: F401 - their tables join the metadata
-    webhooks,  # noqa: F401 - their tables join the metadata
-)
-from dx_dagster.warehouse.schema.bitbucket import metadata
+from dx_dagster.warehouse import schema
 from dx_dagster.warehouse.versions import VERSION_TABLE
 
 # 0008 reads tables that databases of some earlier commits lack, and 0009, which makes them, comes after it.
@@ -17,7 +12,7 @@ _MENDER = "0009"
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=schema.metadata,
     version_table=VERSION_TABLE,
     compare_type=True,
 )

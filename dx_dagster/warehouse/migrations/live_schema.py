@@ -17,12 +17,7 @@ from sqlalchemy import Column, Connection, PrimaryKeyConstraint, Table, UniqueCo
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
-from dx_dagster.warehouse.schema import (
-    api_keys,  # noqa: F401 - their tables join the metadata
-    marks,  # noqa: F401 - their tables join the metadata
-    webhooks,  # noqa: F401 - their tables join the metadata
-)
-from dx_dagster.warehouse.schema.bitbucket import metadata, type_name
+from dx_dagster.warehouse.schema import metadata, type_name
 
 _LIVE = text("""
     WITH ours AS (

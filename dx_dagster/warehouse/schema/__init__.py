@@ -1,1 +1,8 @@
-"""Every table, one file for each capability."""
+"""Every table, one module for each capability. Importing the package declares them all in `metadata`."""
+
+from sqlalchemy import Table
+
+from dx_dagster.warehouse.schema import api_keys, bitbucket, budgets, connections, marks, webhooks
+from dx_dagster.warehouse.schema.columns import metadata, type_name
+
+__all__ = ["Table", "api_keys", "bitbucket", "budgets", "connections", "marks", "metadata", "type_name", "webhooks"]
