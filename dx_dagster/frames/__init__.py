@@ -1,4 +1,4 @@
-"""Bitbucket's JSON as typed polars frames, one module a table.
+"""Typed polars frames from Bitbucket's JSON, one module a table.
 
-Every function here is pure: the same JSON gives the same rows and ids on every installation.
+Every function is pure: the same JSON gives the same rows and ids on every installation.
 """

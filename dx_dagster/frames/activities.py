@@ -1,4 +1,4 @@
-"""`bitbucket_pull_activities`: the entries of an activity feed, which have neither id nor date of their own."""
+"""Rows of `bitbucket_pull_activities` from the entries of an activity feed, which have neither an id nor a date."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -22,7 +22,7 @@ SCHEMA: Schema = {
     "comment_source_id": pl.Int64,
     "synced_at": TIME,
 }
-# kind: (its date, its actor)
+# kind: (field of the date, field of the actor)
 _PARTS = {
     "comment": ("created_on", "user"),
     "update": ("date", "author"),
@@ -32,7 +32,7 @@ _PARTS = {
 
 
 class Entry(NamedTuple):
-    """An entry of the feed, taken apart."""
+    """The parts of an entry of the feed."""
 
     number: int
     kind: str
@@ -42,9 +42,9 @@ class Entry(NamedTuple):
 
 
 def entries(values: Iterable[Json]) -> Iterator[Entry]:
-    """The entries that say what happened, when and to which pull request; others carry nothing to store.
+    """Yields the entries that have a kind, a date and a pull request; others hold nothing to store.
 
-    Own drafts of comments (`pending`) are not published and left out.
+    Unpublished draft comments of the credential's own account (`pending`) are left out.
     """
     for value in values:
         pull = number(inner(value, "pull_request", "id"))
@@ -57,15 +57,15 @@ def entries(values: Iterable[Json]) -> Iterator[Entry]:
             yield Entry(pull, kind, date, body.get(_PARTS[kind][1]), body)
 
 
-def activities(workspace_id: str, repository_id: str, found: Iterable[Entry], synced_at: datetime) -> pl.DataFrame:
-    return frame(SCHEMA, [_row(workspace_id, repository_id, entry, synced_at) for entry in found])
+def activities(workspace_id: str, repository_id: str, entries: Iterable[Entry], synced_at: datetime) -> pl.DataFrame:
+    return frame(SCHEMA, [_row(workspace_id, repository_id, entry, synced_at) for entry in entries])
 
 
 def _row(workspace_id: str, repository_id: str, entry: Entry, synced_at: datetime) -> tuple[object, ...]:
     pull_id = identifiers.of_pull(repository_id, entry.number)
     comment = number(entry.body.get("id")) if entry.kind == "comment" else None
     state = text(entry.body.get("state")) if entry.kind == "update" else None
-    # A deleted account keeps its account id and changes its uuid.
+    # A deleted account keeps its account id, and its uuid changes.
     actor = record(entry.actor)
     who = text(actor.get("account_id")) or text(actor.get("uuid")) or ""
     key = comment if comment is not None else f"{entry.date.isoformat()}/{who}/{state or ''}"

@@ -1,4 +1,4 @@
-"""Rows of values into frames."""
+"""Builds frames from rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def frame(schema: Schema, rows: Iterable[Sequence[Any]]) -> pl.DataFrame:
-    """Rows in the order of the schema's columns."""
+    """Builds a frame; each row holds its values in the order of the schema's columns."""
     times = [position for position, kind in enumerate(schema.values()) if kind == TIME]
     return pl.DataFrame([_counted(row, times) for row in rows], schema=dict(schema), orient="row", strict=True)
 
 
 def _counted(row: Sequence[Any], times: Sequence[int]) -> Sequence[Any]:
-    """The row with its times as the numbers that polars makes of them, in a quarter of the time."""
+    """The row with times as integers; polars takes four times as long to convert them."""
     values = list(row)
     for position in times:
         if (moment := values[position]) is not None:

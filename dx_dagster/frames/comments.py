@@ -1,4 +1,4 @@
-"""`bitbucket_pull_comments`, from the comments endpoint, the activity feed and webhooks alike."""
+"""Rows of `bitbucket_pull_comments` from the comments endpoint, the activity feed and webhooks."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -28,13 +28,13 @@ SCHEMA: Schema = {
 }
 
 
-def comments(workspace_id: str, found: Iterable[tuple[str, Json]], synced_at: datetime) -> pl.DataFrame:
-    """One row for each (id of the pull request, comment); own unpublished drafts (`pending`) are left out."""
+def comments(workspace_id: str, by_pull: Iterable[tuple[str, Json]], synced_at: datetime) -> pl.DataFrame:
+    """One row for each (id of the pull request, comment); unpublished drafts (`pending`) are left out."""
     return frame(
         SCHEMA,
         [
             _row(workspace_id, pull_id, comment, synced_at)
-            for pull_id, comment in found
+            for pull_id, comment in by_pull
             if number(comment.get("id")) is not None and not comment.get("pending")
         ],
     )

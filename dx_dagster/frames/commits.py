@@ -1,4 +1,4 @@
-"""`bitbucket_pull_commits` and `bitbucket_repository_default_branch_commits`."""
+"""Rows of `bitbucket_pull_commits` and `bitbucket_repository_default_branch_commits`."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -36,7 +36,7 @@ BRANCH_SCHEMA: Schema = {
 
 
 class CommitRow(NamedTuple):
-    """What all tables of commits say of a commit."""
+    """The columns that both tables of commits share."""
 
     sha: str
     author_id: str | None
@@ -46,14 +46,14 @@ class CommitRow(NamedTuple):
 
 
 def rows(workspace_id: str, values: Iterable[Json]) -> Iterator[CommitRow]:
-    """The commits that have a hash."""
+    """Yields a row for each commit that has a hash."""
     for value in values:
         if sha := text(value.get("hash")):
             author_id = user_id(workspace_id, inner(value, "author", "user"))
             yield CommitRow(sha, author_id, time(value.get("date")), text(value.get("message")), link(value))
 
 
-def pull_commits(found: Iterable[tuple[str, CommitRow]], synced_at: datetime) -> pl.DataFrame:
+def pull_commits(by_pull: Iterable[tuple[str, CommitRow]], synced_at: datetime) -> pl.DataFrame:
     """One row for each (id of the pull request, commit)."""
     return frame(
         PULL_SCHEMA,
@@ -69,7 +69,7 @@ def pull_commits(found: Iterable[tuple[str, CommitRow]], synced_at: datetime) ->
                 False,
                 synced_at,
             )
-            for pull_id, commit in found
+            for pull_id, commit in by_pull
         ],
     )
 
@@ -96,10 +96,10 @@ def branch_commits(workspace_id: str, repository_id: str, values: Iterable[Json]
 
 
 def parents(value: Json) -> list[str]:
-    """Hashes of a commit's parents, the branch merged into first."""
+    """Hashes of a commit's parents; the first one is of the branch merged into."""
     return [sha for parent in records(value, "parents") if (sha := text(parent.get("hash")))]
 
 
 def accounts(values: Iterable[Json]) -> Iterator[Any]:
-    """The authors that Bitbucket could tell from their e-mail address."""
+    """The authors whose e-mail address Bitbucket matched to an account."""
     return (inner(value, "author", "user") for value in values)

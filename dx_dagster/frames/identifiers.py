@@ -1,16 +1,16 @@
-"""Ids of rows: Bitbucket's own uuid where there is one, derived from the parent's id elsewhere."""
+"""Ids of rows: Bitbucket's uuid where it has one, otherwise derived from the parent's id."""
 
 from functools import lru_cache
 from hashlib import sha1
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-# Never to be changed: every id that no uuid of Bitbucket stands for is derived from it.
+# Must never change: every derived id depends on it.
 NAMESPACE = uuid5(NAMESPACE_URL, "https://api.bitbucket.org/2.0")
 
 
 @lru_cache(maxsize=65536)
 def of_bitbucket(source_id: str) -> str:
-    """The id of something that Bitbucket has a uuid for, written `{…}` there."""
+    """The id of an object that Bitbucket has a uuid for, in the form `{…}`."""
     try:
         return str(UUID(source_id.strip("{}")))
     except ValueError:
@@ -18,8 +18,8 @@ def of_bitbucket(source_id: str) -> str:
 
 
 def within(parent_id: str, *key: object) -> str:
-    """The id of something that is told apart by `key` within its parent."""
-    # As str(uuid5(UUID(parent_id), …)), in a fifth of the time: every row has an id.
+    """The id of an object that `key` identifies within its parent."""
+    # Equals str(uuid5(UUID(parent_id), …)) and takes a fifth of the time.
     name = "/".join(map(str, key)).encode()
     digest = bytearray(sha1(bytes.fromhex(parent_id.replace("-", "")) + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50

@@ -1,4 +1,4 @@
-"""`bitbucket_pipelines`."""
+"""Rows of `bitbucket_pipelines`."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -53,7 +53,7 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
         text(inner(value, "state", "stage", "name")),
         text(inner(value, "state", "result", "name")),
         text(inner(value, "trigger", "name")),
-        # A pull request's target names its branches, a ref's target the branch or tag, a commit's target neither.
+        # The target of a pull request names its branches, that of a ref the branch or tag, that of a commit neither.
         text(target.get("ref_name")) or text(target.get("source")),
         text(inner(target, "commit", "hash")),
         identifiers.of_pull(repository_id, pull) if pull is not None else None,
@@ -67,12 +67,12 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
 
 
 def _page(value: Json) -> str | None:
-    """The address of the run's page: Bitbucket gives that of its repository only."""
+    """The URL of the pipeline's page: the API returns only that of its repository."""
     repository, build = link(record(value, "repository")), number(value.get("build_number"))
     return link(value) or (f"{repository}/pipelines/results/{build}" if repository and build is not None else None)
 
 
 def _seconds(value: object) -> int | None:
-    """A duration; one that is negative comes of clocks that differ."""
+    """A duration; a negative one, from clocks that differ, becomes None."""
     seconds = number(value)
     return seconds if seconds is None or seconds >= 0 else None

@@ -1,4 +1,4 @@
-"""`bitbucket_pulls` and `bitbucket_pull_participants`, from lists, single pull requests and webhooks alike."""
+"""Rows of `bitbucket_pulls` and `bitbucket_pull_participants` from lists, single pull requests and webhooks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -86,13 +86,13 @@ def _row(workspace_id: str, repository_id: str, value: Json, synced_at: datetime
 
 
 def _is_from_fork(repository_id: str, value: Json) -> bool:
-    """A source without a repository is a fork that was deleted."""
+    """Whether the source is in another repository; without one, it was a fork that is deleted."""
     source = text(inner(value, "source", "repository", "uuid"))
     return source is None or identifiers.of_bitbucket(source) != repository_id
 
 
 def participants(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
-    """Everybody who takes part; a reviewer whom `participants` does not name yet has not acted."""
+    """One row for each participant; a reviewer whom `participants` does not list has not acted yet."""
     rows: dict[tuple[str, str], tuple[object, ...]] = {}
     for value in values:
         if number(value.get("id")) is None:
@@ -121,7 +121,7 @@ def _participants(value: Json) -> Iterator[tuple[Any, Sequence[object]]]:
 
 
 def accounts(values: Iterable[Json]) -> Iterator[Any]:
-    """Everybody whom these pull requests name."""
+    """Every account that the pull requests mention."""
     for value in values:
         yield value.get("author")
         yield value.get("closed_by")
@@ -130,5 +130,5 @@ def accounts(values: Iterable[Json]) -> Iterator[Any]:
 
 
 def states_participants(value: Json) -> bool:
-    """Whether the payload lists its participants at all: lists do so on request only, and absence is no news then."""
+    """Whether the payload lists its participants: without the list, no participant is known to be absent."""
     return isinstance(value.get("participants"), list)

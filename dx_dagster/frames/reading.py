@@ -1,4 +1,4 @@
-"""Reading single values out of Bitbucket's JSON, in which nearly everything can be missing or null."""
+"""Reads single values from Bitbucket's JSON, in which nearly every field can be missing or null."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,9 +9,9 @@ _NOTHING: Json = {}
 
 
 def inner(value: Any, *path: str) -> Any:
-    """What stands at `path`, or None where the path ends early."""
+    """The value at `path`, or None where the path ends early."""
     for name in path:
-        # As json.loads gives it. Asking for any Mapping takes ten times as long, and this is asked a million times.
+        # dict, as json.loads returns it: isinstance with Mapping takes ten times as long.
         if not isinstance(value, dict):
             return None
         value = value.get(name)
@@ -20,18 +20,18 @@ def inner(value: Any, *path: str) -> Any:
 
 def record(value: Any, *path: str) -> Json:
     """The object at `path`, or an empty one."""
-    found = inner(value, *path)
-    return found if isinstance(found, dict) else _NOTHING
+    at_path = inner(value, *path)
+    return at_path if isinstance(at_path, dict) else _NOTHING
 
 
 def records(value: Any, *path: str) -> list[Json]:
-    """The objects of the list at `path`; none where there is no list."""
-    found = inner(value, *path)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    """The objects of the list at `path`; empty where there is no list."""
+    at_path = inner(value, *path)
+    return [item for item in at_path if isinstance(item, dict)] if isinstance(at_path, list) else []
 
 
 def text(value: Any) -> str | None:
-    """A text as PostgreSQL can hold it: no NUL, and no half of a surrogate pair."""
+    """A text that PostgreSQL can store: without NUL and halves of surrogate pairs."""
     if not isinstance(value, str):
         return None
     storable: str = value.replace("\x00", "")
@@ -43,7 +43,7 @@ def text(value: Any) -> str | None:
 
 
 def number(value: Any, bits: int = 64) -> int | None:
-    """A whole number that a column of so many bits holds."""
+    """An integer that a column of so many bits can store."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value if whole and -(1 << (bits - 1)) <= value < 1 << (bits - 1) else None
 
@@ -53,12 +53,12 @@ def flag(value: Any) -> bool | None:
 
 
 def time(value: Any) -> datetime | None:
-    """A time in UTC, cut to microseconds: pipelines carry nanoseconds with a varying number of digits."""
+    """A time in UTC, cut to microseconds: pipelines have nanoseconds with a varying number of digits."""
     if not isinstance(value, str):
         return None
     try:
         parsed = datetime.fromisoformat(value)
-        if parsed.tzinfo is UTC:  # nearly all of them, and a conversion takes longer than to read it
+        if parsed.tzinfo is UTC:  # nearly always, and converting takes longer than parsing
             return parsed
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -66,5 +66,5 @@ def time(value: Any) -> datetime | None:
 
 
 def link(value: Json) -> str | None:
-    """The address of the page for people."""
+    """The URL of the page in Bitbucket's web interface."""
     return text(inner(value, "links", "html", "href"))

@@ -1,4 +1,4 @@
-"""`bitbucket_workspaces` and `bitbucket_repositories`."""
+"""Rows of `bitbucket_workspaces` and `bitbucket_repositories`."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -42,7 +42,7 @@ def workspace(value: Json, synced_at: datetime) -> pl.DataFrame:
 
 
 def repositories(workspace_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
-    """One row a repository; `slug` falls back to the end of `full_name`, since the documented schema lacks it."""
+    """One row a repository; `slug`, which the documented schema lacks, falls back to the end of `full_name`."""
     return frame(SCHEMA, [_row(workspace_id, value, synced_at) for value in values if text(value.get("uuid"))])
 
 

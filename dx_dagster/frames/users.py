@@ -1,4 +1,4 @@
-"""`bitbucket_users`: members, and every other author met."""
+"""Rows of `bitbucket_users`: members, and every other account that the API mentions."""
 
 import re
 from collections.abc import Iterable
@@ -25,8 +25,8 @@ SCHEMA: Schema = {
     "synced_at": TIME,
 }
 
-# Accounts of people are of type user; app_user, AppUser and team were met too, and none of them is a person. A person's
-# account that a script uses can only be told by its name, and people are called Bot too.
+# Accounts of people have the type user; accounts of the types app_user, AppUser and team are not people. Only its
+# name shows that a script uses an account of type user, and people are called Bot too.
 _PERSON = "user"
 _BOT_NAME = re.compile(r"\[bot\]$|^(?:renovate|dependabot|snyk|sonarcloud)(?:[ -]bot)?$", re.IGNORECASE)
 _AI_NAME = re.compile(
@@ -36,7 +36,7 @@ _AI_NAME = re.compile(
 
 
 def source_id(account: Any) -> str | None:
-    """Bitbucket's uuid of an account; its account id where the uuid is missing; None for no account at all."""
+    """Bitbucket's uuid of an account; its account id where the uuid is missing; None where there is no account."""
     return text(record(account).get("uuid")) or text(record(account).get("account_id")) or None
 
 
@@ -46,7 +46,7 @@ def user_id(workspace_id: str, account: Any) -> str | None:
 
 
 def classify(account: Json) -> str:
-    """human, bot or ai_bot."""
+    """Returns human, bot or ai_bot."""
     name = text(account.get("display_name")) or ""
     machine = (text(account.get("type")) or _PERSON) != _PERSON or bool(_BOT_NAME.search(name))
     if machine and _AI_NAME.search(name):
@@ -58,18 +58,18 @@ Row = tuple[object, ...]
 
 
 def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> pl.DataFrame:
-    """One row for each distinct account, whatever the order and the repetitions; null accounts are left out."""
+    """One row for each distinct account; null accounts are left out."""
     return framed(rows(workspace_id, accounts, members=members), synced_at)
 
 
 def rows(workspace_id: str, accounts: Iterable[Any], *, members: bool = False) -> list[Row]:
-    """The same without `synced_at`, to look whether they are known."""
+    """The rows without `synced_at`, which can be compared with stored ones."""
     distinct = {source: account for account in accounts if (source := source_id(account))}
     return [_row(workspace_id, source, account, members) for source, account in distinct.items()]
 
 
-def framed(found: Iterable[Row], synced_at: datetime) -> pl.DataFrame:
-    return frame(SCHEMA, [(*row, synced_at) for row in found])
+def framed(without_time: Iterable[Row], synced_at: datetime) -> pl.DataFrame:
+    return frame(SCHEMA, [(*row, synced_at) for row in without_time])
 
 
 def _row(workspace_id: str, source: str, account: Json, member: bool) -> Row:
