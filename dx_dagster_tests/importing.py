@@ -21,9 +21,10 @@ from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_requests import import_pull_requests
+from dx_dagster.importer.report import Skipped
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.session import open_client, open_pool
-from dx_dagster.importer.workspace import Listener, Skipped, Workspace, open_workspace
+from dx_dagster.importer.workspace import Listener, Workspace, open_workspace
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.world import World

@@ -10,8 +10,9 @@ import dagster as dg
 from dx_dagster.bitbucket import BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
+from dx_dagster.importer.report import Report
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
-from dx_dagster.importer.workspace import NotImportedError, Report, Workspace, open_workspace
+from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import failing
 from dx_dagster.warehouse.database import WarehouseError

@@ -57,12 +57,12 @@ class _Strikes:
 
 @dataclass
 class _Standing:
-    """What this process knows of one credential; `doubt` is held while it is being probed."""
+    """What this process knows of one credential; `probing` is held while it is being probed."""
 
     used: int = 0
     good_at: float = -1.0
     out: str | None = None
-    doubt: anyio.Lock = field(default_factory=anyio.Lock)
+    probing: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class CredentialPool:
@@ -222,7 +222,7 @@ class CredentialPool:
 
     def probing(self, credential: Credential) -> anyio.Lock:
         """The lock held while a credential is being probed, so that a burst of 401s probes it once."""
-        return self._standings[credential.id].doubt
+        return self._standings[credential.id].probing
 
     async def take_out(self, credential: Credential, reason: str) -> None:
         """Stops using a credential for the rest of the run, and calls `on_unauthorized` once."""

@@ -1,4 +1,4 @@
-"""The import itself: for each kind of thing, which are stale (a query), fetch them, shape them, merge and mark.
+"""The steps of an import. Each finds what is stale, fetches it, builds frames, and merges them with their marks.
 
-What is left to do is always a query over marks in the database, so a killed import goes on where it stopped.
+What is left to do is always a query over marks in the database, so a killed import resumes where it stopped.
 """

@@ -1,7 +1,7 @@
-"""What a listing lacks: when that may be believed, and how it is confirmed.
+"""Decides when a row that is missing from a listing is really gone.
 
-A listing can be empty, or cut short, and mean nothing (bitbucket-api.md, "Learnt since"): a token that lost its access
-gets 200 and no rows. So what a suspicious listing lacks is asked for by itself, and what is not confirmed stays.
+A listing can be empty or cut short without meaning it (bitbucket-api.md, "Learnt since"): a token that lost its access
+gets 200 and no rows. So each row that a suspicious listing lacks is requested by itself, and stays unless confirmed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -27,7 +27,7 @@ from dx_dagster.warehouse.imported.marks import Repository
 MOST = 25
 """Requests of one sync to confirm what one listing lacks; the rest waits for the next sync.
 
-What is not confirmed is asked again with pauses that grow.
+Rows that are not confirmed are requested again with growing pauses.
 """
 
 _UNAVAILABLE = "unavailable"
@@ -36,7 +36,7 @@ _SHARE = 10
 
 
 class NothingReadError(BitbucketError):
-    """Not one repository could be read, whether the answers were empty, refusals or none at all; `code` says which."""
+    """No repository could be read: the answers were empty, refusals or missing; `code` says which."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -48,16 +48,16 @@ class NothingReadError(BitbucketError):
 
 
 def is_suspicious(*, stored: int, missing: int, listed: int) -> bool:
-    """Whether a listing that holds `listed` rows, and lacks `missing` of those `stored`, must be confirmed."""
+    """Whether a listing of `listed` rows, which lacks `missing` of the `stored` ones, must be confirmed."""
     return missing > 0 and (listed == 0 or (missing >= _FEW and missing * _SHARE > stored))
 
 
 async def confirmed(
     workspace: Workspace, missing: Collection[str], is_gone: Callable[[str], Awaitable[bool]]
 ) -> list[str]:
-    """Asks for some of what is missing (ids of rows) by itself; returns what is gone.
+    """Requests some of the missing rows (ids) by themselves; returns those that are gone.
 
-    What cannot be told stays as it is: an answer may fail to come, or be refused.
+    A row stays if its request fails or is refused.
     """
     gone = []
     for subject in await absences.next_to_ask(workspace.warehouse, missing, MOST):
@@ -70,7 +70,7 @@ async def confirmed(
 
 
 async def asked(workspace: Workspace, path: str) -> Any:
-    """What Bitbucket has there; None where it answers that there is nothing."""
+    """The JSON at the path; None where Bitbucket answers 404 or 410."""
     try:
         return await workspace.client.get(path)
     except (NotFound, Gone):
@@ -78,7 +78,7 @@ async def asked(workspace: Workspace, path: str) -> Any:
 
 
 async def repository_answers(workspace: Workspace, repository: Repository) -> bool:
-    """Whether the repository itself can be read: else a 404 of something in it means nothing."""
+    """Whether the repository itself can be read: otherwise a 404 of something in it means nothing."""
     try:
         return await asked(workspace, endpoints.repository(workspace.slug, repository.source_id).path) is not None
     except (Forbidden, Unavailable):
@@ -86,10 +86,10 @@ async def repository_answers(workspace: Workspace, repository: Repository) -> bo
 
 
 async def require_something_visible(workspace: Workspace) -> None:
-    """To a token that lost its access everything is gone: one must see something for a 404 to mean anything.
+    """Checks that a 404 means something: a token that lost its access gets 404 for everything.
 
     Raises:
-        NothingReadError: the list of repositories is empty, or refused, to every credential.
+        NothingReadError: the list of repositories is empty or refused to every credential.
     """
     path, params = endpoints.repositories(workspace.slug).path, {"pagelen": endpoints.LEAST_PAGE}
     refusal: BitbucketError | None = None
@@ -113,10 +113,10 @@ def nothing_listed(workspace: Workspace) -> NothingReadError:
 
 
 async def _require_something_readable(workspace: Workspace, refusal: BitbucketError) -> None:
-    """Repositories may be listed and refused, every one: then a refusal says nothing about the one that was asked for.
+    """Checks that a refusal means something: all repositories may be listed and refused.
 
     Raises:
-        NothingReadError: of the repositories that could be read, none of some can.
+        NothingReadError: none of the first readable repositories can be read any longer.
     """
     known = [one for one in await marks.repositories(workspace.warehouse, workspace.id) if one.accessible]
     if not await _one_answers(workspace, known):
@@ -124,7 +124,7 @@ async def _require_something_readable(workspace: Workspace, refusal: BitbucketEr
 
 
 async def _one_answers(workspace: Workspace, repositories: Sequence[Repository]) -> bool:
-    """Whether the pull requests of one of the first of these can be read."""
+    """Whether the pull requests of one of the first few repositories can be read."""
     for repository in repositories[:_FEW]:
         endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
         with suppress(BitbucketError):
@@ -134,27 +134,27 @@ async def _one_answers(workspace: Workspace, repositories: Sequence[Repository])
 
 
 @dataclass
-class Doubt:
-    """Asks once, for many refusals that come together, whether the credentials still see anything."""
+class AccessCheck:
+    """Checks once, for many refusals that come together, whether the credentials still see anything."""
 
     workspace: Workspace
-    _settled: bool = field(default=False, init=False)
+    _checked: bool = field(default=False, init=False)
 
-    async def settle(self, refusal: BitbucketError) -> None:
-        """Returns where the refusal may be believed.
+    async def check(self, refusal: BitbucketError) -> None:
+        """Checks that a refusal concerns only its own resource.
 
         Raises:
-            NothingReadError: the credentials see nothing, or may read nothing.
+            NothingReadError: the credentials see nothing, or can read nothing.
         """
-        if not self._settled:
+        if not self._checked:
             await require_something_visible(self.workspace)
             if isinstance(refusal, Forbidden):
                 await _require_something_readable(self.workspace, refusal)
-            self._settled = True
+            self._checked = True
 
 
 class Reading:
-    """Whether a step that asks every repository could read any."""
+    """Whether a step that reads every repository could read any."""
 
     def __init__(self, workspace: Workspace, repositories: Sequence[Repository]) -> None:
         self._workspace = workspace
@@ -163,8 +163,8 @@ class Reading:
         self._errors: list[BitbucketError] = []
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Around the reading of one repository."""
+    async def of_repository(self) -> AsyncIterator[None]:
+        """Wraps the reading of one repository."""
         try:
             yield
         except BitbucketError as error:
@@ -173,11 +173,11 @@ class Reading:
         self._answered = True
 
     @asynccontextmanager
-    async def whole(self) -> AsyncIterator[None]:
-        """Around the reading of all.
+    async def of_all(self) -> AsyncIterator[None]:
+        """Wraps the reading of all repositories.
 
         Raises:
-            NothingReadError: none of them could be read, nor any other.
+            NothingReadError: none of them could be read, nor any other repository.
         """
         failure: BitbucketError | None = None
         try:
@@ -190,16 +190,16 @@ class Reading:
         first = first or next((one for one in self._errors if not isinstance(one, RateLimited)), None)
         hopeless = first is not None and not isinstance(first, RateLimited) and not self._answered
         if first is not None and hopeless and not await self._another_answers():
-            raise NothingReadError(self._words(first), first.code or _UNAVAILABLE) from first
+            raise NothingReadError(self._message(first), first.code or _UNAVAILABLE) from first
         if failure is not None:
             raise failure
 
-    def _words(self, first: BitbucketError) -> str:
+    def _message(self, first: BitbucketError) -> str:
         others = len(self._asked) - 1
         return f"{sentence(str(first))} No other repository could be read either" if others else str(first)
 
     async def _another_answers(self) -> bool:
-        """Quiet repositories were not asked: some of them may answer what the others refuse."""
+        """Whether a repository can be read that the step left out as quiet."""
         known = await marks.repositories(self._workspace.warehouse, self._workspace.id)
         others = sorted((one for one in known if one.id not in self._asked), key=lambda one: not one.accessible)
         return await _one_answers(self._workspace, others)

@@ -1,8 +1,8 @@
-"""Comments on pull requests.
+"""Imports comments on pull requests.
 
-The activity feed carries them, so where it holds as many as the pull request counts, there is nothing to ask. An edit
-or a deletion moves the pull request's `updated_on` and is no new entry of the feed: pull requests that moved are asked
-for all their comments, one request for a hundred.
+The activity feed contains new comments, so a pull request needs no request while the feed has given as many as it
+counts. An edit or a deletion changes the pull request's `updated_on` without a new entry: all comments of a changed
+pull request are fetched, a hundred with one request.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.group_commit import GroupCommit
-from dx_dagster.importer.workspace import Report, Workspace, require_id
+from dx_dagster.importer.report import Report
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.imported import pulls, review_times, stale
 
@@ -31,7 +32,7 @@ class FetchedComments(NamedTuple):
 
 
 async def import_comments(workspace: Workspace) -> Report:
-    """Completes the comments of every pull request that changed."""
+    """Fetches the comments of every pull request that changed since the feed was read."""
     report = Report(KIND)
     workspace_id = require_id(workspace)
     async with workspace.warehouse.transaction() as transaction:
@@ -48,26 +49,27 @@ async def import_comments(workspace: Workspace) -> Report:
 
 
 async def fetch(workspace: Workspace, row: PullRow) -> FetchedComments:
+    """Fetches all comments of a pull request."""
     endpoint = endpoints.comments(workspace.slug, row.repository.source_id, row.number)
     pages = [page async for page in numbered(workspace.client, endpoint)]
     return FetchedComments(row, [value for page in pages for value in page.values], pages[0].asked_at)
 
 
 async def store(workspace: Workspace, batch: Sequence[FetchedComments]) -> None:
-    """Merges complete lists of comments; a stored comment that its list no longer holds was deleted.
+    """Merges complete lists of comments; a stored comment that is missing from its list is marked deleted.
 
-    An empty list of a pull request that counts comments says nothing: it is asked again with the next sync.
+    An empty list of a pull request that counts comments is ignored: the next sync fetches it again.
     """
     asked_at = min(fetched.asked_at for fetched in batch)
-    found = [(fetched.row.id, value) for fetched in batch for value in fetched.values]
-    frame = frames.comments(workspace.id, found, asked_at)
+    by_pull = [(fetched.row.id, value) for fetched in batch for value in fetched.values]
+    frame = frames.comments(workspace.id, by_pull, asked_at)
     async with workspace.warehouse.transaction() as transaction:
-        await store_accounts(transaction, workspace, [one.get("user") for _, one in found], asked_at)
+        await store_accounts(transaction, workspace, [comment.get("user") for _, comment in by_pull], asked_at)
         await transaction.merge(workspace.merging(merge.COMMENTS), frame)
-        silent = await pulls.that_count_comments(transaction, [one.row.id for one in batch if not one.values])
-        told = [fetched for fetched in batch if fetched.row.id not in silent]
-        asked = [fetched.row.id for fetched in told]
-        await pulls.mark_other_comments_deleted(transaction, asked, frame["id"].to_list())
-        await review_times.derive(transaction, asked)
-        marks = [(fetched.row, fetched.row.updated_at) for fetched in told]
+        ignored = await pulls.that_count_comments(transaction, [one.row.id for one in batch if not one.values])
+        complete = [fetched for fetched in batch if fetched.row.id not in ignored]
+        pull_ids = [fetched.row.id for fetched in complete]
+        await pulls.mark_other_comments_deleted(transaction, pull_ids, frame["id"].to_list())
+        await review_times.derive(transaction, pull_ids)
+        marks = [(fetched.row, fetched.row.updated_at) for fetched in complete]
         await pulls.set_marks(transaction, "comments_synced_to", marks)

@@ -1,24 +1,26 @@
-"""Work that is done pull request by pull request."""
+"""Runs work for each of many pull requests."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from dx_dagster.bitbucket import BitbucketError, CredentialsExhausted, NotFound, RateLimited, Unavailable
+from dx_dagster.importer.each import for_each, is_away, lacks_scope
 from dx_dagster.importer.pull_requests import fetch_one
-from dx_dagster.importer.workspace import Progress, Report, Workspace, for_each, is_away, lacks_scope, skip
+from dx_dagster.importer.report import Progress, Report, skip
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import marks, pulls
 from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.imported.stale import Scope, StalePull
 
-# So many pull requests in a row that could not be reached mean that the service is away, not that they are odd.
+# After so many unavailable pull requests in a row, Bitbucket may be down.
 HOPELESS = 8
 
 
 @dataclass(frozen=True)
 class PullRow:
-    """A pull request about which something must be asked, as it stood when that was decided."""
+    """A pull request that needs a request, as it was stored when that was decided."""
 
     id: str
     repository: Repository
@@ -54,12 +56,12 @@ async def for_each_pull(
     work: Callable[[PullRow], Awaitable[None]],
     progress: Progress | None = None,
 ) -> None:
-    """Does `work` for each; one that Bitbucket refuses is reported and never fails the others.
+    """Does `work` for each pull request; one that Bitbucket refuses is skipped and does not fail the others.
 
-    `progress` counts them, where they are not all that there is to do.
+    `progress` counts them where the step has more to do than these.
 
     Raises:
-        BitbucketError: a credential lacks a scope, no credential is left, or nothing answers any more.
+        BitbucketError: a credential lacks a scope, no credential is left, or Bitbucket is down.
     """
     lost = 0
     progress = progress or Progress(workspace, report, len(rows))
@@ -74,7 +76,7 @@ async def for_each_pull(
             if lacks_scope(error) or isinstance(error, CredentialsExhausted | RateLimited):
                 raise
             if lost >= HOPELESS:
-                # Odd ones take the most tries, so they come together at the end of a list.
+                # Pull requests that always fail take the most attempts, so they come together at the end.
                 if await is_away(workspace):
                     raise
                 lost = 0
@@ -88,7 +90,7 @@ async def for_each_pull(
 
 
 async def _work_or_mark(workspace: Workspace, row: PullRow, work: Callable[[PullRow], Awaitable[None]]) -> None:
-    """Does `work`; where Bitbucket knows nothing of its subject, the pull request itself may be gone."""
+    """Does `work`; where it answers 404, the pull request itself may be deleted and is fetched."""
     try:
         await work(row)
     except NotFound:

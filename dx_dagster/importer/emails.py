@@ -1,15 +1,16 @@
-"""E-mail addresses of users: Bitbucket tells none, a Jira Cloud connection does, by Atlassian account."""
+"""Imports e-mail addresses. Bitbucket's API does not return them; a Jira Cloud connection can supply them."""
 
 import json
 from collections.abc import Sequence
 
 from dx_dagster.bitbucket import BitbucketError, Json, jira
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Checked, CredentialNotFoundError
 from dx_dagster.connections.revocation import following
 from dx_dagster.connections.verification import asking
 from dx_dagster.frames.reading import text
-from dx_dagster.importer.workspace import Report, Workspace, note
+from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import StoredConnection
@@ -18,9 +19,9 @@ from dx_dagster.warehouse.imported import emails
 
 
 async def import_emails(settings: Settings, workspace: Workspace, report: Report) -> None:
-    """Stores the addresses that Jira shows, where there is a connection that can ask; a failure is a note.
+    """Stores the e-mail addresses that Jira returns, if there is an enabled connection; a failure becomes a note.
 
-    Who hides an address has none here, even where it was known before. Who is unknown to the Jira site is left alone.
+    An account that hides its address loses the stored one. An account unknown to the Jira site is not changed.
     """
     connection = await connections.find(workspace.warehouse, workspace.slug, "jira_cloud")
     if connection is None or connection.disabled_at is not None:
@@ -41,10 +42,10 @@ async def import_emails(settings: Settings, workspace: Workspace, report: Report
 async def _imported(
     settings: Settings, workspace: Workspace, connection: StoredConnection, credential_id: int, report: Report
 ) -> bool:
-    """Whether this credential did it; what hindered it is noted, and stands with the credential from then on."""
+    """Whether the import with this credential succeeded; a failure is noted and recorded with the credential."""
     try:
-        [checked] = await doors.check(settings, workspace.warehouse, connection, credential_id)
-    except CredentialNotFoundError:  # removed a moment ago
+        [checked] = await actions.check(settings, workspace.warehouse, connection, credential_id)
+    except CredentialNotFoundError:  # removed in the meantime
         return False
     failure, label = checked.verdict.failure, checked.credential.label
     if failure is not None:
@@ -61,10 +62,10 @@ async def _imported(
 
 
 async def _import(settings: Settings, workspace: Workspace, connection: StoredConnection, checked: Checked) -> None:
-    subject = doors.subject_of(settings, connection).at(checked.verdict.base_url)
+    subject = actions.subject_of(settings, connection).at(checked.verdict.base_url)
     account_ids = await emails.account_ids(workspace.warehouse, workspace.id)
     async with (
-        asking(subject, doors.usable(checked.credential)) as client,
+        asking(subject, actions.usable(checked.credential)) as client,
         following(workspace.warehouse, client.client.pool, connection.id),
     ):
         async for accounts in jira.users(client, account_ids):
@@ -72,5 +73,5 @@ async def _import(settings: Settings, workspace: Workspace, connection: StoredCo
 
 
 def _rows(accounts: Sequence[Json]) -> str:
-    told = [(text(one["accountId"]), text(one.get("emailAddress")) or None) for one in accounts]
-    return json.dumps([{"account_id": account_id, "email": email} for account_id, email in told])
+    addresses = [(text(one["accountId"]), text(one.get("emailAddress")) or None) for one in accounts]
+    return json.dumps([{"account_id": account_id, "email": email} for account_id, email in addresses])

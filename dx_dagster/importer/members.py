@@ -1,4 +1,4 @@
-"""Members of a workspace: active users, as long as a complete listing holds them."""
+"""Imports the members of a workspace: users are active while a complete listing contains them."""
 
 from collections.abc import Mapping
 
@@ -15,27 +15,29 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames import users
 from dx_dagster.importer import absence
+from dx_dagster.importer.each import lacks_scope
 from dx_dagster.importer.emails import import_emails
 from dx_dagster.importer.mending import mend
-from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note, require_id, skip
+from dx_dagster.importer.report import Report, note, skip
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.imported import members
 
 KIND = "members"
-# The list has page numbers only, so it loses rows when somebody leaves meanwhile. Its `size` tells.
+# The list has only page numbers, so it loses rows when a member leaves during the walk; its `size` shows that.
 WALKS = 3
 
 
 async def import_people(settings: Settings, workspace: Workspace) -> Report:
-    """Members, and the e-mail addresses of all who are known."""
+    """Imports the members, and the e-mail addresses of all stored users."""
     report = await import_members(workspace)
     await import_emails(settings, workspace, report)
     return report
 
 
 async def import_members(workspace: Workspace) -> Report:
-    """Stores the members; who is no longer listed becomes an inactive user."""
+    """Stores the members; a user who is no longer listed becomes inactive."""
     report = Report(KIND)
     workspace_id = require_id(workspace)
     try:
@@ -46,25 +48,25 @@ async def import_members(workspace: Workspace) -> Report:
         skip(workspace, report, workspace.slug, error)
         return report
     accounts = [value.get("user") for page in pages for value in page.values]
-    found = users.users(workspace_id, accounts, pages[0].asked_at, members=True)
-    if found.is_empty():
+    frame = users.users(workspace_id, accounts, pages[0].asked_at, members=True)
+    if frame.is_empty():
         note(workspace, report, "the list of members is empty, which a workspace's never is; nobody was changed")
         return report
     async with workspace.warehouse.transaction() as transaction:
-        await transaction.merge(merge.MEMBERS, found)
+        await transaction.merge(merge.MEMBERS, frame)
     if complete:
-        left = await _left(workspace, report, found["source_id"].to_list())
+        left = await _left(workspace, report, frame["source_id"].to_list())
         async with workspace.warehouse.transaction() as transaction:
             await members.deactivate(transaction, left)
     else:
         note(workspace, report, "the list of members kept changing; nobody was made inactive")
     await mend(workspace)
-    workspace.listener.progress(KIND, len(found), len(found), workspace.client.requests)
+    workspace.listener.progress(KIND, len(frame), len(frame), workspace.client.requests)
     return report
 
 
 async def _left(workspace: Workspace, report: Report, listed: list[str]) -> list[str]:
-    """Active users whom a complete list lacks, confirmed where it lacks suspiciously many."""
+    """Active users missing from a complete list; confirmed by requests if suspiciously many are missing."""
     stored = await members.active(workspace.warehouse, workspace.id)
     known = set(listed)
     missing = {user_id: uuid for user_id, uuid in stored.items() if uuid not in known}
@@ -84,7 +86,7 @@ async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: s
     async def is_gone(user_id: str) -> bool:
         return await absence.asked(workspace, endpoints.member(workspace.slug, missing[user_id]).path) is None
 
-    # Where somebody who is listed is not found either, the answers mean nothing.
+    # A control: if a listed member is not found either, the answers mean nothing.
     try:
         control = await absence.asked(workspace, endpoints.member(workspace.slug, listed).path)
     except (Forbidden, Unavailable):
@@ -93,7 +95,7 @@ async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: s
 
 
 async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
-    """All pages, and whether they hold as many members as they say there are."""
+    """All pages, and whether they contain as many members as their `size` says."""
     pages: list[Page] = []
     before: set[str | None] | None = None
     endpoint = endpoints.members(workspace.slug)
@@ -102,11 +104,11 @@ async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
             pages = [page async for page in numbered(workspace.client, endpoint)]
         except PagingInCircles:  # page numbers are not documented here
             pages = [page async for page in cursor(workspace.client, endpoint)]
-        found = _distinct(pages)
-        # A list that is the same twice is no longer changing, whatever size it says.
-        if len(pages) == 1 or len(found) >= (pages[-1].size or 0) or found == before:
+        listed = _distinct(pages)
+        # A list that is the same twice is complete, whatever its size says.
+        if len(pages) == 1 or len(listed) >= (pages[-1].size or 0) or listed == before:
             return pages, True
-        before = found
+        before = listed
     return pages, False
 
 

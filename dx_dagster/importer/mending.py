@@ -1,13 +1,13 @@
-"""Rows that an earlier version derived otherwise, or whose reasons have changed: mended without asking Bitbucket."""
+"""Updates derived rows without requests, where an earlier version or earlier data derived them differently."""
 
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported import moves, repositories, review_times
 
 
 async def mend(workspace: Workspace) -> None:
-    """Derives durations again that follow older rules, or count somebody as a person who is a bot, or the reverse.
+    """Derives durations again that follow older rules, or whose accounts have become bots or people since.
 
-    An earlier version left rows of repositories that had moved with the users of the workspace they came from.
+    An earlier version left the user ids of the old workspace in the rows of moved repositories.
     """
     async with workspace.warehouse.transaction() as transaction:
         if await review_times.follow_old_rules(transaction, workspace.id):

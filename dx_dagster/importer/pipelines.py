@@ -1,12 +1,12 @@
-"""Runs of Bitbucket Pipelines.
+"""Imports pipelines.
 
-Newest first by page numbers that are put together here, since `next` drops the sort (BCLOUD-20639) and `q` is ignored.
-New runs push older ones to later pages, so a walk sees some twice and misses none.
+The list is walked newest first by page numbers, because `next` drops the sort (BCLOUD-20639) and `q` is ignored. New
+pipelines move older ones to later pages, so a walk sees some twice and misses none.
 
-A run may change after the walks have passed it. One that has not ended is asked again, with pauses that grow with its
-age: a run whose manual step nobody starts never ends. One that has ended may have its failed steps run again, under
-the same uuid and date (cypress-io/cypress 8720): a delivery that names it has it asked, and a reconcile lists again
-what was created of late.
+A pipeline may change after a walk has passed it. An unfinished one is requested again, with pauses that grow with its
+age: a pipeline that waits for a manual step may never end. The failed steps of a finished one may be run again, under
+the same uuid and date (cypress-io/cypress 8720): it is requested again when a delivery names it, and a reconcile lists
+recent pipelines again.
 """
 
 import math
@@ -19,8 +19,10 @@ from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endp
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pull_requests import later, newest_of, overlapping, reaches_below
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, lacks_scope, require_id
+from dx_dagster.importer.each import for_each_repository, lacks_scope
+from dx_dagster.importer.report import Report
+from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import hashes, marks, pipelines, repositories
@@ -33,7 +35,7 @@ _WITH_SLASH = "the list is found with a slash at the end of its path only"
 
 
 async def import_pipelines(workspace: Workspace) -> Report:
-    """Stores new runs of every repository, and asks again for those that had not ended."""
+    """Stores new pipelines of every repository, and updates unfinished ones."""
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if workspace.full:
@@ -50,7 +52,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
                 written.add(repository.id)
             answered.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
-            # What a repository with Pipelines off answers: normal, and nothing to warn of.
+            # The normal answer of a repository without Pipelines, and no reason for a warning.
             if lacks_scope(error):
                 raise
             if isinstance(error, NotFound):
@@ -67,9 +69,9 @@ async def import_pipelines(workspace: Workspace) -> Report:
 
 
 async def _is_found_with_slash(workspace: Workspace, unknown: Sequence[MarkedRepository[PipelinesMark]]) -> bool:
-    """Whether the API knows the list under its other name only.
+    """Whether the API has the list only under a path with a slash at its end.
 
-    Its description writes the path without a slash at the end; constructorfabric/insight was answered 404 without it.
+    The documentation has no slash; constructorfabric/insight got 404 without it.
     """
     for repository in unknown[:1]:
         endpoint = _listed(workspace, _with_slash(repository))
@@ -91,9 +93,9 @@ def _listed(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -
 
 
 async def import_runs(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -> bool:
-    """Stores new runs, and those that had not ended; returns whether there was anything new.
+    """Stores new and unfinished pipelines; returns whether anything was new.
 
-    Hashes stay as Bitbucket gives them: `warehouse.imported.hashes.resolve_pipelines`.
+    Short hashes are resolved later: `warehouse.imported.hashes.resolve_pipelines`.
     """
     mark, bound = repository.mark, workspace.since
     written = False
@@ -102,7 +104,7 @@ async def import_runs(workspace: Workspace, repository: MarkedRepository[Pipelin
         mark, written = walked.mark, walked.written
     if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
         known = await pipelines.count(workspace.warehouse, repository.id, mark.bound)
-        first = math.ceil(known / endpoints.PAGE)  # the page with the oldest run that is known
+        first = math.ceil(known / endpoints.PAGE)  # the page with the oldest stored pipeline
         if first > 1:
             begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
             walked = await _walk(workspace, repository, begun, must_overlap=True)
@@ -116,7 +118,7 @@ async def import_runs(workspace: Workspace, repository: MarkedRepository[Pipelin
 async def refresh_runs(
     workspace: Workspace, repository: MarkedRepository[PipelinesMark], numbers: Collection[int]
 ) -> None:
-    """Asks for runs that deliveries name by number, ended or not; lists new ones where one of them is not stored."""
+    """Updates the pipelines that deliveries name by number; lists new ones where one of them is not stored."""
     named = await pipelines.named(workspace.warehouse, repository.id, numbers)
     if len(named) < len(set(numbers)):
         await import_runs(workspace, repository)
@@ -124,7 +126,7 @@ async def refresh_runs(
 
 
 class _Walked(NamedTuple):
-    """What a walk came to: its mark, the runs and pages that it saw, whether anything was new."""
+    """The result of a walk: its mark, the pipelines and pages that it saw, and whether anything was new."""
 
     mark: PipelinesMark
     seen: set[str]
@@ -139,9 +141,9 @@ async def _walk(
     *,
     must_overlap: bool = False,
 ) -> _Walked:
-    """One way back through the runs, down to what is known or to the bound.
+    """Walks back through the pipelines, down to the watermark or to the bound.
 
-    One that `must_overlap` and does not begin with known runs ends at once.
+    A walk that `must_overlap` ends at once unless it begins with stored pipelines.
     """
     further = mark.synced_to is None or not reaches_back_to(mark.bound, mark.walk_bound)
     stop = mark.walk_bound if further else _stop(mark, workspace.reconcile)
@@ -158,7 +160,7 @@ async def _walk(
         within = [value for value in page.values if not _is_outside(workspace, value)]
         seen |= _named(within)
         pages = page.number
-        # Where the sort was not heeded, older pages may hold newer runs.
+        # If the API ignored the sort, later pages may hold newer pipelines.
         over = times == sorted(times, reverse=True) and reaches_below(times, stop)
         if not over:
             mark = replace(mark, walk_cursor=str(page.number + 1))
@@ -177,9 +179,9 @@ async def _walk(
 
 
 def _stop(mark: PipelinesMark, reconcile: timedelta | None) -> datetime | None:
-    """How far back a later walk goes: to what is known, or, to reconcile, to what was young at the last such listing.
+    """How far back a later walk goes: to the watermark, or, to reconcile, `reconcile` before the last such listing.
 
-    So a run that has grown old since then is listed for a last time.
+    So a pipeline that has become older than `reconcile` since then is listed one last time.
     """
     if mark.synced_to is None:
         return mark.walk_bound
@@ -199,7 +201,7 @@ async def _store(
     values: Sequence[Json],
     asked_at: datetime,
 ) -> bool:
-    """Merges runs; returns whether anything was new."""
+    """Merges pipelines; returns whether anything was new."""
     creators = [value.get("creator") for value in values]
     await store_accounts(transaction, workspace, creators, asked_at)
     rows = frames.pipelines(workspace.id, repository.id, values, asked_at)
@@ -210,7 +212,7 @@ async def _store(
 async def _ask(
     workspace: Workspace, repository: MarkedRepository[PipelinesMark], wanted: Sequence[Run], pages: int
 ) -> None:
-    """Asks for runs, newest first, that a walk over so many pages did not see.
+    """Fetches pipelines, newest first, that a walk over so many pages did not see.
 
     Page by page where that takes fewer requests than one by one.
     """
@@ -235,7 +237,7 @@ async def _ask(
 
 
 async def _pages(workspace: Workspace, repository: MarkedRepository[PipelinesMark], first: int, last: int) -> set[str]:
-    """Stores some pages of the list; returns the runs in them."""
+    """Stores some pages of the list; returns the uuids of their pipelines."""
     seen: set[str] = set()
     async for page in numbered(workspace.client, _listed(workspace, repository), start=first):
         within = [value for value in page.values if not _is_outside(workspace, value)]

@@ -1,4 +1,4 @@
-"""Who hears how an import in this process goes on, beside Dagster's log: a command's progress display."""
+"""The progress display of a command that runs an import in its own process, besides Dagster's log."""
 
 from contextvars import ContextVar
 

@@ -1,13 +1,13 @@
-"""Pull requests and who takes part in them.
+"""Imports pull requests and their participants.
 
-The first import walks each repository by number, newest first; later ones ask for what changed and for all that are
-open (an approval, given or taken back, need not move `updated_on`). Keyset paging on the number, because an offset walk
-over a living list loses rows.
+The first import walks each repository by number, newest first. Later ones request what changed and all open pull
+requests: an approval, given or withdrawn, need not change `updated_on`. The walk is by keyset on the number, because
+offsets lose rows when the list changes during the walk.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from dx_dagster.bitbucket import (
     BadRequest,
@@ -24,7 +24,10 @@ from dx_dagster.frames import pulls as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note, require_id, skip
+from dx_dagster.importer.each import for_each_repository
+from dx_dagster.importer.report import Report, note, skip
+from dx_dagster.importer.watermarks import later, newest, overlapping
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import absences, marks, pulls, repositories, stale
@@ -32,19 +35,16 @@ from dx_dagster.warehouse.imported.bounds import reaches_back_to
 from dx_dagster.warehouse.imported.marks import MarkedRepository, PullRequestsMark, Repository
 
 KIND = "pullrequests"
-# Asked again before a mark: the clocks of a large service differ.
-OVERLAP = timedelta(minutes=5)
-# There is another way when sorting fails, so it is not worth much patience.
+# There is a fallback without sorting, so few attempts are made.
 _ATTEMPTS_AT_SORTING = 3
-ROWS_TO_BE_SURE = 10
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
 async def import_pull_requests(workspace: Workspace) -> Report:
-    """Stores what changed in the pull requests of every repository that can be read.
+    """Stores what changed in the pull requests of every readable repository.
 
     Raises:
-        NothingReadError: none can.
+        NothingReadError: no repository could be read.
     """
     report = Report(KIND)
     workspace_id = require_id(workspace)
@@ -56,14 +56,14 @@ async def import_pull_requests(workspace: Workspace) -> Report:
     refusing: list[MarkedRepository[PullRequestsMark]] = []
 
     async def work(repository: MarkedRepository[PullRequestsMark]) -> None:
-        async with reading.one():
+        async with reading.of_repository():
             await _import_repository(workspace, report, repository)
 
     async def refused(repository: MarkedRepository[PullRequestsMark], error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
         refusing.append(repository)
 
-    async with reading.whole():
+    async with reading.of_all():
         await for_each_repository(workspace, report, to_import, work, refused=refused)
     async with workspace.warehouse.transaction() as transaction:
         for repository in refusing:
@@ -77,22 +77,22 @@ async def _import_repository(
     mark = repository.mark
     horizon = await pulls.open_horizon(workspace.warehouse, repository.id, mark.listed_at)
     if mark.walk_cursor is not None:
-        # A killed walk goes on where it stopped; what changed since it began comes with the fresh one.
+        # A killed walk resumes where it stopped; the next walk brings what changed since it began.
         mark, _ = await _walk(workspace, report, repository, mark, horizon)
     begun = replace(mark, walk_head=None, walk_bound=workspace.since)
     _, seen = await _walk(workspace, report, repository, begun, horizon)
-    # A first walk lists all that is within the bound, later ones what changed and what is open.
+    # The first walk lists everything within the bound, later walks what changed and what is open.
     listed_from = workspace.since or _EVER if mark.synced_to is None else None
-    await _look_for_the_vanished(workspace, repository, seen, listed_from, horizon)
+    await _fetch_missing(workspace, repository, seen, listed_from, horizon)
     await record_access(workspace, repository, None)
 
 
 async def _walk(
     workspace: Workspace, report: Report, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
 ) -> tuple[PullRequestsMark, set[int]]:
-    """One way through the list; returns the mark at its end and the numbers seen.
+    """Walks through the list; returns the mark at its end and the numbers seen.
 
-    `horizon`: open pull requests that last changed before it are left out.
+    `horizon`: open pull requests that last changed before it are not listed.
     """
     seen: set[int] = set()
     try:
@@ -143,7 +143,7 @@ async def _store_pages(
 def _newest_first(
     workspace: Workspace, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
 ) -> AsyncIterator[Page]:
-    """Pages below the number that the walk has come to."""
+    """The pages below the number that the walk has reached."""
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
     below = int(mark.walk_cursor) if mark.walk_cursor else None
     return keyset(workspace.client, endpoint, q=_condition(mark, horizon), start=below, attempts=_ATTEMPTS_AT_SORTING)
@@ -152,9 +152,9 @@ def _newest_first(
 def _by_ranges(
     workspace: Workspace, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
 ) -> AsyncIterator[Page]:
-    """The same without sorting: together with the state filters it fails for good on some large repositories.
+    """The same without a sort, which together with the state filters always fails on some large repositories.
 
-    (Met by constructorfabric/insight: 500 every time.) Ranges come in no order, so a killed walk begins them again.
+    (constructorfabric/insight always got 500.) The ranges have no order, so a killed walk starts over.
     """
     endpoint = endpoints.pull_requests(workspace.slug, repository.source_id)
     high = int(mark.walk_cursor) - 1 if mark.walk_cursor else None
@@ -162,8 +162,8 @@ def _by_ranges(
 
 
 def _condition(mark: PullRequestsMark, horizon: datetime | None) -> str | None:
-    """What a walk asks for: what is within its bound the first time; later what changed, what is open, and what an
-    earlier bound adds.
+    """The filter of a walk: at first everything within the bound, later what changed, what is open, and what a bound
+    moved further back adds.
     """
     opened = f'(state = "OPEN" AND {_from(horizon)})' if horizon else 'state = "OPEN"'
     if mark.synced_to is None:
@@ -181,9 +181,9 @@ def _from(moment: datetime) -> str:
 async def store(
     transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], asked_at: datetime
 ) -> None:
-    """Merges pull requests as the list and the single pull request give them, participants included.
+    """Merges pull requests and their participants from a list, a single pull request or a payload.
 
-    One that lies before the workspace's bound and is not stored stays out, whatever an entry or a delivery says of it.
+    A pull request outside of the workspace's bound is left out unless it is stored already.
     """
     workspace_id = workspace.id
     outside = [value["id"] for value in values if _is_outside(workspace, value)]
@@ -210,10 +210,10 @@ def _is_outside(workspace: Workspace, value: Json) -> bool:
 
 
 async def fetch_one(workspace: Workspace, repository: Repository, number: int) -> bool:
-    """Fetches a single pull request; one that is gone is marked as deleted. Returns whether it is there.
+    """Fetches a single pull request, or marks it deleted; returns whether it exists.
 
     Raises:
-        NotFound: the repository is not there either, so that nothing is known of the pull request.
+        NotFound: the repository answers 404 too, so the pull request may still exist.
     """
     endpoint = endpoints.pull_request(workspace.slug, repository.source_id, number)
     asked_at = workspace.now()
@@ -230,16 +230,16 @@ async def fetch_one(workspace: Workspace, repository: Repository, number: int) -
     return True
 
 
-async def _look_for_the_vanished(
+async def _fetch_missing(
     workspace: Workspace,
     repository: Repository,
     seen: set[int],
     listed_from: datetime | None,
     horizon: datetime | None,
 ) -> None:
-    """Asks for those that the listing should have held: open ones that changed at or after `horizon`, and all that
-    changed at or after `listed_from`, where that is given. Those with a date that cannot be right are asked as well,
-    with pauses that grow.
+    """Requests the pull requests that are missing from a listing: open ones that changed at or after `horizon`, and all
+    that changed at or after `listed_from`. Pull requests with an absurd date are requested as well, with growing
+    pauses.
     """
     rows = await stale.pulls_expected(workspace.warehouse, repository.id, listed_from, horizon or _EVER)
     numbers = {row.id: row.number for row in rows if row.number not in seen}
@@ -247,7 +247,7 @@ async def _look_for_the_vanished(
     asked = [pull for pull in stored if pull in numbers]
     if absence.is_suspicious(stored=len(stored), missing=len(asked), listed=len(seen)):
         asked = await absences.next_to_ask(workspace.warehouse, asked, absence.MOST)
-    # No list of what changed shows that an absurd date was corrected.
+    # A list of what changed does not show that an absurd date was corrected.
     if odd := numbers.keys() - set(stored):
         asked += await absences.next_to_ask(workspace.warehouse, odd, absence.MOST)
     for pull in asked:
@@ -255,35 +255,8 @@ async def _look_for_the_vanished(
 
 
 async def record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:
-    """Notes why a repository cannot be read; None where it can."""
+    """Records why a repository cannot be read, or with None that it can."""
     if reason is None and repository.accessible:
         return
     async with workspace.warehouse.transaction() as transaction:
         await repositories.set_access(transaction, repository.id, reason)
-
-
-def newest(moments: Iterable[object], asked_at: datetime) -> datetime | None:
-    """The latest of some of Bitbucket's times; one that lies after the question says nothing about when it was."""
-    return newest_of((moment for one in moments if (moment := time(one))), asked_at)
-
-
-def newest_of(moments: Iterable[datetime], asked_at: datetime) -> datetime | None:
-    """The same of times that are read already. Clocks may differ by a day."""
-    return max((moment for moment in moments if moment <= asked_at + merge.CLOCKS_DIFFER), default=None)
-
-
-def reaches_below(moments: Sequence[datetime], stop: datetime | None) -> bool:
-    """Whether a page of a list that is newest first ends with what is known already.
-
-    Several rows must be older: the order of entries that happened together is nobody's promise.
-    """
-    return stop is not None and bool(moments) and all(moment < stop for moment in moments[-ROWS_TO_BE_SURE:])
-
-
-def overlapping(mark: datetime, by: timedelta = OVERLAP) -> datetime:
-    """From where on to ask again. A mark may be of the year 1, before which there is nothing."""
-    return max(mark, _EVER + by) - by
-
-
-def later(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)

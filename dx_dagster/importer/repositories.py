@@ -1,4 +1,4 @@
-"""Repositories: the whole list, in which absence is news once it is complete."""
+"""Imports the list of repositories; a repository missing from the complete list is marked deleted."""
 
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
@@ -25,23 +25,25 @@ from dx_dagster.frames.identifiers import of_bitbucket
 from dx_dagster.frames.reading import Json, inner, record, text
 from dx_dagster.importer import absence
 from dx_dagster.importer.clocks import warn_of_differences
-from dx_dagster.importer.workspace import Report, Workspace, lacks_scope, note
+from dx_dagster.importer.each import lacks_scope
+from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import bounds, moves, repositories
 
 KIND = "repositories"
 _REFUSED = (Unauthorized, Forbidden, NotFound, Gone, RateLimited)
-_PATIENCE = 60.0  # seconds that a credential may wait for its budget while others could go on
+_PATIENCE = 60.0  # seconds that a credential may wait for its budget while others can continue
 
 
 async def import_repositories(workspace: Workspace) -> Report:
-    """Stores the workspace and its repositories; one that no complete listing holds any longer gets `deleted_at`.
+    """Stores the workspace and its repositories; one that is missing from a complete listing gets `deleted_at`.
 
-    A listing that lacks many is confirmed first: `importer.absence`.
+    Where many are missing, `importer.absence` confirms that first.
 
     Raises:
-        NothingReadError: no credential sees a repository.
+        NothingReadError: no credential can read any repository.
         BitbucketError: the list could not be read to its end.
     """
     report = Report(KIND)
@@ -65,11 +67,11 @@ async def import_repositories(workspace: Workspace) -> Report:
 
 
 async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
-    """For what its repositories do not say of it."""
+    """Fetches the workspace, where its repositories do not name it completely."""
     try:
         value = await workspace.client.get(endpoints.workspace(workspace.slug).path)
     except (Gone, Forbidden, NotFound) as error:
-        # 410 was met on the real service in 2026, though the endpoint is not deprecated; a token of a single repository
+        # The real service answered 410 in 2026, though the endpoint is not deprecated. A token of a single repository
         # may be refused.
         if lacks_scope(error):
             raise
@@ -79,7 +81,7 @@ async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
 
 
 async def _store_workspace(workspace: Workspace, value: Json) -> Workspace:
-    """Stores the workspace under the name that it is asked by; one whose uuid is not told stays as it is known."""
+    """Stores the workspace under its requested name; without a uuid, the workspace stays as it is."""
     source = text(value.get("uuid"))
     if not source:
         return workspace
@@ -92,10 +94,10 @@ async def _store_workspace(workspace: Workspace, value: Json) -> Workspace:
 
 
 class _Listing:
-    """The list as each credential sees it: tokens of single repositories or projects see different ones.
+    """Reads the list with each credential, since tokens of repositories and projects see different ones.
 
-    A credential that is refused or has to rest for long keeps nobody else from going on; but what it alone sees is not
-    known to be gone then.
+    A credential that is refused or rate limited for long does not stop the others. The repositories that only it sees
+    are not taken for deleted then.
     """
 
     def __init__(self, workspace: Workspace, report: Report) -> None:
@@ -113,20 +115,20 @@ class _Listing:
 
     @property
     def complete(self) -> bool:
-        """Whether what no list holds is gone."""
+        """Whether a repository that no list contains is gone."""
         return self._whole and not self._refusals
 
     @property
     def alike(self) -> bool:
-        """Whether all credentials see the same."""
+        """Whether all credentials see the same repositories."""
         first, *others = self._lists.values()
         return self.complete and all(other == first for other in others)
 
     async def read(self) -> None:
-        """Asks for the list with each credential; once for all API tokens of one account, which see the same.
+        """Reads the list with each credential; once for all API tokens of one account, which see the same.
 
         Raises:
-            BitbucketError: all are refused.
+            BitbucketError: every credential is refused.
         """
         usable = self.workspace.client.pool.usable
         resting: dict[str, tuple[float, Credential]] = {}
@@ -137,7 +139,7 @@ class _Listing:
             if isinstance(error, RateLimited):
                 resting[credential.budget] = (error.retry_after or 0.0, credential)
         if resting and not self.seen:
-            # Nobody who has a request left sees anything: now it is worth waiting for whoever has one first.
+            # No credential with requests left sees anything: wait for the one that has requests again first.
             await self._ask(min(resting.values(), key=itemgetter(0))[1], None)
         if not self._lists:
             if not self.workspace.client.pool.usable:
@@ -147,7 +149,7 @@ class _Listing:
             raise Unavailable(f"neither workspace {self.workspace.slug} nor any repository in it tells its uuid")
 
     async def _ask(self, credential: Credential, patience: float | None) -> BitbucketError | None:
-        """Stores what one credential sees; returns why it sees nothing."""
+        """Stores what one credential sees; returns the error if it sees nothing."""
         seen: set[str] = set()
         try:
             async for page in self._pages(credential, patience, seen):
@@ -160,7 +162,7 @@ class _Listing:
         return None
 
     async def _pages(self, credential: Credential, patience: float | None, seen: set[str]) -> AsyncIterator[Page]:
-        """By uuid, which never changes; by page numbers where the filter or the sort is not heeded."""
+        """Walks by uuid, which never changes; by page numbers where the API ignores the filter or the sort."""
         endpoint = endpoints.repositories(self.workspace.slug)
         pinned = self.workspace.client.using(credential, patience)
         try:
@@ -171,7 +173,7 @@ class _Listing:
             async for page in numbered(pinned, endpoint):
                 size = page.size
                 yield page
-            # Page numbers lose rows when one goes meanwhile.
+            # Page numbers lose rows when a repository is removed during the walk.
             self._whole &= size is not None and len(seen) >= size
 
     async def _store(self, page: Page, seen: set[str]) -> None:
@@ -189,7 +191,7 @@ class _Listing:
         workspace.listener.progress(KIND, len(seen), max(len(seen), page.size or 0), workspace.client.requests)
 
     async def _name_workspace(self, named: Json) -> None:
-        """Stores the workspace as its repositories name it; where they do not say enough, it is asked for once."""
+        """Stores the workspace as its repositories name it; fetches it where they do not name it completely."""
         if text(named.get("name")):
             self.workspace = await _store_workspace(self.workspace, named)
         if not self.workspace.id:
@@ -198,7 +200,7 @@ class _Listing:
             self.workspace = await _store_workspace(self.workspace, named)
 
     async def gone(self, report: Report) -> list[str]:
-        """Stored repositories that a complete listing lacks, confirmed where it lacks suspiciously many."""
+        """Stored repositories missing from a complete listing; confirmed by requests if suspiciously many."""
         if not self.complete:
             return []
         stored = await repositories.not_deleted(self.workspace.warehouse, self.workspace.id)
@@ -223,33 +225,32 @@ class _Listing:
         return gone
 
     async def settle(self, transaction: Transaction, gone: Collection[str]) -> None:
-        """Marks those that are gone, and those that are there again."""
+        """Marks repositories as deleted or restored."""
         await repositories.settle_listing(transaction, self.workspace.id, self.seen, gone)
 
 
 def _is_here(workspace: Workspace, value: Json) -> bool:
-    """Whether a repository that was asked for by its uuid still belongs to the workspace: it may have moved."""
+    """Whether a repository fetched by its uuid still belongs to the workspace: it may have moved."""
     owner = text(inner(value, "workspace", "uuid"))
     return owner is None or of_bitbucket(owner) == workspace.id
 
 
-async def fetch_repository(workspace: Workspace, name: str, doubt: absence.Doubt) -> str | None:
-    """Stores one repository, by uuid or slug, and returns its uuid; one that Bitbucket no longer has in this workspace
-    is marked as deleted.
+async def fetch_repository(workspace: Workspace, name: str, access: absence.AccessCheck) -> str | None:
+    """Fetches one repository, by uuid or slug, and returns its uuid; marks it deleted if it has left the workspace.
 
     Raises:
-        Forbidden: it cannot be read.
-        NothingReadError: nothing can, so that its absence means nothing.
+        Forbidden: the repository cannot be read.
+        NothingReadError: no repository can be read, so a 404 means nothing.
     """
     asked_at = workspace.now()
     try:
         value = await absence.asked(workspace, endpoints.repository(workspace.slug, name).path)
     except Forbidden as error:
         if not lacks_scope(error):
-            await doubt.settle(error)
+            await access.check(error)
         raise
     if value is None:
-        await doubt.settle(NotFound(f"there is no repository {name}"))
+        await access.check(NotFound(f"there is no repository {name}"))
         value = {}
     here = bool(value) and _is_here(workspace, value)
     uuid = text(value.get("uuid")) if here else None

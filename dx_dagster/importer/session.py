@@ -1,4 +1,4 @@
-"""What an import of one workspace holds while it runs: the workspace's lock, a pool of credentials, a client."""
+"""Opens what an import of one workspace holds while it runs: the lock, the credential pool and the client."""
 
 import math
 from collections.abc import AsyncIterator, Iterable
@@ -28,20 +28,20 @@ class BusyError(Exception):
 
 
 class NotConnectedError(Exception):
-    """The workspace has no connection, or none that can be used."""
+    """The workspace has no connection, or its connection cannot be used."""
 
 
 class NoCredentialError(NotConnectedError):
-    """The workspace's connection has no credential that can be used."""
+    """The workspace's connection has no usable credential."""
 
 
 async def connection_in_service(
     warehouse: Warehouse, workspace: str, kind: ConnectionType = "bitbucket"
 ) -> StoredConnection:
-    """The workspace's connection, over which requests may be sent.
+    """The workspace's enabled connection.
 
     Raises:
-        NotConnectedError: there is none, or it is disabled.
+        NotConnectedError: there is no connection, or it is disabled.
     """
     connection = await connections.find(warehouse, workspace, kind)
     if connection is None:
@@ -61,12 +61,12 @@ async def connection_in_service(
 async def open_pool(
     settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
 ) -> CredentialPool:
-    """The enabled credentials of the workspace's connection. One that Bitbucket refuses is disabled, with the reason.
+    """Opens a pool of the connection's enabled credentials; a credential that Bitbucket refuses is disabled.
 
     Raises:
         NotConnectedError: there is no connection.
         NoCredentialError: no credential is left in it.
-        VaultError: the keys do not open the credentials.
+        VaultError: the keys do not decrypt the credentials.
     """
     connection = await connection_in_service(warehouse, workspace, kind)
     stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
@@ -103,9 +103,9 @@ def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, work
 async def open_client(
     settings: Settings, warehouse: Warehouse, pool: CredentialPool, workspace: str, kind: ConnectionType = "bitbucket"
 ) -> AsyncIterator[BitbucketClient]:
-    """A client for the workspace; at its end the pool gives back what it had reserved.
+    """Opens a client for the workspace; when it closes, the pool returns its reserved requests.
 
-    A credential that is removed or disabled meanwhile is used no more.
+    A credential that is removed or disabled in the meantime is no longer used.
     """
     connection = await connections.find(warehouse, workspace, kind)
     if connection is None:
@@ -127,12 +127,12 @@ async def open_client(
 
 @asynccontextmanager
 async def locked(warehouse: Warehouse, workspace: str, listener: Listener, *, wait: bool = True) -> AsyncIterator[None]:
-    """Waits until no other process imports the workspace, and keeps others out.
+    """Holds the workspace's lock; waits for it while another process imports the workspace.
 
     Raises:
-        BusyError: there is one, and waiting was not asked for.
+        BusyError: the lock is taken, and `wait` is false.
     """
-    said = False
+    warned = False
     while True:
         async with warehouse.importing(workspace) as is_free:
             if is_free:
@@ -140,7 +140,7 @@ async def locked(warehouse: Warehouse, workspace: str, listener: Listener, *, wa
                 return
         if not wait:
             raise BusyError(f"Another process is importing workspace {workspace}; try again when it has ended.")
-        if not said:
+        if not warned:
             listener.warning(f"another process is importing workspace {workspace}; waiting for it to end")
-            said = True
+            warned = True
         await anyio.sleep(_SECONDS_BETWEEN_TRIES)

@@ -24,26 +24,19 @@ from dx_dagster.bitbucket import (
     RateLimited,
 )
 from dx_dagster.importer import comments, pipelines
-from dx_dagster.importer.absence import Doubt, NothingReadError
+from dx_dagster.importer.absence import AccessCheck, NothingReadError
 from dx_dagster.importer.activity import feed
 from dx_dagster.importer.activity import step as activity
 from dx_dagster.importer.commits import default_branch
 from dx_dagster.importer.commits import endpoint as pull_commits
+from dx_dagster.importer.each import for_each, is_away, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, pull_rows
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.pull_requests import store as store_pulls
+from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import fetch_repository, import_repositories
-from dx_dagster.importer.workspace import (
-    NewAccounts,
-    Report,
-    Workspace,
-    for_each,
-    is_away,
-    lacks_scope,
-    open_workspace,
-    pull_id,
-)
+from dx_dagster.importer.workspace import NewAccounts, Workspace, open_workspace, pull_id
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.imported import hashes, marks, pulls, stale
@@ -141,7 +134,7 @@ class _Batch:
         self.workspace = workspace
         self.for_pipelines = replace(workspace, client=for_pipelines)
         self.report = Report(KIND)
-        self.doubt = Doubt(workspace)
+        self.access = AccessCheck(workspace)
         self.outcomes = outcomes
 
     async def stored(self) -> dict[str, Repository]:
@@ -175,7 +168,7 @@ class _Batch:
                 if lacks_scope(error):
                     raise
                 if isinstance(error, Forbidden | NotFound | Gone):
-                    await self.doubt.settle(error)
+                    await self.access.check(error)
                 self._fail(deliveries_about(item), error)
             except Exception as error:  # noqa: BLE001 - a payload that breaks us must not hold up other deliveries
                 self._fail(deliveries_about(item), error)
@@ -204,7 +197,7 @@ class _Batch:
         try:
             await fetch_one(self.workspace, repository, number)
         except NotFound:
-            await fetch_repository(self.workspace, repository.source_id, self.doubt)
+            await fetch_repository(self.workspace, repository.source_id, self.access)
 
     def pull_ids(self, planned: Plan, *, comments_only: bool = False) -> list[str]:
         """The ids of the pull requests whose deliveries have not failed yet."""
@@ -225,7 +218,7 @@ async def _update_repositories(batch: _Batch, news: Sequence[RepositoryNews]) ->
     async def fetch(about: RepositoryNews) -> None:
         try:
             # From here on the repository goes by its uuid, also where the delivery has only its slug.
-            about.name = await fetch_repository(batch.workspace, about.name, batch.doubt) or about.name
+            about.name = await fetch_repository(batch.workspace, about.name, batch.access) or about.name
         except Forbidden as error:
             if lacks_scope(error) or (about.name in known and known[about.name].accessible):
                 raise
@@ -368,7 +361,7 @@ async def _update_pipelines_of(
         if lacks_scope(error):
             batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
         elif not own:
-            await batch.doubt.settle(error)
+            await batch.access.check(error)
     except CredentialsExhausted:
         if not own:
             raise

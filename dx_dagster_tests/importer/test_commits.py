@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from dx_dagster.importer.commits.ancestry import SHORT, Ancestry
 from dx_dagster.importer.commits.default_branch import import_branches
-from dx_dagster.importer.commits.proofs import tell
+from dx_dagster.importer.commits.proofs import prove
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.pull_requests import import_pull_requests
+from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import import_repositories
-from dx_dagster.importer.workspace import Report, Workspace
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.warehouse.imported.commits import Targets
@@ -70,21 +71,21 @@ def test_a_merge_commit_that_did_not_bring_the_source_proves_nothing():
     first, source, merge, later = (letter * 40 for letter in "abcd")
     ancestry = Ancestry([(first, []), (source, [first]), (merge, [first, source]), (later, [merge])])
     heads = Heads("1", "MERGED", "main", source, first, merge, from_fork=False, closes_source=False)
-    assert tell(heads, ancestry, UNKNOWN) == ("merged", {source})
+    assert prove(heads, ancestry, UNKNOWN) == ("merged", {source})
     # Merged by a push of several commits, of which the last is named: the target had the source before that one.
-    assert tell(heads._replace(merge=later), ancestry, UNKNOWN) is None
+    assert prove(heads._replace(merge=later), ancestry, UNKNOWN) is None
 
 
 def test_a_fast_forward_is_told_from_where_its_target_was_if_that_is_known():
     first, second, source = (letter * 40 for letter in "abc")
     ancestry = Ancestry([(first, []), (second, [first]), (source, [second])])
     heads = Heads("1", "MERGED", "main", source, second, source, from_fork=False, closes_source=False)
-    assert tell(heads, ancestry, UNKNOWN) == ("fast-forwarded", {source})
+    assert prove(heads, ancestry, UNKNOWN) == ("fast-forwarded", {source})
     # The target may have got the second commit before the merge, unless it is known to be the one at the merge.
-    assert tell(heads._replace(target=first), ancestry, UNKNOWN) is None
-    assert tell(heads._replace(target=first), ancestry, KNOWN) == ("fast-forwarded", {second, source})
+    assert prove(heads._replace(target=first), ancestry, UNKNOWN) is None
+    assert prove(heads._replace(target=first), ancestry, KNOWN) == ("fast-forwarded", {second, source})
     # Where the API shows the target after the merge, it says nothing.
-    assert tell(heads._replace(target=source), ancestry, KNOWN) is None
+    assert prove(heads._replace(target=source), ancestry, KNOWN) is None
 
 
 def test_a_merge_of_rebased_copies_counts_where_it_moved_the_target():
@@ -92,12 +93,12 @@ def test_a_merge_of_rebased_copies_counts_where_it_moved_the_target():
     ancestry = Ancestry([(first, []), (second, [first]), (copy, [second]), (merge, [second, copy])])
     ancestry.add([(source, [first])])
     heads = Heads("1", "MERGED", "main", source, second, merge, from_fork=False, closes_source=True)
-    assert tell(heads, ancestry, UNKNOWN) == ("rebased (branch closed)", {source})
+    assert prove(heads, ancestry, UNKNOWN) == ("rebased (branch closed)", {source})
     # Of another number of commits they are no copies for sure.
     two = Ancestry([(first, []), (second, [first]), (copy, [second]), ("f" * 40, [copy]), (merge, [second, "f" * 40])])
     two.add([(source, [first])])
-    assert tell(heads, two, UNKNOWN) is None
-    assert tell(heads._replace(target=first), ancestry, UNKNOWN) is None
+    assert prove(heads, two, UNKNOWN) is None
+    assert prove(heads._replace(target=first), ancestry, UNKNOWN) is None
 
 
 def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
@@ -105,12 +106,12 @@ def test_a_declined_pull_request_is_told_only_where_its_target_is_not_todays():
     ancestry = Ancestry([(first, []), (source, [first]), (later, [source])])
     # Its commit came to the branch afterwards by another way. Whoever names today's head hides that.
     heads = Heads("1", "DECLINED", "main", source, later, None, from_fork=False, closes_source=False)
-    assert tell(heads, ancestry, UNKNOWN) is None
-    assert tell(heads._replace(target=first), ancestry, KNOWN) is None
+    assert prove(heads, ancestry, UNKNOWN) is None
+    assert prove(heads._replace(target=first), ancestry, KNOWN) is None
     beside = Ancestry([(first, []), (later, [first])])
     beside.add([(source, [first])])
-    assert tell(heads._replace(target=first), beside, KNOWN) == ("declined", {source})
-    assert tell(heads._replace(target=first), beside, UNKNOWN) is None
+    assert prove(heads._replace(target=first), beside, KNOWN) == ("declined", {source})
+    assert prove(heads._replace(target=first), beside, UNKNOWN) is None
 
 
 class Comparing(Installation):

@@ -9,7 +9,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from dx_dagster.importer.absence import Doubt
+from dx_dagster.importer.absence import AccessCheck
 from dx_dagster.importer.repositories import fetch_repository
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
@@ -74,7 +74,7 @@ def test_whichever_workspace_is_synced_first_all_rows_name_users_of_the_new_one(
     moved = _move(left, right)
 
     async def hear(workspace: Workspace) -> None:
-        assert await fetch_repository(workspace, moved.uuid, Doubt(workspace)) == moved.uuid
+        assert await fetch_repository(workspace, moved.uuid, AccessCheck(workspace)) == moved.uuid
 
     right.on_workspace(hear)
     found = _wrong(left, right)
@@ -85,7 +85,7 @@ def test_whichever_workspace_is_synced_first_all_rows_name_users_of_the_new_one(
 
 
 async def _is_no_longer_here(workspace: Workspace, name: str) -> None:
-    assert await fetch_repository(workspace, name, Doubt(workspace)) is None
+    assert await fetch_repository(workspace, name, AccessCheck(workspace)) is None
 
 
 def test_rows_that_an_earlier_version_left_with_users_of_the_old_workspace_are_mended(both):

@@ -15,8 +15,9 @@ from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.pull_requests import import_pull_requests
+from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import import_repositories
-from dx_dagster.importer.workspace import Report, Workspace
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse.imported import review_times, stale
 from dx_dagster_tests.importing import Imported, Installation, open_into_release

@@ -1,6 +1,6 @@
-"""A repository's feed of what happened to its pull requests: one walk instead of a request for each of them.
+"""Reads the activity feed of a repository: one walk instead of a request for each pull request.
 
-The feed is newest first and opaque: no filter, no order of ours (BCLOUD-21067).
+The feed is newest first and can be neither filtered nor sorted (BCLOUD-21067).
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -29,9 +29,12 @@ from dx_dagster.frames import activities as frames
 from dx_dagster.frames import comments
 from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.each import is_away, lacks_scope
 from dx_dagster.importer.group_commit import GroupCommit
-from dx_dagster.importer.pull_requests import fetch_one, later, newest_of, overlapping, reaches_below
-from dx_dagster.importer.workspace import Report, Workspace, is_away, lacks_scope, note, pull_id
+from dx_dagster.importer.pull_requests import fetch_one
+from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
+from dx_dagster.importer.workspace import Workspace, pull_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times, stale
@@ -44,8 +47,8 @@ FEED_UNUSABLE = (BadRequest, *_LOST_OR_CLOSED, PagingInCircles, RefusedOrigin)
 _ATTEMPTS_AFTER_A_FAILURE = 2
 
 
-class Heard(NamedTuple):
-    """Entries of one repository; `known` says that older ones are stored already."""
+class NewEntries(NamedTuple):
+    """Entries of one repository; `known`: older ones are stored already."""
 
     repository: Repository
     entries: Sequence[Entry]
@@ -55,7 +58,7 @@ class Heard(NamedTuple):
 
 @dataclass
 class Seen:
-    """What a walk has met: ids of entries and, where it is through a whole feed, how far back it came."""
+    """What a walk has seen: ids of entries and, in a walk through a whole feed, the oldest time."""
 
     whole: bool
     ids: set[str] = field(default_factory=set)
@@ -63,13 +66,15 @@ class Seen:
 
 
 class Walked(NamedTuple):
-    """Some pages of a walk, to be stored with the mark that vouches for them.
+    """Some pages of a walk, to be stored together with their mark.
 
-    `seen` is of a walk through a feed that was read before, `over` whether this is its end. `forgotten_since` is where
-    a walk should have come to that found the feed's end instead.
+    Attributes:
+        seen: only of walks through a feed that was read before.
+        over: whether the walk ends with these pages.
+        forgotten_since: the time that the walk should have reached, where the feed ended before.
     """
 
-    heard: Heard
+    fetched: NewEntries
     mark: ActivityMark
     seen: Seen | None
     over: bool
@@ -77,7 +82,7 @@ class Walked(NamedTuple):
 
 
 class Feeds:
-    """Reads the feeds of a workspace's repositories; what comes together is stored together."""
+    """Reads the feeds of a workspace's repositories, and stores pages that arrive together in one transaction."""
 
     def __init__(self, workspace: Workspace, report: Report) -> None:
         self._workspace = workspace
@@ -85,15 +90,15 @@ class Feeds:
         self._commit = GroupCommit[Walked](self._store)
 
     async def read(self, repository: MarkedRepository[ActivityMark]) -> None:
-        """Reads what is new in the feed, or notes that the pull requests must be asked themselves.
+        """Reads new entries of the feed; where it cannot be used, the activity of each pull request becomes stale.
 
         Raises:
-            BitbucketError: a credential lacks a scope, or Bitbucket is away.
+            BitbucketError: a credential lacks a scope, or Bitbucket is down.
         """
         workspace = self._workspace
         listed = await pulls.fingerprint(workspace.warehouse, repository.id)
         if listed == pulls.NO_PULLS and repository.mark.walk_cursor is None:
-            return  # nor does its feed tell anything that would be stored
+            return  # without pull requests, the feed has nothing to store
         fingerprint = f"{workspace.now().date()} {listed}"
         try:
             await self._read(repository, fingerprint)
@@ -101,12 +106,12 @@ class Feeds:
             if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
                 raise
             if isinstance(error, _LOST_OR_CLOSED) and repository.mark.fallback is None:
-                # Else each of its pull requests would be asked in vain, and found to be gone.
+                # Raises if the repository is gone: otherwise each of its pull requests would be requested in vain.
                 await workspace.client.get(endpoints.repository(workspace.slug, repository.source_id).path)
-            message = f"{repository.slug}: the feed cannot be used, so each pull request is asked ({error})"
+            message = f"{repository.slug}: the feed cannot be used, so each pull request is requested ({error})"
             note(workspace, self._report, message)
-            # What it told is kept, for it may come back. One that answers nothing but errors is left alone until
-            # something changes: tries take long.
+            # The entries read so far stay, for the feed may work again. A feed that answers only errors is left alone
+            # until something changes, because attempts take long.
             left_alone = fingerprint if isinstance(error, Unavailable) else None
             mark = replace(
                 repository.mark,
@@ -122,10 +127,10 @@ class Feeds:
         await self._fetch_unknown(repository)
 
     async def _read(self, repository: MarkedRepository[ActivityMark], fingerprint: str) -> None:
-        """Reads what is new in the feed.
+        """Reads new entries of the feed.
 
-        Nearly everything that it may hold shows in the list of pull requests too. Where that has not changed, the feed
-        is asked once a day only, for what does not: an opinion about a pull request that is closed.
+        Nearly every entry also changes the list of pull requests. While the list has not changed, the feed is requested
+        only once a day, for the exception: an approval of a closed pull request.
         """
         mark, bound = repository.mark, self._workspace.since
         attempts = None if mark.fallback is None else _ATTEMPTS_AFTER_A_FAILURE
@@ -133,7 +138,7 @@ class Feeds:
             try:
                 mark = await self._walk(repository, mark)
             except (BadRequest, NotFound):
-                # Nobody promises that a cursor lives long: begin anew.
+                # The lifetime of a cursor is undocumented: start over.
                 mark = replace(mark, walk_cursor=None, walk_head=None, older=None)
         elif mark.fingerprint == fingerprint and reaches_back_to(mark.bound, bound):
             return
@@ -142,15 +147,15 @@ class Feeds:
         await self._walk(repository, begun, attempts)
 
     async def _go_further_back(self, repository: Repository, mark: ActivityMark) -> ActivityMark:
-        """After the bound has moved: reads on where the walk down to the bound before ended, if that can be done.
+        """After the bound has moved back: resumes the walk that ended at the old bound, if its cursor still works.
 
-        Where it cannot, the walk from the newest entry goes down to the new bound.
+        Otherwise the walk from the newest entry goes down to the new bound.
         """
         bound = self._workspace.since
         if mark.synced_to is None or reaches_back_to(mark.bound, bound):
             return mark
         if mark.since is not None and mark.bound is not None and mark.since > mark.bound:
-            return replace(mark, bound=bound)  # the feed ended before: there is no more to read
+            return replace(mark, bound=bound)  # the feed ended before the old bound
         if mark.older is None:
             return mark
         try:
@@ -162,9 +167,9 @@ class Feeds:
     async def _walk(
         self, repository: Repository, mark: ActivityMark, attempts: int | None = None, *, must_overlap: bool = False
     ) -> ActivityMark:
-        """One way through the feed, down to what is known or to the bound; returns the mark at its end.
+        """Walks through the feed, down to the watermark or to the bound; returns the mark at its end.
 
-        One that `must_overlap` and does not begin with known entries ends at once.
+        A walk that `must_overlap` ends at once unless it begins with stored entries.
         """
         first = mark.synced_to is None
         further = first or not reaches_back_to(mark.bound, mark.walk_bound)
@@ -181,7 +186,7 @@ class Feeds:
             async for pages in walk:
                 entries = [entry for page in pages for entry in frames.entries(page.values)]
                 if must_overlap and not _overlaps(entries, mark.bound):
-                    # Entries may lie between what is known and this page: the cursor has moved.
+                    # The cursor has moved: entries may be missing between the stored ones and this page.
                     return replace(mark, walk_cursor=None, walk_head=None, older=None)
                 must_overlap = False
                 dates = [entry.date for entry in entries]
@@ -200,8 +205,8 @@ class Feeds:
                 mark = _ended(mark, further=further) if over else replace(mark, walk_cursor=link)
                 if seen is not None and seen.whole:
                     seen.oldest = later(oldest, stop) if oldest else None
-                heard = Heard(repository, entries, pages[0].asked_at, not first)
-                await self._commit(Walked(heard, mark, seen, over, forgotten_since))
+                fetched = NewEntries(repository, entries, pages[0].asked_at, not first)
+                await self._commit(Walked(fetched, mark, seen, over, forgotten_since))
                 if over:
                     break
         return mark
@@ -209,7 +214,7 @@ class Feeds:
     async def _forgotten_since(
         self, repository: Repository, stop: datetime | None, oldest: datetime | None
     ) -> datetime | None:
-        """`stop` where the feed's end, its `oldest` entry, is later and it held older ones before."""
+        """`stop` where the feed now ends before it, at `oldest`, though older entries are stored."""
         if stop is None or (oldest is not None and oldest < stop):
             return None
         return stop if await feeds.has_activities(self._workspace.warehouse, repository.id, before=oldest) else None
@@ -223,37 +228,37 @@ class Feeds:
 
     async def _store(self, batch: Sequence[Walked]) -> None:
         async with self._workspace.warehouse.transaction() as transaction:
-            stored = await store_entries(transaction, self._workspace, [walked.heard for walked in batch])
+            stored = await store_entries(transaction, self._workspace, [walked.fetched for walked in batch])
             for walked, ids in zip(batch, stored, strict=True):
                 if walked.forgotten_since is not None:
-                    await feeds.flag_forgotten(transaction, walked.heard.repository.id, walked.forgotten_since)
+                    await feeds.flag_forgotten(transaction, walked.fetched.repository.id, walked.forgotten_since)
                 await marks.put(transaction, walked.mark)
                 if walked.seen is not None:
                     walked.seen.ids.update(ids)
-                    repository, seen = walked.heard.repository, walked.seen
+                    repository, seen = walked.fetched.repository, walked.seen
                     if walked.over and (seen.oldest is not None or not seen.whole):
                         await feeds.flag_unseen_activities(transaction, repository.id, seen.ids, seen.oldest)
 
     async def _fetch_unknown(self, repository: Repository) -> None:
-        """Fetches pull requests that the feed knows and the list did not hold yet."""
+        """Fetches pull requests that the feed names and the list did not contain."""
         for number in await stale.pulls_not_stored(self._workspace.warehouse, repository.id):
             await fetch_one(self._workspace, repository, number)
 
 
 def _overlaps(entries: Sequence[Entry], bound: datetime | None) -> bool:
-    """Whether the first of these entries, newest first, are known: nothing lies between them and what is stored."""
+    """Whether the newest of these entries is stored, so that none is missing between them and the stored ones."""
     return bound is None or (bool(entries) and entries[0].date >= bound)
 
 
 def _resumable(before: str | None, link: str | None, within: Sequence[Entry], *, ends: bool) -> str | None:
-    """Where a later walk may go on below the bound: at the last page that begins within it."""
+    """The cursor at which a later walk can resume below the bound: of the last page that begins within it."""
     if ends:
         return None
     return link if within else before
 
 
 def _begin(since: datetime | None, oldest: datetime) -> datetime:
-    """From when on the feed tells everything: nobody promises that it reaches back to the first pull request."""
+    """The time from which on the feed is complete; it need not reach back to the first pull request."""
     return max([oldest, *([since] if since else [])])
 
 
@@ -268,27 +273,33 @@ def _ended(mark: ActivityMark, *, further: bool) -> ActivityMark:
     )
 
 
-async def store_entries(transaction: Transaction, workspace: Workspace, heard: Sequence[Heard]) -> list[list[str]]:
-    """Merges entries and the comments that they carry; remembers pull requests that are heard of for the first time.
+async def store_entries(
+    transaction: Transaction, workspace: Workspace, fetched: Sequence[NewEntries]
+) -> list[list[str]]:
+    """Merges entries and the comments in them; remembers pull requests that the feed names for the first time.
 
-    Returns the ids of the entries, of each of `heard`.
+    Returns the ids of the entries, for each of `fetched`.
     """
-    asked_at = min(one.asked_at for one in heard)
-    found = [(one, frames.activities(workspace.id, one.repository.id, one.entries, asked_at)) for one in heard]
-    entries = [(one.repository, entry) for one in heard for entry in one.entries]
-    said = [(pull_id(repository, entry.number), entry.body) for repository, entry in entries if entry.kind == "comment"]
-    told_of = {
+    asked_at = min(one.asked_at for one in fetched)
+    by_repository = [
+        (one, frames.activities(workspace.id, one.repository.id, one.entries, asked_at)) for one in fetched
+    ]
+    entries = [(one.repository, entry) for one in fetched for entry in one.entries]
+    bodies = [
+        (pull_id(repository, entry.number), entry.body) for repository, entry in entries if entry.kind == "comment"
+    ]
+    named = {
         pull_id(one.repository, entry.number): feeds.Told(one.repository.id, entry.number, one.known)
-        for one in heard
+        for one in fetched
         for entry in one.entries
     }
-    await feeds.remember(transaction, told_of)
+    await feeds.remember(transaction, named)
     for known in (True, False):
-        if frames_of := [frame for one, frame in found if one.known is known]:
+        if frames_of := [frame for one, frame in by_repository if one.known is known]:
             await feeds.flag_opinions(transaction, pl.concat(frames_of), known=known)
     accounts = [entry.actor for _, entry in entries]
     await store_accounts(transaction, workspace, accounts, asked_at)
-    await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in found]))
-    await transaction.merge(workspace.merging(merge.COMMENTS), comments.comments(workspace.id, said, asked_at))
-    await review_times.derive(transaction, told_of)
-    return [frame["id"].to_list() for _, frame in found]
+    await transaction.merge(merge.ACTIVITIES, pl.concat([frame for _, frame in by_repository]))
+    await transaction.merge(workspace.merging(merge.COMMENTS), comments.comments(workspace.id, bodies, asked_at))
+    await review_times.derive(transaction, named)
+    return [frame["id"].to_list() for _, frame in by_repository]

@@ -1,30 +1,31 @@
-"""What happened to pull requests, from the feeds of their repositories.
+"""Imports the activity of pull requests from the feeds of their repositories.
 
-Where a feed cannot be used, and for single pull requests about which it says too little, their own activity is asked
-instead.
+Where a feed cannot be used or says too little about a pull request, the pull request's own activity is fetched.
 """
 
 from collections.abc import Sequence
 
 from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
-from dx_dagster.importer.activity.feed import KIND, Feeds, Heard, store_entries
+from dx_dagster.importer.activity.feed import KIND, Feeds, NewEntries, store_entries
+from dx_dagster.importer.each import for_each_repository
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
 from dx_dagster.importer.pull_requests import record_access
-from dx_dagster.importer.workspace import Progress, Report, Workspace, for_each_repository, require_id
+from dx_dagster.importer.report import Progress, Report
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse.budgets import headroom
 from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times, stale
 from dx_dagster.warehouse.imported.marks import ActivityMark, MarkedRepository, Repository
 
 RepositoryToRead = MarkedRepository[ActivityMark]
-_STORING = 8  # feeds that are being stored while others are asked
+_STORING = 8  # feeds being stored while others are requested
 _TRIED = 2  # pull requests of which only the end is untold: whether their own activity tells it
-_ENTRIES_OF_ONE = 8  # of a pull request, for a guess at how long a feed is
+_ENTRIES_OF_ONE = 8  # of a pull request, to estimate the length of a feed
 
 
 async def import_activity(workspace: Workspace) -> Report:
-    """Stores new entries of every repository's feed, the comments in them, and the times that follow from them."""
+    """Stores new entries of every repository's feed, the comments in them, and the review times derived from them."""
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if workspace.full:
@@ -35,7 +36,7 @@ async def import_activity(workspace: Workspace) -> Report:
     async def closed(repository: Repository, error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
 
-    # A feed is asked page after page, so with many at once the longest would wait for all the others.
+    # A feed is read page after page: with many at once, the longest one would wait for all the others.
     at_once = workspace.client.max_in_flight + _STORING
     await for_each_repository(
         workspace, report, readable, Feeds(workspace, report).read, refused=closed, at_once=at_once
@@ -59,13 +60,13 @@ async def _import_each(workspace: Workspace, report: Report, rows: Sequence[Pull
 
 
 async def _believe_the_feed(workspace: Workspace, rows: Sequence[PullRow]) -> None:
-    """A merge by push leaves no entry anywhere: those are not asked until they change."""
+    """Marks pull requests as complete, until they change: a merge by push leaves no entry anywhere."""
     async with workspace.warehouse.transaction() as transaction:
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at) for row in rows])
 
 
 async def _in_order(workspace: Workspace, repositories: list[RepositoryToRead]) -> list[RepositoryToRead]:
-    """The longest feeds first, for one begun last is waited for; where requests are few, what changed last."""
+    """The longest feeds first, since they take longest; if requests are few, the latest changes first."""
     new = [one.id for one in repositories if one.mark.synced_to is None]
     if not new:
         return repositories
@@ -84,13 +85,13 @@ async def _requests_left(workspace: Workspace) -> int:
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:
-    """Asks one pull request for its whole activity, which replaces what was stored."""
+    """Fetches the whole activity of one pull request, which replaces the stored one."""
     endpoint = endpoints.pull_request_activity(workspace.slug, row.repository.source_id, row.number)
     pages = [page async for page in cursor(workspace.client, endpoint)]
     entries = [entry for page in pages for entry in frames.entries(page.values)]
     async with workspace.warehouse.transaction() as transaction:
-        [kept] = await store_entries(transaction, workspace, [Heard(row.repository, entries, pages[0].asked_at)])
-        if kept:  # a pull request has its opening at least: an empty list says nothing
+        [kept] = await store_entries(transaction, workspace, [NewEntries(row.repository, entries, pages[0].asked_at)])
+        if kept:  # every pull request has an entry at least: an empty list is no answer
             await feeds.drop_other_activities(transaction, row.id, kept)
         await review_times.derive(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])

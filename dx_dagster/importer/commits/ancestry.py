@@ -1,16 +1,16 @@
-"""A repository's commits as far as they are known, and what git would say of them."""
+"""Answers `git log` questions from the known commits of a repository."""
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 
 SHORT = 12
-"""Characters of the hashes that pull requests carry."""
+"""Characters of the abbreviated hashes in pull requests."""
 
 
 class Ancestry:
-    """Commits and their parents. `branch` are those that the default branch reaches.
+    """Commits and their parents; `branch`: the commits that the default branch reaches.
 
-    What is asked about a commit whose ancestors are not all known may have no answer: None, never a guess.
+    A question about a commit with unknown ancestors returns None where they could change the answer.
     """
 
     def __init__(self, branch: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -21,14 +21,14 @@ class Ancestry:
         self.branch = frozenset(self._parents)
 
     def add(self, commits: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Commits beside the default branch, together with all their ancestors that are not known yet."""
+        """Adds commits beside the default branch, together with all their unknown ancestors."""
         new = {sha: tuple(parents) for sha, parents in commits if sha not in self._parents}
         self._parents |= new
         self._index(new)
 
     def _index(self, hashes: Iterable[str]) -> None:
         for sha in hashes:
-            # Of two commits with the same beginning, neither is meant for sure.
+            # An abbreviation that two commits share identifies neither.
             self._by_short[sha[:SHORT]] = "" if sha[:SHORT] in self._by_short else sha
 
     def find(self, revision: str | None) -> str | None:
@@ -58,8 +58,8 @@ class Ancestry:
     def difference(self, tip: str, base: str) -> set[str] | None:
         """`git log tip ^base`: what the tip reaches and the base does not.
 
-        Visits children before their parents, so that a commit is settled once it is visited, and ends where only
-        ancestors of the base are left. The cost is that of the commits in between, not of the history.
+        Visits children before their parents, so a visited commit is final, and ends where only ancestors of the base
+        are left. The cost depends on the commits in between, not on the length of the history.
         """
         excluded = {tip: False, base: True}  # the same commit when the base is the tip: excluded
         waiting: list[tuple[int, str]] = []
@@ -87,7 +87,7 @@ class Ancestry:
         return found
 
     def _depth(self, sha: str) -> int:
-        """Edges on the longest way from a commit without known parents: larger for a child than for its parents."""
+        """The longest path from a commit without known parents: larger for a child than for its parents."""
         depths, waiting = self._depths, [sha]
         while waiting:
             one = waiting[-1]

@@ -1,11 +1,11 @@
-"""Commits on default branches.
+"""Imports the commits of default branches.
 
-The list is newest first by ancestry, so dates say nothing about where to stop. What is stored is always closed under
-"parent of" once a first walk has ended: a later walk is over when every parent it met is stored or was met.
+The list is newest first by ancestry, so dates do not say where to stop. Once a first walk has ended, the stored commits
+include all their parents: a later walk ends when every parent that it met is stored or was met.
 
-Below a bound (`--since`) it is closed as far as commits within the bound go: a walk ends with a page that lies before
-it as a whole. Commits within the bound may come after such a page (old work that was merged of late), so the parents
-that are still unknown are asked for then, once for all of them.
+With a bound (`--since`) this holds for commits within the bound: a walk ends with a page that is wholly older. Commits
+within the bound may come after such a page (old work, merged recently), so the parents that are still unknown are then
+requested, many at a time.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -18,8 +18,10 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
-from dx_dagster.importer.pull_requests import later, newest_of
-from dx_dagster.importer.workspace import Report, Workspace, for_each_repository, note
+from dx_dagster.importer.each import for_each_repository
+from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.watermarks import later, newest_of
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import commits, marks, repositories
@@ -30,8 +32,8 @@ KIND = "commits"
 BranchToImport = MarkedRepository[CommitsMark]
 PARENTS_AT_ONCE = 20
 _INCLUDED = 50  # revisions of one request
-_IN_VAIN = 2  # requests for unknown parents that brought nothing within the bound: the rest lies before it too
-_ASKED_WHEN_LOST = 20  # commits that look as if they were rewritten away
+_IN_VAIN = 2  # after so many requests that brought nothing within the bound, the rest is older too
+_ASKED_WHEN_LOST = 20  # commits that seem to be rewritten away
 
 
 async def import_branches(workspace: Workspace, report: Report) -> None:
@@ -49,7 +51,7 @@ async def import_branches(workspace: Workspace, report: Report) -> None:
 
 
 def _is_stale(workspace: Workspace, repository: BranchToImport, unresolved: Collection[str]) -> bool:
-    """Only commit activity moves a repository's `updated_on`; a merge that is not found yet is a reason as well."""
+    """Whether new commits are likely: `updated_on` has changed, which only commits do, or a merge is unresolved."""
     mark = repository.mark
     return repository.default_branch is not None and (
         mark.synced_to is None
@@ -64,13 +66,14 @@ def _version(repository: Repository) -> str:
 
 
 async def import_branch(workspace: Workspace, report: Report, repository: BranchToImport) -> None:
+    """Stores new commits of one default branch."""
     mark = repository.mark
     begins = mark.synced_to is None and mark.walk_cursor is None
     if begins or mark.branch != repository.default_branch:
         fallback = mark.fallback if begins else None
         mark = CommitsMark(repository.id, bound=workspace.since, branch=repository.default_branch, fallback=fallback)
     elif mark.synced_to is None and not reaches_back_to(mark.bound, workspace.since):
-        mark = replace(mark, bound=workspace.since)  # a walk under way may as well go further
+        mark = replace(mark, bound=workspace.since)  # the unfinished walk goes further instead
     try:
         if mark.fallback is not None:
             await _walk_by_parents(workspace, report, repository, replace(mark, bound=workspace.since))
@@ -91,7 +94,7 @@ async def import_branch(workspace: Workspace, report: Report, repository: Branch
 async def _walk_from_the_start(
     workspace: Workspace, report: Report, repository: BranchToImport, mark: CommitsMark
 ) -> CommitsMark:
-    """The whole branch, stored page by page; begins anew where a cursor from before a kill is no longer good."""
+    """Stores the whole branch, page by page; starts over where the cursor of a killed walk no longer works."""
     resumed = mark.walk_cursor is not None
     try:
         mark = await _walk(workspace, report, repository, mark)
@@ -119,25 +122,25 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
             await _store(transaction, workspace, repository, page.values, page)
             await marks.put(transaction, mark)
     if mark.head is None:
-        note(workspace, report, f"{repository.slug}: the list of commits is empty, which says nothing")
+        note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
         return mark
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, page.values, page)
     if not ends:
         await _reach_down(workspace, repository, mark.bound)
-    # Of a branch that was the default before, or a walk that is made again (--full), there may be rests.
+    # Commits of an earlier default branch, or of before a `--full` walk, may be left.
     return await _end(workspace, report, repository, mark, page.asked_at, until_then=mark)
 
 
 def _lies_before(dates: Sequence[datetime], bound: datetime | None) -> bool:
-    """Whether a whole page does."""
+    """Whether a whole page is older than the bound."""
     return bound is not None and bool(dates) and max(dates) < bound
 
 
 async def _reach_down(workspace: Workspace, repository: Repository, bound: datetime | None) -> None:
-    """Fetches what lies between the commits that are stored and the bound: their unknown parents, and on from there.
+    """Fetches commits between the stored ones and the bound: their unknown parents, and so on.
 
-    Each page is stored at once. What is left is always a query over the stored commits, so a killed import goes on.
+    Each page is stored at once. What is left is always a query over the stored commits, so a killed import resumes.
     """
     settled: set[str] = set()
     in_vain = 0
@@ -154,7 +157,7 @@ async def _reach_down(workspace: Workspace, repository: Repository, bound: datet
                 raise
             settled |= missing
         else:
-            # Several lines of history may begin here, and the list shows one after the other.
+            # Several lines of history may begin here, which the list shows one after the other.
             settled |= before
             in_vain = 0 if new else in_vain + 1
 
@@ -162,7 +165,7 @@ async def _reach_down(workspace: Workspace, repository: Repository, bound: datet
 async def _walk_from(
     workspace: Workspace, repository: Repository, revisions: Sequence[str], bound: datetime | None
 ) -> tuple[bool, set[str]]:
-    """Stores what these revisions reach, down to the bound: whether anything was new, and what was seen before it."""
+    """Stores what the revisions reach, down to the bound; returns whether anything was new, and older hashes seen."""
     new = False
     async for page in cursor(workspace.client, endpoints.commits(workspace.slug, repository.source_id, revisions)):
         if _lies_before(_dates(page.values), bound):
@@ -181,9 +184,9 @@ async def _end(
     *,
     until_then: CommitsMark,
 ) -> CommitsMark:
-    """Ends a walk: what the branch no longer reaches is dropped.
+    """Ends a walk: deletes the commits that the branch no longer reaches.
 
-    Where that is much, Bitbucket is asked for it first: a list that lacks its beginning looks like a rewritten branch.
+    Where they are many, a request confirms it first: a list without its beginning looks like a rewritten branch.
     `until_then` is the mark until that is confirmed, with which the next sync reads the branch again.
     """
     ended = _ended(mark, repository, asked_at)
@@ -207,7 +210,7 @@ async def _end(
 
 
 async def _is_lost(workspace: Workspace, repository: Repository, head: str, lost: Sequence[str]) -> bool:
-    """Whether Bitbucket says so of the newest of these commits: the head does not reach them, or they are gone."""
+    """Whether Bitbucket confirms it for the newest of these commits: the head does not reach them, or they are gone."""
     left = set(lost[:_ASKED_WHEN_LOST])
     while left:
         try:
@@ -226,9 +229,9 @@ async def _is_lost(workspace: Workspace, repository: Repository, head: str, lost
 
 
 async def _newest_first(workspace: Workspace, repository: Repository, start: str | None = None) -> AsyncIterator[Page]:
-    """The default branch.
+    """Walks the default branch.
 
-    A revision in a path may not have "/" in its name (BCLOUD-9969 says so of /commit/); as a parameter it may.
+    A branch name in a path may not contain "/" (BCLOUD-9969, about /commit/); as a parameter it may.
     """
     branch = repository.default_branch or ""
     begun = start is not None
@@ -245,14 +248,14 @@ async def _newest_first(workspace: Workspace, repository: Repository, start: str
 
 
 async def _walk_by_parents(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> None:
-    """Without links to a next page: asks for commits that are known only as somebody's parent, until there are none."""
+    """Walks without links to a next page: requests commits that are known only as parents, until there are none."""
     endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
     head: str | None = None
     while True:
         page = await ask(workspace.client, endpoint)
         if head is None:
             if not page.values:
-                note(workspace, report, f"{repository.slug}: the list of commits is empty, which says nothing")
+                note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
                 return
             head = page.values[0]["hash"]
             mark = replace(mark, head=head, walk_head=newest_of(_dates(page.values), page.asked_at), walk_cursor=None)
@@ -271,7 +274,7 @@ def _dates(values: Sequence[Json]) -> list[datetime]:
 
 
 def _ended(mark: CommitsMark, repository: Repository, asked_at: datetime) -> CommitsMark:
-    # A branch was walked to its end also where none of its dates can be believed.
+    # The walk has ended even where all dates are absurd.
     return replace(
         mark,
         synced_to=mark.walk_head or mark.synced_to or asked_at,
@@ -282,28 +285,28 @@ def _ended(mark: CommitsMark, repository: Repository, asked_at: datetime) -> Com
 
 
 async def _follow(workspace: Workspace, report: Report, repository: BranchToImport, mark: CommitsMark) -> CommitsMark:
-    """What is new since the last walk, in one transaction: half of it would leave parents out for good."""
-    found: dict[str, Json] = {}
+    """Stores what is new since the last walk, in one transaction: a part of it would omit parents for good."""
+    new: dict[str, Json] = {}
     pages: list[Page] = []
     too_old = False
     async for page in _newest_first(workspace, repository):
         pages.append(page)
-        found |= {value["hash"]: value for value in page.values if isinstance(value.get("hash"), str)}
+        new |= {value["hash"]: value for value in page.values if isinstance(value.get("hash"), str)}
         too_old = _lies_before(_dates(page.values), mark.bound)
-        if too_old or not await _missing(workspace, repository, found):
+        if too_old or not await _missing(workspace, repository, new):
             break
-    if not found:
+    if not new:
         return mark
-    head, asked_at = next(iter(found)), pages[0].asked_at
-    mark = replace(mark, head=head, walk_head=later(newest_of(_dates(list(found.values())), asked_at), mark.synced_to))
+    head, asked_at = next(iter(new)), pages[0].asked_at
+    mark = replace(mark, head=head, walk_head=later(newest_of(_dates(list(new.values())), asked_at), mark.synced_to))
     async with workspace.warehouse.transaction() as transaction:
-        await _store(transaction, workspace, repository, list(found.values()), pages[0])
+        await _store(transaction, workspace, repository, list(new.values()), pages[0])
         old_head = repository.mark.head
         rewritten = old_head not in (None, head) and await commits.is_rewritten(transaction, repository.id, old_head)
         ended = _ended(mark, repository, asked_at)
         until_then = replace(mark, head=old_head, walk_head=None, version=None)
         if too_old:
-            # As if nothing before now were stored, so that a killed import looks for what these commits lead to.
+            # With this bound, a killed import looks for the parents of these commits again.
             await marks.put(transaction, replace(until_then, bound=asked_at))
         elif not rewritten:
             await marks.put(transaction, ended)
@@ -314,13 +317,13 @@ async def _follow(workspace: Workspace, report: Report, repository: BranchToImpo
     return await _end(workspace, report, repository, mark, asked_at, until_then=until_then)
 
 
-async def _missing(workspace: Workspace, repository: Repository, found: dict[str, Json]) -> bool:
-    """Whether a commit is known only as somebody's parent."""
-    wanted = {sha for value in found.values() for sha in (value["hash"], *frames.parents(value))}
+async def _missing(workspace: Workspace, repository: Repository, new: dict[str, Json]) -> bool:
+    """Whether a commit is known only as a parent."""
+    wanted = {sha for value in new.values() for sha in (value["hash"], *frames.parents(value))}
     known = await commits.known(workspace.warehouse, repository.id, wanted)
     return any(
-        parent not in found and parent not in known
-        for sha, value in found.items()
+        parent not in new and parent not in known
+        for sha, value in new.items()
         if sha not in known
         for parent in frames.parents(value)
     )

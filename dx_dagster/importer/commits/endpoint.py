@@ -1,4 +1,4 @@
-"""Commits of pull requests from the endpoint that lists them: one request for each pull request."""
+"""Fetches the commits of pull requests from their endpoint, with a request for each pull request."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -17,12 +17,12 @@ from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import commits, hashes, pulls, stale
 
 _UNCONFIRMED = " unconfirmed"
-"""Behind the version in a mark, so that it equals no version: the list is to be requested once more."""
+"""Appended to the version in a mark, which then equals no version: the list is requested once more."""
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 
 class FetchedCommits(NamedTuple):
-    """All commits of one pull request; None where its fork is gone, and nobody can tell any more."""
+    """All commits of one pull request; `values` is None where its fork is deleted."""
 
     row: PullRow
     values: list[Json] | None
@@ -30,10 +30,10 @@ class FetchedCommits(NamedTuple):
 
 
 async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
-    """Asks the endpoint.
+    """Fetches the commits of a pull request.
 
     Raises:
-        NotFound: of a further page: half a list is none, and its pull request stays stale.
+        NotFound: a later page is missing; the list is incomplete, and the pull request stays stale.
     """
     endpoint = endpoints.pull_request_commits(workspace.slug, row.repository.source_id, row.number)
     asked_at = workspace.now()
@@ -44,7 +44,7 @@ async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
     except NotFound:
         if pages:
             raise
-        # Said of a pull request from a fork that was deleted: what is stored stays as it is.
+        # The answer where the fork of a pull request is deleted: the stored commits stay.
         return FetchedCommits(row, None, asked_at)
     return FetchedCommits(row, [value for page in pages for value in page.values], asked_at)
 
@@ -71,10 +71,10 @@ async def store_lists(
     asked_at: datetime,
     unconfirmed: Collection[str] = (),
 ) -> None:
-    """Merges the commits of pull requests, and their marks; those that are `unconfirmed` stay stale.
+    """Merges the commits of pull requests and their marks; `unconfirmed` pull requests stay stale.
 
-    A stored commit that a list no longer holds was pushed away. An empty list may only mean that the branch is gone:
-    it takes away no more than what the target has by now.
+    A stored commit that is missing from a list was removed by a push. An empty list may only mean that the branch is
+    gone: it removes only commits that the target contains by now.
     """
     frame = frames.pull_commits(((row.id, commit) for row, commits in lists for commit in commits), asked_at)
     await transaction.merge(merge.PULL_COMMITS, frame)
@@ -89,18 +89,18 @@ async def store_lists(
 async def _unconfirmed(transaction: Transaction, batch: Sequence[FetchedCommits]) -> set[str]:
     """The ids of open pull requests whose list contradicts the stored default branch, which is their target.
 
-    Where the stored branch is the target's, no commit of the list is on it, and it holds all that the list's oldest
-    commits grew from. The second list in a row that says the same is believed.
+    If the stored branch is the target, it contains no commit of the list, and every parent of the list's oldest
+    commits. A second identical list in a row is accepted.
     """
-    told = [fetched for fetched in batch if fetched.values is not None]
-    lists = {fetched.row.id: _hashes(fetched) for fetched in told}
+    complete = [fetched for fetched in batch if fetched.values is not None]
+    lists = {fetched.row.id: _hashes(fetched) for fetched in complete}
     beside = [(one, sha) for one, hashes in lists.items() for sha in hashes]
-    below = [(fetched.row.id, sha) for fetched in told for sha in _below(fetched, lists[fetched.row.id])]
+    below = [(fetched.row.id, sha) for fetched in complete for sha in _below(fetched, lists[fetched.row.id])]
     contradicting = await commits.pulls_that_contradict(transaction, beside, below)
     if not contradicting:
         return set()
     before = await pulls.commits_marked(transaction, contradicting)
-    rows = {fetched.row.id: fetched.row for fetched in told}
+    rows = {fetched.row.id: fetched.row for fetched in complete}
     return {
         one
         for one in contradicting
@@ -113,7 +113,7 @@ def _hashes(fetched: FetchedCommits) -> set[str]:
 
 
 def _below(fetched: FetchedCommits, hashes: set[str]) -> set[str]:
-    """What the target must have: parents that the list does not hold, or the source itself where it is not listed."""
+    """Hashes that the target must contain: parents outside of the list, and the source itself if it is not listed."""
     source = fetched.row.version.partition(" ")[0]
     is_listed = any(sha.startswith(source) for sha in hashes)
     parents = {sha for value in fetched.values or () for sha in frames.parents(value)}
@@ -121,27 +121,27 @@ def _below(fetched: FetchedCommits, hashes: set[str]) -> set[str]:
 
 
 def _was_unconfirmed(mark: str | None, version: str) -> bool:
-    """Whether the last list, of the same source and target, was not believed."""
+    """Whether the last list, of the same source and target, was not accepted."""
     before, unconfirmed, _ = (mark or "").partition(_UNCONFIRMED)
     return bool(unconfirmed) and before.rpartition(" ")[0] == version.rpartition(" ")[0]
 
 
 async def _versions(transaction: Transaction, rows: Sequence[PullRow]) -> dict[str, str]:
-    """The versions that were asked for, with the commits counted that are stored by now.
+    """The versions that were fetched, with the number of commits that are stored by now.
 
-    Where some were on the default branch already, the count of before would make the pull request stale at once.
+    The old number would make a pull request stale at once if the default branch contains some of the commits.
     """
     now = await stale.commits_versions(transaction, [row.id for row in rows])
     return {row.id: _recounted(row.version, now.get(row.id, row.version)) for row in rows}
 
 
 def _recounted(asked: str, now: str) -> str:
-    """`now`, unless the pull request itself has moved since it was asked."""
+    """`now`, unless the pull request itself has changed since the request."""
     return now if now.rpartition(" ")[0] == asked.rpartition(" ")[0] else asked
 
 
 async def resolve(workspace: Workspace, row: PullRow) -> None:
-    """Asks for the whole hashes of one pull request where no list of commits told them."""
+    """Requests the whole hashes of one pull request that no stored list of commits contains."""
     whole: list[str] = []
     for short in row.version.split():
         if len(short) < 40:  # noqa: PLR2004 - characters of a whole hash

@@ -26,9 +26,11 @@ from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.commits.ancestry import Ancestry
-from dx_dagster.importer.commits.proofs import can_be_told, missing
+from dx_dagster.importer.commits.proofs import may_be_proven, missing
+from dx_dagster.importer.each import batches, lacks_scope
 from dx_dagster.importer.each_pull import PullRow
-from dx_dagster.importer.workspace import Report, Workspace, batches, lacks_scope, note
+from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported import commits, pulls
 from dx_dagster.warehouse.imported.marks import CommitsMark, MarkedRepository, with_marks
 from dx_dagster.warehouse.imported.pulls import Heads
@@ -70,7 +72,7 @@ async def split(workspace: Workspace, rows: Sequence[PullRow]) -> tuple[list[His
     heads = await pulls.heads(warehouse, [row.id for row in rows])
     provable: dict[str, list[PullRow]] = defaultdict(list)
     for row in rows:
-        if (repository := complete.get(row.repository.id)) and can_be_told(heads[row.id], repository):
+        if (repository := complete.get(row.repository.id)) and may_be_proven(heads[row.id], repository):
             provable[repository.id].append(row)
     histories = [
         History(complete[repository_id], of_it, {row.id: heads[row.id] for row in of_it}, workspace.now())

@@ -15,20 +15,13 @@ from dx_dagster.importer.commits import endpoint
 from dx_dagster.importer.commits.default_branch import KIND, import_branches
 from dx_dagster.importer.commits.endpoint import FetchedCommits
 from dx_dagster.importer.commits.history import History, load, split
-from dx_dagster.importer.commits.proofs import CLOSED, tell
+from dx_dagster.importer.commits.proofs import CLOSED, prove
 from dx_dagster.importer.commits.trust import CERTAIN, Trust
+from dx_dagster.importer.each import batches, for_each, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.group_commit import GroupCommit
-from dx_dagster.importer.workspace import (
-    Progress,
-    Report,
-    Workspace,
-    batches,
-    for_each,
-    lacks_scope,
-    note,
-    require_id,
-)
+from dx_dagster.importer.report import Progress, Report, note
+from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse.imported import commits, hashes, stale
 from dx_dagster.warehouse.imported.commits import Targets
 
@@ -60,13 +53,13 @@ async def import_commits(workspace: Workspace) -> Report:
     histories, others = await split(workspace, moved)
     unproven: list[PullRow] = []
 
-    async def prove() -> None:
+    async def from_histories() -> None:
         unproven.extend(await _Proving(workspace, report, progress).store(histories))
 
-    async def ask() -> None:
+    async def from_endpoint() -> None:
         await for_each_pull(workspace, report, others, fetch, progress)
 
-    await for_each([prove, ask], lambda work: work(), 2)
+    await for_each([from_histories, from_endpoint], lambda work: work(), 2)
     await for_each_pull(workspace, report, unproven, fetch, progress)
     await _resolve_hashes(workspace, report, moved)
     return report
@@ -168,7 +161,7 @@ async def _prove(history: History, rows: Sequence[PullRow], targets: Targets) ->
     for batch in batches(rows, STORED):
         await anyio.lowlevel.checkpoint()  # ten thousand pull requests take seconds, in which other tasks must run
         for row in batch:
-            if (proof := tell(history.heads[row.id], history.ancestry, targets)) is not None:
+            if (proof := prove(history.heads[row.id], history.ancestry, targets)) is not None:
                 kind, hashes = proof
                 kinds[kind].append((row, hashes))
     return kinds

@@ -1,0 +1,148 @@
+"""Runs work for many items concurrently; a repository that Bitbucket refuses does not fail the others."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import anyio
+
+from dx_dagster.bitbucket import (
+    BadRequest,
+    BitbucketError,
+    Forbidden,
+    Gone,
+    NotFound,
+    PagingInCircles,
+    RefusedOrigin,
+    Unavailable,
+    endpoints,
+)
+from dx_dagster.importer.report import Progress, Report, skip
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.warehouse.imported.marks import Repository
+
+_ATTEMPTS_TO_BE_SURE = 3
+
+SURE = 8
+"""So many repositories must lack the same scope, and none have it, before the step fails."""
+
+Item = TypeVar("Item")
+OneRepository = TypeVar("OneRepository", bound=Repository)
+
+
+def lacks_scope(error: BitbucketError) -> bool:
+    """Whether the credential lacks a scope, which concerns every repository alike."""
+    return isinstance(error, Forbidden) and bool(error.required)
+
+
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
+    """Does `work` for every item, `at_once` at a time; the first error cancels the rest and is raised ungrouped."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(at_once, len(items))):
+                tasks.start_soon(worker)
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from group
+
+
+Refused = Callable[[OneRepository, BitbucketError], Awaitable[None]]
+
+
+@dataclass
+class _Refusals(Generic[OneRepository]):
+    """Decides whether refusals concern single repositories or the credential.
+
+    Attributes:
+        record: called with each refused repository.
+        answered: how many repositories were not refused.
+        lacking: repositories refused for a missing scope while none has answered.
+    """
+
+    workspace: Workspace
+    report: Report
+    record: Refused[OneRepository] | None
+    answered: int = 0
+    lacking: list[tuple[OneRepository, BitbucketError]] = field(default_factory=list)
+    unavailable: list[BitbucketError] = field(default_factory=list)
+
+    async def refused(self, repository: OneRepository, error: BitbucketError) -> None:
+        """Skips the repository; one that lacks a scope waits until another repository has answered."""
+        if not lacks_scope(error) or self.answered:
+            skip(self.workspace, self.report, repository.slug, error)
+            if self.record is not None:
+                await self.record(repository, error)
+        elif len(self.lacking) >= SURE:
+            raise error
+        else:
+            self.lacking.append((repository, error))
+
+    async def settle(self, asked: int) -> None:
+        """Decides about the repositories that wait, once all `asked` are done."""
+        if self.lacking and not self.answered:
+            raise self.lacking[0][1]
+        for repository, error in self.lacking:
+            await self.refused(repository, error)
+        if self.unavailable and len(self.unavailable) == asked:
+            raise self.unavailable[0]
+
+
+async def for_each_repository(
+    workspace: Workspace,
+    report: Report,
+    repositories: Sequence[OneRepository],
+    work: Callable[[OneRepository], Awaitable[None]],
+    *,
+    refused: Refused[OneRepository] | None = None,
+    at_once: int | None = None,
+) -> None:
+    """Does `work` for every repository; one that Bitbucket refuses never fails the others.
+
+    `refused` records a repository that answers 403, 404 or 410.
+
+    Raises:
+        BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
+    """
+    refusals = _Refusals(workspace, report, refused)
+    progress = Progress(workspace, report, len(repositories))
+
+    async def one(repository: OneRepository) -> None:
+        try:
+            await work(repository)
+            refusals.answered += 1
+        except (Forbidden, NotFound, Gone) as error:
+            await refusals.refused(repository, error)
+        except (BadRequest, PagingInCircles, RefusedOrigin) as error:
+            skip(workspace, report, repository.slug, error)
+        except Unavailable as error:
+            skip(workspace, report, repository.slug, error)
+            refusals.unavailable.append(error)
+        progress.add()
+
+    await for_each(repositories, one, at_once or workspace.at_once)
+    await refusals.settle(len(repositories))
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a task group: its tasks fail for the same reason, and the message should be one sentence."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def is_away(workspace: Workspace) -> bool:
+    """Whether Bitbucket is down: the list of repositories cannot be read either."""
+    path = endpoints.repositories(workspace.slug).path
+    try:
+        await workspace.client.get(path, {"pagelen": endpoints.LEAST_PAGE}, attempts=_ATTEMPTS_TO_BE_SURE)
+    except BitbucketError as error:
+        return isinstance(error, Unavailable)
+    return False

@@ -1,0 +1,58 @@
+"""The report of one step of an import: its progress, its notes and what it skipped."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from dx_dagster.bitbucket import BitbucketError
+from dx_dagster.importer.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that the step could not import, while it imported the rest."""
+
+    repository: str
+    step: str
+    reason: str
+
+
+@dataclass
+class Report:
+    """What one step did.
+
+    Attributes:
+        requests: sent to Bitbucket, retries included.
+        skipped: what could not be imported, with the reason.
+        notes: fallbacks to more requests, and other observations.
+        written: rows written, by `TABLE/inserted` and `TABLE/updated`.
+    """
+
+    step: str
+    requests: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    written: Counter[str] = field(default_factory=Counter)
+
+
+class Progress:
+    """Counts the items that a step has done, for the listener."""
+
+    def __init__(self, workspace: Workspace, report: Report, total: int) -> None:
+        self._workspace, self._report, self._total = workspace, report, total
+        self._count = 0
+
+    def add(self, count: int = 1) -> None:
+        self._count += count
+        self._workspace.listener.progress(self._report.step, self._count, self._total, self._workspace.client.requests)
+
+
+def skip(workspace: Workspace, report: Report, repository: str, error: BitbucketError) -> None:
+    """Reports a repository or pull request as skipped."""
+    report.skipped.append(Skipped(repository, report.step, str(error)))
+    workspace.listener.warning(f"{report.step}: {repository} skipped: {error}")
+
+
+def note(workspace: Workspace, report: Report, message: str) -> None:
+    """Adds a note to the report, and warns the listener."""
+    report.notes.append(message)
+    workspace.listener.warning(f"{report.step}: {message}")
