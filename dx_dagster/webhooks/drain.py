@@ -1,4 +1,4 @@
-"""One run over a workspace's inbox: until it is empty, and a little longer."""
+"""Runs over a workspace's inbox until it is empty, and a little longer."""
 
 import time
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from dx_dagster.webhooks.outcomes import Applied
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_YIELDS = 2.0
-# Then a sync of the workspace that waits for its turn gets it.
+# Then a sync of the workspace that waits gets its turn.
 _LONGEST_RUN_SECONDS = 600.0
 
 
 class Turn:
-    """How long a run over an inbox goes on, decided from times and nothing else; all are of one monotonic clock."""
+    """Decides how long a run over an inbox goes on, from times of one monotonic clock."""
 
     def __init__(self, now: float, linger: float) -> None:
         self._began = self._last = self._looked = now
         self._linger = linger
 
     def is_over(self, now: float, is_waited_for: Callable[[], bool]) -> bool:
-        """Whether it has taken long enough, or a sync waits for it, which is asked now and then."""
+        """Whether the run has reached its longest duration, or a sync waits; that is checked every few seconds."""
         if self._last - self._began >= _LONGEST_RUN_SECONDS:
             return True
         if now - self._looked < _SECONDS_BETWEEN_YIELDS:
@@ -35,9 +35,11 @@ class Turn:
         return is_waited_for()
 
     def applied(self, now: float) -> None:
+        """Notes that deliveries were applied now."""
         self._last = now
 
     def has_lingered(self, now: float) -> bool:
+        """Whether no delivery has been applied for `linger` seconds."""
         return now - self._last >= self._linger
 
 
@@ -50,10 +52,10 @@ async def drain(
     for_pipelines: BitbucketClient | None = None,
     is_waited_for: Callable[[], bool] = lambda: False,
 ) -> Applied:
-    """Applies deliveries until none has come for `linger` seconds, then deletes those applied before `keep`.
+    """Applies deliveries until none has arrived for `linger` seconds, then prunes those applied before `keep`.
 
-    Starting a run takes seconds, and deliveries seldom come alone. A run that lingers applies the next ones at once;
-    it makes room as soon as another workspace's deliveries wait, or a sync of this one (`is_waited_for`).
+    Starting a run takes seconds, and deliveries arrive in groups: a run that lingers applies the next ones at once. It
+    ends as soon as deliveries of another workspace wait, or a sync of this workspace does (`is_waited_for`).
     """
     result, turn = Applied(), Turn(time.monotonic(), linger)
     while not turn.is_over(time.monotonic(), is_waited_for):

@@ -1,4 +1,4 @@
-"""The webhook of a workspace at Bitbucket: made, mended, compared with what it should be, and removed."""
+"""Creates, compares, updates and removes webhooks at Bitbucket."""
 
 import random
 from collections.abc import Collection
@@ -30,12 +30,12 @@ DESCRIPTION = "dx-dagster"
 
 
 class HooksRefusedError(Exception):
-    """Bitbucket does not let this credential manage the hooks; the message says what is missing and what to do."""
+    """The credential may not manage webhooks; the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True)
 class HookSubject:
-    """What a hook hangs on: the workspace, or one of its repositories."""
+    """The subject of a webhook: the workspace, or one of its repositories."""
 
     workspace: str
     repository: str | None = None
@@ -47,7 +47,7 @@ class HookSubject:
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook as Bitbucket has it, and what is wrong with it, in words."""
+    """A webhook at Bitbucket; `wrong` says how it differs from what it should be."""
 
     subject: HookSubject
     uuid: str
@@ -58,10 +58,10 @@ class Hook:
 
 
 def address(settings: Settings) -> str:
-    """Where Bitbucket delivers.
+    """The URL that webhooks deliver to.
 
     Raises:
-        SettingsError: nobody has said where this installation is reached.
+        SettingsError: DX_PUBLIC_URL is missing or not usable.
     """
     url = (settings.public_url or "").rstrip("/")
     parts = urlsplit(url)
@@ -76,7 +76,7 @@ def address(settings: Settings) -> str:
 
 
 async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) -> list[HookSubject]:
-    """The workspace alone, or each of its repositories that is imported."""
+    """The workspace, or each of its imported repositories."""
     if not repositories:
         return [HookSubject(workspace)]
     imported = await stored.imported(warehouse, workspace)
@@ -84,12 +84,12 @@ async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) 
 
 
 async def find(client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str]) -> list[Hook]:
-    """Our hooks: those with our address, and those that we have `made` (uuids), with an address of before perhaps.
+    """Finds the webhooks of dx-dagster: those that deliver to `url`, and those that it has `made` (uuids).
 
-    Without a `url` nobody can tell whether they deliver where they should.
+    Without a `url`, their address is not compared.
 
     Raises:
-        HooksRefusedError: the credential may not read hooks.
+        HooksRefusedError: the credential may not read webhooks.
     """
     endpoint = endpoints.hooks(subject.workspace, subject.repository)
     try:
@@ -98,13 +98,13 @@ async def find(client: BitbucketClient, subject: HookSubject, url: str | None, m
         raise _refusal(subject, error) from None
     ours: list[Json] = [one for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
     if not ours and absence.is_suspicious(stored=len(made), missing=len(made), listed=len(values)):
-        ours = await _asked_themselves(client, subject, made)
+        ours = await _fetched_one_by_one(client, subject, made)
     return [_hook(subject, one, url) for one in ours]
 
 
-async def _asked_themselves(client: BitbucketClient, subject: HookSubject, made: Collection[str]) -> list[Json]:
-    """Hooks that we made and that no list holds, though they are there. Most of `made` may hang on other subjects."""
-    found: list[Json] = []
+async def _fetched_one_by_one(client: BitbucketClient, subject: HookSubject, made: Collection[str]) -> list[Json]:
+    """Webhooks in `made` that exist though the list lacks them; most of `made` may be of other subjects."""
+    values: list[Json] = []
     for uuid in random.sample(sorted(made), min(len(made), absence.MOST)):
         try:
             value = await client.get(endpoints.hook(subject.workspace, uuid, subject.repository).path)
@@ -113,8 +113,8 @@ async def _asked_themselves(client: BitbucketClient, subject: HookSubject, made:
         except Forbidden as error:
             raise _refusal(subject, error) from None
         if isinstance(value, dict):
-            found.append(value)
-    return found
+            values.append(value)
+    return values
 
 
 def _hook(subject: HookSubject, value: Json, url: str | None) -> Hook:
@@ -137,15 +137,15 @@ async def install(
     made: Collection[str],
     secret: tuple[int, SecretStr],
 ) -> str:
-    """Makes the hook, or mends the one that is there; says which.
+    """Creates the webhook or updates the existing one; returns what it did.
 
-    The secret is sent every time, for Bitbucket never tells which one it has.
+    The secret is sent every time, because the API does not return it.
 
     Raises:
-        HooksRefusedError: the credential may not.
+        HooksRefusedError: the credential may not manage webhooks.
     """
-    found = await find(client, subject, url, made)
-    first = found[0] if found else None
+    existing = await find(client, subject, url, made)
+    first = existing[0] if existing else None
     wanted = {
         "description": DESCRIPTION,
         "url": url,
@@ -160,8 +160,8 @@ async def install(
         else:
             path = endpoints.hook(subject.workspace, first.uuid, subject.repository).path
             answer = await client.request("PUT", path, json=wanted)
-        for twin in found[1:]:
-            await remove(client, twin)
+        for duplicate in existing[1:]:
+            await remove(client, duplicate)
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
     await secrets.given_to(warehouse, secret[0], str(answer.get("uuid")))
@@ -171,10 +171,10 @@ async def install(
 
 
 async def remove(client: BitbucketClient, hook: Hook) -> None:
-    """Deletes the hook; one that is gone is no error.
+    """Deletes the webhook; a 404 is not an error.
 
     Raises:
-        HooksRefusedError: the credential may not.
+        HooksRefusedError: the credential may not manage webhooks.
     """
     try:
         await client.request("DELETE", endpoints.hook(hook.subject.workspace, hook.uuid, hook.subject.repository).path)

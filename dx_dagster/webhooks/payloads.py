@@ -1,4 +1,4 @@
-"""What webhook deliveries say is no longer as it is stored. Pure: from payloads to what must be looked at."""
+"""Reads webhook deliveries: which repositories, pull requests, branches and pipelines have changed. Pure."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from dx_dagster.frames.pulls import states_participants
 from dx_dagster.frames.reading import Json, record, records, text, time
 from dx_dagster.warehouse.webhooks.inbox import Event
 
-# Every pullrequest:… is understood: the pull request has changed. Of comments the feed does not tell all.
+# Every pullrequest:… says that the pull request has changed; of comments, the feed does not show every change.
 _PULL = "pullrequest:"
 _COMMENT = "pullrequest:comment_"
 _PUSH = "repo:push"
-# Each of them brings commits, which move the repository's own `updated_on`; its repo:push may be late or lost.
+# Each of them brings commits, which change the repository's `updated_on`; its repo:push may be late or lost.
 _PUSHES = frozenset({_PUSH, "pullrequest:push", "pullrequest:fulfilled"})
 _STATUS = frozenset({"repo:commit_status_created", "repo:commit_status_updated"})
 _REPOSITORY = frozenset({"repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported", "repo:transfer"})
-# What a repository comes with is told by no push.
+# There is no push for the branches that a new repository begins with.
 _BORN = frozenset({"repo:created", "repo:imported", "repo:transfer"})
 UNDERSTOOD = (
     *("pullrequest:created", "pullrequest:updated", "pullrequest:push", "pullrequest:approved"),
@@ -29,11 +29,11 @@ UNDERSTOOD = (
     *(_PUSH, *sorted(_STATUS), "repo:created", "repo:updated", "repo:deleted", "repo:fork", "repo:imported"),
     "repo:transfer",
 )
-"""Event keys that a refresh does something about, and that `webhooks install` therefore asks for."""
+"""Event keys that are applied; `webhooks install` subscribes to them."""
 
 _RESULTS = re.compile(r"/results/(\d{1,18})(?!\d)")
 
-# Which rows of pull request and participants come of a payload.
+# The fields from which the rows of a pull request and its participants are derived.
 _SHOWN = (
     *("title", "state", "draft", "comment_count", "task_count", "author", "closed_by", "source", "destination"),
     *("merge_commit", "participants", "reviewers"),
@@ -45,7 +45,8 @@ class PullNews:
     """Deliveries about one pull request.
 
     Attributes:
-        versions: the pull request as each delivery shows it, and when that arrived.
+        deliveries: their ids.
+        versions: the pull request as each delivery shows it, and when the delivery arrived.
         comments: whether comments were written, changed or deleted.
     """
 
@@ -55,9 +56,9 @@ class PullNews:
     comments: bool = False
 
     def newest(self) -> tuple[Json, datetime] | None:
-        """The newest version, where all that are as new say the same.
+        """The newest version; None where it cannot be determined.
 
-        An approval need not move `updated_on`, so several versions may claim to be equally new.
+        An approval need not change `updated_on`, so different versions may have the same date.
         """
         dated = [(moment, one, at) for one, at in self.versions if (moment := time(one.get("updated_on")))]
         if not dated or any(not states_participants(one) for one, _ in self.versions):
@@ -71,14 +72,15 @@ class PullNews:
 
 @dataclass
 class RepositoryNews:
-    """Deliveries about one repository and what is in it.
+    """Deliveries about one repository and its contents.
 
     Attributes:
-        name: its uuid with braces, or its slug where no delivery tells that.
+        name: its uuid with braces, or its slug where no delivery has the uuid.
+        deliveries: ids of those that are not about a pull request.
         itself: whether its own row is stale.
-        pushed: branches that moved; None stands for some that nobody named.
-        runs: deliveries that say its pipelines have; `events` holds them too.
-        pipeline_numbers: the pipelines that these name, by number; None stands for one that nobody named.
+        pushed: branches that were pushed to; None stands for unnamed ones.
+        pipelines: ids of the deliveries about its pipelines, which `deliveries` contains too.
+        pipeline_numbers: the numbers of these pipelines; None stands for an unnamed one.
     """
 
     name: str
@@ -94,11 +96,11 @@ class RepositoryNews:
         return [*self.deliveries, *(event for pull in self.pulls.values() for event in pull.deliveries)]
 
 
-def read(events: Iterable[Event]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
-    """What the deliveries are about, by repository; and those that say nothing to us, by reason."""
+def read(deliveries: Iterable[Event]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
+    """Groups deliveries by repository; returns also the ids of those that need no work, by reason."""
     news: dict[str, RepositoryNews] = {}
     nothing: dict[str, list[int]] = {}
-    for event in events:
+    for event in deliveries:
         reason = _read_one(event, json.loads(event.body), news)
         if reason is not None:
             nothing.setdefault(reason, []).append(event.id)
@@ -116,20 +118,20 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
         return "the status is not of Bitbucket Pipelines"
     if key.startswith(_PULL) and event.pull_number is None:
         return "it names no pull request"
-    found = news.setdefault(name, RepositoryNews(name))
-    found.itself = found.itself or key in _PUSHES
+    about = news.setdefault(name, RepositoryNews(name))
+    about.itself = about.itself or key in _PUSHES
     if key.startswith(_PULL):
-        _read_pull(event, payload, found.pulls)
+        _read_pull(event, payload, about.pulls)
         return None
-    found.deliveries.append(event.id)
-    found.itself = found.itself or key not in _STATUS
+    about.deliveries.append(event.id)
+    about.itself = about.itself or key not in _STATUS
     if key in _STATUS:
-        found.pipelines.append(event.id)
-        found.pipeline_numbers.add(_run_number(record(payload, "commit_status")))
+        about.pipelines.append(event.id)
+        about.pipeline_numbers.add(_run_number(record(payload, "commit_status")))
     if key == _PUSH:
-        found.pushed.update(_branches(payload))
+        about.pushed.update(_branches(payload))
     if key in _BORN:
-        found.pushed.add(None)
+        about.pushed.add(None)
     if key == "repo:fork" and (fork := _name(record(payload, "fork"))) and fork != name:
         copy = news.setdefault(fork, RepositoryNews(fork))
         copy.itself = True
@@ -150,7 +152,7 @@ def _name(repository: Json) -> str | None:
 
 
 def _branches(payload: Json) -> Iterator[str | None]:
-    """Branches that a push moved; tags are none."""
+    """The branches that were pushed to, without tags."""
     changes = records(payload, "push", "changes")
     for change in changes:
         for end in (record(change, "new"), record(change, "old")):
@@ -161,14 +163,14 @@ def _branches(payload: Json) -> Iterator[str | None]:
 
 
 def _is_of_pipelines(status: Json) -> bool:
-    """Whether Bitbucket Pipelines said so, and not some other builder; it is when nobody can tell."""
+    """Whether a status is of Bitbucket Pipelines and not of another CI; true where it has no URL."""
     url = text(status.get("url"))
     host = urlsplit(url).hostname if url else None
     return host is None or host.endswith("bitbucket.org")
 
 
 def _run_number(status: Json) -> int | None:
-    """The number of the run that a status leads to: …/results/12."""
+    """The number of the pipeline in the URL of a status: …/results/12."""
     named = _RESULTS.search(text(status.get("url")) or "")
     return int(named[1]) if named else None
 
