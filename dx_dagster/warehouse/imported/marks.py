@@ -62,7 +62,7 @@ class ActivityMark(Mark):
     Attributes:
         walk_bound: what `bound` becomes when the walk under way ends.
         full_head: `walk_head` of the last walk through the whole feed.
-        since: the date of the feed's oldest entry; None where the feed holds everything.
+        since: from when on the feed tells everything: its oldest entry, or the bound of the walk.
         older: cursor of the page with the entries before the bound.
         fingerprint: the day, and the pull requests as they were listed when the feed was last read.
     """
