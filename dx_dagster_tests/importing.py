@@ -29,7 +29,7 @@ from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.world import World
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.comparing import differences
@@ -96,7 +96,7 @@ def give_credential(settings: Settings, slug: str, secret: str) -> None:
         assert settings.database_url
         async with Warehouse(settings.database_url.get_secret_value()) as warehouse, warehouse.transaction() as all_:
             number = await connections.store(all_, slug, "bitbucket", slug, {})
-            await connections.add_credential(all_, Vault.of(settings), number, new_credential(SecretStr(secret)))
+            await credentials.add(all_, Vault.of(settings), number, new_credential(SecretStr(secret)))
 
     asyncio.run(work())
 

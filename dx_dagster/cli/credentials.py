@@ -35,12 +35,12 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.bitbucket import clause
-        from dx_dagster.warehouse.connections import connections
+        from dx_dagster.warehouse.connections import connections, credentials
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
             raise not_connected(workspace, type_)
-        for one in await connections.shown(warehouse, connection.id):
+        for one in await credentials.shown(warehouse, connection.id):
             state = "expired" if one.expired else "enabled"
             if one.disabled_at:
                 state = f"disabled: {clause(one.disabled_reason or '')}"

@@ -14,15 +14,9 @@ from dx_dagster.connections.input import Fields, GivenError, credential_of, new_
 from dx_dagster.connections.verification import Failure, Subject, Verdict, VerificationFailed
 from dx_dagster.connections.verifier import Verifier
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import connections, rekeying, switching, vault
-from dx_dagster.warehouse.connections.connections import (
-    AlreadyConnectedError,
-    ConnectionType,
-    NewCredential,
-    ShownCredential,
-    StoredConnection,
-    StoredCredential,
-)
+from dx_dagster.warehouse.connections import connections, credentials, rekeying, vault
+from dx_dagster.warehouse.connections.connections import AlreadyConnectedError, ConnectionType, StoredConnection
+from dx_dagster.warehouse.connections.credentials import NewCredential, ShownCredential, StoredCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.webhooks import inbox
@@ -93,7 +87,7 @@ async def add(
 
 
 async def _store(transaction: Transaction, vault: Vault, connection_id: int, new: NewCredential) -> int:
-    added = await connections.add_credential(transaction, vault, connection_id, new)
+    added = await credentials.add(transaction, vault, connection_id, new)
     if added is None:
         raise ConnectionNotFoundError(connection_id)
     await _found_good(transaction, connection_id, added)
@@ -102,8 +96,8 @@ async def _store(transaction: Transaction, vault: Vault, connection_id: int, new
 
 async def _found_good(transaction: Transaction, connection_id: int, credential_id: int) -> None:
     """Keeps that the credential is good, and ends the waiting of deliveries that had none to be applied with."""
-    await connections.record_check(transaction, credential_id, None, None, None)
-    await connections.settle_state(transaction, connection_id)
+    await credentials.record_check(transaction, credential_id, None, None, None)
+    await credentials.settle_connection(transaction, connection_id)
     await inbox.release(transaction, connection_id)
 
 
@@ -147,7 +141,7 @@ async def update(
         VerificationFailed: the row is as it was.
     """
     for _ in range(_CHANGES_AT_ONCE):
-        before = await connections.credential(warehouse, Vault.of(settings), connection.id, credential_id)
+        before = await credentials.get(warehouse, Vault.of(settings), connection.id, credential_id)
         if before is None:
             raise CredentialNotFoundError(credential_id)
         expires = changes.expiration_date if changes.expires else before.expiration_date
@@ -156,7 +150,7 @@ async def update(
         await Verifier(settings, warehouse, subject_of(settings, connection)).require_good(after, credential_id)
         enable = after.username != before.username or after.secret != before.secret
         async with warehouse.transaction() as transaction:
-            if await connections.replace_credential(transaction, Vault.of(settings), before, after, enable=enable):
+            if await credentials.replace(transaction, Vault.of(settings), before, after, enable=enable):
                 await _found_good(transaction, connection.id, credential_id)
                 break
         # Somebody else has changed it since it was read: begin again with what it is now.
@@ -182,7 +176,7 @@ async def check(
     Raises:
         CredentialNotFoundError: there is none of this number.
     """
-    stored = await connections.credentials(warehouse, Vault.of(settings), connection.id, enabled=False)
+    stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id, enabled=False)
     chosen = [one for one in stored if credential_id in {None, one.id}]
     if credential_id is not None and not chosen:
         raise CredentialNotFoundError(credential_id)
@@ -192,11 +186,11 @@ async def check(
         failure = verdict.failure
         async with warehouse.transaction() as transaction:
             if failure is None:
-                await connections.enable_credential(transaction, one)
+                await credentials.enable(transaction, one)
                 await _found_good(transaction, connection.id, one.id)
             else:
-                await connections.record_check(transaction, one.id, failure.code, failure.sentence, failure.curl)
-                await connections.settle_state(transaction, connection.id)
+                await credentials.record_check(transaction, one.id, failure.code, failure.sentence, failure.curl)
+                await credentials.settle_connection(transaction, connection.id)
         done.append(Checked(one, verdict))
     return done
 
@@ -208,19 +202,19 @@ async def disable(warehouse: Warehouse, connection: StoredConnection, credential
         CredentialNotFoundError: there is none.
     """
     await show(warehouse, connection, credential_id)
-    await connections.disable_credential(warehouse, credential_id, reason.strip() or "disabled by hand")
+    await credentials.disable(warehouse, credential_id, reason.strip() or "disabled by hand")
     async with warehouse.transaction() as transaction:
-        await connections.settle_state(transaction, connection.id)
+        await credentials.settle_connection(transaction, connection.id)
 
 
 async def take_out(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
     """Disables a credential that was refused while it was used, and keeps why; one that was out already stays so."""
-    if credential_id not in await connections.usable_ids(warehouse, connection.id):
+    if credential_id not in await credentials.usable_ids(warehouse, connection.id):
         return
-    await connections.disable_credential(warehouse, credential_id, reason)
+    await credentials.disable(warehouse, credential_id, reason)
     async with warehouse.transaction() as transaction:
-        await connections.record_check(transaction, credential_id, "invalid_credentials", reason, None)
-        await connections.settle_state(transaction, connection.id)
+        await credentials.record_check(transaction, credential_id, "invalid_credentials", reason, None)
+        await credentials.settle_connection(transaction, connection.id)
 
 
 async def remove(warehouse: Warehouse, connection: StoredConnection, credential_id: int) -> None:
@@ -230,10 +224,10 @@ async def remove(warehouse: Warehouse, connection: StoredConnection, credential_
         CredentialNotFoundError: there is none.
     """
     await show(warehouse, connection, credential_id)
-    if not await connections.remove_credential(warehouse, credential_id):
+    if not await credentials.remove(warehouse, credential_id):
         raise CredentialNotFoundError(credential_id)
     async with warehouse.transaction() as transaction:
-        await connections.settle_state(transaction, connection.id)
+        await credentials.settle_connection(transaction, connection.id)
 
 
 async def show(
@@ -244,7 +238,7 @@ async def show(
     Raises:
         CredentialNotFoundError: there is none.
     """
-    found = await connections.shown(warehouse, connection.id, credential_id=credential_id, deleted=deleted)
+    found = await credentials.shown(warehouse, connection.id, credential_id=credential_id, deleted=deleted)
     if not found:
         raise CredentialNotFoundError(credential_id)
     return found[0]
@@ -252,12 +246,12 @@ async def show(
 
 async def disable_connection(warehouse: Warehouse, connection: StoredConnection, reason: str) -> None:
     """Sends nothing more over the connection, imports under way included, until it is enabled again."""
-    await switching.disable(warehouse, connection.id, reason.strip() or "disabled by hand")
+    await connections.disable(warehouse, connection.id, reason.strip() or "disabled by hand")
 
 
 async def enable_connection(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Checked]:
     """Puts the connection back into service and verifies its credentials, which enables those that are good."""
-    await switching.enable(warehouse, connection.id)
+    await connections.enable(warehouse, connection.id)
     return await check(settings, warehouse, connection)
 
 
@@ -267,14 +261,14 @@ async def remove_connection(warehouse: Warehouse, connection: StoredConnection) 
     Raises:
         ConnectionNotFoundError: somebody else was faster.
     """
-    if not await switching.remove(warehouse, connection.id):
+    if not await connections.remove(warehouse, connection.id):
         raise ConnectionNotFoundError(connection.id)
 
 
 async def pool_for_pipelines(warehouse: Warehouse, workspace: str) -> ConnectionType:
     """Whose credentials ask for pipelines: those of a connection of their own, where there is one that has any."""
     own = await connections.find(warehouse, workspace, "bitbucket_pipelines")
-    has_some = own is not None and await connections.usable_ids(warehouse, own.id)
+    has_some = own is not None and await credentials.usable_ids(warehouse, own.id)
     return "bitbucket_pipelines" if has_some else "bitbucket"
 
 

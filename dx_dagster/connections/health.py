@@ -7,8 +7,9 @@ from dx_dagster.budgets import names
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import headroom
-from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.connections.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.connections import credentials
+from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.database import Warehouse
 
 WARNED_BEFORE_EXPIRY = timedelta(days=14)
@@ -55,7 +56,7 @@ def _today() -> date:
 async def health(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Health]:
     budgets = await headroom(warehouse, settings.budget_window)
     found = []
-    for one in await connections.shown(warehouse, connection.id):
+    for one in await credentials.shown(warehouse, connection.id):
         name = names.name_of(one.type, one.id, one.username)
         budget = budgets.get(name) if connection.type != "jira_cloud" else None
         if budget is None:

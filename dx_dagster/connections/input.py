@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential
 from dx_dagster.settings import is_loopback
-from dx_dagster.warehouse.connections.connections import ConnectionType, CredentialType, NewCredential, StoredCredential
+from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential, StoredCredential
 
 _BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
 _SLUG = re.compile(r"[A-Za-z0-9_.{}-]+")

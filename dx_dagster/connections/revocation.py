@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import psycopg
 
 from dx_dagster.bitbucket import CredentialPool
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import credentials
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 
 EVERY = 2.0  # seconds; no request leaves with a credential later than 5 s after its removal
@@ -42,7 +42,7 @@ async def _watch(
 ) -> None:
     while not over.is_set():
         try:
-            usable = await connections.usable_ids(warehouse, connection_id)
+            usable = await credentials.usable_ids(warehouse, connection_id)
         except (psycopg.OperationalError, WarehouseError) as error:
             _log.warning("nobody can tell whether credentials were removed: %s", error)
         else:

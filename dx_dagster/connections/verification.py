@@ -29,7 +29,8 @@ from dx_dagster.connections import advice
 from dx_dagster.connections.input import usable
 from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections.connections import ConnectionType, NewCredential, StoredCredential
+from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.credentials import NewCredential, StoredCredential
 
 # Somebody waits for the answer; yet a try that hangs, which takes ten seconds, is worth a second one.
 _IMPATIENT = Retries(attempts=3, total=12.0, patience=5.0)

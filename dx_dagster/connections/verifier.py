@@ -6,7 +6,7 @@ from dx_dagster.connections.input import usable
 from dx_dagster.connections.verification import Subject, Verdict, VerificationFailed, verify
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import book
-from dx_dagster.warehouse.connections.connections import NewCredential, StoredCredential
+from dx_dagster.warehouse.connections.credentials import NewCredential, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
 
 

@@ -12,7 +12,7 @@ from dx_dagster.frames.reading import text
 from dx_dagster.importer.report import Report, note
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.imported import emails
@@ -27,7 +27,7 @@ async def import_emails(settings: Settings, workspace: Workspace, report: Report
     if connection is None or connection.disabled_at is not None:
         return
     try:
-        stored = await connections.credentials(workspace.warehouse, Vault.of(settings), connection.id)
+        stored = await credentials.all_of(workspace.warehouse, Vault.of(settings), connection.id)
     except SettingsError as error:
         note(workspace, report, f"no e-mail addresses: {error}")
         return
@@ -50,7 +50,7 @@ async def _imported(
     failure, label = checked.verdict.failure, checked.credential.label
     if failure is not None:
         if failure.code == "invalid_credentials":
-            await connections.disable_credential(workspace.warehouse, credential_id, failure.reason)
+            await credentials.disable(workspace.warehouse, credential_id, failure.reason)
         note(workspace, report, f"no e-mail addresses with {label!r}: {failure.code}: {failure.sentence}")
         return False
     try:

@@ -15,8 +15,9 @@ from dx_dagster.connections.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import SharedLedger
-from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection, StoredCredential
+from dx_dagster.warehouse.connections import connections, credentials
+from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
+from dx_dagster.warehouse.connections.credentials import StoredCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 
@@ -69,7 +70,7 @@ async def open_pool(
         VaultError: the keys do not decrypt the credentials.
     """
     connection = await connection_in_service(warehouse, workspace, kind)
-    stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
+    stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id)
     if not stored:
         raise NoCredentialError(
             f"invalid_credentials: no credential of workspace {workspace} can be used: all are disabled, expired or "

@@ -1,8 +1,8 @@
-"""Keys of the Data Cloud API and the sessions they open; of both, only hashes are stored."""
+"""Keys of the Data Cloud API and the sessions that they open. Only hashes of both are stored."""
 
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -17,12 +17,12 @@ _RANDOM_BYTES = 32  # a hash without salt or stretching is enough for so much ch
 
 
 class NameTakenError(Exception):
-    """A key of this name is in use."""
+    """The name belongs to a key that is not revoked."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What may be shown of a key."""
+    """An API key without its secret."""
 
     id: int
     name: str
@@ -32,7 +32,9 @@ class ApiKey:
     revoked_at: datetime | None
 
 
-_KEY = "id, name, hint, created_at, last_used_at, revoked_at"
+@dataclass(frozen=True)
+class _StoredKey(ApiKey):
+    hash: bytes = field(repr=False)
 
 
 def _hash(secret: str) -> bytes:
@@ -40,19 +42,19 @@ def _hash(secret: str) -> bytes:
 
 
 def digest(key: SecretStr) -> bytes:
-    """What is stored of the key."""
+    """The hash that is stored of the key."""
     return _hash(key.get_secret_value())
 
 
 async def digests_in_use(warehouse: Warehouse) -> frozenset[bytes]:
-    """What is stored of every key that is not revoked."""
+    """The hashes of all keys that are not revoked."""
     return frozenset(
         bytes(row.hash) for row in await warehouse.rows("SELECT hash FROM api_keys WHERE revoked_at IS NULL")
     )
 
 
 async def create(warehouse: Warehouse, name: str) -> SecretStr:
-    """A new key, which nobody can show again.
+    """Makes a key and returns it; only its hash is stored.
 
     Raises:
         NameTakenError: a key of this name is in use.
@@ -69,11 +71,14 @@ async def create(warehouse: Warehouse, name: str) -> SecretStr:
 
 
 async def all_keys(warehouse: Warehouse) -> list[ApiKey]:
-    return [ApiKey(*row) for row in await warehouse.rows(f"SELECT {_KEY} FROM api_keys ORDER BY id")]  # noqa: S608
+    """Every key, revoked ones included, in the order of creation."""
+    return await warehouse.fetch(
+        ApiKey, "SELECT id, name, hint, created_at, last_used_at, revoked_at FROM api_keys ORDER BY id"
+    )
 
 
 async def revoke(warehouse: Warehouse, name: str) -> bool:
-    """Ends a key and the sessions it opened; whether there was one of this name."""
+    """Revokes a key and ends the sessions that it opened; returns whether there was one of this name."""
     async with warehouse.transaction() as transaction:
         row = await transaction.row(
             "UPDATE api_keys SET revoked_at = now() WHERE name = %s AND revoked_at IS NULL RETURNING id", [name]
@@ -84,13 +89,16 @@ async def revoke(warehouse: Warehouse, name: str) -> bool:
 
 
 async def recognize(warehouse: Warehouse, key: SecretStr) -> ApiKey | None:
-    """Whose key this is; None for one that is unknown or revoked."""
+    """The stored key that equals `key`; None for one that is unknown or revoked."""
     given = digest(key)
     found = None
-    # All of them, each in constant time: how long it takes tells nothing.
-    for row in await warehouse.rows(f"SELECT {_KEY}, hash FROM api_keys WHERE revoked_at IS NULL"):  # noqa: S608
-        if hmac.compare_digest(bytes(row.hash), given):
-            found = ApiKey(*row[:-1])
+    # Compares with every key, each in constant time: the response time tells nothing about the keys.
+    for stored in await warehouse.fetch(
+        _StoredKey,
+        "SELECT id, name, hint, created_at, last_used_at, revoked_at, hash FROM api_keys WHERE revoked_at IS NULL",
+    ):
+        if hmac.compare_digest(bytes(stored.hash), given):
+            found = stored
     if found is not None:
         await _record_use(warehouse, found.id)
     return found
@@ -106,7 +114,7 @@ async def _record_use(warehouse: Warehouse, key_id: int) -> None:
 
 
 async def open_session(warehouse: Warehouse, key: ApiKey) -> SecretStr:
-    """A session of the key's owner on the connections page."""
+    """Opens a session on the connections page for the holder of the key, and returns its token."""
     token = secrets.token_urlsafe(_RANDOM_BYTES)
     async with warehouse.transaction() as transaction:
         await transaction.execute("DELETE FROM api_sessions WHERE expires_at < now()")
@@ -118,17 +126,17 @@ async def open_session(warehouse: Warehouse, key: ApiKey) -> SecretStr:
 
 
 async def session(warehouse: Warehouse, token: SecretStr) -> ApiKey | None:
-    """Whose session this is; None when it ended or its key was revoked."""
-    row = await warehouse.row(
+    """The key that opened a session; None where the session has ended or the key is revoked."""
+    key = await warehouse.fetch_one(
+        ApiKey,
         """SELECT k.id, name, hint, k.created_at, last_used_at, revoked_at
            FROM api_sessions s JOIN api_keys k ON k.id = s.api_key_id
            WHERE s.hash = %s AND s.expires_at > now() AND k.revoked_at IS NULL""",
         [_hash(token.get_secret_value())],
     )
-    if row is None:
-        return None
-    await _record_use(warehouse, row.id)
-    return ApiKey(*row)
+    if key is not None:
+        await _record_use(warehouse, key.id)
+    return key
 
 
 async def close_session(warehouse: Warehouse, token: SecretStr) -> None:

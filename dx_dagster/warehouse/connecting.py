@@ -1,9 +1,9 @@
-"""Connections of ours: the same settings in each, whatever role, database, server and address prescribe.
+"""Connections with the same settings, whatever the role, the database, the server and the address prescribe.
 
-An administrator sets what suits the people who query by hand: a time-out for idle sessions, German dates, transactions
-that are serializable or read-only. Our statements are written for the settings below. One statement sets them all: as
-a parameter of the connection they would replace the `options` of the address and of PGOPTIONS. Dagster connects by
-itself, and gets them as such a parameter, after those.
+An administrator may choose settings for interactive queries: a timeout for idle sessions, German dates, transactions
+that are serializable or read-only. The statements of dx-dagster need the settings below. One statement sets them all:
+as a parameter of the connection they would replace the `options` of the address and of PGOPTIONS. Dagster opens its own
+connections, and gets them as such a parameter, after those.
 """
 
 import os
@@ -19,14 +19,14 @@ from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
 _SETTINGS = {
-    # The first one, before it ends the statement that sets the others.
+    # First, or it may cancel the statement that sets the others.
     "statement_timeout": "0",
-    # PostgreSQL's default is "$user", public: the tables of a role called dagster would land among Dagster's.
+    # PostgreSQL's default is "$user", public: with a role called dagster, tables would be made in Dagster's schema.
     "search_path": "public",
     "client_encoding": "UTF8",
     "DateStyle": "ISO,MDY",
     "IntervalStyle": "postgres",
-    # In another zone, the first hours of the year 1 are before what Python can hold.
+    # In another zone, the first hours of the year 1 are before Python's earliest datetime.
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",
     "array_nulls": "on",
@@ -36,32 +36,32 @@ _SETTINGS = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "lock_timeout": "0",
-    # A lock of ours goes with its connection, which is idle for as long as the lock is needed.
+    # An advisory lock is released with its connection, which is idle for as long as the lock is needed.
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    # A client that the network or its machine has lost holds its locks until the server notices: after two hours else.
+    # The server releases the locks of an unreachable client once it notices: without keepalives, after two hours.
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30s",
 }
-# The same at our end, as libpq names and counts it.
+# The same for the client, with libpq's names and units.
 _KEEPALIVES = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-# Versions of PostgreSQL that brought a setting, as libpq writes them; an older server refuses it.
+# The PostgreSQL version, as libpq writes it, that introduced a setting. An older server refuses it.
 _SINCE = {"tcp_user_timeout": 120000, "idle_session_timeout": 140000, "transaction_timeout": 170000}
-# libpq sends these with each connection, and the server takes them after the options.
+# libpq sends these with each connection, and the server applies them after the options.
 _SETTINGS_OF_LIBPQ = {"PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"}
 _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 
 def connect(url: str, *, statement_timeout: float = 0, **parameters: Any) -> Connection[TupleRow]:
-    """A connection that commits each statement by itself; a statement may take `statement_timeout` seconds, 0 any."""
+    """A connection in autocommit mode; `statement_timeout` in seconds, 0 for none."""
     connection = Connection.connect(url, autocommit=True, **keepalives(url) | parameters)
     try:
         set_up(connection, statement_timeout=statement_timeout)
@@ -72,7 +72,7 @@ def connect(url: str, *, statement_timeout: float = 0, **parameters: Any) -> Con
 
 
 async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow]:
-    """As `connect`."""
+    """`connect` for asyncio."""
     connection = await AsyncConnection.connect(url, autocommit=True, **keepalives(url) | parameters)
     try:
         await set_up_async(connection)
@@ -83,7 +83,7 @@ async def connect_async(url: str, **parameters: Any) -> AsyncConnection[TupleRow
 
 
 def keepalives(url: str) -> dict[str, Any]:
-    """Parameters with which a dead connection is noticed in half a minute, without those that the address has."""
+    """Parameters that detect a dead connection within half a minute, except those that the address sets itself."""
     named: Container[str] = ()
     with suppress(ProgrammingError):  # connecting says what is wrong with the address
         named = conninfo_to_dict(url)
@@ -92,7 +92,7 @@ def keepalives(url: str) -> dict[str, Any]:
 
 @contextmanager
 def cut_off(connection: Connection[Any], seconds: float) -> Iterator[None]:
-    """Ends the connection if the block takes longer. A server that has fallen silent keeps no time-out of its own."""
+    """Ends the connection if the block takes longer: a server that hangs does not apply its own timeouts."""
     timer = threading.Timer(seconds, _shut, [connection])
     timer.daemon = True
     timer.start()
@@ -103,7 +103,7 @@ def cut_off(connection: Connection[Any], seconds: float) -> Iterator[None]:
 
 
 def _shut(connection: Connection[Any]) -> None:
-    """Whoever waits for the connection hears at once that it is gone; closing would let him wait for ever."""
+    """Shuts the socket down, which wakes a thread that waits for it; closing it would let the thread wait for ever."""
     with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its:
         its.shutdown(socket.SHUT_RDWR)
 
@@ -123,15 +123,15 @@ async def set_up_async(connection: AsyncConnection[Any], *, statement_timeout: f
 
 
 def options(server_version: int, **others: str) -> str:
-    """The settings for a connection's parameter `options`, in which libpq and the server split at blanks."""
+    """The settings as the connection parameter `options`, which libpq and the server split at blanks."""
     known = _known_to(server_version) | others
     return " ".join(f"-c{name}={value.replace(' ', chr(92) + ' ')}" for name, value in known.items())
 
 
 def forget_environment(*, but_for_address: bool = False) -> None:
-    """Removes what libpq takes from the environment of this process and of those that it starts.
+    """Removes libpq's variables from the environment of this process and of its children.
 
-    `but_for_address` leaves what completes an address, such as PGPASSWORD: the variables alone go that set what we do.
+    `but_for_address` removes only those that change settings; others, such as PGPASSWORD, complete an address.
     """
     names = _SETTINGS_OF_LIBPQ
     if not but_for_address:
@@ -141,7 +141,7 @@ def forget_environment(*, but_for_address: bool = False) -> None:
 
 
 def why_unfit(connection: Connection[Any]) -> str | None:
-    """Why the database cannot be used whatever we set, in one sentence and how to mend it."""
+    """Why the database cannot be used with any settings, and what to do about it; None where it can be used."""
     return _why_unfit(connection.execute(_FIT).fetchone())
 
 

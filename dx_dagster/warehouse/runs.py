@@ -1,4 +1,4 @@
-"""Which runs are at work: each holds a lock that goes with its process, however that ends."""
+"""Runs with a process: each holds an advisory lock, which PostgreSQL releases when the process ends in any way."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -7,12 +7,12 @@ from dx_dagster.warehouse.database import Warehouse
 
 
 def at_work(warehouse: Warehouse, run: str) -> AbstractAsyncContextManager[bool]:
-    """Says that a process works on the run, until the block or the process ends."""
+    """Holds the lock that marks the run as at work, until the block or the process ends."""
     return warehouse.lock(_name(run), insists=True)
 
 
 async def without_process(warehouse: Warehouse, runs: Sequence[str]) -> list[str]:
-    """Those of the runs that no process works on."""
+    """Which of these runs have no process."""
     rows = await warehouse.rows(
         # The transaction ends with the statement, and the lock with the transaction.
         "SELECT run FROM unnest(%s::text[], %s::text[]) AS one (run, name) "

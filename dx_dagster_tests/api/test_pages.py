@@ -19,7 +19,7 @@ from dx_dagster.connections import actions as doors
 from dx_dagster.connections import verification
 from dx_dagster.connections.input import new_credential
 from dx_dagster.warehouse import api_keys
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
 
@@ -163,7 +163,7 @@ def test_managing_credentials(page, key, sandbox, database_url):
     card.get_by_role("button", name="Remove").click()
     expect(page.get_by_role("status")).to_contain_text("its secret forgotten")
     expect(card).to_have_count(0)
-    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+    assert on_warehouse(database_url, lambda w: credentials.usable_ids(w, 1)) == {1}
 
 
 def test_editing_a_credential(page, key, database_url):
@@ -188,7 +188,7 @@ def test_editing_a_credential(page, key, database_url):
     page.get_by_role("button", name="Verify and save").click()
     expect(card).to_contain_text("…0002")
     expect(card).to_contain_text("not set")
-    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+    assert on_warehouse(database_url, lambda w: credentials.usable_ids(w, 1)) == {1}
 
 
 def test_a_whole_connection_is_disabled_enabled_and_removed(page, key, database_url):
@@ -200,13 +200,13 @@ def test_a_whole_connection_is_disabled_enabled_and_removed(page, key, database_
     expect(page.get_by_role("status")).to_contain_text("no request is sent over it")
     expect(page.get_by_role("main")).to_contain_text("moving house")
     shoot(page, "disabled")
-    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == set()
+    assert on_warehouse(database_url, lambda w: credentials.usable_ids(w, 1)) == set()
     page.goto("/connections")
     expect(page.get_by_role("link", name=re.compile("acme"))).to_contain_text("disabled moving house")
     page.get_by_role("link", name=re.compile("acme")).click()
     page.get_by_role("button", name="Verify and enable the connection").click()
     expect(page.get_by_role("status")).to_contain_text("The connection is enabled")
-    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+    assert on_warehouse(database_url, lambda w: credentials.usable_ids(w, 1)) == {1}
     page.get_by_text("Remove the connection…").click()
     shoot(page, "removing")
     page.get_by_role("button", name="Remove the connection").click()
@@ -321,7 +321,7 @@ def test_every_form_needs_its_token(client, key, settings, database_url):
         assert client.post(f"/connections/{path}").status_code == 403
     for text in (client.get(path).text for path in PAGES_WITH_FORMS):
         assert text.count('method="post"') == text.count('name="csrf_token"') >= 2
-    assert on_warehouse(database_url, lambda w: connections.usable_ids(w, 1)) == {1}
+    assert on_warehouse(database_url, lambda w: credentials.usable_ids(w, 1)) == {1}
 
 
 def test_a_workspace_is_connected_once_whatever_the_case_of_its_name(client, key, settings, database_url):

@@ -23,7 +23,7 @@ import asyncio, sys
 import anyio
 from pydantic import SecretStr
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool
-from dx_dagster.warehouse.connections.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.budgets import SharedLedger
 

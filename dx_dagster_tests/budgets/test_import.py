@@ -13,8 +13,8 @@ from dx_dagster.importer.session import NotConnectedError, open_pool
 from dx_dagster.sandbox import Limits, Sandbox, Token, truth
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import SharedLedger, headroom
-from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.connections.connections import CredentialType, NewCredential
+from dx_dagster.warehouse.connections import connections, credentials
+from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
@@ -40,7 +40,7 @@ async def connected(
         for token in sandbox.tokens:
             kind: CredentialType = "api_token" if token.email else "access_token"
             new = NewCredential(kind, token.label, SecretStr(token.secret), token.email, expires)
-            await connections.add_credential(transaction, Vault.of(configured), connection, new)
+            await credentials.add(transaction, Vault.of(configured), connection, new)
     return configured.model_copy(update={"bitbucket_api_url": sandbox.url})
 
 

@@ -14,7 +14,7 @@ from dx_dagster.connections.actions import Changes, VerificationFailed
 from dx_dagster.connections.input import Fields, new_credential
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import headroom
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Warehouse
@@ -109,7 +109,7 @@ def test_checking_again_enables_the_good_and_notes_the_bad(settings, sandbox):
     sandbox.tokens[1].revoked = True
     first, second = run(settings, lambda w: doors.check(settings, w, connection))
     assert (first.verdict.failure, second.verdict.failure.code) == (None, "invalid_credentials")
-    one, two = run(settings, lambda w: connections.shown(w, connection.id))
+    one, two = run(settings, lambda w: credentials.shown(w, connection.id))
     assert (one.disabled_at, one.code, two.code) == (None, None, "invalid_credentials")
     assert run(settings, lambda w: connections.get(w, connection.id)).state == "verified"
 
@@ -141,7 +141,7 @@ def test_swapped_ciphertexts_do_not_open(settings, database_url):
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET secret = (SELECT secret FROM credentials WHERE id = 2) WHERE id = 1")
     with pytest.raises(VaultError, match="belongs to credential 2"):
-        run(settings, lambda w: connections.credentials(w, Vault.of(settings), connection.id))
+        run(settings, lambda w: credentials.all_of(w, Vault.of(settings), connection.id))
 
 
 def test_rekeying_with_keys_of_ones_own(settings):
@@ -151,7 +151,7 @@ def test_rekeying_with_keys_of_ones_own(settings):
     rotating = settings.model_copy(update={"secret_keys": SecretStr(f"{new},{old}")})
     assert run(rotating, lambda w: doors.rekey(rotating, w)) == (1, False)
     only_new = settings.model_copy(update={"secret_keys": SecretStr(new)})
-    [one] = run(only_new, lambda w: connections.credentials(w, Vault.of(only_new), connection.id))
+    [one] = run(only_new, lambda w: credentials.all_of(w, Vault.of(only_new), connection.id))
     assert one.secret.get_secret_value() == TOKEN
     with pytest.raises(VaultError):
         run(settings, lambda w: doors.rekey(settings, w))
@@ -166,7 +166,7 @@ def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
         assert run(own, lambda w: doors.rekey(own, w)) == (1, True)
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.read_text().split(",")[1:] == before[-1:]
-    [one] = run(own, lambda w: connections.credentials(w, Vault.of(own), connection.id))
+    [one] = run(own, lambda w: credentials.all_of(w, Vault.of(own), connection.id))
     assert one.secret.get_secret_value() == TOKEN
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET secret = 'damaged'")
@@ -217,7 +217,7 @@ def test_a_check_does_not_undo_a_disabling_that_came_meanwhile(settings, sandbox
         async with anyio.create_task_group() as group:
             group.start_soon(doors.check, settings, warehouse, connection)
             await anyio.sleep(0.15)
-            await connections.disable_credential(warehouse, 1, "no-op")
+            await credentials.disable(warehouse, 1, "no-op")
             async with warehouse.transaction() as transaction:
                 await transaction.execute(
                     "UPDATE credentials SET disabled_reason = 'later', updated_at = clock_timestamp()"
@@ -251,7 +251,7 @@ def test_expired_credentials_are_not_used(settings, database_url):
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET expiration_date = current_date - 1")
     assert run(settings, lambda w: doors.show(w, connection, 1)).expired
-    assert run(settings, lambda w: connections.usable_ids(w, connection.id)) == set()
+    assert run(settings, lambda w: credentials.usable_ids(w, connection.id)) == set()
     [checked] = run(settings, lambda w: doors.check(settings, w, connection))
     assert checked.verdict.failure.code == "invalid_credentials"
 

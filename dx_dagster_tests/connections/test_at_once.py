@@ -24,7 +24,7 @@ from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Limits, Token
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
@@ -116,7 +116,7 @@ async def _work(who: str) -> dict[str, Any]:
 async def _use(settings: Settings, warehouse: Warehouse, connection: StoredConnection, deadline: float) -> None:
     """Imports of six seconds each, as requests go: with the credentials that there are when one begins."""
     while time.monotonic() < deadline:
-        stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
+        stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id)
         pool = CredentialPool([usable(one) for one in stored], MemoryLedger(default_limit=100_000))
         async with (
             BitbucketClient(settings.bitbucket_api_url, pool) as client,

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from dx_dagster.connections.actions import Failure
-from dx_dagster.warehouse.connections.connections import ConnectionType, ShownCredential, StoredConnection
+from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
+from dx_dagster.warehouse.connections.credentials import ShownCredential
 
 ErrorCode = Literal[
     "not_authed",

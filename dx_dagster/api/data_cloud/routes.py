@@ -16,7 +16,7 @@ from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.input import Fields
 from dx_dagster.warehouse import api_keys
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 
 _LARGEST_ID = 2**31 - 1
@@ -150,7 +150,7 @@ async def connections_info(connection: Connection) -> dict[str, Any]:
 @routes.get("/connections/{connection_id}/credentials.list", response_model=envelope.Credentials)
 async def credentials_list(found: Doors, connection: Connection) -> dict[str, Any]:
     """Lists the credentials of a connection; never their secrets."""
-    every = await connections.shown(await found.warehouse(), connection.id)
+    every = await credentials.shown(await found.warehouse(), connection.id)
     return {"ok": True, "credentials": [envelope.credential(connection, one) for one in every]}
 
 

@@ -16,7 +16,8 @@ from dx_dagster.api.pages.sessions import signed_form, signed_in
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.health import health
-from dx_dagster.warehouse.connections.connections import ShownCredential, StoredConnection
+from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.imported import bounds
 from dx_dagster.warehouse.webhooks import secrets

@@ -9,7 +9,8 @@ from starlette.requests import Request
 
 from dx_dagster.connections.actions import Changes, Failure, VerificationFailed
 from dx_dagster.connections.input import Fields
-from dx_dagster.warehouse.connections.connections import ConnectionType, CredentialType
+from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.credentials import CredentialType
 
 _LONGEST = 4000
 _TYPES: dict[str, ConnectionType] = {"bitbucket_pipelines": "bitbucket_pipelines", "jira_cloud": "jira_cloud"}

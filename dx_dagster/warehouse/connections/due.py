@@ -1,4 +1,4 @@
-"""What decides which workspaces are synced next."""
+"""The state of connected workspaces that decides which are synced next."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,8 @@ class Paced:
     """A connected workspace.
 
     Attributes:
-        pulls: how many pull requests are stored, 50 of which are a request when all are listed.
-        failed_at: when its last sync could read nothing, if it could not.
+        pulls: number of stored pull requests; listing 50 of them takes one request.
+        failed_at: the time of its last sync, if that could read nothing.
     """
 
     workspace: str
@@ -22,13 +22,14 @@ class Paced:
 
 
 async def workspaces(warehouse: Warehouse) -> list[Paced]:
-    rows = await warehouse.rows(
+    """Every workspace with a connection in service."""
+    return await warehouse.fetch(
+        Paced,
         """SELECT c.workspace, c.last_synced_at, count(p.id) AS pulls, c.failed_at
            FROM connections c
            LEFT JOIN bitbucket_workspaces w ON w.slug = c.workspace
            LEFT JOIN bitbucket_repositories r ON r.workspace_id = w.id
            LEFT JOIN bitbucket_pulls p ON p.repository_id = r.id
            WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL
-           GROUP BY c.id"""
+           GROUP BY c.id""",
     )
-    return [Paced(*row) for row in rows]

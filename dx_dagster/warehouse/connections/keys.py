@@ -1,7 +1,7 @@
-"""One database, one set of keys: whether those of this installation open what is stored.
+"""One database, one set of keys: checks that the keys of this installation decrypt the stored secrets.
 
-With other keys an installation could read no credential and no webhook secret, and would add its own beside them. The
-first secret that is stored decides whose database it is.
+An installation with other keys could read no credential and no webhook secret, and would add its own beside them. The
+first stored secret decides which keys belong to the database.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ _TURN = "SELECT pg_advisory_xact_lock(hashtextextended('dx-dagster first secret'
 
 
 def check(url: str, settings: Settings) -> str | None:
-    """A warning that names the secrets that none of the keys opens, where some open.
+    """A warning that names the secrets that no key decrypts; None where the keys decrypt all of them.
 
     Raises:
-        VaultError: there are secrets, and none opens.
+        VaultError: there are secrets, and the keys decrypt none.
     """
     with connect(url, connect_timeout=_CONNECT_SECONDS, application_name="dx-dagster") as connection:
         try:
@@ -40,7 +40,7 @@ def check(url: str, settings: Settings) -> str | None:
             return None  # no table, no secret
     if not stored:
         return None
-    if not has_keys(settings):  # one that were made now would only be in the way of the right one
+    if not has_keys(settings):  # before Vault.of makes a key, which would be the wrong one
         raise VaultError(_refusal(len(stored), f"There are no keys: {settings.home / KEY_FILE} does not exist."))
     vault = Vault.of(settings)
     closed = _closed(vault, stored)
@@ -56,10 +56,10 @@ def check(url: str, settings: Settings) -> str | None:
 
 
 async def require_ours(transaction: Transaction, vault: Vault) -> None:
-    """Before a secret is stored in the transaction; others that store one wait for its end.
+    """Call it before the transaction stores a secret; other transactions that store one wait for its end.
 
     Raises:
-        VaultError: there are secrets, and none opens.
+        VaultError: there are secrets, and the keys decrypt none.
     """
     await transaction.execute(_TURN)
     stored = await transaction.rows(_STORED)
@@ -68,7 +68,7 @@ async def require_ours(transaction: Transaction, vault: Vault) -> None:
 
 
 def _closed(vault: Vault, stored: Sequence[Any]) -> list[tuple[str, str]]:
-    """Name and workspace of the secrets that do not open."""
+    """Name and workspace of the secrets that no key decrypts."""
     return [(name, workspace) for name, secret, workspace in stored if not vault.opens(secret, name)]
 
 

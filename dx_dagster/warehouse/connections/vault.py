@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 class VaultError(SettingsError):
-    """The keys do not open what is stored; the message says how to mend it."""
+    """The keys do not decrypt a stored secret; the message says what to do."""
 
 
 class Vault:
     """Encrypts with the first key and decrypts with any.
 
     Attributes:
-        source: where the keys come from, for a person.
+        source: where the keys come from, for messages.
     """
 
     def __init__(self, keys: MultiFernet, source: str) -> None:
@@ -56,7 +56,7 @@ class Vault:
         return self._keys.encrypt(json.dumps([row, secret.get_secret_value()]).encode()).decode()
 
     def opens(self, ciphertext: str, row: str) -> bool:
-        """Whether `unlock` gives the secret."""
+        """Whether a key decrypts the secret."""
         try:
             self.unlock(ciphertext, row)
         except VaultError:
@@ -82,12 +82,12 @@ class Vault:
 
 
 def has_keys(settings: Settings) -> bool:
-    """Whether the installation has keys already, or would make its first one."""
+    """Whether the installation has keys; otherwise `Vault.of` makes the first one."""
     return settings.secret_keys is not None or (settings.home / KEY_FILE).exists()
 
 
 def renew(settings: Settings) -> bool:
-    """Puts a new key before the installation's own; False where the keys come from DX_SECRET_KEYS."""
+    """Puts a new key before the installation's own keys; returns False where they come from DX_SECRET_KEYS."""
     if settings.secret_keys is not None:
         return False
     _write(settings.home, [Fernet.generate_key().decode(), *_own_keys(settings.home)])
@@ -95,7 +95,10 @@ def renew(settings: Settings) -> bool:
 
 
 def forget_old_keys(settings: Settings) -> None:
-    """Once all is under the installation's first key; the one before stays for a process that encrypts just now."""
+    """Removes all keys but the first two, once every secret is encrypted with the first.
+
+    The second stays, for another process may encrypt with it at this moment.
+    """
     if settings.secret_keys is None:
         _write(settings.home, _own_keys(settings.home)[:2])
 
@@ -109,7 +112,7 @@ def _write(home: Path, keys: list[str]) -> None:
 
 
 def _generated(home: Path) -> str:
-    """The installation's own key, made by whichever process comes first."""
+    """The installation's own keys; the first process that needs one makes it."""
     path = home / KEY_FILE
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def _generated(home: Path) -> str:
 
 
 def _keep_private(path: Path) -> None:
-    """A copy or a backup that was restored may have lost the mode.
+    """Makes the file private again: a copy or a restored backup may have lost its mode.
 
     Raises:
         VaultError: others can read the file, and we may not change that.

@@ -19,17 +19,17 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A bound that somebody asks for; None lifts it."""
+    """The bound that a sync asks for; None lifts it."""
 
     since: datetime | None
 
 
 class BoundRefusedError(Exception):
-    """The bound cannot become what is asked for; the message says why."""
+    """The bound cannot be set to the wanted day; the message says why."""
 
 
 def reaches_back_to(bound: datetime | None, since: datetime | None) -> bool:
-    """Whether what was walked down to `bound` holds all from `since` on; None stands for everything."""
+    """Whether a walk down to `bound` covers everything since `since`; None stands for no bound."""
     return bound is None or (since is not None and bound <= since)
 
 
@@ -41,12 +41,12 @@ _STORED = SQL("""
 
 
 async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wanted | None) -> datetime | None:
-    """The workspace's bound from now on; without `wanted`, the one that is stored. A new workspace has no row yet.
+    """Sets and returns the workspace's bound; without `wanted`, the stored one. A new workspace has no row yet.
 
-    A stored bound that lies in the future is none.
+    A stored bound that lies in the future is ignored.
 
     Raises:
-        BoundRefusedError: it would leave out what is imported already, or lies in the future.
+        BoundRefusedError: the bound would leave out imported rows, or lies in the future.
     """
     if wanted is not None and wanted.since is not None:
         row = await transaction.row("SELECT %s > now() AS future", [wanted.since])
@@ -76,7 +76,7 @@ async def settle(transaction: Transaction, workspace_id: str | None, wanted: Wan
 
 
 async def of_workspace(warehouse: Warehouse, slug: str) -> datetime | None:
-    """The bound that the syncs of a workspace keep; None where there is none, or nothing is imported yet."""
+    """The bound of a workspace's syncs; None where it has none, or nothing is imported yet."""
     row = await warehouse.row("SELECT since FROM bitbucket_workspaces WHERE slug = %s", [slug])
     return row.since if row else None
 

@@ -1,4 +1,4 @@
-"""The graph of commits on default branches."""
+"""Commits of default branches, and what they say about the commits of pull requests."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -19,7 +19,7 @@ async def known(warehouse: Warehouse, repository_id: str, hashes: Collection[str
 
 async def graph(warehouse: Warehouse, repository_id: str) -> list[tuple[str, list[str]]]:
     """Every commit on the default branch, with its parents."""
-    # As one text: a driver takes far longer over arrays.
+    # As one text, which the driver reads much faster than an array.
     rows = await warehouse.rows(
         """SELECT sha, array_to_string(parents, ' ') AS parents
            FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s""",
@@ -29,7 +29,7 @@ async def graph(warehouse: Warehouse, repository_id: str) -> list[tuple[str, lis
 
 
 async def commits(warehouse: Warehouse, repository_id: str, hashes: Collection[str]) -> dict[str, CommitRow]:
-    """Some commits on the default branch, by their hashes."""
+    """Some commits of the default branch, by hash."""
     rows = await warehouse.fetch(
         CommitRow,
         """SELECT sha, author_id::text, created, message, source_url
@@ -42,8 +42,9 @@ async def commits(warehouse: Warehouse, repository_id: str, hashes: Collection[s
 async def unknown_parents(
     transaction: Transaction, repository_id: str, since: datetime | None, limit: int, gone: Collection[str] = ()
 ) -> list[str]:
-    """Hashes of commits that are stored only as a parent of another (not known to be older than `since`), the newest
-    children's first. Those that are `gone` are left out.
+    """Hashes of commits that are stored only as a parent of another commit, the newest children's first.
+
+    Parents of commits that are older than `since`, and hashes that are `gone`, are left out.
     """
     rows = await transaction.rows(
         """SELECT parent
@@ -60,7 +61,7 @@ async def unknown_parents(
 
 
 async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set[str]:
-    """Repositories with a merge into the default branch whose commit is not stored and was not asked for by itself."""
+    """Repositories with a merge into the default branch whose commit is not stored, nor was fetched by itself."""
     rows = await warehouse.rows(
         """SELECT DISTINCT p.repository_id::text AS id
            FROM bitbucket_pulls p
@@ -72,8 +73,8 @@ async def with_unresolved_merges(warehouse: Warehouse, workspace_id: str) -> set
     return {row.id for row in rows}
 
 
-# `moved`: the target got a commit after the pull request was last pushed to or edited. Only such merges tell where the
-# target was at the merge from where it was before.
+# `moved`: the target got a commit after the last push to or edit of the pull request. Only such merges distinguish the
+# target's head at the merge from its head before.
 _TARGETS_TOLD = """
     WITH merges AS (
         SELECT p.id, p.repository_id, p.created_at, p.target_commit_sha AS told, c.created AS merged_at,
@@ -100,15 +101,15 @@ _TARGETS_TOLD = """
                    SELECT max(a.created_at) FROM bitbucket_pull_activities a
                    WHERE a.pull_id = m.id AND a.kind = 'update' AND a.state = 'OPEN')) AS moved) seen"""
 _ENOUGH = 10
-_RARE = 20  # one in so many dates is of a wrong clock
+_RARE = 20  # one date in so many may come from a wrong clock
 
 
 class Targets(NamedTuple):
-    """What the target's head told with a closed pull request is, which Bitbucket does not say.
+    """What the target's head of a closed pull request means, which Bitbucket does not document.
 
     Attributes:
-        frozen: the one that it was merged into.
-        past: that one, or one before it; not today's.
+        frozen: it is the head that the pull request was merged into.
+        past: it is that head or an earlier one, not today's.
     """
 
     frozen: bool
@@ -116,14 +117,14 @@ class Targets(NamedTuple):
 
 
 async def targets(warehouse: Warehouse, workspace_id: str) -> Targets:
-    """As the workspace's latest merges show it; nothing is assumed of a workspace that has few."""
+    """Derives `Targets` from the workspace's latest merges; a workspace with few merges shows neither."""
     row = await warehouse.row(_TARGETS_TOLD, [workspace_id])
     return Targets(
         row.frozen >= _ENOUGH and not row.otherwise, row.before >= _ENOUGH and row.after * _RARE < row.before
     )
 
 
-# A push that only adds keeps the old head among the parents of what it adds; otherwise history was rewritten.
+# After a push that only adds commits, the old head is a parent of one of them; otherwise history was rewritten.
 _REWRITTEN = """
     SELECT NOT EXISTS (SELECT FROM bitbucket_repository_default_branch_commits
                        WHERE repository_id = %(repository)s AND %(old_head)s = ANY(parents)) AS rewritten"""
@@ -142,7 +143,7 @@ _UNREACHABLE = """
     ORDER BY created DESC NULLS LAST"""
 
 
-# What the branch has lost may belong to open pull requests into it again.
+# Commits that the branch has lost may belong to open pull requests into it again.
 _ASK_OPEN_PULLS = """
     UPDATE pull_marks m SET commits_synced_for = NULL
     FROM bitbucket_pulls p
@@ -151,13 +152,13 @@ _ASK_OPEN_PULLS = """
 
 
 async def is_rewritten(transaction: Transaction, repository_id: str, old_head: str) -> bool:
-    """Whether the branch no longer contains its old head: a forced push."""
+    """Whether the branch no longer contains its old head, after a forced push."""
     row = await transaction.row(_REWRITTEN, {"repository": repository_id, "old_head": old_head})
     return bool(row.rewritten)
 
 
 class Lost(NamedTuple):
-    """Commits that the branch no longer reaches, newest first, of so many that are stored."""
+    """Commits that the branch no longer reaches, newest first, and the number of all that are stored."""
 
     hashes: list[str]
     stored: int
@@ -169,7 +170,7 @@ async def unreachable(transaction: Transaction, repository_id: str, head: str) -
 
 
 async def drop(transaction: Transaction, repository_id: str, hashes: Collection[str]) -> None:
-    """Removes commits that the branch has lost."""
+    """Deletes commits that the branch has lost."""
     if hashes:
         await transaction.execute(
             "DELETE FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s AND sha = ANY(%s)",
@@ -178,7 +179,7 @@ async def drop(transaction: Transaction, repository_id: str, hashes: Collection[
         await transaction.execute(_ASK_OPEN_PULLS, {"repository": repository_id})
 
 
-# Where the walk had a bound, the branch may have parents that are not stored.
+# After a walk with a bound, the branch may have parents that are not stored.
 _CONTRADICTING = """
     SELECT DISTINCT p.id::text AS id
     FROM unnest(%(pulls)s::uuid[], %(hashes)s::text[], %(below)s::boolean[]) AS told (pull_id, sha, below)
@@ -194,10 +195,10 @@ _CONTRADICTING = """
 async def pulls_that_contradict(
     transaction: Transaction, beside: Collection[tuple[str, str]], below: Collection[tuple[str, str]]
 ) -> list[str]:
-    """Ids of open pull requests into the default branch whose commits cannot be what the stored branch lacks.
+    """Ids of open pull requests into the default branch whose lists of commits contradict the stored branch.
 
-    `beside`: (id of a pull request, hash of a commit that its target does not have). `below`: those that its target
-    has; a hash may be the beginning of one.
+    `beside`: (id of a pull request, hash of a commit) where the target should lack the commit. `below`: the same where
+    the target should have it; a hash may be abbreviated.
     """
     rows = await transaction.rows(
         _CONTRADICTING,
@@ -211,7 +212,7 @@ async def pulls_that_contradict(
 
 
 async def mark_taken_commits_deleted(transaction: Transaction, pull_ids: Collection[str]) -> None:
-    """Of these pull requests, those that are open: what is on the default branch, their target, is theirs no more."""
+    """Marks commits of open pull requests as deleted that are on their target, the default branch, by now."""
     if pull_ids:
         await transaction.execute(
             """UPDATE bitbucket_pull_commits c SET deleted = true

@@ -4,7 +4,7 @@ from dx_dagster.warehouse.database import Warehouse
 
 
 async def account_ids(warehouse: Warehouse, workspace_id: str) -> list[str]:
-    """The Atlassian accounts of everybody met in the workspace."""
+    """The Atlassian account ids of all users of the workspace."""
     rows = await warehouse.rows(
         "SELECT DISTINCT account_id FROM bitbucket_users WHERE workspace_id = %s AND account_id <> '' ORDER BY 1",
         [workspace_id],
@@ -13,7 +13,7 @@ async def account_ids(warehouse: Warehouse, workspace_id: str) -> list[str]:
 
 
 async def store(warehouse: Warehouse, workspace_id: str, rows: str) -> None:
-    """Writes the addresses of `rows`, a JSON array of account_id and email; a null one is taken away."""
+    """Writes the addresses of `rows`, a JSON array of account_id and email; null removes an address."""
     async with warehouse.transaction() as transaction:
         changed = await transaction.execute(
             """UPDATE bitbucket_users u SET email = told.email

@@ -7,9 +7,9 @@ than it, by the server's own clock; `walk_bound`: how far back it goes).
 A mark that lies in the future vouches for nothing: a commit may be dated 2116, a clock may have been wrong.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from functools import cache
 from typing import ClassVar, Generic, TypeVar
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
@@ -62,7 +62,7 @@ class ActivityMark(Mark):
     Attributes:
         walk_bound: what `bound` becomes when the walk under way ends.
         full_head: `walk_head` of the last walk through the whole feed.
-        since: the date of the feed's oldest entry; None where the feed holds everything.
+        since: from when on the feed tells everything: its oldest entry, or the bound of the walk.
         older: cursor of the page with the entries before the bound.
         fingerprint: the day, and the pull requests as they were listed when the feed was last read.
     """
@@ -234,19 +234,19 @@ async def put(transaction: Transaction, mark: Mark, *, asked: bool = False, list
 
     `asked`: nothing is left to ask for at the moment. `listed`: everything was listed that a short walk leaves out.
     """
-    values: dict[str, Composable] = {_COLUMNS.get(name, name): Placeholder(name) for name in _changing(type(mark))}
+    await transaction.execute(_put(tuple(_changing(type(mark))), asked, listed), {"kind": mark.kind, **vars(mark)})
+
+
+@cache
+def _put(names: tuple[str, ...], asked: bool, listed: bool) -> str:
+    values: dict[str, Composable] = {_COLUMNS.get(name, name): Placeholder(name) for name in names}
     values |= ({"asked_at": SQL("now()")} if asked else {}) | ({"listed_at": SQL("now()")} if listed else {})
-    await transaction.execute(_put(values), {"kind": mark.kind, **vars(mark)})
-
-
-def _put(values: Mapping[str, Composable]) -> Composed:
-    return _PUT.format(
+    statement = _PUT.format(
         columns=SQL(", ").join(map(Identifier, ("repository_id", "kind", *values))),
         values=SQL(", ").join((Placeholder("repository_id"), Placeholder("kind"), *values.values())),
-        changes=SQL(", ").join(
-            SQL("{column} = EXCLUDED.{column}").format(column=Identifier(column)) for column in values
-        ),
+        changes=SQL(", ").join(SQL("{column} = EXCLUDED.{column}").format(column=Identifier(name)) for name in values),
     )
+    return statement.as_string()
 
 
 async def forget(warehouse: Warehouse, workspace_id: str, kind: type[Mark]) -> None:

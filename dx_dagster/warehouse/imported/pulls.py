@@ -6,7 +6,7 @@ from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction, Warehouse
@@ -83,13 +83,14 @@ async def store(
 
 
 @cache
-def _drop_absent_participants(how: merge.Merge) -> Composed:
-    return _DROP_ABSENT_PARTICIPANTS.format(
+def _drop_absent_participants(how: merge.Merge) -> str:
+    statement = _DROP_ABSENT_PARTICIPANTS.format(
         pulls=_PULLS,
         participants=_PARTICIPANTS,
         pull_is_not_older=merge.is_not_older(how, "incoming", "stored"),
         participant_is_not_older=merge.is_not_older(merge.PARTICIPANTS, "p", "gone"),
     )
+    return statement.as_string()
 
 
 NO_PULLS = "0"
@@ -144,6 +145,18 @@ _SET_MARK = SQL("""
     INSERT INTO pull_marks (pull_id, repository_id, number, {change})
     SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::{type}[])
     ON CONFLICT (pull_id) DO UPDATE SET {change} = EXCLUDED.{change}, refused_since = NULL{settled}""")
+
+
+@cache
+def _set_mark(change: str) -> str:
+    statement = _SET_MARK.format(
+        change=Identifier(change),
+        type=SQL("timestamptz") if change.endswith("_to") else SQL("text"),
+        settled=SQL(", activity_stale = false") if change == "activity_synced_to" else SQL(""),
+    )
+    return statement.as_string()
+
+
 Change = Literal["activity_synced_to", "comments_synced_to", "commits_synced_for", "hashes_resolved_for"]
 
 
@@ -152,11 +165,7 @@ async def set_marks(
 ) -> None:
     """Sets one mark of some pull requests, and ends a pause after a refusal."""
     await transaction.execute(
-        _SET_MARK.format(
-            change=Identifier(change),
-            type=SQL("timestamptz") if change.endswith("_to") else SQL("text"),
-            settled=SQL(", activity_stale = false") if change == "activity_synced_to" else SQL(""),
-        ),
+        _set_mark(change),
         [
             [pull.id for pull, _ in marks],
             [pull.repository.id for pull, _ in marks],

@@ -82,7 +82,8 @@ def _seconds_to(moment: str) -> Composed:
     return SQL("EXTRACT(epoch FROM {moment} - NULLIF(p.opened_at, '-infinity'))::float8").format(moment=SQL(moment))
 
 
-_DERIVE = SQL("""
+_DERIVE = (
+    SQL("""
     WITH ends AS MATERIALIZED ({ends}), events AS MATERIALIZED ({events}), firsts AS ({firsts}), times AS (
         SELECT p.id, ({ready}) AS ready_for_review, p.closed_at,
                CASE WHEN p.state = 'MERGED' THEN p.closed_at END AS merged_at,
@@ -93,18 +94,21 @@ _DERIVE = SQL("""
         FROM ends p LEFT JOIN firsts f USING (id))
     UPDATE bitbucket_pulls p SET ({columns}) = ROW({new})
     FROM times t
-    WHERE t.id = p.id AND ({old}) IS DISTINCT FROM ({new})""").format(
-    ends=_ENDS,
-    events=_EVENTS,
-    firsts=_FIRSTS,
-    ready=_READY,
-    to_close=_seconds_to("p.closed_at"),
-    to_review=_seconds_to("f.reviewed_at"),
-    to_approval=_seconds_to("f.approved_at"),
-    to_bot_review=_seconds_to("f.bot_reviewed_at"),
-    columns=SQL(", ").join(Identifier(name) for name in _COLUMNS),
-    new=SQL(", ").join(Identifier("t", name) for name in _COLUMNS),
-    old=SQL(", ").join(Identifier("p", name) for name in _COLUMNS),
+    WHERE t.id = p.id AND ({old}) IS DISTINCT FROM ({new})""")
+    .format(
+        ends=_ENDS,
+        events=_EVENTS,
+        firsts=_FIRSTS,
+        ready=_READY,
+        to_close=_seconds_to("p.closed_at"),
+        to_review=_seconds_to("f.reviewed_at"),
+        to_approval=_seconds_to("f.approved_at"),
+        to_bot_review=_seconds_to("f.bot_reviewed_at"),
+        columns=SQL(", ").join(Identifier(name) for name in _COLUMNS),
+        new=SQL(", ").join(Identifier("t", name) for name in _COLUMNS),
+        old=SQL(", ").join(Identifier("p", name) for name in _COLUMNS),
+    )
+    .as_string()
 )
 
 

@@ -150,7 +150,7 @@ _REASON = SQL("""CASE WHEN m.activity_stale IS NOT TRUE AND {untold_end} AND NOT
     only_end_untold=ONLY_END_UNTOLD,
 )
 
-# IS NOT TRUE and not NOT: both conditions are null for a pull request without marks.
+# For a pull request without marks the condition is null, not false: it is found.
 _UNLESS_FEED_TOLD = SQL("(p.repository_id = ANY(%(fed)s::uuid[]) AND NOT ({without_activity})) IS NOT TRUE").format(
     without_activity=_WITHOUT_ACTIVITY
 )

@@ -20,7 +20,7 @@ from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
 from dx_dagster.warehouse.versions import why_unfit
 
-_SENTENCES = 10  # what is wrong with more than that is not mended by hand
+_SENTENCES = 10  # more differences than that are not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374
 
@@ -39,17 +39,17 @@ def _connect(url: str) -> Connection:
         poolclass=NullPool,
         connect_args={"application_name": "dx-dagster migrations"},
     )
-    # First of all listeners: SQLAlchemy's own asks which schema is the default one.
+    # Before SQLAlchemy's own listener, which queries the default schema.
     event.listen(engine, "connect", lambda connection, _: connecting.set_up(connection), insert=True)
     return engine.connect()
 
 
 @contextmanager
 def alone(url: str) -> Iterator[Connection]:
-    """Keeps other processes from creating or upgrading tables meanwhile.
+    """A connection that holds the migration lock: no other process creates or upgrades tables.
 
     Raises:
-        WarehouseError: no release could use the database.
+        WarehouseError: the database cannot be used by any release.
     """
     with _connect(url) as connection:
         driver = _driver(connection)
@@ -62,7 +62,7 @@ def alone(url: str) -> Iterator[Connection]:
 
 
 def server_version(connection: Connection) -> int:
-    """That of PostgreSQL, as libpq writes it: 180001 is 18.1."""
+    """PostgreSQL's version as libpq writes it: 180001 is 18.1."""
     return _driver(connection).info.server_version
 
 
@@ -71,19 +71,19 @@ def _driver(connection: Connection) -> DriverConnection[TupleRow]:
 
 
 def upgrade(url: str) -> None:
-    """Brings the database to the newest version; safe to run again, and from several processes at once.
+    """Upgrades the tables to the newest version. Several processes may call it at once, and again.
 
     Raises:
-        WarehouseError: a newer release did so, to a version that this one does not know; or the tables are not those
-            that this release declares, whatever their version says.
+        WarehouseError: a newer release has upgraded them to a version that this one does not know, or they differ from
+            the declared tables.
     """
     with alone(url) as connection:
         upgrade_over(connection)
 
 
 def upgrade_over(connection: Connection) -> None:
-    """The same over a connection of `alone`."""
-    # Not IF NOT EXISTS, which asks for the right to create one even where it is there.
+    """`upgrade` over a connection of `alone`."""
+    # Not IF NOT EXISTS, which requires the right to create a schema even where it exists.
     if connection.execute(text("SELECT to_regnamespace('dagster')")).scalar_one() is None:
         connection.execute(text("CREATE SCHEMA dagster"))
     try:
@@ -108,6 +108,6 @@ def _compare(connection: Connection) -> None:
 
 
 def has_dagster(connection: Connection) -> bool:
-    """Whether Dagster's storages have their tables: runs, events, schedules."""
+    """Whether the tables of Dagster's storages exist: runs, events, schedules."""
     tables = ", ".join(f"to_regclass('dagster.{table}')" for table in ("runs", "event_logs", "jobs"))
     return bool(connection.execute(text(f"SELECT num_nulls({tables})")).scalar_one() == 0)

@@ -1,4 +1,4 @@
-"""Run by Alembic with the connection that `upgrade` holds its lock on."""
+"""Alembic's environment, run with the connection of `upgrade`, which holds the migration lock."""
 
 from alembic import context
 from alembic.operations import Operations
@@ -6,7 +6,7 @@ from alembic.operations import Operations
 from dx_dagster.warehouse import schema
 from dx_dagster.warehouse.versions import VERSION_TABLE
 
-# 0008 reads tables that databases of some earlier commits lack, and 0009, which makes them, comes after it.
+# 0008 reads tables that databases of some early commits lack; 0009, which makes them, comes later.
 _MENDED_BEFORE = "0008"
 _MENDER = "0009"
 

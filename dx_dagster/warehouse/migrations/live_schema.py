@@ -1,8 +1,8 @@
-"""How the live schema differs from the declared one.
+"""Differences between the live schema and the declared one.
 
-The version table says which migrations ran, not what the database holds: somebody may have dropped an index, restored
-half of a dump, or run a migration that was another one then. Every command looks, so this is one query of the catalog;
-Alembic's comparison reflects each table by itself. What there is beyond the declared tables is left alone.
+The version table says which migrations ran, not what the database holds: an index may have been dropped, a dump
+restored in part, a migration changed after it ran. Every command compares, so this is one query of the catalog;
+Alembic's comparison reflects each table by itself. Tables that are not declared are left alone.
 """
 
 import re
@@ -29,7 +29,7 @@ _LIVE = text("""
     UNION ALL
     SELECT relname, indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid, NULL, false
     FROM ours JOIN pg_index ON indrelid = ours.oid""")
-# What PostgreSQL adds to a definition, and an index's storage, which administrators may choose.
+# Parts that PostgreSQL adds to a definition, and an index's storage parameters, which administrators may set.
 _NOISE = re.compile(r" WITH \([^)]*\)| USING btree|\bpublic\.|[()\"]")
 
 
@@ -49,7 +49,7 @@ class _Declared:
 
 
 def differences(connection: Connection) -> list[str]:
-    """A sentence for each missing table, column and index, and for each that is not as declared: with what to do."""
+    """A sentence for each table, column and index that is missing or not as declared, and the statement to mend it."""
     live: defaultdict[str, _Live] = defaultdict(_Live)
     tables = [table.name for table in metadata.sorted_tables]
     for table, name, what, flag, has_default, is_column in connection.execute(_LIVE, {"tables": tables}):
@@ -103,7 +103,7 @@ def _of_column(what: str, column: Column[Any], live: _Live) -> Iterator[str]:
 
 
 def _indexes(table: Table) -> Iterator[_Declared]:
-    """Those of the declaration, and those that its keys and unique constraints bring."""
+    """The declared indexes, and those of keys and unique constraints."""
     for index in table.indexes:
         statement = _sql(CreateIndex(index))
         yield _Declared(str(index.name), _plain(statement), statement, f"DROP INDEX {index.name}")

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg.rows import class_row
+from psycopg.sql import SQL
+
 from dx_dagster.warehouse.connecting import connect
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
@@ -16,7 +19,7 @@ _PRUNED_AT_ONCE = 5000
 
 @dataclass(frozen=True)
 class Event:
-    """A delivery that is about to be applied."""
+    """A delivery of the inbox that is about to be applied."""
 
     id: int
     event_key: str
@@ -28,76 +31,82 @@ class Event:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A connected workspace and how many of its deliveries may be applied now."""
+    """A connected workspace and the number of its deliveries that are due."""
 
     workspace: str
     due: int
 
 
-_IS_WAITING = "applied_at IS NULL AND set_aside_at IS NULL"
-# No pause is longer than a quarter of an hour: what rests longer was stored by a clock that was wrong.
-_RESTS = "next_attempt_at > now() AND next_attempt_at < now() + interval '1 hour'"
-_IS_DUE = f"{_IS_WAITING} AND NOT ({_RESTS})"
-# Given back, for a reason that all deliveries of the workspace share: new ones need not try before these.
-_IS_HELD = f"{_IS_WAITING} AND {_RESTS} AND attempts = 0 AND error IS NOT NULL"
+_IS_WAITING = SQL("applied_at IS NULL AND set_aside_at IS NULL")
+# No pause is longer than a quarter of an hour: a longer one comes from a clock that was wrong.
+_RESTS = SQL("next_attempt_at > now() AND next_attempt_at < now() + interval '1 hour'")
+_IS_DUE = SQL("{is_waiting} AND NOT ({rests})").format(is_waiting=_IS_WAITING, rests=_RESTS)
+# Given back for a reason that all deliveries of the workspace share: new ones wait for these.
+_IS_HELD = SQL("{is_waiting} AND {rests} AND attempts = 0 AND error IS NOT NULL").format(
+    is_waiting=_IS_WAITING, rests=_RESTS
+)
 
-_WAITING = f"""
+_WAITING = SQL("""
     SELECT c.workspace,
            CASE WHEN c.last_error IS NOT NULL
-                  OR EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {_IS_HELD})
+                  OR EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {is_held})
                 THEN 0 ELSE count(e.id) END AS due
     FROM connections c
-    LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {_IS_DUE}
+    LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {is_due}
     WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL
     GROUP BY c.id
-    ORDER BY min(e.next_attempt_at), c.workspace"""  # noqa: S608 - constants
+    ORDER BY min(e.next_attempt_at), c.workspace""").format(is_held=_IS_HELD, is_due=_IS_DUE)
 
 
 def waiting(url: str) -> list[Waiting]:
-    """Every connected workspace, in one query; whoever waits longest comes first."""
-    with connect(url, connect_timeout=5) as connection:
-        return [Waiting(*row) for row in connection.execute(_WAITING).fetchall()]
+    """Every connected workspace, in one query. The workspace with the oldest due delivery comes first."""
+    with connect(url, connect_timeout=5) as connection, connection.cursor(row_factory=class_row(Waiting)) as cursor:
+        return cursor.execute(_WAITING).fetchall()
 
 
-_PAUSE = (
+_PAUSE = SQL(
     "tried_at = now(), "
     "next_attempt_at = now() + LEAST(GREATEST(4 * (next_attempt_at - tried_at), %(first)s), %(longest)s)"
 )
-# The pause that `take` has chosen, from now on: what failed may have taken longer than that.
-_REST = "tried_at = now(), next_attempt_at = now() + (next_attempt_at - tried_at)"
+# The pause that `take` has chosen, counted from now: the failed attempt may have taken longer than that.
+_REST = SQL("tried_at = now(), next_attempt_at = now() + (next_attempt_at - tried_at)")
 _PAUSES = {"first": _FIRST_PAUSE, "longest": _LONGEST_PAUSE}
 
-# An attempt counts from its beginning, so that one that takes the whole process down counts as well. The next one is
-# four times as far away as the last was, so that five take a quarter of an hour.
-_TAKE = f"""
+# An attempt counts from its beginning, so that one that crashes the process counts as well. Each pause is four times
+# the last, so that five attempts take a quarter of an hour.
+_TAKE = SQL("""
     WITH taken AS (
-        SELECT id FROM webhook_events WHERE workspace = %(workspace)s AND {_IS_DUE}
+        SELECT id FROM webhook_events WHERE workspace = %(workspace)s AND {is_due}
         ORDER BY id LIMIT %(most)s FOR UPDATE SKIP LOCKED)
     UPDATE webhook_events e
-    SET attempts = attempts + 1, {_PAUSE}
+    SET attempts = attempts + 1, {pause}
     FROM taken WHERE e.id = taken.id
-    RETURNING e.id, event_key, repository_source_id, pull_number, body, received_at"""  # noqa: S608 - constants
+    RETURNING e.id, event_key, repository_source_id, pull_number, body, received_at""").format(
+    is_due=_IS_DUE, pause=_PAUSE
+)
 
 
 async def take(warehouse: Warehouse, workspace: str, most: int) -> list[Event]:
-    """The oldest deliveries that are due; they come again after a pause unless they are settled."""
+    """Takes the oldest due deliveries. They are due again after a pause unless they are settled."""
     bound = {"workspace": workspace, "most": most, **_PAUSES}
     async with warehouse.transaction() as transaction:
-        rows = await transaction.rows(_TAKE, bound)
-    return sorted((Event(*row) for row in rows), key=lambda event: event.id)
+        deliveries = await transaction.fetch(Event, _TAKE, bound)
+    return sorted(deliveries, key=lambda delivery: delivery.id)
 
 
 async def postpone(warehouse: Warehouse, workspace: str, error: str) -> None:
-    """Lets all that is due come again after a pause, where it could not even be tried; no attempt is counted."""
+    """Postpones all due deliveries of a workspace by a pause, without an attempt: nothing can be applied now."""
     async with warehouse.transaction() as transaction:
         await transaction.execute(
-            f"UPDATE webhook_events SET error = %(error)s, {_PAUSE} WHERE workspace = %(workspace)s AND {_IS_DUE}",  # noqa: S608
+            SQL(
+                "UPDATE webhook_events SET error = %(error)s, {pause} WHERE workspace = %(workspace)s AND {is_due}"
+            ).format(pause=_PAUSE, is_due=_IS_DUE),
             {"workspace": workspace, "error": error, **_PAUSES},
         )
 
 
 async def settle(transaction: Transaction, events: Collection[int], run: str, outcome: str) -> None:
-    """Marks deliveries as applied; call it in the transaction that stores what they said."""
+    """Marks deliveries as applied; call it in the transaction that stores their contents."""
     await transaction.execute(
         "UPDATE webhook_events SET applied_at = now(), applied_by = %s, outcome = %s, error = NULL, "
         "attempts = attempts - 1 WHERE id = ANY(%s) AND applied_at IS NULL",
@@ -106,39 +115,47 @@ async def settle(transaction: Transaction, events: Collection[int], run: str, ou
 
 
 async def fail(transaction: Transaction, events: Collection[int], error: str) -> int:
-    """Records why deliveries could not be applied; returns how many of them were tried too often and are set aside."""
+    """Records why deliveries could not be applied; returns how many are set aside, after too many attempts."""
     rows = await transaction.rows(
-        f"UPDATE webhook_events SET error = %s, {_REST}, set_aside_at = CASE WHEN attempts >= %s THEN now() END "  # noqa: S608
-        "WHERE id = ANY(%s) AND applied_at IS NULL RETURNING set_aside_at",
+        SQL("""
+            UPDATE webhook_events
+            SET error = %s, {rest}, set_aside_at = CASE WHEN attempts >= %s THEN now() END
+            WHERE id = ANY(%s) AND applied_at IS NULL RETURNING set_aside_at""").format(rest=_REST),
         [error, MOST_ATTEMPTS, list(events)],
     )
     return sum(1 for row in rows if row.set_aside_at)
 
 
 async def give_back(transaction: Transaction, events: Collection[int], error: str) -> None:
-    """As `fail`, for a reason that is none of theirs (Bitbucket is away): the attempt does not count."""
+    """Records a failure that no delivery causes (Bitbucket does not answer): the attempt does not count."""
     await transaction.execute(
-        f"UPDATE webhook_events SET error = %s, {_REST}, attempts = attempts - 1 "  # noqa: S608
-        "WHERE id = ANY(%s) AND applied_at IS NULL",
+        SQL("""
+            UPDATE webhook_events SET error = %s, {rest}, attempts = attempts - 1
+            WHERE id = ANY(%s) AND applied_at IS NULL""").format(rest=_REST),
         [error, list(events)],
     )
 
 
 async def release(transaction: Transaction, connection_id: int) -> None:
-    """Lets what was given back come again at once: the connection has been mended."""
+    """Makes deliveries that were given back due at once: the connection works again."""
     await transaction.execute(
-        "UPDATE webhook_events SET tried_at = NULL, next_attempt_at = now() "  # noqa: S608 - constants
-        f"WHERE workspace = (SELECT workspace FROM connections WHERE id = %s) AND {_IS_HELD}",
+        SQL("""
+            UPDATE webhook_events SET tried_at = NULL, next_attempt_at = now()
+            WHERE workspace = (SELECT workspace FROM connections WHERE id = %s) AND {is_held}""").format(
+            is_held=_IS_HELD
+        ),
         [connection_id],
     )
 
 
 async def set_hopeless_aside(warehouse: Warehouse, workspace: str) -> int:
-    """Sets aside what was begun too often and never ended, as when it takes the process down with it."""
+    """Sets aside deliveries with too many attempts that never ended, as where they crash the process."""
     async with warehouse.transaction() as transaction:
         return await transaction.execute(
-            f"UPDATE webhook_events SET set_aside_at = now(), error = COALESCE(error, 'the run ended without a word') "  # noqa: S608
-            f"WHERE workspace = %s AND {_IS_DUE} AND attempts >= %s",
+            SQL("""
+                UPDATE webhook_events
+                SET set_aside_at = now(), error = COALESCE(error, 'the run ended without a word')
+                WHERE workspace = %s AND {is_due} AND attempts >= %s""").format(is_due=_IS_DUE),
             [workspace, MOST_ATTEMPTS],
         )
 
@@ -146,38 +163,44 @@ async def set_hopeless_aside(warehouse: Warehouse, workspace: str) -> int:
 async def others_wait(warehouse: Warehouse, workspace: str) -> bool:
     """Whether deliveries of another connected workspace could be applied now."""
     row = await warehouse.row(
-        f"""SELECT EXISTS (SELECT FROM webhook_events e JOIN connections c USING (workspace)
-                           WHERE e.workspace <> %s AND {_IS_DUE} AND c.type = 'bitbucket'
+        SQL("""
+            SELECT EXISTS (SELECT FROM webhook_events e JOIN connections c USING (workspace)
+                           WHERE e.workspace <> %s AND {is_due} AND c.type = 'bitbucket'
                              AND c.deleted_at IS NULL AND c.disabled_at IS NULL AND c.last_error IS NULL
-                             AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {_IS_HELD})
-                          ) AS found""",  # noqa: S608 - constants
+                             AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {is_held})
+                          ) AS found""").format(is_due=_IS_DUE, is_held=_IS_HELD),
         [workspace],
     )
     return bool(row.found)
 
 
 async def depths(warehouse: Warehouse) -> dict[str, int]:
-    """How many deliveries wait, by workspace; those set aside do not wait."""
+    """Number of waiting deliveries by workspace, without those that are set aside."""
     rows = await warehouse.rows(
-        f"SELECT workspace, count(*) AS waiting FROM webhook_events WHERE {_IS_WAITING} GROUP BY workspace"  # noqa: S608
+        SQL("SELECT workspace, count(*) AS waiting FROM webhook_events WHERE {is_waiting} GROUP BY workspace").format(
+            is_waiting=_IS_WAITING
+        )
     )
     return {row.workspace: row.waiting for row in rows}
 
 
 async def by_event(warehouse: Warehouse, workspace: str) -> list[dict[str, Any]]:
-    """What has come of each event key, as long as it is kept."""
+    """Deliveries by event key, as long as they are kept."""
     rows = await warehouse.rows(
-        f"""SELECT event_key AS event, count(*) AS deliveries, max(received_at) AS last_received_at,
-                   max(applied_at) AS last_applied_at, count(*) FILTER (WHERE {_IS_WAITING}) AS waiting,
+        SQL("""
+            SELECT event_key AS event, count(*) AS deliveries, max(received_at) AS last_received_at,
+                   max(applied_at) AS last_applied_at, count(*) FILTER (WHERE {is_waiting}) AS waiting,
                    count(*) FILTER (WHERE set_aside_at IS NOT NULL) AS set_aside
-            FROM webhook_events WHERE workspace = %s GROUP BY event_key ORDER BY event_key""",  # noqa: S608 - constants
+            FROM webhook_events WHERE workspace = %s GROUP BY event_key ORDER BY event_key""").format(
+            is_waiting=_IS_WAITING
+        ),
         [workspace],
     )
     return [row._asdict() for row in rows]
 
 
 async def set_aside(warehouse: Warehouse, workspace: str) -> list[Any]:
-    """Deliveries that were given up: id, event_key, repository_source_id, pull_number, received_at, error."""
+    """Deliveries that are set aside: id, event_key, repository_source_id, pull_number, received_at, error."""
     return await warehouse.rows(
         "SELECT id, event_key, repository_source_id, pull_number, received_at, error FROM webhook_events "
         "WHERE workspace = %s AND set_aside_at IS NOT NULL ORDER BY id",
@@ -186,7 +209,7 @@ async def set_aside(warehouse: Warehouse, workspace: str) -> list[Any]:
 
 
 async def replay(warehouse: Warehouse, workspace: str, events: Sequence[int] | None = None) -> int:
-    """Lets deliveries be applied again: those named, or all that were set aside. Returns how many they are."""
+    """Makes deliveries due again: those with the given ids, or all that are set aside. Returns how many."""
     async with warehouse.transaction() as transaction:
         return await transaction.execute(
             "UPDATE webhook_events SET applied_at = NULL, applied_by = NULL, outcome = NULL, set_aside_at = NULL, "
@@ -198,7 +221,7 @@ async def replay(warehouse: Warehouse, workspace: str, events: Sequence[int] | N
 
 
 async def prune(warehouse: Warehouse, keep: timedelta) -> int:
-    """Deletes deliveries that were applied longer ago; returns how many they were."""
+    """Deletes deliveries that were applied more than `keep` ago; returns how many."""
     deleted = 0
     while True:
         async with warehouse.transaction() as transaction:

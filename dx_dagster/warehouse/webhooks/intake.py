@@ -1,7 +1,7 @@
-"""How deliveries get into the inbox: many at once with one commit, over a connection that stays open.
+"""The intake of the inbox: stores many deliveries with one commit, over a connection that stays open.
 
-The receiver answers only what is committed. Deliveries that arrive while a commit is under way wait for the next one
-together, so that the disk's latency bounds how long an answer takes and not how many there are.
+The receiver answers a delivery after its commit. Deliveries that arrive during a commit share the next one, so that the
+disk's latency bounds the response time and not the throughput.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _SECONDS_TO_LOOK_WHO_BLOCKS = 2.0
 _CONNECT_SECONDS = 2
 _DELIVERIES_A_COMMIT = 200
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
-# A delivery nobody is known for makes us look again: once for all that wait, and for a third of the time at most.
+# A delivery of an unknown sender reads the senders again: once for all that wait, and for a third of the time at most.
 _PAUSE_AFTER_LOOK = 2.0
 _LONGEST_PAUSE_SECONDS = 0.25
 _SECONDS_KNOWN = 5.0
@@ -42,14 +42,14 @@ Work = Callable[[AsyncConnection[TupleRow]], Awaitable[None]]
 
 
 class InboxUnavailableError(Exception):
-    """The database takes nothing at the moment; whoever delivers should try again."""
+    """The database stores nothing at the moment; the sender should deliver again."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A delivery whose signature was verified; `webhook_events` says what its parts mean.
+    """A delivery whose signature was verified; the comments of `webhook_events` describe its fields.
 
-    `received_at` is a time of the host's monotonic clock; it is stored as one of the database's.
+    `received_at` is a time of the host's monotonic clock. It is stored as a time of the database's clock.
     """
 
     connection_id: int
@@ -65,21 +65,24 @@ class Delivery:
     received_at: float
 
 
-_TYPES = {"connection_id": "int", "attempt_number": "int", "pull_number": "bigint", "received_at": "float8"}
-_COLUMNS = tuple(Delivery.__dataclass_fields__)
-# In the binary format, where texts need no escaping: in the other one that takes half of a delivery's time.
-_STORED_AS = {"headers": "headers::jsonb", "received_at": "now() - make_interval(secs => received_at)"}
-_ARRAYS = ", ".join(f"%b::{_TYPES.get(name, 'text')}[]" for name in _COLUMNS)
-_INSERT = f"""
-    INSERT INTO webhook_events ({", ".join(_COLUMNS)}, next_attempt_at)
-    SELECT {", ".join(_STORED_AS.get(name, name) for name in _COLUMNS)}, {_STORED_AS["received_at"]}
-    FROM unnest({_ARRAYS}) AS new ({", ".join(_COLUMNS)})
-    ON CONFLICT (connection_id, request_uuid) DO NOTHING"""  # noqa: S608 - names of our own columns
+_COLUMNS = tuple(Delivery.__dataclass_fields__)  # in the order of the parameters
+# In the binary format, which needs no escaping: escaping takes half of the time that a delivery needs.
+_INSERT = """
+    INSERT INTO webhook_events (connection_id, workspace, request_uuid, hook_uuid, attempt_number, event_key,
+                                repository_source_id, pull_number, headers, body, received_at, next_attempt_at)
+    SELECT connection_id, workspace, request_uuid, hook_uuid, attempt_number, event_key,
+           repository_source_id, pull_number, headers::jsonb, body,
+           now() - make_interval(secs => age), now() - make_interval(secs => age)
+    FROM unnest(%b::int[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[],
+                %b::text[], %b::bigint[], %b::text[], %b::text[], %b::float8[])
+         AS new (connection_id, workspace, request_uuid, hook_uuid, attempt_number, event_key,
+                 repository_source_id, pull_number, headers, body, age)
+    ON CONFLICT (connection_id, request_uuid) DO NOTHING"""
 
 
 @dataclass(frozen=True)
 class Senders:
-    """Who may deliver, by what deliveries call them.
+    """The connections that may deliver, by the names in deliveries.
 
     Attributes:
         looked_at: time of the event loop at which this was read.
@@ -90,7 +93,7 @@ class Senders:
     looked_at: float
 
     def find(self, names: Sequence[str], hook_uuid: str | None) -> Sender | None:
-        """The sender that one of the names belongs to; that of the hook where a payload names nobody."""
+        """The sender with one of the names; the hook's sender where the payload has no name."""
         for name in names:
             if found := self.by_name.get(name.lower()):
                 return found
@@ -104,7 +107,7 @@ class _Waiting:
 
 
 class Intake:
-    """The way into the inbox. One for each process that receives; close it at the end."""
+    """Stores deliveries in the inbox. Each receiving process has one; close it at the end."""
 
     def __init__(self, url: str, vault: Vault) -> None:
         self._url = url
@@ -121,9 +124,7 @@ class Intake:
         self._unknown: dict[str, float] = {}
 
     def is_unknown(self, name: str) -> bool:
-        """Whether nobody was connected under this name a second ago: strangers' deliveries are many, and not looked up
-        one by one.
-        """
+        """Whether no connection had this name a second ago: many unknown senders must not cause a query each."""
         return asyncio.get_running_loop().time() - self._unknown.get(name.lower(), -inf) < _SECONDS_UNKNOWN
 
     def remember_unknown(self, name: str) -> None:
@@ -132,10 +133,10 @@ class Intake:
         self._unknown[name.lower()] = asyncio.get_running_loop().time()
 
     async def store(self, delivery: Delivery) -> None:
-        """Returns when the delivery is committed, or was before.
+        """Returns once the delivery is committed, by this call or by an earlier one.
 
         Raises:
-            InboxUnavailableError: it is not, as far as anybody knows.
+            InboxUnavailableError: the commit has failed, or its outcome is unknown.
         """
         if self._waiting_bytes + len(delivery.body) > _MOST_WAITING_BYTES:
             raise InboxUnavailableError("too many deliveries wait for the database")
@@ -143,15 +144,15 @@ class Intake:
         self._waiting.append(waiting)
         self._waiting_bytes += len(delivery.body)
         if self._committing is None or self._committing.done():
-            # A task of its own: whoever hangs up takes nobody else's delivery along.
+            # A task of its own: a client that disconnects must not cancel the commit of other deliveries.
             self._committing = asyncio.create_task(self._commit_all())
         await waiting.stored
 
     async def senders(self, *, newer_than: float | None = None) -> Senders:
-        """Who may deliver, as known for a few seconds, or as looked up after `newer_than` (time of the event loop).
+        """The senders, at most a few seconds old, or read after `newer_than` (a time of the event loop).
 
         Raises:
-            InboxUnavailableError: nobody knows.
+            InboxUnavailableError: they cannot be read.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -162,7 +163,7 @@ class Intake:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
                 self._looking.add_done_callback(_forget_error)
-            # Whoever gives up does so at once, and takes nobody else's answer along.
+            # A caller that is cancelled must not cancel the query that others wait for.
             await asyncio.shield(self._looking)
 
     async def _look(self) -> None:
@@ -178,7 +179,7 @@ class Intake:
         self._look_again_at = loop.time() + min(_PAUSE_AFTER_LOOK * seconds, _LONGEST_PAUSE_SECONDS)
 
     def _sender(self, row: Any) -> Sender:
-        """The sender of a row; its secrets are opened where they are not those of the last look."""
+        """The sender of a row. Its secrets are decrypted only where the row has changed since the last look."""
         known = self._opened.get(row.id)
         if known is None or known[0] != row:
             known = self._opened[row.id] = (row, sender(self._vault, row))
@@ -198,7 +199,7 @@ class Intake:
             self._waiting_bytes -= sum(len(one.delivery.body) for one in batch)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Stores the batch and tells everybody; what the database does not take goes one by one, to spare the rest."""
+        """Stores the batch and wakes the waiting calls. After a data error, each delivery is stored by itself."""
         failure: InboxUnavailableError | None = None
         try:
             await self._execute([one.delivery for one in batch])
@@ -212,7 +213,7 @@ class Intake:
             failure = InboxUnavailableError(_first_line(error))
         for one in batch:
             if one.stored.done():
-                continue  # whoever waited has hung up
+                continue  # the client has disconnected
             if failure is None:
                 one.stored.set_result(None)
             else:
@@ -244,7 +245,7 @@ class Intake:
         return rows
 
     async def _on_connection(self, work: Work) -> None:
-        """Does the work, once more over a new connection where the old one turns out to be dead."""
+        """Does the work, and again over a new connection where the old one turns out to be dead."""
         async with self._turn:
             was_open = self._connection is not None
             try:
@@ -292,10 +293,10 @@ class Intake:
 
 @asynccontextmanager
 async def _cut_off_after(seconds: float, connection: AsyncConnection[TupleRow]) -> AsyncIterator[None]:
-    """Ends the connection under whatever waits for a server that is frozen: cancelled, psycopg would wait for it too.
+    """Shuts the socket down after so long. Cancelling would not help: psycopg waits for a server that hangs.
 
     Raises:
-        TimeoutError: that was necessary.
+        TimeoutError: the time has passed.
     """
     is_cut = False
 
@@ -317,7 +318,7 @@ async def _cut_off_after(seconds: float, connection: AsyncConnection[TupleRow]) 
 
 
 def _forget_error(task: "asyncio.Task[None]") -> None:
-    """Nobody may be left to hear it."""
+    """Retrieves the error of a task that no caller may await any more, or asyncio would log it."""
     if not task.cancelled():
         task.exception()
 

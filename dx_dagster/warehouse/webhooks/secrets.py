@@ -1,4 +1,4 @@
-"""The secrets that sign webhook deliveries, and whose they are."""
+"""Webhook secrets: each connection's, and the hooks that sign with them."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from dx_dagster.warehouse.connections import keys
 from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
-# Bitbucket repeats a delivery within minutes, signed as it was.
+# Bitbucket repeats a failed delivery within minutes, with the same signature.
 GRACE = timedelta(hours=1)
 _BYTES = 32  # 43 characters; Bitbucket takes up to 128
 
@@ -23,7 +23,7 @@ class Sender:
     Attributes:
         secrets: any of them may sign.
         hooks: uuids of the hooks that were made for it.
-        readable: whether the vault opened all of its secrets.
+        readable: whether the vault decrypted all of its secrets.
     """
 
     connection_id: int
@@ -34,7 +34,7 @@ class Sender:
     readable: bool
 
 
-# One row a connection; a connection without secrets is known, and nothing it seems to send is signed.
+# One row for each connection. A connection without secrets is a known sender, whose deliveries fail verification.
 SENDERS = """
     SELECT c.id, c.workspace, w.source_id,
            array_agg(s.id ORDER BY s.id DESC) FILTER (WHERE s.id IS NOT NULL) AS ids,
@@ -48,7 +48,7 @@ SENDERS = """
 
 
 def sender(vault: Vault, row: Any) -> Sender:
-    """A row of `SENDERS` with its secrets opened."""
+    """A row of `SENDERS` with its secrets decrypted."""
     opened: list[SecretStr] = []
     readable = True
     for number, locked in zip(row.ids or (), row.locked or (), strict=True):
@@ -61,7 +61,7 @@ def sender(vault: Vault, row: Any) -> Sender:
 
 
 async def current(warehouse: Warehouse, vault: Vault, connection_id: int) -> tuple[int, SecretStr] | None:
-    """The secret that hooks are given now, with its number.
+    """The secret for new hooks, with its number.
 
     Raises:
         VaultError: the keys do not open it.
@@ -77,7 +77,7 @@ async def current(warehouse: Warehouse, vault: Vault, connection_id: int) -> tup
 async def add(
     warehouse: Warehouse, vault: Vault, connection_id: int, secret: SecretStr | None = None
 ) -> tuple[int, SecretStr]:
-    """A new secret, made up unless given; the ones before stay good until `retire`.
+    """Adds a secret, random unless given. Earlier secrets stay valid until `retire`.
 
     Raises:
         VaultError: the keys open nothing of what is stored.
@@ -94,7 +94,7 @@ async def add(
 
 
 async def given_to(warehouse: Warehouse, number: int, hook_uuid: str) -> None:
-    """Remembers that a hook signs with this secret."""
+    """Records that a hook signs with this secret."""
     async with warehouse.transaction() as transaction:
         await transaction.execute(
             "UPDATE webhook_secrets SET hook_uuids = hook_uuids || %(hook)s::text "
@@ -104,7 +104,7 @@ async def given_to(warehouse: Warehouse, number: int, hook_uuid: str) -> None:
 
 
 async def hooks(warehouse: Warehouse, connection_id: int) -> frozenset[str]:
-    """Uuids of the hooks that this installation has made, gone ones included."""
+    """Uuids of all hooks that this installation has made, including deleted ones."""
     rows = await warehouse.rows(
         "SELECT DISTINCT unnest(hook_uuids) AS uuid FROM webhook_secrets WHERE connection_id = %s", [connection_id]
     )
@@ -112,7 +112,7 @@ async def hooks(warehouse: Warehouse, connection_id: int) -> frozenset[str]:
 
 
 async def retire(warehouse: Warehouse, connection_id: int, *, but: int | None = None) -> None:
-    """Lets the secrets of a connection expire, all or all but one, once what is under way has arrived."""
+    """Lets the secrets of a connection, or all but one, expire after `GRACE`: deliveries under way still verify."""
     async with warehouse.transaction() as transaction:
         await _retire(transaction, connection_id, but)
 
