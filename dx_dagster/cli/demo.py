@@ -1,12 +1,10 @@
 """`dx-dagster demo`."""
 
+import asyncio
 import json
 import os
-import shlex
 import sys
-import sysconfig
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +21,7 @@ WORKSPACE = "acme"
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
 _JIRA_EMAIL, _JIRA_TOKEN = "robot@acme.example", "ATATT3-jira-of-the-demo"
 _SECONDS_BETWEEN_CHANGES = "5"
+_FIRST_QUERY = "SELECT title, state FROM bitbucket_pulls LIMIT 5"
 
 
 def demo(
@@ -64,7 +63,8 @@ def demo(
             print(_how_to_query(settings), flush=True)
             if not exit_:
                 supervisor.wait_until_healthy()
-                print(where_to_look(settings, ui_port, api_port), flush=True)
+                link = asyncio.run(_sign_in_link(installation.database_url))
+                print(where_to_look(settings, ui_port, api_port, link=link), flush=True)
                 supervisor.watch()
 
 
@@ -127,9 +127,19 @@ def _import(settings: "Settings") -> None:
     print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
 
 
+async def _sign_in_link(database_url: str) -> SecretStr:
+    from dx_dagster.warehouse import api_keys
+    from dx_dagster.warehouse.database import Warehouse
+
+    async with Warehouse(database_url, connections=1) as warehouse:
+        return await api_keys.create_link(warehouse, "demo")
+
+
 def _how_to_query(settings: "Settings") -> str:
-    command = Path(sysconfig.get_path("scripts")) / "dx-dagster"
+    from dx_dagster.cli.services import command_line
+
     return (
-        "\nThe tables are in PostgreSQL. For psql, dg and dagster to find them ($DX_DATABASE_URL is their address):\n"
-        f'\n  eval "$(DX_HOME={shlex.quote(str(settings.home))} {shlex.quote(str(command))} env)"'
+        "\nThe tables are in PostgreSQL. To query them with psql, or to use dg and dagster:\n"
+        f'\n  eval "$({command_line(settings)} env)"'
+        f'\n  psql "$DX_DATABASE_URL" -c "{_FIRST_QUERY}"'
     )
