@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _KEPT = 30  # seconds that Dagster keeps a connection to its storage
 _AT_ONCE = 4  # such connections besides the first
-STEPS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
 
 
 @dataclass
@@ -125,6 +124,7 @@ def _run(
     installation: Installation, workspace: str, *, since: str | None, full: bool, wait: bool
 ) -> "dg.ExecuteInProcessResult":
     from dx_dagster.assets.partitions import register
+    from dx_dagster.assets.steps import STEPS, op_name
     from dx_dagster.definitions import defs
 
     config = {"config": {"full": full} | ({"since": since} if since else {})}
@@ -140,7 +140,7 @@ def _run(
             tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
                 "resources": {"bitbucket": {"config": {"wait": wait}}},
-                "ops": {f"bitbucket__{step}": config for step in STEPS},
+                "ops": {op_name(step): config for step in STEPS},
                 # The command has its own display; Dagster's log is in its UI.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
