@@ -20,11 +20,11 @@ from pydantic import PrivateAttr
 
 from dx_dagster.bitbucket import BitbucketClient, CredentialPool
 from dx_dagster.connections.actions import pool_for_pipelines
-from dx_dagster.importer.session import locked, open_client, open_pool
+from dx_dagster.importer.session import connection_in_service, locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import runs
-from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 
@@ -140,8 +140,8 @@ class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     warehouse: dg.ResourceDependency[WarehouseResource]
 
-    def open(self, workspace: str, listener: Listener, kind: ConnectionType) -> CredentialPool:
-        return self.warehouse.run(open_pool(Settings.read(), self.warehouse.connected, listener, workspace, kind))
+    def open(self, connection: StoredConnection, listener: Listener) -> CredentialPool:
+        return self.warehouse.run(open_pool(Settings.read(), self.warehouse.connected, listener, connection))
 
 
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -171,8 +171,9 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if for_pipelines:
             kind = self.warehouse.run(pool_for_pipelines(warehouse, workspace))
         if (workspace, kind) not in self._clients:
-            pool = self.credential_pool.open(workspace, listener, kind)
-            client = open_client(Settings.read(), warehouse, pool, workspace, kind)
+            connection = self.warehouse.run(connection_in_service(warehouse, workspace, kind))
+            pool = self.credential_pool.open(connection, listener)
+            client = open_client(Settings.read(), warehouse, pool, connection)
             self._clients[workspace, kind] = self.warehouse.enter(client)
         return self._clients[workspace, kind]
 

@@ -1,6 +1,5 @@
 """`dx-dagster demo`."""
 
-import asyncio
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from dx_dagster.cli.ports import Port, free_port, require_free
 if TYPE_CHECKING:
     from dx_dagster.cli.supervisor import Service, Supervisor
     from dx_dagster.settings import Settings
+    from dx_dagster.warehouse.database import Warehouse
 
 WORKSPACE = "acme"
 # Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
@@ -63,7 +63,7 @@ def demo(
             print(_how_to_query(settings), flush=True)
             if not exit_:
                 supervisor.wait_until_healthy()
-                link = asyncio.run(_sign_in_link(installation.database_url))
+                link = installation.run(_sign_in_link, connections=1)
                 print(where_to_look(settings, ui_port, api_port, link=link), flush=True)
                 supervisor.watch()
 
@@ -115,7 +115,8 @@ def _is_json(line: str) -> bool:
 
 
 def _import(settings: "Settings") -> None:
-    from dx_dagster.cli.connect import ConnectionType, connect_workspace
+    from dx_dagster.cli.arguments import ConnectionType
+    from dx_dagster.cli.connect import connect_workspace
     from dx_dagster.cli.sync import print_outcome, sync_workspace
 
     print(f"Importing the workspace {WORKSPACE} ...", flush=True)
@@ -127,12 +128,10 @@ def _import(settings: "Settings") -> None:
     print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
 
 
-async def _sign_in_link(database_url: str) -> SecretStr:
+async def _sign_in_link(warehouse: "Warehouse") -> SecretStr:
     from dx_dagster.warehouse import api_keys
-    from dx_dagster.warehouse.database import Warehouse
 
-    async with Warehouse(database_url, connections=1) as warehouse:
-        return await api_keys.create_link(warehouse, "demo")
+    return await api_keys.create_link(warehouse, "demo")
 
 
 def _how_to_query(settings: "Settings") -> str:

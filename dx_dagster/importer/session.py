@@ -59,16 +59,15 @@ async def connection_in_service(
 
 
 async def open_pool(
-    settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
+    settings: Settings, warehouse: Warehouse, listener: Listener, connection: StoredConnection
 ) -> CredentialPool:
-    """The enabled credentials of the workspace's connection. One that Bitbucket refuses is disabled, with the reason.
+    """The enabled credentials of the connection. A credential that Bitbucket refuses is disabled, with the reason.
 
     Raises:
-        NotConnectedError: there is no connection.
         NoCredentialError: no credential is left in it.
         VaultError: the keys do not open the credentials.
     """
-    connection = await connection_in_service(warehouse, workspace, kind)
+    workspace = connection.workspace
     stored = await connections.credentials(warehouse, Vault.of(settings), connection.id)
     if not stored:
         raise NoCredentialError(
@@ -101,15 +100,12 @@ def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, work
 
 @asynccontextmanager
 async def open_client(
-    settings: Settings, warehouse: Warehouse, pool: CredentialPool, workspace: str, kind: ConnectionType = "bitbucket"
+    settings: Settings, warehouse: Warehouse, pool: CredentialPool, connection: StoredConnection
 ) -> AsyncIterator[BitbucketClient]:
-    """A client for the workspace; at its end the pool gives back what it had reserved.
+    """A client of the connection's workspace; when it closes, the pool returns its reservations to the budget.
 
-    A credential that is removed or disabled meanwhile is used no more.
+    The client stops using a credential that is removed or disabled meanwhile.
     """
-    connection = await connections.find(warehouse, workspace, kind)
-    if connection is None:
-        raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
     probe = f"{endpoints.repositories(connection.workspace).path}?pagelen={endpoints.LEAST_PAGE}"
     client = BitbucketClient(
         settings.bitbucket_api_url,

@@ -27,7 +27,7 @@ from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported.marks import Quiet
-from dx_dagster.webhooks.hooks import Subject, find
+from dx_dagster.webhooks.hooks import HookSubject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed, serving_application
 from dx_dagster_tests.importing import KEYS
 from dx_dagster_tests.webhooks.test_automation import HOUR, NOW
@@ -274,7 +274,7 @@ def test_a_404_of_a_pull_request_means_nothing_where_its_repository_answers_404_
 
 
 def test_a_hook_that_we_made_is_asked_before_a_second_one_is_made(installation):
-    subject, url = Subject("acme"), "https://dx.example.com/webhooks/bitbucket"
+    subject, url = HookSubject("acme"), "https://dx.example.com/webhooks/bitbucket"
 
     async def work(workspace: Workspace) -> None:
         client = workspace.client
