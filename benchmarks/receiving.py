@@ -22,10 +22,10 @@ from cryptography.fernet import Fernet
 
 from benchmarks.reporting import Table
 from benchmarks.surroundings import databases
-from dx_dagster.api.webhooks import PATH
 from dx_dagster.cli.ports import free_port
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import migrations
+from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.delivering import SECRET, give_secret, headers
 
 _PADDING = "x" * 8000  # as large as the payload of a pull request

@@ -1,4 +1,4 @@
-"""What Dagster loads."""
+"""Dagster's code location: assets, jobs, schedules, sensors and resources."""
 
 import dagster as dg
 
@@ -7,18 +7,14 @@ from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.schedules import SCHEDULES
 from dx_dagster.automation.sensors import SENSORS
-from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
+from dx_dagster.resources import RESOURCES
 
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=[sync_workspace, refresh_workspace],
     schedules=SCHEDULES,
     sensors=SENSORS,
-    resources={
-        "warehouse": WarehouseResource(),
-        "credential_pool": CredentialPoolResource(),
-        "bitbucket": BitbucketResource(),
-    },
-    # The work is waiting for HTTP: more processes buy nothing within a workspace. Across workspaces, runs are spread.
+    resources=RESOURCES,
+    # A run mostly waits for HTTP: more processes for its steps gain nothing. Runs of several workspaces are spread.
     executor=dg.in_process_executor,
 )

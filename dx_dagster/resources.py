@@ -1,7 +1,10 @@
 """Dagster's resources: the warehouse, the pool of credentials, and the client that draws on it.
 
-A run keeps one event loop, one database pool and one client for all its steps. The warehouse owns them: every step
-needs it, and it is closed last.
+A run keeps one event loop, one database pool and one client for all its steps. The warehouse owns them, and it is
+closed last.
+
+Dagster opens a nested resource once more for each resource that holds it, unless it is configured at launch: then all
+share the run's one. So `RESOURCES` are (`test_resources.py`).
 """
 
 import asyncio
@@ -17,17 +20,17 @@ from pydantic import PrivateAttr
 
 from dx_dagster.bitbucket import BitbucketClient, CredentialPool
 from dx_dagster.connections.actions import pool_for_pipelines
-from dx_dagster.importer.session import locked, open_client, open_pool
+from dx_dagster.importer.session import connection_in_service, locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import runs
-from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 
 Result = TypeVar("Result")
 
-PATIENCE = 300.0  # a statement over all that a large repository has may take a minute on a busy database
+_CLOSED = "the warehouse is open only while a run uses it"
 
 
 @contextmanager
@@ -79,21 +82,24 @@ async def _outcome(task: asyncio.Task[Result]) -> Result:
 
 
 class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one."""
+    """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one.
 
+    A statement may take `patience` seconds: on a busy database, one over a large repository takes a minute.
+    """
+
+    patience: float = 300.0
     _runner: asyncio.Runner | None = PrivateAttr(default=None)
     _stack: AsyncExitStack | None = PrivateAttr(default=None)
     _warehouse: Warehouse | None = PrivateAttr(default=None)
-    _opened: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:
         with seldom_collecting(), asyncio.Runner() as runner:
             self._runner, self._stack = runner, AsyncExitStack()
             try:
-                self._warehouse = self.enter("warehouse", Warehouse(database_url(Settings.read()), patience=PATIENCE))
+                self._warehouse = self.enter(Warehouse(database_url(Settings.read()), patience=self.patience))
                 if context.run is not None:
-                    self.enter("at work", runs.at_work(self._warehouse, context.run.run_id))
+                    self.enter(runs.at_work(self._warehouse, context.run.run_id))
                 yield self
             finally:
                 runner.run(self._stack.aclose())
@@ -101,14 +107,14 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def connected(self) -> Warehouse:
         if self._warehouse is None:
-            raise RuntimeError("the warehouse is open only while a run uses it")
+            raise RuntimeError(_CLOSED)
         return self._warehouse
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Runs asynchronous work on the run's event loop."""
         if self._runner is None:
             work.close()
-            raise RuntimeError("the warehouse is open only while a run uses it")
+            raise RuntimeError(_CLOSED)
         loop = self._runner.get_loop()
         task = loop.create_task(work)
         with _cancelled_by_signals(loop, task) as signals:
@@ -122,49 +128,61 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                     raise dg.DagsterExecutionInterruptedError from None
                 raise
 
-    def enter(self, name: str, opening: AbstractAsyncContextManager[Result]) -> Result:
-        """Opens something once a run; it is closed before the warehouse is."""
-        if name not in self._opened and self._stack is not None:
-            self._opened[name] = self.run(self._stack.enter_async_context(opening))
-        found: Result = self._opened[name]
-        return found
+    def enter(self, opening: AbstractAsyncContextManager[Result]) -> Result:
+        """Opens something for the rest of the run; it is closed before the warehouse is."""
+        if self._stack is None:
+            raise RuntimeError(_CLOSED)
+        return self.run(self._stack.enter_async_context(opening))
 
 
 class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The enabled credentials of a workspace's connection, sharing its requests."""
 
-    def open(
-        self, warehouse: WarehouseResource, workspace: str, listener: Listener, kind: ConnectionType
-    ) -> CredentialPool:
-        return warehouse.run(open_pool(Settings.read(), warehouse.connected, listener, workspace, kind))
+    warehouse: dg.ResourceDependency[WarehouseResource]
+
+    def open(self, connection: StoredConnection, listener: Listener) -> CredentialPool:
+        return self.warehouse.run(open_pool(Settings.read(), self.warehouse.connected, listener, connection))
 
 
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The client of Bitbucket's API; one for each pool of a workspace, which nobody else imports meanwhile.
+    """The client of Bitbucket's API; one for each connection of a workspace.
 
-    Where another process imports the workspace, a run waits for it to end, or fails at once: `wait`.
+    The run that opens one locks the workspace. While another process holds the lock, it waits, or fails at once where
+    `wait` is off.
     """
 
+    warehouse: dg.ResourceDependency[WarehouseResource]
+    credential_pool: dg.ResourceDependency[CredentialPoolResource]
     wait: bool = True
-    _clients: dict[str, BitbucketClient] = PrivateAttr(default_factory=dict)
+    _locked: set[str] = PrivateAttr(default_factory=set)
+    _clients: dict[tuple[str, ConnectionType], BitbucketClient] = PrivateAttr(default_factory=dict)
 
-    def open(
-        self,
-        warehouse: WarehouseResource,
-        pool: CredentialPoolResource,
-        workspace: str,
-        listener: Listener,
-        *,
-        for_pipelines: bool = False,
-    ) -> BitbucketClient:
-        """The client; for pipelines, one with credentials of their own where there are some."""
-        warehouse.enter(f"lock {workspace}", locked(warehouse.connected, workspace, listener, wait=self.wait))
+    def open_import(self, workspace: str, listener: Listener, *, for_pipelines: bool = False) -> BitbucketClient:
+        """Locks the workspace for this run, and returns its client.
+
+        For pipelines, the client uses the connection `bitbucket_pipelines` where that has a credential.
+        """
+        warehouse = self.warehouse.connected
+        warehouse.tell = listener.warning
+        if workspace not in self._locked:
+            self.warehouse.enter(locked(warehouse, workspace, listener, wait=self.wait))
+            self._locked.add(workspace)
         kind: ConnectionType = "bitbucket"
         if for_pipelines:
-            kind = warehouse.run(pool_for_pipelines(warehouse.connected, workspace))
-        name = f"client {workspace} {kind}"
-        if name not in self._clients:
-            credentials = pool.open(warehouse, workspace, listener, kind)
-            client = open_client(Settings.read(), warehouse.connected, credentials, workspace, kind)
-            self._clients[name] = warehouse.enter(name, client)
-        return self._clients[name]
+            kind = self.warehouse.run(pool_for_pipelines(warehouse, workspace))
+        if (workspace, kind) not in self._clients:
+            connection = self.warehouse.run(connection_in_service(warehouse, workspace, kind))
+            pool = self.credential_pool.open(connection, listener)
+            client = open_client(Settings.read(), warehouse, pool, connection)
+            self._clients[workspace, kind] = self.warehouse.enter(client)
+        return self._clients[workspace, kind]
+
+
+_warehouse = WarehouseResource.configure_at_launch()
+_credential_pool = CredentialPoolResource.configure_at_launch(warehouse=_warehouse)
+
+RESOURCES: dict[str, object] = {
+    "warehouse": _warehouse,
+    "credential_pool": _credential_pool,
+    "bitbucket": BitbucketResource(warehouse=_warehouse, credential_pool=_credential_pool),
+}

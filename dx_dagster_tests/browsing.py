@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-ASSETS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
+from dx_dagster.assets.steps import STEPS
 
 
 def chromium() -> str | None:
@@ -43,7 +43,7 @@ def lineage_shows_every_asset_and_nothing_covers_it(page: Page, ui: str) -> None
     page.set_default_timeout(30_000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{ui}/asset-groups")
-    for asset in ASSETS:
+    for asset in STEPS:
         expect(page.get_by_text(asset, exact=True).first).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_text("repositories", exact=True).first.click(trial=True)  # nothing lies over it

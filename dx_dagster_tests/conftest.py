@@ -159,14 +159,14 @@ def run_process(request: pytest.FixtureRequest) -> RunCli:
 
 
 class Running:
-    """`dx-dagster up`, once it has said where to look."""
+    """`dx-dagster up` or `demo`, once it has said where to look."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], command: str = "up") -> None:
         self.home = environment["DX_HOME"]
         self.ui_port, self.api_port = free_port(), free_port()
         ports = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dx_dagster.cli", "up", *ports],
+            [sys.executable, "-m", "dx_dagster.cli", command, *ports],
             env=dict(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -179,7 +179,7 @@ class Running:
             self.output += line
             if "Ctrl-C" in line:
                 return
-        pytest.fail(f"up ended before it was up: {self.output}")
+        pytest.fail(f"{command} ended before it was up: {self.output}")
 
     @property
     def ui(self) -> str:
@@ -200,11 +200,11 @@ class Running:
 
 
 @pytest.fixture
-def start_up() -> Iterator[Callable[[Mapping[str, str]], Running]]:
+def start_up() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(environment: Mapping[str, str]) -> Running:
-        started.append(Running(environment))
+    def start(environment: Mapping[str, str], command: str = "up") -> Running:
+        started.append(Running(environment, command))
         return started[-1]
 
     yield start

@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from dx_dagster.api.app import create_app
-from dx_dagster.api.webhooks import PATH
 from dx_dagster.bitbucket.signatures import sign
 from dx_dagster.http_limits import Limits, options
 from dx_dagster.importer.workspace import Workspace
@@ -28,6 +27,7 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import secrets
+from dx_dagster.webhooks.address import PATH
 from dx_dagster.webhooks.apply import apply_deliveries
 from dx_dagster.webhooks.outcomes import Applied
 from dx_dagster_tests.importing import Installation

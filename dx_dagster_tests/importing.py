@@ -23,7 +23,7 @@ from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.report import Skipped
 from dx_dagster.importer.repositories import import_repositories
-from dx_dagster.importer.session import open_client, open_pool
+from dx_dagster.importer.session import connection_in_service, open_client, open_pool
 from dx_dagster.importer.workspace import Listener, Workspace, open_workspace
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
@@ -65,12 +65,13 @@ async def import_all(
     """Every step once; `how` is given to `open_workspace`."""
     done = Imported()
     before = warehouse.written_so_far()
-    pool = await open_pool(settings, warehouse, listener, slug)
+    connection = await connection_in_service(warehouse, slug)
+    pool = await open_pool(settings, warehouse, listener, connection)
     steps = (
         *(import_repositories, partial(import_people, settings), import_pull_requests, import_activity),
         *(import_comments, import_commits, import_pipelines),
     )
-    async with open_client(settings, warehouse, pool, slug) as client:
+    async with open_client(settings, warehouse, pool, connection) as client:
         for step in steps:
             report = await step(await open_workspace(slug, client, warehouse, listener, **how))
             done.skipped += report.skipped
@@ -108,8 +109,9 @@ def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awai
 
     async def run() -> Any:
         async with Warehouse(url) as warehouse:
-            pool = await open_pool(settings, warehouse, listener, slug)
-            async with open_client(settings, warehouse, pool, slug) as client:
+            connection = await connection_in_service(warehouse, slug)
+            pool = await open_pool(settings, warehouse, listener, connection)
+            async with open_client(settings, warehouse, pool, connection) as client:
                 return await work(await open_workspace(slug, client, warehouse, listener))
 
     return asyncio.run(run()), listener.warnings

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dx_dagster.api import webhooks
 from dx_dagster.api.data_cloud import reference
 from dx_dagster.api.data_cloud import routes as data_cloud
 from dx_dagster.api.data_cloud.envelope import RefusedError
@@ -25,9 +24,10 @@ from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.webhooks.address import PATH
 
 _log = logging.getLogger(__name__)
-_OPEN = frozenset({webhooks.PATH, "/healthz", "/readyz", "/openapi.json"})
+_OPEN = frozenset({PATH, "/healthz", "/readyz", "/openapi.json"})
 
 
 def attach(app: FastAPI, settings: Settings, url: str) -> None:

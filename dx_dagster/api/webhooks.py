@@ -25,8 +25,8 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.webhooks.intake import Delivery, InboxUnavailableError, Intake
 from dx_dagster.warehouse.webhooks.secrets import Sender
+from dx_dagster.webhooks.address import PATH
 
-PATH = "/webhooks/bitbucket"
 LARGEST_BODY = 1024 * 1024  # four times what Bitbucket says it sends at the most
 _LARGEST_HEADERS = 16 * 1024
 # Bitbucket hangs up after ten seconds, and should have heard by then what is not stored.

@@ -1,4 +1,4 @@
-"""What is imported from Bitbucket Cloud, one asset for each kind of thing."""
+"""The assets that are imported from Bitbucket Cloud, one for each of `STEPS`."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.step import RESOURCES, ImportConfig, materialize
+from dx_dagster.assets.step import ImportConfig, materialize
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
@@ -14,8 +14,8 @@ from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.schema import bitbucket as tables
 
 _bitbucket_asset = partial(
     dg.asset,
@@ -24,55 +24,54 @@ _bitbucket_asset = partial(
     group_name="bitbucket",
     kinds={"python", "polars", "postgres", "bitbucket"},
     owners=["team:platform"],
-    required_resource_keys=RESOURCES,
 )
 Materialized = dg.MaterializeResult[Any]
 
-# Within a budget, pull requests come first; then the people of whom all else tells; pipelines are the most requests.
+# Pull requests get the budget first, then people. Pipelines take the most requests and come last.
 _AFTER_PULL_REQUESTS = {"dagster/priority": "-1"}
 _LAST = {"dagster/priority": "-2"}
 
 
 @_bitbucket_asset()
-def repositories(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
-    """The workspace and its repositories. One that a complete listing no longer holds gets `deleted_at`."""
-    return materialize(context, config, import_repositories, tables.repositories)
+def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+    """The workspace and its repositories. A repository that a complete listing lacks gets `deleted_at`."""
+    return materialize(context, config, bitbucket, import_repositories)
 
 
 @_bitbucket_asset(deps=[repositories], op_tags=_AFTER_PULL_REQUESTS)
-def members(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
-    """People, with the e-mail addresses that a Jira connection tells. Authors who are no members are inactive users."""
-    return materialize(context, config, partial(import_people, Settings.read()), tables.users)
+def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+    """Users, with e-mail addresses from a Jira connection. Authors who are not members are inactive."""
+    return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 
 @_bitbucket_asset(deps=[repositories])
-def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Pull requests in all states, with their reviewers and participants."""
-    return materialize(context, config, import_pull_requests, tables.pulls)
+    return materialize(context, config, bitbucket, import_pull_requests)
 
 
 @_bitbucket_asset(deps=[pullrequests])
-def activity(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
-    """Updates, approvals, change requests and comments of pull requests, and the times that follow from them."""
-    return materialize(context, config, import_activity, tables.pull_activities)
+def activity(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+    """Updates, approvals, change requests and comments of pull requests, and the durations computed from them."""
+    return materialize(context, config, bitbucket, import_activity)
 
 
 @_bitbucket_asset(deps=[activity])
-def comments(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
-    """Comments on pull requests, as they read now: edited and deleted ones included."""
-    return materialize(context, config, import_comments, tables.pull_comments)
+def comments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+    """Current text of comments on pull requests, with edited and deleted comments."""
+    return materialize(context, config, bitbucket, import_comments)
 
 
 @_bitbucket_asset(deps=[pullrequests])
-def commits(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Commits of pull requests and of default branches."""
-    return materialize(context, config, import_commits, tables.pull_commits)
+    return materialize(context, config, bitbucket, import_commits)
 
 
 @_bitbucket_asset(deps=[repositories], op_tags=_LAST)
-def pipelines(context: dg.AssetExecutionContext, config: ImportConfig) -> Materialized:
+def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Runs of Bitbucket Pipelines."""
-    return materialize(context, config, import_pipelines, tables.pipelines, for_pipelines=True)
+    return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
 
 
-ASSETS = [repositories, members, pullrequests, activity, comments, commits, pipelines]
+ASSETS = dg.load_assets_from_current_module()

@@ -1,4 +1,4 @@
-"""One step of an import as a materialization."""
+"""Runs one step of an import as a materialization."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
@@ -23,9 +24,8 @@ from dx_dagster.warehouse.schema import Table, type_name
 from dx_dagster.warehouse.schema import bitbucket as tables
 
 if TYPE_CHECKING:
-    from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
+    from dx_dagster.resources import BitbucketResource
 
-RESOURCES = {"warehouse", "credential_pool", "bitbucket"}
 _SECONDS_BETWEEN_LINES = 5.0
 
 Step = Callable[[Workspace], Awaitable[Report]]
@@ -35,11 +35,11 @@ class ImportConfig(dg.Config):
     """How much a step fetches.
 
     Attributes:
-        full: all again, whatever was imported before.
-        since: lower bound of the import, kept by every later one: an ISO date or time (UTC unless it says otherwise)
-            that is earlier than the one before, or "all".
-        scheduled: whether quiet repositories may wait (DX_QUIET_AFTER_DAYS); otherwise all are asked.
-        reconcile: whether pipelines of the last days (DX_RECONCILE_PIPELINE_DAYS) are listed again.
+        full: fetches everything again.
+        since: lower bound of the import: an ISO date or time (UTC without an offset) or "all". Later imports keep it;
+            a new bound must be earlier than the stored one.
+        scheduled: skips quiet repositories (DX_QUIET_AFTER_DAYS).
+        reconcile: lists the pipelines of the last days again (DX_RECONCILE_PIPELINE_DAYS).
     """
 
     full: bool = False
@@ -49,10 +49,10 @@ class ImportConfig(dg.Config):
 
 
 class RunListener:
-    """Writes progress into the run's log, now and then, and passes all of it on to a command's display."""
+    """Writes progress to the run's log every few seconds, and passes each call on to a command's display."""
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._log = context.log
+    def __init__(self, log: dg.DagsterLogManager) -> None:
+        self._log = log
         self._last = time.monotonic()
 
     def progress(self, step: str, done: int, total: int, requests: int) -> None:
@@ -69,20 +69,22 @@ class RunListener:
 
 
 def materialize(
-    context: dg.AssetExecutionContext, config: ImportConfig, step: Step, table: Table, *, for_pipelines: bool = False
+    context: dg.AssetExecutionContext,
+    config: ImportConfig,
+    bitbucket: "BitbucketResource",
+    step: Step,
+    *,
+    for_pipelines: bool = False,
 ) -> dg.MaterializeResult[Any]:
-    """Runs the step for the partition's workspace and reports what it did; `table` is the asset's main one.
+    """Runs the step for the partition's workspace and reports what it did.
 
     Raises:
         Failure: with one sentence that says what is wrong.
     """
-    warehouse: WarehouseResource = context.resources.warehouse
-    pool: CredentialPoolResource = context.resources.credential_pool
-    bitbucket: BitbucketResource = context.resources.bitbucket
-    listener = RunListener(context)
-    warehouse.connected.tell = listener.warning
+    warehouse, listener = bitbucket.warehouse, RunListener(context.log)
+    table = STEPS[context.asset_key.path[-1]][0]
     try:
-        client = bitbucket.open(warehouse, pool, context.partition_key, listener, for_pipelines=for_pipelines)
+        client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
         wanted = _bound(config.since) if config.since else None
 
         async def run() -> dict[str, Any]:
@@ -100,7 +102,7 @@ def materialize(
             report = await step(workspace)
             report.requests = client.requests - requests
             report.written = warehouse.connected.written_so_far() - written
-            if table is tables.pulls:  # only this step tells whether anything can be read
+            if table is tables.pulls:  # only this step shows whether the credentials can read anything
                 await failing.clear(warehouse.connected, context.partition_key)
             workspace = await open_workspace(context.partition_key, client, warehouse.connected, listener)
             return await _metadata(workspace, report, table)
@@ -116,17 +118,17 @@ def materialize(
 
 
 def _bound(text: str) -> Wanted:
-    """What `since` asks for.
+    """The bound that the text names.
 
     Raises:
-        BoundRefusedError: it is no date.
+        BoundRefusedError: it is not a date.
     """
     if text.strip().lower() == ALL:
         return Wanted(None)
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise BoundRefusedError(f"{text!r} is no date; write it as 2026-01-31, or all.") from None
+        raise BoundRefusedError(f"{text!r} is not a date. Use the form 2026-01-31, or all.") from None
     return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
@@ -157,7 +159,7 @@ async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """The table's columns as the database has them."""
+    """Dagster's schema of the table's columns."""
     key = [column.name for column in table.primary_key]
     return dg.TableSchema(
         columns=[

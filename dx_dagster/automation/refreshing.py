@@ -1,16 +1,18 @@
-"""The job that applies webhook deliveries to one workspace."""
+"""The job `refresh_workspace`: applies the webhook deliveries of one workspace."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.step import RESOURCES, RunListener
+from dx_dagster.assets.step import RunListener
+from dx_dagster.assets.steps import STEPS
 from dx_dagster.automation.under_way import is_waited_for
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, open_workspace
+from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import LockLostError
@@ -18,34 +20,19 @@ from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.drain import drain
 from dx_dagster.webhooks.outcomes import Applied
 
-if TYPE_CHECKING:
-    from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource
-
-# Which asset the rows of a table belong to.
-_ASSETS = {
-    "bitbucket_repositories": "repositories",
-    "bitbucket_pulls": "pullrequests",
-    "bitbucket_pull_activities": "activity",
-    "bitbucket_pull_comments": "comments",
-    "bitbucket_pull_commits": "commits",
-    "bitbucket_repository_default_branch_commits": "commits",
-    "bitbucket_pipelines": "pipelines",
-}
+# The asset that each table belongs to. A delivery that brings a new user is not an import of members.
+_ASSETS = {table.name: step for step, filled in STEPS.items() for table in filled if step != "members"}
 
 
-@dg.op(required_resource_keys=RESOURCES)
-def apply_webhooks(context: dg.OpExecutionContext) -> None:
-    """Applies the deliveries in the workspace's inbox, and reports what became of them and of which assets.
+@dg.op
+def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource) -> None:
+    """Applies the deliveries in the workspace's inbox, and reports their outcomes and the assets that changed.
 
     Raises:
-        Failure: with one sentence that says what is wrong; the deliveries come again.
+        Failure: with one sentence that says what is wrong; the deliveries are applied later.
     """
-    warehouse: WarehouseResource = context.resources.warehouse
-    pool: CredentialPoolResource = context.resources.credential_pool
-    bitbucket: BitbucketResource = context.resources.bitbucket
     workspace, settings = context.partition_key, Settings.read()
-    listener = RunListener(cast("dg.AssetExecutionContext", context))  # of which it takes the log
-    warehouse.connected.tell = listener.warning
+    warehouse, listener = bitbucket.warehouse, RunListener(context.log)
 
     async def run() -> Applied:
         opened = await open_workspace(workspace, client, warehouse.connected, listener)
@@ -61,10 +48,10 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
         )
 
     try:
-        client = bitbucket.open(warehouse, pool, workspace, listener)
-        for_pipelines = bitbucket.open(warehouse, pool, workspace, listener, for_pipelines=True)
+        client = bitbucket.open_import(workspace, listener)
+        for_pipelines = bitbucket.open_import(workspace, listener, for_pipelines=True)
         result = warehouse.run(run())
-    except LockLostError as error:  # the deliveries are the other run's now
+    except LockLostError as error:  # another run has the lock, and applies the deliveries
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
         warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
@@ -79,8 +66,8 @@ def apply_webhooks(context: dg.OpExecutionContext) -> None:
     _report_materializations(context, warehouse.connected.written_so_far())
 
 
-def _report_materializations(context: dg.OpExecutionContext, written: "dict[str, int]") -> None:
-    """An event for each asset that has new rows."""
+def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> None:
+    """Records a materialization of each asset that has new rows."""
     by_asset: dict[str, dict[str, Any]] = {}
     for what, rows in written.items():
         asset = _ASSETS.get(what.partition("/")[0])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.connect import with_warehouse
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.installation import with_warehouse
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:

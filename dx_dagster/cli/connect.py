@@ -1,55 +1,20 @@
 """`dx-dagster connect` and `verify`: the connections of a workspace."""
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
 
+from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.installation import Installation, with_warehouse
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from dx_dagster.cli.installation import Installation
     from dx_dagster.connections.verification import VerificationFailed
     from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
-
-Result = TypeVar("Result")
-
-
-def _slug(workspace: str) -> str:
-    """The name of a workspace, as typed or out of any address within it.
-
-    Raises:
-        BadParameter: it cannot be one.
-    """
-    from dx_dagster.connections.input import GivenError, workspace_slug
-
-    try:
-        return workspace_slug(workspace)
-    except GivenError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-Workspace = Annotated[
-    str,
-    typer.Argument(
-        metavar="WORKSPACE", callback=_slug, help="First part of its address: https://bitbucket.org/WORKSPACE/"
-    ),
-]
-
-
-class ConnectionType(StrEnum):
-    bitbucket = "bitbucket"
-    bitbucket_pipelines = "bitbucket_pipelines"
-    jira_cloud = "jira_cloud"
-
-
-Type = Annotated[ConnectionType, typer.Option("--type", help="What the credential is for.")]
 
 
 def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbucket) -> tuple[SecretStr, str | None]:
@@ -139,10 +104,8 @@ def connect_workspace(
     Raises:
         CommandError: verification failed, or the workspace is connected under another spelling.
     """
-    from dx_dagster.cli.installation import Installation
     from dx_dagster.connections.actions import AlreadyConnectedError, VerificationFailed, connect, new_credential
     from dx_dagster.connections.input import GivenError, jira_site
-    from dx_dagster.warehouse.database import Warehouse
 
     try:
         site = jira_site(jira_url) if jira_url else None
@@ -150,17 +113,16 @@ def connect_workspace(
         raise CommandError(str(error)) from None
     installation = Installation.open(settings)
 
-    async def run() -> "StoredConnection":
-        async with Warehouse(installation.database_url) as warehouse:
-            new = new_credential(secret, username)
-            try:
-                return await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
-            except VerificationFailed as error:
-                raise not_stored(error) from None
-            except AlreadyConnectedError as error:
-                raise CommandError(str(error)) from None
+    async def work(warehouse: "Warehouse") -> "StoredConnection":
+        new = new_credential(secret, username)
+        try:
+            return await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
+        except VerificationFailed as error:
+            raise not_stored(error) from None
+        except AlreadyConnectedError as error:
+            raise CommandError(str(error)) from None
 
-    connected = asyncio.run(run())
+    connected = installation.run(work)
     if kind == ConnectionType.bitbucket:
         _register_partition(installation, connected.workspace)
     return connected
@@ -171,7 +133,7 @@ def not_stored(error: "VerificationFailed") -> CommandError:
     return CommandError(f"{error} Nothing was stored.{see}")
 
 
-def _register_partition(installation: "Installation", workspace: str) -> None:
+def _register_partition(installation: Installation, workspace: str) -> None:
     from dx_dagster.assets.partitions import register
 
     with installation.dagster() as instance:
@@ -225,18 +187,3 @@ def not_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucke
     return CommandError(
         f"Workspace {workspace} {missing}. Set {secrets} and run: dx-dagster connect {workspace}{options}"
     )
-
-
-def with_warehouse(work: Callable[[Settings, "Warehouse"], Awaitable[Result]]) -> Result:
-    """Runs asynchronous work on the installation's warehouse."""
-    from dx_dagster.cli.installation import Installation
-    from dx_dagster.warehouse.database import Warehouse
-
-    settings = Settings.read()
-    installation = Installation.open(settings)
-
-    async def run() -> Result:
-        async with Warehouse(installation.database_url) as warehouse:
-            return await work(settings, warehouse)
-
-    return asyncio.run(run())

@@ -5,16 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.connect import (
-    ConnectionType,
-    Type,
-    Workspace,
-    given_secret,
-    not_connected,
-    not_stored,
-    with_warehouse,
-)
+from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.connect import given_secret, not_connected, not_stored
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.installation import with_warehouse
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:

@@ -2,11 +2,8 @@
 
 import json
 import os
-import shlex
 import sys
-import sysconfig
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,12 +14,14 @@ from dx_dagster.cli.ports import Port, free_port, require_free
 if TYPE_CHECKING:
     from dx_dagster.cli.supervisor import Service, Supervisor
     from dx_dagster.settings import Settings
+    from dx_dagster.warehouse.database import Warehouse
 
 WORKSPACE = "acme"
 # Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
 _JIRA_EMAIL, _JIRA_TOKEN = "robot@acme.example", "ATATT3-jira-of-the-demo"
 _SECONDS_BETWEEN_CHANGES = "5"
+_FIRST_QUERY = "SELECT title, state FROM bitbucket_pulls LIMIT 5"
 
 
 def demo(
@@ -64,7 +63,8 @@ def demo(
             print(_how_to_query(settings), flush=True)
             if not exit_:
                 supervisor.wait_until_healthy()
-                print(where_to_look(settings, ui_port, api_port), flush=True)
+                link = installation.run(_sign_in_link, connections=1)
+                print(where_to_look(settings, ui_port, api_port, link=link), flush=True)
                 supervisor.watch()
 
 
@@ -115,7 +115,8 @@ def _is_json(line: str) -> bool:
 
 
 def _import(settings: "Settings") -> None:
-    from dx_dagster.cli.connect import ConnectionType, connect_workspace
+    from dx_dagster.cli.arguments import ConnectionType
+    from dx_dagster.cli.connect import connect_workspace
     from dx_dagster.cli.sync import print_outcome, sync_workspace
 
     print(f"Importing the workspace {WORKSPACE} ...", flush=True)
@@ -127,9 +128,17 @@ def _import(settings: "Settings") -> None:
     print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
 
 
+async def _sign_in_link(warehouse: "Warehouse") -> SecretStr:
+    from dx_dagster.warehouse import api_keys
+
+    return await api_keys.create_link(warehouse, "demo")
+
+
 def _how_to_query(settings: "Settings") -> str:
-    command = Path(sysconfig.get_path("scripts")) / "dx-dagster"
+    from dx_dagster.cli.services import command_line
+
     return (
-        "\nThe tables are in PostgreSQL. For psql, dg and dagster to find them ($DX_DATABASE_URL is their address):\n"
-        f'\n  eval "$(DX_HOME={shlex.quote(str(settings.home))} {shlex.quote(str(command))} env)"'
+        "\nThe tables are in PostgreSQL. To query them with psql, or to use dg and dagster:\n"
+        f'\n  eval "$({command_line(settings)} env)"'
+        f'\n  psql "$DX_DATABASE_URL" -c "{_FIRST_QUERY}"'
     )

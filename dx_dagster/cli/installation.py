@@ -1,15 +1,16 @@
 """An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
 
+import asyncio
 import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from dx_dagster.cli.errors import CommandError
@@ -17,6 +18,10 @@ from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from dx_dagster.warehouse.database import Warehouse
+
+Result = TypeVar("Result")
 
 _SAYS_WHY = re.compile(r"[\w.]+: \S")  # the line of a traceback that names the error
 _OURS = "# Kept up to date by dx-dagster"
@@ -45,6 +50,16 @@ class Installation:
             if not migrations.has_dagster(connection):
                 installation._create_dagster_tables()
         return installation
+
+    def run(self, work: "Callable[[Warehouse], Awaitable[Result]]", *, connections: int = 4) -> Result:
+        """Runs asynchronous work on the warehouse."""
+        from dx_dagster.warehouse.database import Warehouse
+
+        async def run() -> Result:
+            async with Warehouse(self.database_url, connections=connections) as warehouse:
+                return await work(warehouse)
+
+        return asyncio.run(run())
 
     @property
     def dagster_home(self) -> Path:
@@ -114,6 +129,12 @@ class Installation:
                 "DX_DATABASE_URL must have that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA "
                 "dagster TO …)."
             )
+
+
+def with_warehouse(work: "Callable[[Settings, Warehouse], Awaitable[Result]]") -> Result:
+    """Opens the installation that the environment describes, and runs asynchronous work on its warehouse."""
+    settings = Settings.read()
+    return Installation.open(settings).run(lambda warehouse: work(settings, warehouse))
 
 
 def dagster_url(url: str, server_version: int) -> str:

@@ -67,8 +67,8 @@ def _access_lines() -> Callable[[logging.LogRecord], bool]:
     An accepted delivery is in the inbox, and the receiver itself tells of refused ones. Who scans us gets no line for
     each try. A query may hold what somebody should not have put there, such as a key.
     """
-    from dx_dagster.api.webhooks import PATH
     from dx_dagster.http_limits import RareLines
+    from dx_dagster.webhooks.address import PATH
 
     refused = RareLines(_log, _REFUSED_A_MINUTE)
 

@@ -5,10 +5,13 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from dx_dagster.cli.installation import packaged
 from dx_dagster.cli.supervisor import Service
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
+from dx_dagster.warehouse.api_keys import LINK_LASTS
 
 LOOPBACK = "127.0.0.1"
 
@@ -39,16 +42,30 @@ def _reached_at(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not listened on
 
 
-def where_to_look(settings: Settings, ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> str:
+def where_to_look(
+    settings: Settings, ui_port: int, api_port: int, ui_host: str = LOOPBACK, link: SecretStr | None = None
+) -> str:
+    """The addresses of a started installation; `link` is a token that signs in to the connections page once."""
     ui = _reached_at(ui_host)
-    asking = "Dagster's UI, connections" if may_need_sign_in(settings, ui_host) else "Connections"
-    command = shlex.quote(str(Path(sysconfig.get_path("scripts")) / "dx-dagster"))
+    ui_url, api_url = f"http://{f'[{ui}]' if ':' in ui else ui}:{ui_port}", f"http://{LOOPBACK}:{api_port}"
+    page, once = "/connections", ""
+    if link is not None:
+        page = f"/connections/sign-in?once={link.get_secret_value()}"
+        once = f"\n                 (signs in once, within {LINK_LASTS.total_seconds() / 60:.0f} minutes)"
+    pages = "Dagster's UI, the connections page" if may_need_sign_in(settings, ui_host) else "The connections page"
     return (
-        f"\n  Dagster's UI   http://{f'[{ui}]' if ':' in ui else ui}:{ui_port}"
-        f"\n  Connections    http://{LOOPBACK}:{api_port}/connections"
-        f"\n  API            http://{LOOPBACK}:{api_port}/docs"
+        f"\n  Dagster's UI   {ui_url}"
+        f"\n  Lineage        {ui_url}/asset-groups"
+        f"\n  Connections    {api_url}{page}{once}"
+        f"\n  API            {api_url}/docs"
         f"\n  Logs           {settings.log_folder}"
-        f"\n\n{asking} and API ask for a key, which this makes:"
-        f"\n\n  DX_HOME={shlex.quote(str(settings.home))} {command} api-keys create NAME"
+        f"\n\n{pages} and the API accept an API key. To make one:"
+        f"\n\n  {command_line(settings)} api-keys create NAME"
         "\n\nCtrl-C ends everything."
     )
+
+
+def command_line(settings: Settings) -> str:
+    """The command `dx-dagster` of this installation, from any folder."""
+    command = shlex.quote(str(Path(sysconfig.get_path("scripts")) / "dx-dagster"))
+    return f"DX_HOME={shlex.quote(str(settings.home))} {command}"

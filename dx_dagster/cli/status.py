@@ -2,17 +2,19 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import with_warehouse
+from dx_dagster.cli.installation import Installation
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dx_dagster.connections.health import Health
     from dx_dagster.warehouse.connections.connections import StoredConnection
+    from dx_dagster.warehouse.database import Warehouse
 
 _WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 
@@ -22,15 +24,17 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
     Example: dx-dagster status --json
     """
-    workspaces = with_warehouse(_workspaces)
-    _add_materializations(workspaces)
+    settings = Settings.read()
+    installation = Installation.open(settings)
+    workspaces = installation.run(partial(_workspaces, settings))
+    _add_materializations(installation, workspaces)
     if json_:
         print(json.dumps({"workspaces": workspaces}))
     else:
         _print(workspaces)
 
 
-async def _workspaces(settings: Settings, warehouse: Any) -> list[dict[str, Any]]:
+async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[str, Any]]:
     from dx_dagster.connections.health import health
     from dx_dagster.warehouse.connections import connections
     from dx_dagster.warehouse.imported import bounds, counts
@@ -85,14 +89,13 @@ def _lag(moment: datetime | None) -> float | None:
     return round((HOST.now() - moment).total_seconds(), 1) if moment else None
 
 
-def _add_materializations(workspaces: list[dict[str, Any]]) -> None:
-    """Dagster knows when each asset was last materialized for a workspace."""
+def _add_materializations(installation: Installation, workspaces: list[dict[str, Any]]) -> None:
+    """Adds when each asset of each workspace was last materialized."""
     import dagster as dg
 
-    from dx_dagster.cli.installation import Installation
     from dx_dagster.definitions import defs
 
-    with Installation.open(Settings.read()).dagster() as instance:
+    with installation.dagster() as instance:
         for workspace in workspaces:
             assets = {}
             for key in sorted(defs.resolve_all_asset_keys()):

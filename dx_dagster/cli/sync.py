@@ -1,17 +1,17 @@
 """`dx-dagster sync`: a workspace's assets as one Dagster run in this process."""
 
-import asyncio
 import json
 import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dx_dagster.cli.connect import Workspace, with_warehouse
+from dx_dagster.cli.arguments import Workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
 from dx_dagster.settings import Settings
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _KEPT = 30  # seconds that Dagster keeps a connection to its storage
 _AT_ONCE = 4  # such connections besides the first
-STEPS = ("repositories", "members", "pullrequests", "activity", "comments", "commits", "pipelines")
 
 
 @dataclass
@@ -89,7 +88,7 @@ def sync_workspace(
 
     installation = Installation.open(settings)
     require_keys(installation.database_url, settings)
-    workspace = asyncio.run(_stored_name(installation.database_url, workspace))
+    workspace = installation.run(partial(_stored_name, workspace), connections=1)
     started = time.monotonic()
     terminate = signal.getsignal(signal.SIGTERM)
     with display() as shown:
@@ -102,29 +101,28 @@ def sync_workspace(
             signal.signal(signal.SIGTERM, terminate)
     if not result.success:
         raise CommandError(_reason(result))
-    return _outcome(result, workspace, time.monotonic() - started)
+    return _outcome(installation, result, workspace, time.monotonic() - started)
 
 
-async def _stored_name(database_url: str, workspace: str) -> str:
-    """The workspace as its connection spells it. The database decides what is connected, not Dagster's partitions.
+async def _stored_name(workspace: str, warehouse: "Warehouse") -> str:
+    """The workspace's name as its connection spells it.
 
     Raises:
         CommandError: it has no connection, or a disabled one.
     """
     from dx_dagster.importer.session import NotConnectedError, connection_in_service
-    from dx_dagster.warehouse.database import Warehouse
 
-    async with Warehouse(database_url, connections=1) as warehouse:
-        try:
-            return (await connection_in_service(warehouse, workspace)).workspace
-        except NotConnectedError as error:
-            raise CommandError(str(error)) from None
+    try:
+        return (await connection_in_service(warehouse, workspace)).workspace
+    except NotConnectedError as error:
+        raise CommandError(str(error)) from None
 
 
 def _run(
     installation: Installation, workspace: str, *, since: str | None, full: bool, wait: bool
 ) -> "dg.ExecuteInProcessResult":
     from dx_dagster.assets.partitions import register
+    from dx_dagster.assets.steps import STEPS, op_name
     from dx_dagster.definitions import defs
 
     config = {"config": {"full": full} | ({"since": since} if since else {})}
@@ -140,7 +138,7 @@ def _run(
             tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
                 "resources": {"bitbucket": {"config": {"wait": wait}}},
-                "ops": {f"bitbucket__{step}": config for step in STEPS},
+                "ops": {op_name(step): config for step in STEPS},
                 # The command has its own display; Dagster's log is in its UI.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
@@ -166,7 +164,9 @@ def _reason(result: "dg.ExecuteInProcessResult") -> str:
     return f"Run {result.run_id} failed."
 
 
-def _outcome(result: "dg.ExecuteInProcessResult", workspace: str, seconds: float) -> Outcome:
+def _outcome(
+    installation: Installation, result: "dg.ExecuteInProcessResult", workspace: str, seconds: float
+) -> Outcome:
     from dx_dagster.warehouse.connections import connections
     from dx_dagster.warehouse.imported import counts
 
@@ -178,11 +178,11 @@ def _outcome(result: "dg.ExecuteInProcessResult", workspace: str, seconds: float
         outcome.skipped += metadata.get("skipped", [])
         written.update(metadata["written"])
 
-    async def finish(_: Settings, warehouse: "Warehouse") -> dict[str, int]:
+    async def finish(warehouse: "Warehouse") -> dict[str, int]:
         await connections.record_sync(warehouse, workspace)
         return await counts.of_workspace(warehouse, workspace)
 
-    rows = with_warehouse(finish)
+    rows = installation.run(finish)
     outcome.tables = {
         table: {"inserted": written[f"{table}/inserted"], "updated": written[f"{table}/updated"], "rows": count}
         for table, count in rows.items()

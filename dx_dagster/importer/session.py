@@ -60,16 +60,15 @@ async def connection_in_service(
 
 
 async def open_pool(
-    settings: Settings, warehouse: Warehouse, listener: Listener, workspace: str, kind: ConnectionType = "bitbucket"
+    settings: Settings, warehouse: Warehouse, listener: Listener, connection: StoredConnection
 ) -> CredentialPool:
     """Opens a pool of the connection's enabled credentials; a credential that Bitbucket refuses is disabled.
 
     Raises:
-        NotConnectedError: there is no connection.
         NoCredentialError: no credential is left in it.
         VaultError: the keys do not decrypt the credentials.
     """
-    connection = await connection_in_service(warehouse, workspace, kind)
+    workspace = connection.workspace
     stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id)
     if not stored:
         raise NoCredentialError(
@@ -102,15 +101,12 @@ def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, work
 
 @asynccontextmanager
 async def open_client(
-    settings: Settings, warehouse: Warehouse, pool: CredentialPool, workspace: str, kind: ConnectionType = "bitbucket"
+    settings: Settings, warehouse: Warehouse, pool: CredentialPool, connection: StoredConnection
 ) -> AsyncIterator[BitbucketClient]:
     """Opens a client for the workspace; when it closes, the pool returns its reserved requests.
 
     A credential that is removed or disabled in the meantime is no longer used.
     """
-    connection = await connections.find(warehouse, workspace, kind)
-    if connection is None:
-        raise NotConnectedError(f"Workspace {workspace} is no longer connected.")
     probe = f"{endpoints.repositories(connection.workspace).path}?pagelen={endpoints.LEAST_PAGE}"
     client = BitbucketClient(
         settings.bitbucket_api_url,

@@ -1,4 +1,4 @@
-"""Keys of the Data Cloud API and the sessions that they open. Only hashes of both are stored."""
+"""API keys, the sessions that they open, and links that sign in once. Only their hashes are stored."""
 
 import hmac
 import secrets
@@ -9,10 +9,11 @@ from hashlib import sha256
 from psycopg.errors import UniqueViolation
 from pydantic import SecretStr
 
-from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.database import Transaction, Warehouse
 
 PREFIX = "dxk_"
 SESSION_LASTS = timedelta(hours=12)
+LINK_LASTS = timedelta(minutes=15)
 _RANDOM_BYTES = 32  # a hash without salt or stretching is enough for so much chance
 
 
@@ -30,6 +31,9 @@ class ApiKey:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+
+
+_LINK = "link:"  # goes into the hash of a link's token, so that the token is no session
 
 
 @dataclass(frozen=True)
@@ -115,14 +119,54 @@ async def _record_use(warehouse: Warehouse, key_id: int) -> None:
 
 async def open_session(warehouse: Warehouse, key: ApiKey) -> SecretStr:
     """Opens a session on the connections page for the holder of the key, and returns its token."""
-    token = secrets.token_urlsafe(_RANDOM_BYTES)
     async with warehouse.transaction() as transaction:
-        await transaction.execute("DELETE FROM api_sessions WHERE expires_at < now()")
-        await transaction.execute(
-            "INSERT INTO api_sessions (hash, api_key_id, expires_at) VALUES (%s, %s, now() + %s)",
-            [_hash(token), key.id, SESSION_LASTS],
-        )
+        return await _add_session(transaction, key.id)
+
+
+async def _add_session(transaction: Transaction, key_id: int) -> SecretStr:
+    token = secrets.token_urlsafe(_RANDOM_BYTES)
+    await transaction.execute("DELETE FROM api_sessions WHERE expires_at < now()")
+    await _keep(transaction, _hash(token), key_id, SESSION_LASTS)
     return SecretStr(token)
+
+
+async def _keep(transaction: Transaction, hash_: bytes, key_id: int, lasts: timedelta) -> None:
+    query = "INSERT INTO api_sessions (hash, api_key_id, expires_at) VALUES (%s, %s, now() + %s)"
+    await transaction.execute(query, [hash_, key_id, lasts])
+
+
+async def create_link(warehouse: Warehouse, name: str) -> SecretStr:
+    """A token that opens one session of the key of this name, within `LINK_LASTS`.
+
+    A key that does not exist is made and shown to nobody. Revoking it ends its links and sessions.
+    """
+    token, key = secrets.token_urlsafe(_RANDOM_BYTES), secrets.token_urlsafe(_RANDOM_BYTES)
+    async with warehouse.transaction() as transaction:
+        await transaction.execute(
+            "INSERT INTO api_keys (name, hash, hint) VALUES (%s, %s, %s) "
+            "ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING",
+            [name, _hash(PREFIX + key), key[-4:]],
+        )
+        row = await transaction.row("SELECT id FROM api_keys WHERE name = %s AND revoked_at IS NULL", [name])
+        if row is None:
+            raise RuntimeError(f"the API key {name} was revoked meanwhile")
+        await _keep(transaction, _hash(_LINK + token), row.id, LINK_LASTS)
+    return SecretStr(token)
+
+
+async def redeem_link(warehouse: Warehouse, token: SecretStr) -> SecretStr | None:
+    """The session that a link opens; None for one that was used, has expired, or whose key was revoked.
+
+    Deleting the row decides who of several uses it: the others find none.
+    """
+    async with warehouse.transaction() as transaction:
+        row = await transaction.row(
+            """DELETE FROM api_sessions s USING api_keys k
+               WHERE s.hash = %s AND s.expires_at > now() AND k.id = s.api_key_id AND k.revoked_at IS NULL
+               RETURNING s.api_key_id""",
+            [_hash(_LINK + token.get_secret_value())],
+        )
+        return None if row is None else await _add_session(transaction, row.api_key_id)
 
 
 async def session(warehouse: Warehouse, token: SecretStr) -> ApiKey | None:

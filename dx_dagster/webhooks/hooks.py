@@ -1,11 +1,8 @@
-"""Creates, compares, updates and removes webhooks at Bitbucket."""
+"""Webhooks at Bitbucket: installs, repairs, checks and removes the hooks of a workspace or its repositories."""
 
 import random
-from collections.abc import Collection
-from dataclasses import dataclass
-from urllib.parse import urlsplit
-
-from pydantic import SecretStr
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from dx_dagster.bitbucket import (
     BitbucketClient,
@@ -19,23 +16,25 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
-from dx_dagster.settings import Settings, SettingsError, is_loopback
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import repositories as stored
 from dx_dagster.warehouse.webhooks import secrets
+from dx_dagster.webhooks import signing
 from dx_dagster.webhooks.payloads import UNDERSTOOD
+from dx_dagster.webhooks.signing import NumberedSecret
 
-PATH = "/webhooks/bitbucket"
 DESCRIPTION = "dx-dagster"
 
 
 class HooksRefusedError(Exception):
-    """The credential may not manage webhooks; the message says what is missing and what to do."""
+    """The credential may not manage the hooks; the message names the missing scope or right."""
 
 
 @dataclass(frozen=True)
 class HookSubject:
-    """The subject of a webhook: the workspace, or one of its repositories."""
+    """The workspace or repository that a hook belongs to."""
 
     workspace: str
     repository: str | None = None
@@ -47,7 +46,7 @@ class HookSubject:
 
 @dataclass(frozen=True)
 class Hook:
-    """A webhook at Bitbucket; `wrong` says how it differs from what it should be."""
+    """A hook at Bitbucket; `wrong` lists its faults in words."""
 
     subject: HookSubject
     uuid: str
@@ -57,26 +56,8 @@ class Hook:
     wrong: tuple[str, ...] = ()
 
 
-def address(settings: Settings) -> str:
-    """The URL that webhooks deliver to.
-
-    Raises:
-        SettingsError: DX_PUBLIC_URL is missing or not usable.
-    """
-    url = (settings.public_url or "").rstrip("/")
-    parts = urlsplit(url)
-    if not parts.hostname or parts.scheme not in {"https", "http"}:
-        raise SettingsError(
-            "DX_PUBLIC_URL must be the address at which Bitbucket reaches this installation, such as "
-            "https://dx.example.com; `dx-dagster serve` or `up` must answer behind it."
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise SettingsError("DX_PUBLIC_URL must begin with https: deliveries hold titles and texts of pull requests.")
-    return url + PATH
-
-
 async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) -> list[HookSubject]:
-    """The workspace, or each of its imported repositories."""
+    """The workspace alone, or each of its imported repositories."""
     if not repositories:
         return [HookSubject(workspace)]
     imported = await stored.imported(warehouse, workspace)
@@ -84,12 +65,12 @@ async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) 
 
 
 async def find(client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str]) -> list[Hook]:
-    """Finds the webhooks of dx-dagster: those that deliver to `url`, and those that it has `made` (uuids).
+    """The subject's dx-dagster hooks: those that deliver to `url`, and those whose uuid is in `made`.
 
-    Without a `url`, their address is not compared.
+    Without a `url`, the hooks' addresses are not checked.
 
     Raises:
-        HooksRefusedError: the credential may not read webhooks.
+        HooksRefusedError: the credential may not read hooks.
     """
     endpoint = endpoints.hooks(subject.workspace, subject.repository)
     try:
@@ -98,13 +79,13 @@ async def find(client: BitbucketClient, subject: HookSubject, url: str | None, m
         raise _refusal(subject, error) from None
     ours: list[Json] = [one for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
     if not ours and absence.is_suspicious(stored=len(made), missing=len(made), listed=len(values)):
-        ours = await _fetched_one_by_one(client, subject, made)
+        ours = await _asked_themselves(client, subject, made)
     return [_hook(subject, one, url) for one in ours]
 
 
-async def _fetched_one_by_one(client: BitbucketClient, subject: HookSubject, made: Collection[str]) -> list[Json]:
-    """Webhooks in `made` that exist though the list lacks them; most of `made` may be of other subjects."""
-    values: list[Json] = []
+async def _asked_themselves(client: BitbucketClient, subject: HookSubject, made: Collection[str]) -> list[Json]:
+    """Hooks of this installation that the list lacks. Most of `made` may belong to other subjects."""
+    found: list[Json] = []
     for uuid in random.sample(sorted(made), min(len(made), absence.MOST)):
         try:
             value = await client.get(endpoints.hook(subject.workspace, uuid, subject.repository).path)
@@ -113,16 +94,16 @@ async def _fetched_one_by_one(client: BitbucketClient, subject: HookSubject, mad
         except Forbidden as error:
             raise _refusal(subject, error) from None
         if isinstance(value, dict):
-            values.append(value)
-    return values
+            found.append(value)
+    return found
 
 
 def _hook(subject: HookSubject, value: Json, url: str | None) -> Hook:
     events = tuple(event for event in value.get("events") or () if isinstance(event, str))
     theirs, active = text(value.get("url")) or "", value.get("active") is True
     wrong = [f"it delivers to {theirs}"] if url and theirs != url else []
-    wrong += [] if active else ["it is switched off"]
-    wrong += [] if value.get("secret_set") is not False else ["it does not sign"]
+    wrong += [] if active else ["it is inactive"]
+    wrong += [] if value.get("secret_set") is not False else ["it has no secret"]
     if missing := [event for event in UNDERSTOOD if event not in events]:
         wrong.append(f"it does not send {', '.join(missing)}")
     return Hook(subject, str(value.get("uuid")), theirs, active, events, tuple(wrong))
@@ -135,17 +116,17 @@ async def install(
     url: str,
     *,
     made: Collection[str],
-    secret: tuple[int, SecretStr],
+    secret: NumberedSecret,
 ) -> str:
-    """Creates the webhook or updates the existing one; returns what it did.
+    """Creates the hook, or repairs the existing one; returns which.
 
-    The secret is sent every time, because the API does not return it.
+    The request always contains the secret: Bitbucket never returns a hook's secret.
 
     Raises:
-        HooksRefusedError: the credential may not manage webhooks.
+        HooksRefusedError: the credential may not.
     """
-    existing = await find(client, subject, url, made)
-    first = existing[0] if existing else None
+    found = await find(client, subject, url, made)
+    first = found[0] if found else None
     wanted = {
         "description": DESCRIPTION,
         "url": url,
@@ -160,21 +141,114 @@ async def install(
         else:
             path = endpoints.hook(subject.workspace, first.uuid, subject.repository).path
             answer = await client.request("PUT", path, json=wanted)
-        for duplicate in existing[1:]:
-            await remove(client, duplicate)
+        for twin in found[1:]:
+            await remove(client, twin)
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
     await secrets.given_to(warehouse, secret[0], str(answer.get("uuid")))
     if first is None:
-        return "made"
-    return f"mended: {'; '.join(first.wrong)}" if first.wrong else "as it should be"
+        return "created"
+    return f"repaired: {'; '.join(first.wrong)}" if first.wrong else "correct"
+
+
+@dataclass
+class Result:
+    """What became of the hooks on all chosen subjects."""
+
+    subjects: int = 0
+    changed: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+Tell = Callable[[HookSubject, str], None]
+
+
+async def install_all(
+    settings: Settings,
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    connection: StoredConnection,
+    url: str,
+    *,
+    repositories: bool,
+    rotate: bool,
+    tell: Tell,
+) -> Result:
+    """Installs the hook on each subject, with a new secret where `rotate` is on."""
+    choose = signing.add if rotate else signing.current_or_new
+    secret = await choose(settings, warehouse, connection.id)
+    made = await secrets.hooks(warehouse, connection.id)
+    result = Result()
+    for subject in await subjects(warehouse, connection.workspace, repositories=repositories):
+        result.subjects += 1
+        try:
+            tell(subject, await install(client, warehouse, subject, url, made=made, secret=secret))
+        except HooksRefusedError as error:
+            result.refused.append(str(error))
+        else:
+            result.changed += 1
+    # A hook that could not be given the new secret still signs with the old one.
+    if rotate and not result.refused:
+        await secrets.retire(warehouse, connection.id, but=secret[0])
+    return result
+
+
+async def remove_all(
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    connection: StoredConnection,
+    url: str | None,
+    *,
+    repositories: bool,
+    tell: Tell,
+) -> Result:
+    """Removes the hooks of each subject; when none is left, the secrets expire after the grace period."""
+    made = await secrets.hooks(warehouse, connection.id)
+    result = Result()
+    for subject in await subjects(warehouse, connection.workspace, repositories=repositories):
+        result.subjects += 1
+        try:
+            for one in await find(client, subject, url, made):
+                await remove(client, one)
+                tell(subject, "removed")
+                result.changed += 1
+        except HooksRefusedError as error:
+            result.refused.append(str(error))
+    if not result.refused:
+        await secrets.retire(warehouse, connection.id)
+    return result
+
+
+async def compare_all(
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    connection: StoredConnection,
+    url: str | None,
+    *,
+    repositories: bool,
+) -> list[tuple[HookSubject, list[Hook], str | None]]:
+    """The hooks of each subject, and why they could not be read.
+
+    Raises:
+        HooksRefusedError: the credential may not read the workspace's hooks.
+    """
+    made = await secrets.hooks(warehouse, connection.id)
+    found: list[tuple[HookSubject, list[Hook], str | None]] = []
+    for subject in await subjects(warehouse, connection.workspace, repositories=repositories):
+        try:
+            found.append((subject, await find(client, subject, url, made), None))
+        except HooksRefusedError as error:
+            if subject.repository is None:
+                raise
+            found.append((subject, [], str(error)))
+    return found
 
 
 async def remove(client: BitbucketClient, hook: Hook) -> None:
-    """Deletes the webhook; a 404 is not an error.
+    """Deletes the hook. A hook that no longer exists is no error.
 
     Raises:
-        HooksRefusedError: the credential may not manage webhooks.
+        HooksRefusedError: the credential may not.
     """
     try:
         await client.request("DELETE", endpoints.hook(hook.subject.workspace, hook.uuid, hook.subject.repository).path)
@@ -194,9 +268,8 @@ def _refusal(subject: HookSubject, error: BitbucketError) -> HooksRefusedError:
         )
     said = f"Bitbucket said: {sentence(error.message or str(error))}"
     if subject.repository:
-        return HooksRefusedError(f"Hooks of {subject} belong to its administrators. {said}")
+        return HooksRefusedError(f"Only administrators of {subject} can manage its hooks. {said}")
     return HooksRefusedError(
-        f"Only owners of {subject} may manage its hooks, and this credential is of none. {said} With "
-        "administrators' rights on repositories, put a hook on each: dx-dagster webhooks install "
-        f"{subject.workspace} --repositories"
+        f"Only administrators of {subject} can manage its hooks. {said} With administrator rights on repositories, "
+        f"install a hook on each: dx-dagster webhooks install {subject.workspace} --repositories"
     )

@@ -18,10 +18,10 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from dx_dagster.api.webhooks import PATH
 from dx_dagster.cli.ports import free_port
 from dx_dagster.http_limits import Limits, RareLines
 from dx_dagster.settings import Settings
+from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.conftest import wait_until
 from dx_dagster_tests.delivering import SECRET, give_secret, headers, inbox, post, serving, serving_application
 from dx_dagster_tests.importing import KEYS

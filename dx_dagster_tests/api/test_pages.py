@@ -5,10 +5,12 @@ import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from pydantic import SecretStr
@@ -348,6 +350,38 @@ def test_cookies_and_headers(client, key):
     away = client.get("/connections/sign-in", headers={"Host": "dx.example.com"})
     assert all("Secure" in value.split("; ") for value in away.headers.get_list("set-cookie"))
     assert "opened without encryption" in away.text
+
+
+def test_a_link_signs_in_once(client, database_url):
+    made: SecretStr = on_warehouse(database_url, lambda warehouse: api_keys.create_link(warehouse, "demo"))
+    link = {"once": made.get_secret_value()}
+    away = client.get("/connections/sign-in", params=link, headers={"Host": "dx.example.com"})
+    assert away.status_code == 401  # and the link is not used
+    client.cookies.set("dx_session", link["once"])
+    assert client.get("/connections").status_code == 303
+    client.cookies.clear()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: httpx.get(f"{client.base_url}/connections/sign-in", params=link), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [303, *[401] * 7]
+    [opened] = [answer for answer in answers if answer.status_code == 303]
+    client.cookies.set("dx_session", opened.cookies["dx_session"])
+    assert client.get("/connections").status_code == 200
+    assert on_warehouse(database_url, lambda warehouse: api_keys.revoke(warehouse, "demo"))
+    assert client.get("/connections").status_code == 303
+
+
+@pytest.mark.parametrize("ending", ["expired", "revoked"])
+def test_a_link_is_worthless_later(client, database_url, ending):
+    made: SecretStr = on_warehouse(database_url, lambda warehouse: api_keys.create_link(warehouse, "demo"))
+    with psycopg.connect(database_url) as connection:
+        [[left]] = connection.execute("SELECT expires_at - now() FROM api_sessions").fetchall()
+        assert left <= api_keys.LINK_LASTS
+        if ending == "expired":
+            connection.execute("UPDATE api_sessions SET expires_at = now()")
+    if ending == "revoked":
+        on_warehouse(database_url, lambda warehouse: api_keys.revoke(warehouse, "demo"))
+    answer = client.get("/connections/sign-in", params={"once": made.get_secret_value()})
+    assert (answer.status_code, "dx_session" in answer.cookies) == (401, False)
 
 
 def test_wrong_and_revoked_keys(client, key, database_url):

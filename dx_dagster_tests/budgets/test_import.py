@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
 from dx_dagster.importer.absence import NothingReadError
-from dx_dagster.importer.session import NotConnectedError, open_pool
+from dx_dagster.importer.session import NotConnectedError, connection_in_service, open_pool
 from dx_dagster.sandbox import Limits, Sandbox, Token, truth
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import SharedLedger, headroom
@@ -140,8 +140,8 @@ async def test_an_expiry_date_is_warned_of_two_weeks_ahead_and_heeded(
     today = date.today()  # noqa: DTZ011
     with Sandbox(TINY, tokens=access(1)) as sandbox:
         chosen = await connected(configured, warehouse, sandbox, today + timedelta(days=13))
-        heard = Heard()
-        await open_pool(chosen, warehouse, heard, "acme")
+        heard, connection = Heard(), await connection_in_service(warehouse, "acme")
+        await open_pool(chosen, warehouse, heard, connection)
         assert len(heard.warnings) == 1
         assert f"{today + timedelta(days=13)}" in heard.warnings[0]
         assert "dx-dagster credentials add acme" in heard.warnings[0]
@@ -151,9 +151,9 @@ async def test_an_expiry_date_is_warned_of_two_weeks_ahead_and_heeded(
             heard = Heard()
             if warned is None:
                 with pytest.raises(NotConnectedError):
-                    await open_pool(chosen, warehouse, heard, "acme")
+                    await open_pool(chosen, warehouse, heard, connection)
             else:
-                await open_pool(chosen, warehouse, heard, "acme")
+                await open_pool(chosen, warehouse, heard, connection)
             assert heard.warnings == []
 
 

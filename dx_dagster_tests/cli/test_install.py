@@ -1,5 +1,6 @@
 """The installation as a person meets it: commands, processes, and what they leave behind."""
 
+import re
 import resource
 import shlex
 import signal
@@ -100,6 +101,26 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
 
     assert running.interrupt() == 0
     assert processes_of(running.home) == []
+
+
+def test_the_demo_opens_its_connections_page_once(start_up: Callable[..., Running], bare_environment):
+    running = start_up(bare_environment, "demo")
+    link = re.search(rf"{running.api}/connections/sign-in\?once=(\S+)", running.output)
+    assert link
+    with httpx.Client() as browser:
+        opened = browser.get(link[0])
+        assert (opened.status_code, opened.headers["location"]) == (303, "/connections")
+        page = browser.get(f"{running.api}/connections")
+        assert page.status_code == 200
+        assert "acme" in page.text
+        assert browser.get(link[0]).headers["location"] == "/connections"  # a reload
+    again = httpx.get(link[0])
+    assert (again.status_code, "expired or was used" in again.text) == (401, True)
+    assert "dx_session" not in again.cookies
+    assert running.interrupt() == 0
+    written = [path for path in Path(running.home).rglob("*") if path.is_file() and path.suffix in {".log", ".1"}]
+    assert any("GET /connections/sign-in" in path.read_text(errors="replace") for path in written)
+    assert not any(link[1] in path.read_text(errors="replace") for path in written)
 
 
 def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Retries, Timeouts
-from dx_dagster.cli.connect import ConnectionType, connect_workspace
+from dx_dagster.cli.arguments import ConnectionType
+from dx_dagster.cli.connect import connect_workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.connections import actions as doors
 from dx_dagster.connections import verification

@@ -18,7 +18,6 @@ import pytest
 from psycopg import sql
 
 from dx_dagster.api.app import create_app
-from dx_dagster.api.webhooks import PATH
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
@@ -27,6 +26,7 @@ from dx_dagster.warehouse import migrations, runs
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
+from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.bad_input.telling import alone
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.delivering import SECRET, Receiving, give_secret, inbox, serving

@@ -32,7 +32,7 @@ def connected(environment, sandbox, run_cli):
     return environment | more
 
 
-def test_the_hook_is_made_mended_rotated_and_removed_and_its_deliveries_arrive(
+def test_the_hook_is_made_repaired_rotated_and_removed_and_its_deliveries_arrive(
     connected, sandbox, run_cli, database_url
 ):
     hooks = sandbox.hooks.by_subject
@@ -41,21 +41,21 @@ def test_the_hook_is_made_mended_rotated_and_removed_and_its_deliveries_arrive(
         return [hook.shown for hook in hooks[sandbox.world.uuid].values()]
 
     first = run_cli("webhooks", "install", "acme", env=connected)
-    assert first.stdout == "workspace acme: made\n", first.stderr
+    assert first.stdout == "workspace acme: created\n", first.stderr
     (made,) = shown()
     assert made["url"] == "https://dx.example.com/webhooks/bitbucket"
     assert set(made["events"]) == set(UNDERSTOOD)
-    assert run_cli("webhooks", "install", "acme", env=connected).stdout == "workspace acme: as it should be\n"
+    assert run_cli("webhooks", "install", "acme", env=connected).stdout == "workspace acme: correct\n"
 
     made |= {"active": False, "events": ["repo:push", "issue:created"]}
     told = run_cli("webhooks", "status", "acme", env=connected).stdout
-    assert "it is switched off" in told
+    assert "it is inactive" in told
     assert "does not send pullrequest:created" in told
     moved = connected | {"DX_PUBLIC_URL": "https://elsewhere.example.com"}
-    assert "mended" in run_cli("webhooks", "install", "acme", env=moved).stdout
-    (mended,) = shown()
-    assert (mended["active"], mended["url"]) == (True, "https://elsewhere.example.com/webhooks/bitbucket")
-    assert set(mended["events"]) == {*UNDERSTOOD, "issue:created"}
+    assert "repaired" in run_cli("webhooks", "install", "acme", env=moved).stdout
+    (repaired,) = shown()
+    assert (repaired["active"], repaired["url"]) == (True, "https://elsewhere.example.com/webhooks/bitbucket")
+    assert set(repaired["events"]) == {*UNDERSTOOD, "issue:created"}
 
     (hook,) = hooks[sandbox.world.uuid].values()
     before = hook.secret
@@ -74,8 +74,9 @@ def test_the_hook_is_made_mended_rotated_and_removed_and_its_deliveries_arrive(
     # Our hooks are known without the address.
     nowhere = {name: value for name, value in moved.items() if name != "DX_PUBLIC_URL"}
     told = run_cli("webhooks", "status", "acme", env=nowhere).stdout
-    assert "as it should be if https://elsewhere.example.com/webhooks/bitbucket leads here" in " ".join(told.split())
+    assert "correct if https://elsewhere.example.com/webhooks/bitbucket leads here" in " ".join(told.split())
     assert "removed" in run_cli("webhooks", "remove", "acme", env=nowhere).stdout
+    assert run_cli("webhooks", "remove", "acme", env=nowhere).stdout == "No dx-dagster webhook found.\n"
     assert shown() == []
     told = run_cli("webhooks", "status", "acme", env=moved).stdout
     assert "no hook" in told
@@ -117,8 +118,8 @@ def test_without_owners_rights_each_repository_gets_a_hook_and_one_that_refuses_
     sandbox.faults.on(f"{foreign}%7D/hooks", 403)
     done = run_cli("webhooks", "install", "acme", "--repositories", env=connected)
     assert done.returncode == 1
-    assert done.stdout.splitlines() == [f"repository {slug}: made" for slug in others]
-    assert f"repository {first} belong to its administrators" in done.stderr
+    assert done.stdout.splitlines() == [f"repository {slug}: created" for slug in others]
+    assert f"Only administrators of repository {first} can manage its hooks" in done.stderr
     told = json.loads(run_cli("webhooks", "status", "acme", "--repositories", "--json", env=connected).stdout)["hooks"]
     assert {one["subject"].split()[-1]: bool(one["wrong"]) for one in told} == {
         first: True,

@@ -16,11 +16,12 @@ import psutil
 import psycopg
 import pytest
 
-from dx_dagster.api.webhooks import LARGEST_BODY, PATH
+from dx_dagster.api.webhooks import LARGEST_BODY
 from dx_dagster.bitbucket.signatures import sign, verify
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
+from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.delivering import SECRET, give_secret, headers, inbox, post, serving
 from dx_dagster_tests.importing import KEYS
 

@@ -18,9 +18,9 @@ from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNo
 from dx_dagster.connections.health import health
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
-from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.imported import bounds
-from dx_dagster.warehouse.webhooks import secrets
+from dx_dagster.webhooks import signing
+from dx_dagster.webhooks.address import PATH
 
 _HOME = "/connections"
 _DONE = {
@@ -63,7 +63,7 @@ async def _details(
         "form": Form(type=connection.type, method="basic" if jira else "api_token"),
         "failure": None,
         "done": None,
-        "webhook": f"{(found.settings.public_url or str(request.base_url)).rstrip('/')}/webhooks/bitbucket",
+        "webhook": f"{(found.settings.public_url or str(request.base_url)).rstrip('/')}{PATH}",
         "public": found.settings.public_url is not None,
         "secret": None,
     }
@@ -191,18 +191,13 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
 
 @routes.post("/{connection_id}/webhook/show", dependencies=_signed_form)
 async def show_secret(request: Request, found: Doors, connection: Chosen) -> Response:
-    vault, warehouse = Vault.of(found.settings), await found.warehouse()
-    current = await secrets.current(warehouse, vault, connection.id)
-    if current is None:
-        current = await secrets.add(warehouse, vault, connection.id)
-    return await _details(request, found, connection, secret=current[1])
+    _, secret = await signing.current_or_new(found.settings, await found.warehouse(), connection.id)
+    return await _details(request, found, connection, secret=secret)
 
 
 @routes.post("/{connection_id}/webhook/rotate", dependencies=_signed_form)
 async def rotate_secret(request: Request, found: Doors, connection: Chosen) -> Response:
-    vault, warehouse = Vault.of(found.settings), await found.warehouse()
-    number, secret = await secrets.add(warehouse, vault, connection.id)
-    await secrets.retire(warehouse, connection.id, but=number)
+    _, secret = await signing.rotate(found.settings, await found.warehouse(), connection.id)
     return await _details(request, found, connection, secret=secret, done=_DONE["rotated"])
 
 

@@ -43,8 +43,17 @@ async def static(name: str) -> Response:
 
 
 @routes.get("/sign-in")
-async def sign_in_form(request: Request) -> Response:
-    return _sign_in_page(request)
+async def sign_in_form(request: Request, once: str | None = None) -> Response:
+    """The form, or the way in for a browser on this machine that opens a link which signs in once."""
+    if once is None:
+        return _sign_in_page(request)
+    warehouse = await installation(request).warehouse()
+    token = await api_keys.redeem_link(warehouse, SecretStr(once)) if sessions.is_local(request) else None
+    if token is not None:
+        return _entered(request, token)
+    if await sessions.is_signed_in(request):  # this browser has used the link before
+        return RedirectResponse(_HOME, 303)
+    return _sign_in_page(request, "This link has expired or was used. Sign in with an API key.", 401)
 
 
 @routes.post("/sign-in")
@@ -56,7 +65,10 @@ async def sign_in(request: Request) -> Response:
     except RefusedError as error:
         wrong = "This is no key of this installation, or it was revoked."
         return _sign_in_page(request, wrong if error.status == 401 else error.message, error.status)  # noqa: PLR2004
-    token = await api_keys.open_session(await installation(request).warehouse(), key)
+    return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key))
+
+
+def _entered(request: Request, token: SecretStr) -> Response:
     response = RedirectResponse(_HOME, 303)
     lasts = int(api_keys.SESSION_LASTS.total_seconds())
     sessions.set_cookie(request, response, SESSION, token.get_secret_value(), lasts=lasts)

@@ -43,6 +43,14 @@ async def signed_in(request: Request) -> api_keys.ApiKey:
     return key
 
 
+async def is_signed_in(request: Request) -> bool:
+    try:
+        await signed_in(request)
+    except SignInNeededError:
+        return False
+    return True
+
+
 SignedIn = Annotated[api_keys.ApiKey, Depends(signed_in)]
 
 
@@ -84,6 +92,11 @@ def set_cookie(request: Request, response: Response, name: str, value: str, *, l
 
 def drop_cookie(request: Request, response: Response, name: str) -> None:
     response.delete_cookie(name, path=_PATH, secure=must_be_secure(request), httponly=True, samesite="lax")
+
+
+def is_local(request: Request) -> bool:
+    """Whether a client on this machine asks for a name of this machine."""
+    return is_loopback(request.url.hostname) and request.client is not None and is_loopback(request.client.host)
 
 
 def must_be_secure(request: Request) -> bool:

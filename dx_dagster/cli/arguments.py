@@ -1,0 +1,37 @@
+"""Arguments and options that several commands take."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+def _slug(workspace: str) -> str:
+    """The name of a workspace, as typed or out of any address within it.
+
+    Raises:
+        BadParameter: it cannot be one.
+    """
+    from dx_dagster.connections.input import GivenError, workspace_slug
+
+    try:
+        return workspace_slug(workspace)
+    except GivenError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Workspace = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKSPACE", callback=_slug, help="First part of its address: https://bitbucket.org/WORKSPACE/"
+    ),
+]
+
+
+class ConnectionType(StrEnum):
+    bitbucket = "bitbucket"
+    bitbucket_pipelines = "bitbucket_pipelines"
+    jira_cloud = "jira_cloud"
+
+
+Type = Annotated[ConnectionType, typer.Option("--type", help="What the credential is for.")]
