@@ -79,7 +79,7 @@ def _ids(endpoint: Endpoint, page: Page, span: IdRange) -> set[int]:
 def _split(endpoint: Endpoint, page: Page, span: IdRange, least: int) -> list[IdRange]:
     """Splits the range into as many parts as its rows need pages; the lowest comes last, to be popped first."""
     if span.width < least:
-        raise PagingInCircles(f"{endpoint.path} says there is more where no id is left", path=endpoint.path)
+        raise PagingInCircles(f"{endpoint.path} says that there are more rows where no id is left", path=endpoint.path)
     pages = -(-min(page.size or 0, span.width) // page.pagelen)
     parts = min(span.width, max(least, pages))
     edges = [span.above + span.width * part // parts for part in range(parts + 1)]

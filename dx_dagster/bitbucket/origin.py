@@ -28,7 +28,7 @@ class Origin:
         if url.scheme not in _PORTS or not url.host or url.userinfo or url.query or url.fragment:
             raise ValueError("the base URL must look like https://api.bitbucket.org/2.0")
         if url.scheme == "http" and not is_loopback(url.host):
-            raise ValueError(f"plain http would send the token readable to {url.host}")
+            raise ValueError(f"plain http would send the token unencrypted to {url.host}")
         self._base = url
         self._base_path = url.raw_path.decode("ascii").rstrip("/")
 
@@ -48,7 +48,7 @@ class Origin:
             return self._checked(str(self._base).rstrip("/") + reference, params)
         if "://" in reference:
             return self._checked(reference, params)
-        raise RefusedOrigin("Refused a link that is neither a path nor an absolute address of the API")
+        raise RefusedOrigin("Refused a link that is neither a path nor an absolute URL of the API")
 
     def redirected(self, current: httpx.URL, location: str) -> httpx.URL:
         """The target of a redirect; `location` may be relative.
@@ -59,7 +59,7 @@ class Origin:
         try:
             return self._checked(str(current.join(location)))
         except httpx.InvalidURL:
-            raise RefusedOrigin("Refused a redirect to something that is no address") from None
+            raise RefusedOrigin("Refused a redirect to an invalid URL") from None
 
     def kind_path(self, url: httpx.URL) -> str:
         """The path below the base, percent-encoded."""
@@ -68,13 +68,13 @@ class Origin:
     def _checked(self, address: str, params: Params | None = None) -> httpx.URL:
         # URL parsers disagree on where the host ends if an address contains these.
         if _ODD.search(address):
-            raise RefusedOrigin("Refused an address with a backslash or a space in it")
+            raise RefusedOrigin("Refused a URL that contains a backslash or a space")
         try:
             # httpx parses a URL again at each copy: copies cost measurable time over a thousand requests.
             url = httpx.URL(address, params={**params}) if params else httpx.URL(address)
             url = url.copy_with(fragment=None) if url.fragment else url
         except httpx.InvalidURL:
-            raise RefusedOrigin("Refused something that is no address") from None
+            raise RefusedOrigin("Refused an invalid URL") from None
         if url.userinfo or _site(url) != _site(self._base):
             raise RefusedOrigin(f"Refused to go to {_shown(url)}: the token is for {_shown(self._base)} only")
         if not self._is_below(url):

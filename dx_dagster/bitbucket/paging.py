@@ -81,7 +81,7 @@ async def ask(
         return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(values, list | None) or (values is None and "error" in body):
-        raise Unavailable(f"{endpoint.path} answered with something that is no page", path=endpoint.path)
+        raise Unavailable(f"{endpoint.path} answered with something other than a page", path=endpoint.path)
     rows = values or []
     following = body.get("next")
     return Page(
@@ -131,7 +131,7 @@ async def keyset(
         empty = 0 if page.values else empty + 1
         if empty and page.next is not None:
             raise PagingInCircles(
-                f"{endpoint.path} sent a page without rows and says there are more", path=endpoint.path
+                f"{endpoint.path} sent a page without rows and says that there are more", path=endpoint.path
             )
         if empty > 1:
             return  # a size may count rows that are hidden from this credential

@@ -55,7 +55,7 @@ class GroupCommit(Generic[Item]):
             group.error = error
             raise
         finally:
-            # Cancelled while it gathered: nobody else would take it down, and later items would wait for it forever.
+            # Cancelled while it gathered: without this, later items would join a group that is never stored.
             if self._gathering is group:
                 self._gathering = None
             group.over.set()

@@ -50,7 +50,7 @@ async def import_members(workspace: Workspace) -> Report:
     accounts = [value.get("user") for page in pages for value in page.values]
     frame = users.users(workspace_id, accounts, pages[0].asked_at, members=True)
     if frame.is_empty():
-        note(workspace, report, "the list of members is empty, which a workspace's never is; nobody was changed")
+        note(workspace, report, "the list of members is empty, and is ignored")
         return report
     async with workspace.warehouse.transaction() as transaction:
         await transaction.merge(merge.MEMBERS, frame)
@@ -59,7 +59,7 @@ async def import_members(workspace: Workspace) -> Report:
         async with workspace.warehouse.transaction() as transaction:
             await members.deactivate(transaction, left)
     else:
-        note(workspace, report, "the list of members kept changing; nobody was made inactive")
+        note(workspace, report, "the list of members kept changing, so no member was made inactive")
     await mend(workspace)
     workspace.listener.progress(KIND, len(frame), len(frame), workspace.client.requests)
     return report
@@ -77,7 +77,7 @@ async def _left(workspace: Workspace, report: Report, listed: list[str]) -> list
         workspace,
         report,
         f"the list lacks {len(missing)} of {len(stored)} members: {len(left)} are confirmed to have left, and the "
-        "others stay",
+        "others are kept",
     )
     return left
 

@@ -55,7 +55,7 @@ async def import_repositories(workspace: Workspace) -> Report:
             raise
         raise absence.NothingReadError.because(error) from error
     for refusal in listing.refusals:
-        note(workspace, report, f"what one credential sees is not listed ({refusal})")
+        note(workspace, report, f"the repositories of one credential are not listed ({refusal})")
     if not listing.seen:
         raise absence.nothing_listed(workspace)
     gone = await listing.gone(report)
@@ -75,7 +75,7 @@ async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
         # may be refused.
         if lacks_scope(error):
             raise
-        note(workspace, report, f"the workspace is taken from its repositories ({error})")
+        note(workspace, report, f"the workspace is read from its repositories ({error})")
         return workspace
     return await _store_workspace(workspace, record(value))
 
@@ -146,7 +146,7 @@ class _Listing:
                 raise self.workspace.client.pool.exhausted()
             raise next(iter(self._refusals.values()))
         if self._rows and not self.workspace.id:
-            raise Unavailable(f"neither workspace {self.workspace.slug} nor any repository in it tells its uuid")
+            raise Unavailable(f"the API returns no uuid of workspace {self.workspace.slug}")
 
     async def _ask(self, credential: Credential, patience: float | None) -> BitbucketError | None:
         """Stores what one credential sees; returns the error if it sees nothing."""
@@ -220,7 +220,7 @@ class _Listing:
             self.workspace,
             report,
             f"the list lacks {len(missing)} of {len(stored)} repositories: {len(gone)} are confirmed to be gone, and "
-            "the others stay",
+            "the others are kept",
         )
         return gone
 

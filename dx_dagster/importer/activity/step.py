@@ -20,7 +20,7 @@ from dx_dagster.warehouse.imported.marks import ActivityMark, MarkedRepository, 
 
 RepositoryToRead = MarkedRepository[ActivityMark]
 _STORING = 8  # feeds being stored while others are requested
-_TRIED = 2  # pull requests of which only the end is untold: whether their own activity tells it
+_TRIED = 2  # pull requests fetched to find out whether their own activity has the end that the feed lacks
 _ENTRIES_OF_ONE = 8  # of a pull request, to estimate the length of a feed
 
 

@@ -200,7 +200,11 @@ async def _end(
             return ended
         await marks.put(transaction, until_then)
     if not await _is_lost(workspace, repository, mark.head or "", lost.hashes):
-        note(workspace, report, f"{repository.slug}: the list of commits lacks {len(lost.hashes)} that are still there")
+        note(
+            workspace,
+            report,
+            f"{repository.slug}: the list of commits lacks {len(lost.hashes)} commits that still exist",
+        )
         return until_then
     async with workspace.warehouse.transaction() as transaction:
         await commits.drop(transaction, repository.id, lost.hashes)
