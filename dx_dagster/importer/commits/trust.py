@@ -1,11 +1,8 @@
-"""What the endpoint has shown of each kind of pull request: whether it answers what the history proves.
+"""Decides for which kinds of pull request the history may replace the endpoint, by comparing samples. Pure.
 
-Pure: decides which pull requests to compare, and which kinds to take from the history.
-
-Bitbucket's documentation says of the endpoint "empty if the source branch no longer exists", so agreement is not taken
-for granted. Of every kind, the first comparisons are with the oldest pull requests, whose branches are most likely
-gone. Where one answer differs, the endpoint is asked for all of that kind; where an answer is empty, for all but the
-open pull requests.
+Bitbucket's documentation says of the endpoint "empty if the source branch no longer exists", so the two may differ. Of
+every kind, the oldest pull requests are compared first, because their branches are most likely gone. Where one answer
+differs, all pull requests of that kind are requested; where an answer is empty, all but the open ones.
 """
 
 from collections import defaultdict
@@ -38,7 +35,7 @@ class _Shown:
 
 
 class Trust:
-    """Which kinds of pull request the history stands in for the endpoint."""
+    """The kinds of pull request for which the history may replace the endpoint."""
 
     def __init__(self) -> None:
         self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
@@ -49,7 +46,7 @@ class Trust:
         return self._shown[kind].agreed >= CERTAIN
 
     def is_broken(self, kind: str) -> bool:
-        """Whether the endpoint must be asked for each pull request of the kind."""
+        """Whether each pull request of the kind must be requested."""
         return self._shown[kind].differed or (self._forgets_branches and kind != _OPEN)
 
     def choose(self, kind: str, proven: Sequence[Item]) -> list[Item]:
@@ -67,9 +64,10 @@ class Trust:
         return chosen
 
     def agreed(self, kind: str) -> None:
+        """Records an answer equal to what the history proves."""
         self._shown[kind].agreed += 1
 
     def differed(self, kind: str, *, empty: bool) -> None:
-        """The endpoint answered something else; `empty`: it knows no commits of that pull request."""
+        """Records a different answer; `empty`: it had no commits."""
         self._shown[kind].differed = True
         self._forgets_branches |= empty and kind != _OPEN
