@@ -16,11 +16,12 @@ from starlette.datastructures import QueryParams
 from dx_dagster.sandbox import fields
 from dx_dagster.sandbox.answers import Refused, error, html_not_found
 from dx_dagster.sandbox.bbql import Getter, QueryError, compile_query, floor
+from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.fields import Selection
 from dx_dagster.sandbox.rendering import Json
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.sandbox.world import World
 
@@ -54,7 +55,7 @@ class Memory:
             self.renderings.popitem(last=False)
         return body
 
-    def walk(self, repository: Repository, include: Sequence[Commit], exclude: Sequence[Commit]) -> list[Commit]:
+    def walk(self, repository: Codebase, include: Sequence[Commit], exclude: Sequence[Commit]) -> list[Commit]:
         key = (repository.uuid, tuple(c.sha for c in include), tuple(c.sha for c in exclude))
         if key not in self.walks:
             self.walks[key] = log(include, exclude)
@@ -71,7 +72,7 @@ class Memory:
 
 
 @dataclass
-class Call:
+class IncomingCall:
     """A request with its token checked and paid for. `url` is the request's own, without the query.
 
     `world` holds what the path names, as far as that is known, and is one of `worlds`.
@@ -100,7 +101,7 @@ class Call:
         if not any(world.is_called(key) and self.token.opens(world) for world in self.worlds):
             raise Refused(403, error("You do not have access to this workspace."))
 
-    def repository(self, *, html: bool = False) -> Repository:
+    def repository(self, *, html: bool = False) -> HostedRepository:
         """The repository in the path, by slug or uuid; with a uuid the workspace may be left as `{}`.
 
         Raises:
@@ -110,7 +111,7 @@ class Call:
         if self.path["workspace"] != "{}" or not key.startswith("{"):
             self.check_workspace()
         try:
-            repository: Repository | None = self.world.repository(key)
+            repository: HostedRepository | None = self.world.repository(key)
         except KeyError:
             repository = None
         if repository is None or not self.token.opens(self.world) or not self.token.is_told_of(repository):

@@ -29,7 +29,7 @@ class Commit:
         return self.sha[:SHORT]
 
 
-class CommitGraph:
+class GitGraph:
     """All commits ever made, reachable or not, and the branches' heads."""
 
     def __init__(self, name: str) -> None:

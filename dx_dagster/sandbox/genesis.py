@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from random import Random
 
 from dx_dagster.sandbox import vocabulary
-from dx_dagster.sandbox.commits import CommitGraph
+from dx_dagster.sandbox.codebases import Project
+from dx_dagster.sandbox.commits import GitGraph
 from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.history import History
+from dx_dagster.sandbox.history import RepositoryPast
 from dx_dagster.sandbox.people import People, random_uuid
-from dx_dagster.sandbox.repositories import Project, Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 
 HIDDEN_PULL_REQUESTS = 5  # those of a forbidden repository, which nobody gets to see
 
@@ -29,14 +30,14 @@ class Founder:
         self._names.add(free)
         return free
 
-    def repository(self, created_on: datetime) -> Repository:
+    def repository(self, created_on: datetime) -> HostedRepository:
         rng = self.rng
         name = vocabulary.repository_name(rng)
         while name in self._names:
             name = f"{vocabulary.repository_name(rng)}-{int(rng.random() * 1000)}"
         self._names.add(name)
         uuid = random_uuid(rng)
-        return Repository(
+        return HostedRepository(
             self.config,
             uuid,
             name,
@@ -47,12 +48,12 @@ class Founder:
             vocabulary.pick(rng, vocabulary.LANGUAGES),
             created_on,
             created_on,
-            CommitGraph(uuid),
+            GitGraph(uuid),
             self.next_comment,
         )
 
 
-def found(founder: Founder, people: People, now: datetime) -> list[Repository]:
+def found(founder: Founder, people: People, now: datetime) -> list[HostedRepository]:
     """All repositories with their past. Of the last ones one each is empty, has no pipelines, is a fork."""
     config, rng = founder.config, founder.rng
     years = [timedelta(days=400 + rng.random() * 900) for _ in range(config.repositories)]
@@ -73,11 +74,11 @@ def found(founder: Founder, people: People, now: datetime) -> list[Repository]:
     return repositories
 
 
-def _live(rng: Random, people: People, repository: Repository, now: datetime, pull_requests: int) -> None:
+def _live(rng: Random, people: People, repository: HostedRepository, now: datetime, pull_requests: int) -> None:
     """Each repository has its own stream of chance, so that one's size does not change another's past."""
     branch = ("main", "main", "master", "develop")[int(rng.random() * 4)]
     until = now - timedelta(seconds=1)
-    History(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
+    RepositoryPast(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
 
 
 def _shares(total: int, among: int) -> list[int]:

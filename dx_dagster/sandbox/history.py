@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from heapq import heapify, heappop, heapreplace
 from random import Random
 
-from dx_dagster.sandbox import vocabulary
+from dx_dagster.sandbox import merging, vocabulary
 from dx_dagster.sandbox.people import People, User
 from dx_dagster.sandbox.pipelines import run
 from dx_dagster.sandbox.pull_requests import PullRequest
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.reviewing import Reviewing
 
 Life = Iterator[datetime]
@@ -22,10 +22,10 @@ GONE_RELEASE = "release/0.x"
 RELEASE = "release/1.x"
 
 
-class History:
+class RepositoryPast:
     """Fills a repository with what happened between its creation and `until`."""
 
-    def __init__(self, rng: Random, people: People, repository: Repository, until: datetime) -> None:
+    def __init__(self, rng: Random, people: People, repository: HostedRepository, until: datetime) -> None:
         self.rng, self.people, self.repository, self.until = rng, people, repository, until
         self.now = repository.created_on
         self.reviewing = Reviewing(rng, people)
@@ -153,7 +153,7 @@ class History:
             reason = "Not needed any more." if chance < 0.03 else ""
             pull_request.close("DECLINED", closer, self.now, reason=reason)
             if rng.random() < 0.5:
-                repository.close_source_branch(pull_request)
+                merging.close_source_branch(pull_request)
         elif chance < 0.13:
             pull_request.close("SUPERSEDED", closer if chance < 0.12 else None, self.now)
         else:
@@ -161,9 +161,9 @@ class History:
                 pull_request.ready(pull_request.author, self.now - timedelta(milliseconds=3))
             strategy = self.reviewing.strategy()
             if chance > 1 - repository.config.merges_by_push:
-                repository.merge_by_push(pull_request, closer, self.now)
+                merging.merge_by_push(pull_request, closer, self.now)
             else:
-                repository.merge(pull_request, strategy, closer, self.now)
+                merging.merge(pull_request, strategy, closer, self.now)
         if pull_request.fork and rng.random() < 0.5:
             pull_request.fork_gone = True
             pull_request.version += 1

@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.repositories import Fork, Repository
 
 STATUS_WORDS = {"OPEN": "open", "MERGED": "fulfilled", "DECLINED": "rejected", "SUPERSEDED": "superseded"}
 
@@ -76,9 +74,12 @@ class Participant:
 
 @dataclass(slots=True, eq=False)
 class PullRequest:
-    """`source` and `target` are the branches' heads as the API shows them; `fork_gone` hides the former."""
+    """`source` and `target` are the branches' heads as the API shows them; `fork_gone` hides the former.
 
-    repository: "Repository" = field(repr=False)  # which names all of its pull requests
+    `activity` holds its own entries, `feed` those of the whole repository.
+    """
+
+    repository: Codebase = field(repr=False)
     number: int
     author: User | None
     title: str
@@ -89,7 +90,7 @@ class PullRequest:
     target: Commit
     created_on: datetime
     updated_on: datetime
-    fork: "Fork | None" = None
+    fork: Fork | None = None
     draft: bool = False
     state: str = "OPEN"
     reason: str = ""
@@ -104,6 +105,7 @@ class PullRequest:
     participants: dict[User, Participant] = field(default_factory=dict)
     comments: list[Comment] = field(default_factory=list)
     activity: list[Activity] = field(default_factory=list, repr=False)
+    feed: list[Activity] = field(default_factory=list, repr=False)
 
     @property
     def reviewers(self) -> tuple[User, ...]:
@@ -127,7 +129,7 @@ class PullRequest:
     def record(self, kind: str, at: datetime, user: User | None) -> Activity:
         entry = Activity(self.repository.next_entry(), kind, at, user, self)
         self.activity.append(entry)
-        self.repository.feed.append(entry)
+        self.feed.append(entry)
         return entry
 
     def updated(self, at: datetime, user: User | None, changes: dict[str, object]) -> None:

@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
-from dx_dagster.sandbox.repositories import Fork, Repository
-from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.workspace import MadeUpWorkspace
 
 Json = dict[str, Any]
 
@@ -73,7 +74,7 @@ def person(user: User | None) -> Json | None:
     return _person(user, user.display_name, user.nickname) if user else None
 
 
-def workspace(world: World, *, short: bool = False) -> Json:
+def workspace(world: MadeUpWorkspace, *, short: bool = False) -> Json:
     slug = world.config.workspace
     base: Json = {
         "type": "workspace",
@@ -104,7 +105,7 @@ def workspace(world: World, *, short: bool = False) -> Json:
     }
 
 
-def repository_reference(repository: Repository | Fork) -> Json:
+def repository_reference(repository: Codebase | Fork) -> Json:
     """A repository inside something else."""
     full_name = repository.full_name
     return {
@@ -120,7 +121,7 @@ def repository_reference(repository: Repository | Fork) -> Json:
     }
 
 
-def repository(world: World, repository: Repository) -> Json:
+def repository(world: MadeUpWorkspace, repository: HostedRepository) -> Json:
     base, project = repository_reference(repository), repository.project
     slug, self_link = world.config.workspace, base["links"]["self"]["href"]
     below = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
@@ -178,7 +179,7 @@ def commit_reference(full_name: str, sha: str) -> Json:
     }
 
 
-def commit(repository: Repository, commit: Commit) -> Json:
+def commit(repository: Codebase, commit: Commit) -> Json:
     """A whole commit: the author's `user` is absent where the address belongs to no account."""
     base = commit_reference(repository.full_name, commit.sha)
     self_link = base["links"]["self"]["href"]
@@ -198,7 +199,7 @@ def commit(repository: Repository, commit: Commit) -> Json:
     }
 
 
-def _pipeline_target(repository: Repository, pipeline: Pipeline) -> Json:
+def _pipeline_target(repository: HostedRepository, pipeline: Pipeline) -> Json:
     commit = commit_reference(repository.full_name, pipeline.commit.sha)
     pull_request = pipeline.pull_request
     if pull_request is not None:
@@ -233,7 +234,7 @@ def _pipeline_target(repository: Repository, pipeline: Pipeline) -> Json:
     }
 
 
-def pipeline(repository: Repository, pipeline: Pipeline) -> Json:
+def pipeline(repository: HostedRepository, pipeline: Pipeline) -> Json:
     """A run: `completed_on` is absent until it is done, `creator` where a schedule started it.
 
     `stage` HALTED was seen (badges/shields 10137); Atlassian's description knows RUNNING and PAUSED.

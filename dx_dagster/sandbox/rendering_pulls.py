@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.fields import ABSENT, Selection, Tree
 from dx_dagster.sandbox.pull_requests import Activity, Comment, Participant, PullRequest, Update
@@ -17,7 +18,6 @@ from dx_dagster.sandbox.rendering import (
     repository_reference,
     text,
 )
-from dx_dagster.sandbox.repositories import Fork, Repository
 
 BELOW = (
     "commits",
@@ -34,7 +34,7 @@ BELOW = (
 
 
 def _branch(
-    repository: Repository | Fork,
+    repository: Codebase | Fork,
     branch: str,
     commit: Commit,
     asked: Tree,

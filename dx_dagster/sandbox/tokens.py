@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from dx_dagster.sandbox.answers import Refused, error
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.repositories import Repository
-    from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.world import World
 
 # Scopes of an access token, and what each brings along. An API token's scopes bring nothing along.
 IMPLIED = {
@@ -94,13 +91,13 @@ class Token:
         scopes = set(ACCESS_SCOPES if self.scopes is None else self.scopes)
         return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
 
-    def opens(self, world: "World") -> bool:
+    def opens(self, world: World) -> bool:
         return self.workspaces is None or any(world.is_called(name) for name in self.workspaces)
 
-    def is_told_of(self, repository: "Repository") -> bool:
+    def is_told_of(self, repository: HostedRepository) -> bool:
         return not self.sees_nothing and _is_among(repository, self.shown)
 
-    def may_enter(self, repository: "Repository") -> bool:
+    def may_enter(self, repository: HostedRepository) -> bool:
         return _is_among(repository, self.repositories)
 
     def check(self, need: str) -> None:
@@ -112,7 +109,7 @@ class Token:
             raise lacks(required, sorted(granted))
 
 
-def _is_among(repository: "Repository", names: Collection[str] | None) -> bool:
+def _is_among(repository: HostedRepository, names: Collection[str] | None) -> bool:
     return names is None or bool({repository.slug, repository.uuid} & set(names))
 
 
@@ -142,7 +139,7 @@ def _decoded(value: str) -> str | None:
 
 
 @dataclass
-class Limits:
+class RateLimit:
     """The hourly budget. All of it may be changed while the sandbox runs.
 
     Attributes:

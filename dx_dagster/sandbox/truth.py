@@ -12,16 +12,15 @@ Forbidden repositories appear in bitbucket_repositories only. What a run alone c
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
+from dx_dagster.sandbox.merging import pull_request_commits
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
 from dx_dagster.sandbox.pull_requests import Activity, PullRequest
-from dx_dagster.sandbox.repositories import Repository, pull_request_commits
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.world import World
 
 Row = dict[str, object]
 SITE = "https://bitbucket.org"
@@ -29,7 +28,7 @@ REVIEWS = ("comment", "approval", "changes_requested")
 SAME_MOMENT = timedelta(seconds=5)  # an event this close to `updated_on` is what moved it
 
 
-def truth(world: "World", since: datetime | None = None) -> dict[str, list[Row]]:
+def truth(world: World, since: datetime | None = None) -> dict[str, list[Row]]:
     """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
 
     With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
@@ -85,11 +84,11 @@ def _uuid(user: User | None) -> str | None:
     return user.uuid if user else None
 
 
-def _html(repository: Repository) -> str:
+def _html(repository: Codebase) -> str:
     return f"{SITE}/{repository.full_name}"
 
 
-def _repository(world: "World", repository: Repository) -> Row:
+def _repository(world: World, repository: HostedRepository) -> Row:
     """`default_branch` is None for an empty repository."""
     return {
         "source_id": repository.uuid,
@@ -107,7 +106,7 @@ def _repository(world: "World", repository: Repository) -> Row:
     }
 
 
-def _main_commits(repository: Repository, after: datetime) -> list[Commit]:
+def _main_commits(repository: HostedRepository, after: datetime) -> list[Commit]:
     found = log([repository.head]) if repository.main_branch else []
     return [commit for commit in found if commit.date >= after]
 
@@ -125,7 +124,7 @@ def _met(
         yield from (commit.user for commit in commits)
 
 
-def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
+def _users(world: World, met: Iterable[User | None]) -> list[Row]:
     """Members and everybody met. `active` is membership, `bot` every type but user; `email` is what Jira tells."""
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
@@ -308,7 +307,7 @@ def _commits(pull: PullRequest) -> list[Commit]:
     return pull_request_commits(pull)
 
 
-def _commit(repository: Repository, commit: Commit) -> Row:
+def _commit(repository: Codebase, commit: Commit) -> Row:
     return {
         "repository": repository.uuid,
         "sha": commit.sha,
@@ -319,7 +318,7 @@ def _commit(repository: Repository, commit: Commit) -> Row:
     }
 
 
-def _pipeline(repository: Repository, pipeline: Pipeline, within: Collection[PullRequest]) -> Row:
+def _pipeline(repository: HostedRepository, pipeline: Pipeline, within: Collection[PullRequest]) -> Row:
     """`ref_name` is the branch, for a pull request's run its source branch; a bare commit has none.
 
     `pull` is None too where the pull request is not among those `within` the bound: it has no row.

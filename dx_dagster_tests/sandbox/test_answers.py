@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from dx_dagster.sandbox import Faults, Limits, Sandbox, Token
+from dx_dagster.sandbox import Faults, RateLimit, Sandbox, Token
 from dx_dagster_tests.sandbox.asking import SMALL, busiest, connect, under, walk
 
 # -- tokens and budgets ------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_tokens_open_what_they_are_for_and_only_when_sent_the_right_way() -> Non
 
 def test_a_spent_budget_answers_429_in_plain_text_and_only_access_tokens_are_told_their_limit() -> None:
     tokens = [Token("a"), Token("b"), *(Token(secret, "api", "ada@acme.example") for secret in ("p", "q"))]
-    limits = Limits(hourly_limit=3)
+    limits = RateLimit(hourly_limit=3)
     with Sandbox(SMALL, tokens=tokens, limits=limits) as sandbox, httpx.Client(base_url=sandbox.url) as client:
         bearer = {"Authorization": "Bearer a"}
         answers = [client.get("/repositories/acme", headers=bearer) for _ in range(4)]
