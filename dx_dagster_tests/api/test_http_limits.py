@@ -68,11 +68,6 @@ class Served:
             return get(f"{self.url}/readyz").status_code == 200
         return False
 
-    def seconds_to_answer(self) -> float:
-        answer = get(f"{self.url}/healthz")
-        assert answer.status_code == 200
-        return answer.elapsed.total_seconds()
-
 
 def get(url: str) -> httpx.Response:
     return httpx.get(url, verify=False, timeout=10)
@@ -173,7 +168,7 @@ def test_a_head_that_never_ends_is_refused_at_its_limit_in_memory_that_stays(ser
                     connection.sendall(b"x: " + b"y" * 4093)
                     time.sleep(0.001)
             assert answer(connection).startswith(b"HTTP/1.1 431 ")
-        assert server.seconds_to_answer() < 2  # 0.01 where nothing else is at work
+        assert get(f"{server.url}/healthz").status_code == 200
     assert server.memory - before < 10
     assert server.log.count("HTTP limit: the headers are larger than 32768 bytes (from 127.0.0.1, answered 431)") == 1
 
@@ -191,7 +186,7 @@ def test_unfinished_requests_beyond_the_limit_keep_no_delivery_out(serve, databa
         time.sleep(1.2)  # younger ones make no room
         for number in range(20):
             assert deliver(server.url, str(number)).status_code == 200
-            assert server.seconds_to_answer() < 2  # 0.01 where nothing else is at work
+            assert get(f"{server.url}/healthz").status_code == 200
     assert len(inbox(database_url)) == 20
     told = [line for line in server.log.splitlines() if "HTTP limit" in line]
     assert len(told) == 1
@@ -214,12 +209,22 @@ def test_there_are_never_more_connections_than_files_may_be_open(serve):
     assert "At most 60 connections instead of 1000 (DX_HTTP_CONNECTIONS)" in server.log
     with unfinished(server.port, [f"127.0.0.{2 + number % 30}" for number in range(300)]):
         time.sleep(1.2)
-        before = sum(server.process.cpu_times()[:2])
         for number in range(5):
             assert deliver(server.url, str(number)).status_code == 200
+        assert server.process.num_fds() < 200
+
+
+@pytest.mark.timing
+def test_unfinished_requests_slow_no_answer_down_and_cost_no_cpu(serve):
+    server = serve(files=700)
+    with unfinished(server.port, [f"127.0.0.{2 + number % 30}" for number in range(300)]):
+        time.sleep(1.2)
+        before = sum(server.process.cpu_times()[:2])
+        for number in range(5):
+            assert deliver(server.url, str(number)).elapsed.total_seconds() < 1
+            assert get(f"{server.url}/healthz").elapsed.total_seconds() < 1
         time.sleep(2)
         assert sum(server.process.cpu_times()[:2]) - before < 1
-        assert server.process.num_fds() < 200
 
 
 def test_a_body_that_trickles_is_ended_at_its_deadline_and_nothing_is_stored(settings, database_url, caplog):
