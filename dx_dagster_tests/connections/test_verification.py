@@ -1,5 +1,7 @@
 """Verifying credentials: every way it can fail has its code, its sentence and its hint."""
 
+import re
+
 import pytest
 
 from dx_dagster.connections import actions as doors
@@ -36,8 +38,10 @@ def test_both_kinds_of_credentials_are_taken(settings):
 
 
 def test_no_page_is_asked_for_that_is_smaller_than_bitbucket_documents(settings, sandbox):
-    sandbox.faults.on(r"pagelen=\d(&|$)", 400)
     connect(settings)
+    sizes = [int(size) for _, path, _, _ in sandbox.requests for size in re.findall(r"[?&]pagelen=(\d+)", path)]
+    assert sizes
+    assert min(sizes) >= 10
 
 
 @pytest.mark.parametrize("around", ["  {}\n", '"{}"', "'{}' ", "\ufeff{}\u200b"])
@@ -153,7 +157,8 @@ def test_a_certificate_that_nobody_vouches_for(settings, tmp_path):
 def test_pipelines_and_closed_repositories_do_not_stand_in_the_way(settings, sandbox):
     for repository in sandbox.world.repositories:
         sandbox.faults.on(f"/repositories/acme/.*{repository.uuid[1:-1]}.*/pipelines", 404)
-    connect(settings)
+    assert connect(settings).state == "verified"
+    assert {status for _, path, _, status in sandbox.requests if "/pipelines" in path} == {404}
 
 
 def test_pipelines_connection_needs_pipelines_only(settings, sandbox):
