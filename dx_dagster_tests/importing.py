@@ -46,16 +46,22 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
 
-class Silence:
+@dataclass
+class Heard:
     """A listener that remembers warnings."""
 
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
+    warnings: list[str] = field(default_factory=list)
+    on_progress: Callable[[int], None] = lambda _: None
 
-    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
+    def progress(self, step: str, done: int, total: int, requests: int) -> None:
+        del step, done, total
+        self.on_progress(requests)
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)
+
+    def about(self, words: str) -> list[str]:
+        return [message for message in self.warnings if words in message]
 
 
 async def import_all(
@@ -103,7 +109,7 @@ def give_credential(settings: Settings, slug: str, secret: str) -> None:
 def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awaitable[Any]]) -> tuple[Any, list[str]]:
     """Does something as a run would; what came of it, and the warnings."""
     assert settings.database_url
-    url, listener = settings.database_url.get_secret_value(), Silence()
+    url, listener = settings.database_url.get_secret_value(), Heard()
 
     async def run() -> Any:
         async with Warehouse(url) as warehouse:
@@ -132,7 +138,7 @@ class Installation:
         Raises:
             TimeoutError: it was cut off after `within` seconds.
         """
-        listener = Silence()
+        listener = Heard()
 
         async def run() -> Imported:
             async with Warehouse(self.database_url) as warehouse:

@@ -17,9 +17,9 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import CredentialType, NewCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
+from dx_dagster_tests.budgets.drawing import SMALL, TINY, access, statuses
 from dx_dagster_tests.comparing import differences
-from dx_dagster_tests.importing import import_all
+from dx_dagster_tests.importing import Heard, import_all
 
 pytestmark = pytest.mark.anyio
 

@@ -19,6 +19,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster_tests.browsing import chromium, launched, lineage_shows_every_asset_and_nothing_covers_it
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
+from dx_dagster_tests.servers import Served
 
 ROOT = Path(__file__).parents[2]
 
@@ -253,26 +254,13 @@ def test_a_home_that_is_no_folder(run_cli: RunCli, bare_environment, tmp_path):
 
 @pytest.fixture
 def start_serve(tmp_path):
-    started = []
+    started: list[Served] = []
 
     def start(environment) -> str:
-        port = free_port()
-        log = (tmp_path / f"{port}.log").open("w")
-        command = [sys.executable, "-m", "dx_dagster.cli", "serve", "--port", str(port)]
-        started.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log))
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        assert wait_until(answers), Path(log.name).read_text()
-        return f"http://127.0.0.1:{port}"
+        started.append(Served(environment, tmp_path / f"{len(started)}.log"))
+        return started[-1].url
 
     yield start
-    for process, log in started:
-        process.terminate()
-        assert process.wait(20) == 0
-        log.close()
-        assert "correct-horse" not in Path(log.name).read_text()
+    for served in started:
+        assert served.stop() == 0
+        assert "correct-horse" not in served.log

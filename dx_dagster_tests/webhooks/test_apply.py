@@ -31,11 +31,11 @@ from dx_dagster_tests.delivering import (
     inbox,
     installed,
     post,
-    serving,
-    serving_application,
+    receiving,
 )
 from dx_dagster_tests.importing import KEYS, give_credential, on_workspace, open_into_release
 from dx_dagster_tests.payloads import evidence
+from dx_dagster_tests.servers import serving
 
 PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
 
@@ -311,14 +311,14 @@ def test_every_delivery_that_was_seen_reaches_the_tables(folder, database_url):
     plain = {name: value for name, value in repositories.items() if name}
     for repository in plain.values():
         repository.pop("workspace", None)  # its uuid is another one than this Bitbucket's
-    with serving_application(OtherBitbucket(plain)) as base:
+    with serving(OtherBitbucket(plain)) as base:
         settings = Settings.model_validate(
             {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": f"{base}/2.0"}
         )
         for slug in slugs:
             give_secret(settings, slug, SECRET)
             give_credential(settings, slug, "ATCTT3-of-nobody")
-        with serving(settings) as receiver:
+        with receiving(settings) as receiver:
             for number, (name, key) in enumerate(evidence.DELIVERED.items()):
                 body = (folder / name).read_bytes()
                 sent = headers(body, request=str(number), x_event_key=key)
