@@ -45,7 +45,7 @@ class Page:
         """Whether this page alone is all there is."""
         if self.next is not None:
             return False
-        # `next` was missing before now (BCLOUD-20639): a full page without a size may have a successor.
+        # `next` was missing once (docs/bitbucket-api.md, "Paging"): a full page without a size may have a successor.
         return self.count < self.pagelen if self.size is None else self.size <= self.count
 
 
@@ -70,7 +70,7 @@ async def ask(
             idempotent=True,
         )
     except BadRequest as error:
-        # "Subject to change (possibly dynamically)", says Bitbucket's page on pagination of the largest page.
+        # The largest page may change at any time (docs/bitbucket-api.md, "Paging").
         if link or asked <= LEAST_PAGE or "pagelen" not in (error.message or ""):
             raise
         return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
@@ -193,7 +193,7 @@ def _fingerprint(page: Page) -> bytes:
 async def numbered(
     client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None
 ) -> AsyncIterator[Page]:
-    """By page numbers put together here, because `next` drops `sort` on some endpoints and was missing on others.
+    """By page numbers, because `next` of pipelines drops `sort` (docs/bitbucket-api.md, "Pipelines").
 
     A list that changes meanwhile may shift rows over a page's edge: for lists that only grow at the far end, or whose
     walk overlaps what is known.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def error(message: str, *, typed: bool = True, **more: Any) -> bytes:
-    """The documented error body; some real 404s omit `type`."""
+    """The documented error body (docs/bitbucket-api.md, "Errors")."""
     body: dict[str, Any] = {"type": "error"} if typed else {}
     return json.dumps(body | {"error": {"message": message} | more}).encode()
 

@@ -1,4 +1,4 @@
-"""One request that was let in: what was asked, and pages of answers to it."""
+"""One request with its token checked: what its path names, filters, sorting and pages."""
 
 import base64
 import binascii
@@ -96,7 +96,7 @@ class IncomingCall:
     # -- what the path names ------------------------------------------------------------------------------------------
 
     def check_workspace(self) -> None:
-        """A workspace that you cannot see answers 403, whether it exists or not."""
+        """A workspace that the token does not see answers 403, also a missing one (docs/bitbucket-api.md, "Errors")."""
         key = self.path["workspace"]
         if not any(world.is_called(key) and self.token.opens(world) for world in self.worlds):
             raise Refused(403, error("You do not have access to this workspace."))
@@ -155,14 +155,14 @@ class IncomingCall:
     # -- pages --------------------------------------------------------------------------------------------------------
 
     def pagelen(self, most: int) -> int:
-        """Too large is an error, not clamped (BCLOUD-13229)."""
+        """A page that is too large is an error (docs/bitbucket-api.md, "Paging")."""
         text = self.query.get("pagelen", "10")
         if not text.isdecimal() or not 1 <= int(text) <= most:
             raise Refused(400, error("Invalid pagelen"))
         return int(text)
 
     def page(self, things: Sequence[T], render: Render[T], *, most: int = 100, next_drops: Sequence[str] = ()) -> bytes:
-        """A page by number: rows shift between pages when the list changes in between, as on the real thing."""
+        """A page by number: rows shift between pages when the list changes (docs/bitbucket-api.md, "Paging")."""
         pagelen, text = self.pagelen(most), self.query.get("page", "1")
         if not text.isdecimal() or not int(text):
             raise Refused(400, error("Invalid page"))
@@ -206,7 +206,7 @@ def write_cursor(*parts: object) -> str:
 
 
 def read_cursor(text: str, length: int) -> list[Any]:
-    """The parts of a cursor of ours; anything else, a page number for one, is an invalid page (BCLOUD-19593)."""
+    """The parts of a cursor; a page number is an invalid page here (docs/bitbucket-api.md, "Paging")."""
     try:
         parts = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):

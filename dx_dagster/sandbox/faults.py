@@ -62,9 +62,10 @@ class Faults:
         lists_lack: share from 0 to 1 of the rows that a list of that name leaves out, although each row's own address
             answers as before. They are the same ones every time.
         moved_answers_elsewhere: the address below its old workspace, by uuid, answers with a repository that moved to
-            another one; else it answers 404. Not established for the real API.
+            another one; else it answers 404 (docs/bitbucket-api.md, "Not established").
         pipelines_with_slash_only: …/pipelines answers 404, only …/pipelines/ lists them.
-        user_for_access_tokens: /user and /user/workspaces answer access tokens too (not established).
+        user_for_access_tokens: /user and /user/workspaces answer access tokens too (docs/bitbucket-api.md,
+            "Credentials").
         compressed: answers are gzipped for clients that accept it.
         seed: decides which requests the chances hit.
     """

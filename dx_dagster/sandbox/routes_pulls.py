@@ -113,7 +113,7 @@ def comment(call: IncomingCall) -> bytes:
 
 
 def repository_activity(call: IncomingCall) -> bytes:
-    """The feed of all pull requests. `q` and `sort` are ignored (BCLOUD-21067)."""
+    """The feed of all pull requests; `q` and `sort` are ignored (docs/bitbucket-api.md, "Activity")."""
     repository = call.repository(html=True)
     if call.faults.feed_missing:
         raise html_not_found()

@@ -114,7 +114,7 @@ def _repository(call: IncomingCall, repository: HostedRepository, selection: Sel
 
 
 def pipelines(call: IncomingCall) -> bytes:
-    """Oldest first; `q` is ignored; `next` loses `sort` and `fields` (BCLOUD-20639)."""
+    """Oldest first; `q` is ignored; `next` drops `sort` and `fields` (docs/bitbucket-api.md, "Pipelines")."""
     repository = _with_pipelines(call)
     found = call.faults.left_of("pipelines", repository.pipelines)
     sort = call.query.get("sort", "")

@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: tokens, their scopes and their rolling hour."""
+"""Tokens with their scopes, and the rate limit of their rolling hour."""
 
 import base64
 import binascii
@@ -52,7 +52,7 @@ NEEDS: dict[str, Need] = {
 
 @dataclass(eq=False)
 class Token:
-    """A secret and what it opens.
+    """A secret and the scopes, workspaces and repositories that it opens.
 
     Attributes:
         kind: "workspace" for an access token (sent as Bearer), "api" for a person's API token (Basic, with `email`).
@@ -82,7 +82,7 @@ class Token:
 
     @property
     def account(self) -> str:
-        """Whose budget a request is paid from: an access token's own, or that of the person behind an API token."""
+        """The budget of a request: the access token's own, or that of the API token's account."""
         return f"user {self.email}" if self.email else f"token {self.secret}"
 
     def granted(self) -> frozenset[str]:
@@ -101,7 +101,7 @@ class Token:
         return _is_among(repository, self.repositories)
 
     def check(self, need: str) -> None:
-        """Refuses with what was required and what is granted; `detail` is an object in this one error."""
+        """Raises a 403 that names the required and the granted scopes (docs/bitbucket-api.md, "Errors")."""
         access, api = NEEDS[need]
         required = list(api) if self.kind == "api" else [access] if access else []
         granted = self.granted()
@@ -140,11 +140,11 @@ def _decoded(value: str) -> str | None:
 
 @dataclass
 class RateLimit:
-    """The hourly budget. All of it may be changed while the sandbox runs.
+    """The rate limit of each budget. All of it may be changed while the sandbox runs.
 
     Attributes:
-        retry_after: None (as observed), "seconds" or "date": the header's form.
-        count_rejected: a request that was refused with 429 uses budget too. Not established for the real API.
+        retry_after: None (no header), "seconds" or "date" (docs/bitbucket-api.md, "Rate limit").
+        count_rejected: a request that answers 429 uses budget too (docs/bitbucket-api.md, "Not established").
         separate_hooks: webhook endpoints draw on a budget of their own, as the documentation says.
     """
 
@@ -156,7 +156,7 @@ class RateLimit:
     spent: dict[str, deque[float]] = field(default_factory=dict, repr=False)
 
     def spend(self, token: Token, resource: str) -> dict[str, str]:
-        """Pays for one request; the headers that tell how things stand, which only access tokens get."""
+        """Counts one request; returns the headers of the rate limit, which only access tokens get."""
         key = f"{token.account} {resource if self.separate_hooks else ''}"
         spent, now = self.spent.setdefault(key, deque()), time.monotonic()
         while spent and spent[0] <= now - self.window:
