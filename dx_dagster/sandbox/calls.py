@@ -73,7 +73,7 @@ class Memory:
 
 @dataclass
 class IncomingCall:
-    """A request with its token checked and paid for. `url` is the request's own, without the query.
+    """A request with its token checked and its rate limit counted. `url` is without the query.
 
     `world` holds what the path names, as far as that is known, and is one of `worlds`.
     """
@@ -124,7 +124,7 @@ class IncomingCall:
     # -- filtering and sorting ----------------------------------------------------------------------------------------
 
     def filtered(self, things: Sequence[T], fields: Mapping[str, Getter], *, ids_ascend: bool = False) -> Sequence[T]:
-        """Those that `q` asks for; `ids_ascend` says that they come in the order of their ids."""
+        """The things that match `q`; `ids_ascend` says that they come in the order of their ids."""
         q = self.query.get("q", "").strip()
         if not q:
             return things
@@ -177,7 +177,7 @@ class IncomingCall:
         return self._envelope(things[start : start + pagelen], render, envelope)
 
     def cursor_page(self, things: Sequence[T], render: Render[T], pagelen: int, following: dict[str, str]) -> bytes:
-        """A page of an iterator: no size, no number, and a `next` that only the server can read."""
+        """A page of an iterator: without size and number, with an opaque `next`."""
         envelope: Json = {"pagelen": pagelen}
         if following:
             circling = {name: self.query.get(name, "") for name in following}
@@ -201,7 +201,7 @@ class IncomingCall:
 
 
 def write_cursor(*parts: object) -> str:
-    """A position that nobody can guess or count with."""
+    """An opaque position."""
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 

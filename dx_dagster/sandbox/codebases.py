@@ -1,4 +1,4 @@
-"""A repository as its pull requests know it: its names, its settings and its commits."""
+"""The part of a repository that its pull requests refer to: names, settings and commits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Project:
 
 @dataclass(slots=True, eq=False)
 class Fork:
-    """Somebody's copy outside the workspace; only pull requests tell of it."""
+    """A copy outside the workspace; only pull requests show it."""
 
     uuid: str
     full_name: str
@@ -27,7 +27,7 @@ class Fork:
 
 @dataclass(slots=True, eq=False)
 class Codebase:
-    """`main_branch` is None until the first commit. `names_version` moves when anything that others repeat changes."""
+    """`main_branch` is None until the first commit. `names_version` grows with each change of names."""
 
     config: WorldConfig
     uuid: str

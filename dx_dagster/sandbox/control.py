@@ -43,7 +43,7 @@ class Control:
         return find_world(self.worlds, request.query_params.get("workspace", "")) or self.worlds[0]
 
     async def _step(self, request: Request) -> Response:
-        """Makes `n` random events; what happened, in order."""
+        """Makes `n` random events; returns their names in order."""
         return JSONResponse(self._world(request).step(int(request.query_params.get("n", "1"))))
 
     async def _faults(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Webhook deliveries for what happens in the world, as Bitbucket would send them.
+"""Webhook deliveries for the events of a world, in the shapes that Bitbucket sends.
 
 A watcher compares the world with what it last saw. Shapes are those of recorded deliveries; those of
 `pullrequest:changes_request_*` and `pullrequest:unapproved` are made by hand after Atlassian's description.
@@ -90,14 +90,14 @@ class _SeenRepository:
 
 
 class Watcher:
-    """Tells what has happened since it last looked."""
+    """Turns the changes of a world since the last call into deliveries."""
 
     def __init__(self, world: MadeUpWorkspace) -> None:
         self._world = world
         self._seen = self._look()
 
     def deliveries(self) -> list[SandboxDelivery]:
-        """What Bitbucket would send about it, in its order. Who joins or leaves is no event."""
+        """The deliveries since the last call, in order. A change of members is no event."""
         with self._world.lock:
             before, self._seen = self._seen, self._look()
             return [
@@ -154,7 +154,7 @@ class Watcher:
                 yield f"repo:commit_status_{key}", base | self._status(new.repository, pipeline)
 
     def _transfer(self, repository: HostedRepository, old: MadeUpWorkspace, new: MadeUpWorkspace) -> Json:
-        """Both workspaces hear of it: not established, and the names are made by hand after Atlassian's description."""
+        """A transfer, sent to both workspaces: not established; the names follow Atlassian's description."""
         return self._base(repository, new) | {"previous_workspace": rendering.workspace(old, short=True)}
 
     def _base(self, repository: HostedRepository, world: MadeUpWorkspace | None = None) -> Json:
@@ -181,7 +181,7 @@ def _look_at(pull: PullRequest) -> _SeenPull:
 
 
 def _happened(old: _SeenPull | None, new: _SeenPull) -> Iterator[tuple[str, Json]]:
-    """What became of a pull request, and what its payload holds besides."""
+    """The events of one pull request, each with the other parts of its payload."""
     if old is None:
         yield "created", {}
         old = _SeenPull(new.pull_request, 0, "OPEN", new.source, new.said, {}, {})

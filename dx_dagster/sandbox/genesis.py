@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""How a workspace comes to be: people, projects and repositories from a seed, then each repository's past."""
+"""Makes a workspace from a seed: people, projects and repositories, then the past of each repository."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ class Founder:
         self._names: set[str] = set()
 
     def claim(self, name: str) -> str:
-        """A name for a repository that comes from elsewhere: its own, with a number behind it where that is taken."""
+        """A slug for a repository from another workspace: its own, with a number if that is taken."""
         free = next(tried for tried in (name, *(f"{name}-{n}" for n in range(2, 1000))) if tried not in self._names)
         self._names.add(free)
         return free
@@ -53,8 +53,8 @@ class Founder:
         )
 
 
-def found(founder: Founder, people: People, now: datetime) -> list[HostedRepository]:
-    """All repositories with their past. Of the last ones one each is empty, has no pipelines, is a fork."""
+def make_repositories(founder: Founder, people: People, now: datetime) -> list[HostedRepository]:
+    """Makes all repositories with their past. Among the last are an empty one, one without pipelines and a fork."""
     config, rng = founder.config, founder.rng
     years = [timedelta(days=400 + rng.random() * 900) for _ in range(config.repositories)]
     repositories = [founder.repository(now - age) for age in years]
@@ -82,7 +82,7 @@ def _live(rng: Random, people: People, repository: HostedRepository, now: dateti
 
 
 def _shares(total: int, among: int) -> list[int]:
-    """A few repositories have most pull requests, as everywhere; the sum is exact."""
+    """Splits a total so that a few repositories have most pull requests; the sum is exact."""
     weights = [1 / (index + 2) ** 0.8 for index in range(among)]
     shares = [int(total * weight / sum(weights)) for weight in weights]
     for index in range(total - sum(shares)):

@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""The past of one repository, lived through event by event, by the same hand that moves the world later.
+"""Makes the past of one repository, event by event, with the code that makes later events.
 
 Each pull request is a generator that acts and yields the time of its next act; a heap resumes whoever is next.
 """
@@ -23,7 +23,7 @@ RELEASE = "release/1.x"
 
 
 class RepositoryPast:
-    """Fills a repository with what happened between its creation and `until`."""
+    """Fills a repository with events between its creation and `until`."""
 
     def __init__(self, rng: Random, people: People, repository: HostedRepository, until: datetime) -> None:
         self.rng, self.people, self.repository, self.until = rng, people, repository, until
@@ -32,7 +32,7 @@ class RepositoryPast:
         self.doomed: list[PullRequest] = []
 
     def live(self, main_branch: str, pull_requests: int) -> None:
-        """Exactly `pull_requests` exist at the end; about one in two hundred more is opened and deleted."""
+        """Leaves exactly `pull_requests`; one in two hundred more is opened and deleted."""
         repository = self.repository
         repository.main_branch = main_branch
         repository.commit_to(main_branch, self.people.member(self.rng), "Initial commit", self.now)
@@ -70,7 +70,7 @@ class RepositoryPast:
         return self.now + timedelta(microseconds=1_000_000 + int(self.rng.expovariate(1 / hours) * 3_600_000_000))
 
     def _direct_commits(self, hours: float) -> Life:
-        """Now and then somebody commits straight to the default branch."""
+        """Direct commits to the default branch."""
         while True:
             yield self._later(hours)
             member = self.people.member(self.rng)
@@ -80,7 +80,7 @@ class RepositoryPast:
             self._build(None, member, 0.3)
 
     def _branches(self) -> Life:
-        """One release branch that comes and goes, one that stays."""
+        """One release branch is deleted later, one stays."""
         graph = self.repository.graph
         for fraction, branch in ((0.05, GONE_RELEASE), (0.3, RELEASE)):
             yield self._moment(fraction, fraction + 0.05)
@@ -89,7 +89,7 @@ class RepositoryPast:
         self.repository.delete_branch(GONE_RELEASE)
 
     def _schedule(self, opened: int) -> Life:
-        """Nightly runs: nobody started them, so they have no creator."""
+        """Nightly runs of a schedule, without a creator."""
         nights = max(1, (self.until - self.now).days // (2 + opened // 20))
         while True:
             yield self.now + timedelta(days=nights, microseconds=int(self.rng.random() * 9_000_000))

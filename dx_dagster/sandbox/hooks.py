@@ -1,4 +1,4 @@
-"""Webhook subscriptions of the workspace and of repositories. They are kept and shown, nothing is delivered."""
+"""Webhook subscriptions of workspace and repositories: stored and listed, without deliveries."""
 
 import json
 import uuid
@@ -24,7 +24,7 @@ class Subscription:
 
 
 class Hooks:
-    """The handlers, and what they have been told. Reading needs `webhook`, see `tokens.NEEDS`."""
+    """The handlers and the stored subscriptions. Reading needs `webhook`, see `tokens.NEEDS`."""
 
     def __init__(self) -> None:
         self.by_subject: dict[str, dict[str, Subscription]] = {}
@@ -81,7 +81,7 @@ class Hooks:
 
 
 def _change(hook: Subscription, body: bytes, *, whole: bool) -> None:
-    """Takes what the body names; a secret left out stays, null or an empty one is removed."""
+    """Changes what the body names: an absent secret stays, null or "" removes it."""
     try:
         sent = json.loads(body)
     except ValueError:

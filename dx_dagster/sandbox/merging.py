@@ -1,4 +1,4 @@
-"""Git's side of a pull request: pushes, rebases and merges, and what they leave on the branches."""
+"""Pushes, rebases and merges of a pull request, and their effect on the branches."""
 
 from datetime import datetime, timedelta
 
@@ -66,9 +66,9 @@ def merge(pull_request: PullRequest, strategy: str, user: User, at: datetime) ->
 
 
 def merge_by_push(pull_request: PullRequest, user: User, at: datetime) -> Commit:
-    """Somebody pushes the source's commits to the target branch by hand, merged on their own machine if need be.
+    """Pushes the source's commits to the target branch, merged outside Bitbucket if needed.
 
-    Bitbucket notices, but its activity has no update about it. The merge commit is the pushed head, which may be
+    The pull request becomes MERGED without an update in its activity. The merge commit is the pushed head, which may be
     older than the pull request; the source branch stays.
     """
     graph = pull_request.repository.graph
@@ -94,7 +94,7 @@ def close_source_branch(pull_request: PullRequest) -> None:
 
 
 def pull_request_commits(pull_request: PullRequest) -> list[Commit]:
-    """What would be merged, or what was: reachable from the source, not from the target, newest first."""
+    """The commits of a pull request, newest first: reachable from the source and not from the target."""
     base = pull_request.target
     if pull_request.state == "OPEN":
         base = pull_request.repository.graph.branches.get(pull_request.target_branch, base)

@@ -1,4 +1,4 @@
-"""Every request that came in, for tests that count and compare them."""
+"""The record of all requests, for tests that count and compare them."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ KEPT_REQUESTS = 200_000
 
 
 class Recorded(NamedTuple):
-    """A request that came in. `path` has the query; `status` is None when the connection was reset."""
+    """A request. `path` has the query; `status` is None when the connection was reset."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Recorded(NamedTuple):
 
 @dataclass
 class Requests:
-    """Every request since the last `reset`; `count` goes on when old ones are forgotten."""
+    """All requests since the last `reset`; `count` includes those that are dropped from the record."""
 
     recorded: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
     count: int = 0

@@ -24,12 +24,12 @@ AVATARS = "https://avatar-management--avatars.us-west-2.prod.public.atl-paas.net
 
 
 def iso(at: datetime) -> str:
-    """As most of the API writes times: microseconds and an offset."""
+    """A time with microseconds and an offset, the form of most of the API."""
     return at.isoformat(timespec="microseconds")
 
 
 def nano(at: datetime, nanoseconds: int) -> str:
-    """As pipelines write times: Z, up to nine digits, no zeros at the end."""
+    """A time of pipelines: Z, up to nine digits, no zeros at the end."""
     digits = f"{at.microsecond:06d}{nanoseconds:03d}".rstrip("0")
     # %Y would write the year 1 with one digit.
     return f"{at.replace(microsecond=0, tzinfo=None).isoformat()}{'.' if digits else ''}{digits}Z"
@@ -40,7 +40,7 @@ def links(**hrefs: str) -> Json:
 
 
 def text(raw: str) -> Json:
-    """Text as it was written and as a page would show it."""
+    """Text with its raw form and its HTML."""
     escaped = raw.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").strip()
     return {"type": "rendered", "raw": raw, "markup": "markdown", "html": f"<p>{escaped}</p>" if escaped else ""}
 
@@ -70,7 +70,7 @@ def _person(user: User, display_name: str, nickname: str | None) -> Json:
 
 
 def person(user: User | None) -> Json | None:
-    """An account inside something else; never change what this returns, it is shared."""
+    """An account inside another object. The result is shared: never change it."""
     return _person(user, user.display_name, user.nickname) if user else None
 
 
@@ -106,7 +106,7 @@ def workspace(world: MadeUpWorkspace, *, short: bool = False) -> Json:
 
 
 def repository_reference(repository: Codebase | Fork) -> Json:
-    """A repository inside something else."""
+    """A repository inside another object."""
     full_name = repository.full_name
     return {
         "type": "repository",

@@ -68,7 +68,7 @@ def _links(pull_request: PullRequest) -> Json:
 
 
 def reference(pull_request: PullRequest) -> Json:
-    """A pull request inside something else."""
+    """A pull request inside another object."""
     full_name, number = pull_request.repository.full_name, pull_request.number
     return {
         "type": "pullrequest",

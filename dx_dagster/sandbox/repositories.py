@@ -1,4 +1,4 @@
-"""A repository of the workspace: what a codebase is, and its pull requests, its activity feed and its pipelines."""
+"""A repository of the workspace: a codebase with pull requests, activity feed and pipelines."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,7 +28,7 @@ class HostedRepository(Codebase):
         pull_request.open(reviewers)
 
     def delete_branch(self, branch: str) -> None:
-        """Open and closed pull requests into the branch lose their destination's commit."""
+        """Deletes a branch; open and closed pull requests into it lose their destination's commit."""
         self.graph.branches.pop(branch)
         for pull_request in self.pull_requests.values():
             if pull_request.target_branch == branch:

@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""What people do to pull requests, chosen at random: the same for the past and for the present."""
+"""Random events of pull requests, for the past and the present alike."""
 
 from datetime import datetime, timedelta
 from random import Random
@@ -15,7 +15,7 @@ STRATEGY_WEIGHTS = ("merge_commit", "merge_commit", "squash", "squash", "squash"
 
 
 class Reviewing:
-    """Acts on pull requests as believable people would. Takes every decision from `rng`."""
+    """Random but plausible events. Every decision comes from `rng`."""
 
     def __init__(self, rng: Random, people: People) -> None:
         self.rng, self.people = rng, people
@@ -149,7 +149,7 @@ class Reviewing:
         return standing[int(self.rng.random() * len(standing))] if standing else None
 
     def _reviewer(self, pull_request: PullRequest) -> User:
-        """Mostly one of those asked; nobody reviews their own."""
+        """Mostly one of the requested reviewers, never the author."""
         asked = pull_request.reviewers
         if asked and self.rng.random() < 0.8:
             return asked[int(self.rng.random() * len(asked))]

@@ -38,7 +38,7 @@ def commits(call: IncomingCall) -> bytes:
 
 
 def pull_request_commits(call: IncomingCall) -> bytes:
-    """What the pull request brings, newest first; 404 when the fork it came from is gone."""
+    """The commits of a pull request, newest first; 404 when its fork is gone."""
     found = find(call)
     repository = found.repository
     if found.fork_gone:

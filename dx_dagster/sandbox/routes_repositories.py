@@ -52,7 +52,7 @@ def members(call: IncomingCall) -> bytes:
 
 
 def member(call: IncomingCall) -> bytes:
-    """By uuid in braces or by account id; 404 for everybody else."""
+    """A member by uuid in braces or account id; 404 for any other account."""
     call.check_workspace()
     wanted = call.path["member"]
     for user in call.world.people.members:
@@ -68,7 +68,7 @@ def _membership(call: IncomingCall, user: User, selection: Selection) -> bytes:
 
 
 def _refuse_access_tokens(call: IncomingCall) -> None:
-    """Endpoints about a person: an access token belongs to none."""
+    """Refuses access tokens, which belong to no person, at endpoints about a person."""
     if call.token.kind == "workspace" and not call.faults.user_for_access_tokens:
         raise Refused(403, error("This API is not accessible by this authentication mechanism"))
 
@@ -92,7 +92,7 @@ def removed(_call: IncomingCall) -> bytes:
 
 
 def repositories(call: IncomingCall) -> bytes:
-    """`/repositories/` with no workspace is the removed listing of everybody's, hence 410 and not 404."""
+    """`/repositories/` without a workspace is the removed global listing: 410 (docs/bitbucket-api.md, "Errors")."""
     call.check_workspace()
     shown = [repository for repository in call.world.repositories if call.token.is_told_of(repository)]
     found = call.filtered(call.faults.left_of("repositories", shown), REPOSITORY_FIELDS)
@@ -152,7 +152,7 @@ def _with_pipelines(call: IncomingCall) -> HostedRepository:
 
 
 def _status(pipeline: Pipeline) -> str:
-    """The words of the filter `status`, which are not those of the answer."""
+    """The values of the filter `status`, which differ from those of the answer."""
     words = {"SUCCESSFUL": "PASSED", "RUNNING": "BUILDING", "EXPIRED": "UNKNOWN"}
     state = pipeline.result or pipeline.stage or pipeline.state
     return words.get(state, state)

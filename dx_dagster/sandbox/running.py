@@ -1,4 +1,4 @@
-"""The front door: a server on a free port of this machine, in a thread, for as long as a `with` lasts."""
+"""The sandbox as a context manager: a server on a free port, in a thread."""
 
 import socket
 import threading

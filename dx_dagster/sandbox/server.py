@@ -1,4 +1,4 @@
-"""The application: which address is what, and the way every request takes: record, token, budget, scope, handler."""
+"""The application: the table of routes, and the checks before each handler: token, rate limit, scope."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Handler = Callable[[IncomingCall], bytes | tuple[int, bytes]]
 
 @dataclass
 class Bitbucket:
-    """All that the server knows; tests turn its knobs while it runs. There is at least one world."""
+    """The state of the server; tests change it while it runs. There is at least one world."""
 
     worlds: list[World]
     tokens: list[Token]
@@ -79,7 +79,7 @@ class Bitbucket:
         return Response(content, status, headers, media_type=JSON)
 
     def _world(self, path: Mapping[str, str]) -> World:
-        """The world that holds what a path names; the first one for a path that names none.
+        """The world that holds the subject of a path; the first one for a path without a subject.
 
         A repository is found by its uuid without its workspace, and below its old workspace if the faults say so.
         """
@@ -95,7 +95,7 @@ def nothing_here(_call: IncomingCall) -> bytes:
 
 
 def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
-    """Method, path, what it needs (`tokens.NEEDS`) and handler."""
+    """Method, path, required scope (a key of `tokens.NEEDS`) and handler."""
     pulls, commits, rest = routes_pulls, routes_commits, routes_repositories
     workspace, repository = "/workspaces/{workspace}", "/repositories/{workspace}/{repository}"
     pull = f"{repository}/pullrequests/{{number}}"

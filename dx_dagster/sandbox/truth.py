@@ -1,4 +1,4 @@
-"""What the tables must hold after a complete import at this moment, worked out from the world and not from any JSON.
+"""The expected rows after a complete import at this moment, from the world and not from any JSON.
 
 Rows have natural keys where the tables have ids: `workspace`, `repository`, `user`, `author` and `merged_by_user` are
 uuids in braces (None for an account that is gone), `pull` is the number beside its `repository`. `source_id` is what
@@ -114,7 +114,7 @@ def _main_commits(repository: HostedRepository, after: datetime) -> list[Commit]
 def _met(
     pulls: list[PullRequest], pipelines: Iterable[Pipeline], logs: Iterable[list[Commit]]
 ) -> Iterator[User | None]:
-    """Everybody whom the answers name, with repetitions."""
+    """All accounts that the answers name, with repetitions."""
     for pull in pulls:
         yield from (pull.author, pull.closed_by, *pull.participants)
         yield from (entry.user for entry in pull.activity)
@@ -125,7 +125,7 @@ def _met(
 
 
 def _users(world: World, met: Iterable[User | None]) -> list[Row]:
-    """Members and everybody met. `active` is membership, `bot` every type but user; `email` is what Jira tells."""
+    """Members and all other accounts met. `active` is membership, `bot` every type but user; `email` is Jira's."""
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
     return [
@@ -148,7 +148,7 @@ def _is_bot(user: User) -> bool:
 
 
 def _end(pull: PullRequest) -> datetime | None:
-    """When it was closed, as far as that can be known.
+    """When it was closed, as far as the answers show it.
 
     The first update to its state that is not before its opening; else `updated_on`, unless something else happened
     within `SAME_MOMENT` of that: a comment made, edited or deleted, an approval, a change request, another update;
@@ -243,7 +243,7 @@ def _pull(pull: PullRequest) -> Row:
 
 
 def _visible(pull: PullRequest) -> Callable[[Activity], bool]:
-    """Which judgements can still be known: comments always, from the comments endpoint; the rest from the feed only."""
+    """The reviews that the answers still show: comments from their endpoint, the rest from the feed only."""
     keeps = pull.repository.config.feed_keeps_taken_back
     return lambda entry: entry.kind == "comment" or keeps or not entry.taken_back
 
@@ -262,7 +262,7 @@ def _participants(pull: PullRequest) -> Iterator[Row]:
 
 
 def _activities(pull: PullRequest) -> Iterator[Row]:
-    """What the feed shows; the time of a comment's entry is when it was written, whatever happened to it since."""
+    """The entries of the feed; a comment's entry keeps the time when the comment was written."""
     shows_deleted, visible = pull.repository.config.feed_shows_deleted, _visible(pull)
     for entry in pull.activity:
         comment = entry.comment
@@ -301,7 +301,7 @@ def _comments(pull: PullRequest) -> Iterator[Row]:
 
 
 def _commits(pull: PullRequest) -> list[Commit]:
-    """What the pull request's commits endpoint lists now; nothing when the fork is gone (it answers 404)."""
+    """The commits that the endpoint of a pull request lists now; none when the fork is gone (404)."""
     if pull.fork_gone or (pull.source_closed and not pull.repository.config.commits_outlive_branch):
         return []
     return pull_request_commits(pull)

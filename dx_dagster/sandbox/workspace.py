@@ -1,4 +1,4 @@
-"""A made-up Bitbucket workspace: a seed makes its past, its methods are the events that a test can ask for."""
+"""A made-up Bitbucket workspace: a seed makes its past, and each event is a method."""
 
 import gc
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from dx_dagster.sandbox import merging, vocabulary
 from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.genesis import Founder, found
+from dx_dagster.sandbox.genesis import Founder, make_repositories
 from dx_dagster.sandbox.people import People, User, random_uuid
 from dx_dagster.sandbox.pipelines import Pipeline, any_result
 from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
@@ -49,12 +49,12 @@ class MadeUpWorkspace:
         numbers = accumulate(repeat(7), initial=FIRST_COMMENT)
         self._founder = Founder(self.config, rng, lambda: next(numbers))
         with _collecting_no_garbage():
-            self.repositories = found(self._founder, self.people, self.now)
+            self.repositories = make_repositories(self._founder, self.people, self.now)
         self.came_from: dict[str, MadeUpWorkspace] = {}
         self.went_to: dict[str, MadeUpWorkspace] = {}
 
     def tick(self) -> datetime:
-        """A little later: the time of the next event."""
+        """Moves the clock forward to the time of the next event."""
         later = self.now + timedelta(microseconds=1_000_000 + int(self.rng.random() * 90_000_000))
         self.now = max(self.now + SOONEST, datetime.now(UTC) - BEHIND) if self.follows_clock else later
         return self.now
@@ -79,12 +79,12 @@ class MadeUpWorkspace:
 
     @property
     def open_repositories(self) -> list[HostedRepository]:
-        """Those that answer and hold commits."""
+        """Repositories that answer and have commits."""
         return [r for r in self.repositories if not r.forbidden and r.main_branch]
 
     @property
     def pull_requests(self) -> Iterator[PullRequest]:
-        """All that somebody with every permission sees."""
+        """All pull requests of repositories that answer."""
         for repository in self.repositories:
             if not repository.forbidden:
                 yield from repository.pull_requests.values()
@@ -168,7 +168,7 @@ class MadeUpWorkspace:
             return commit
 
     def merge_by_push(self, pr: PullRequest, *, user: User | None = None) -> Commit:
-        """Merges as somebody does who pushes the source's commits to the target: no update in the activity says so."""
+        """Merges by a push of the source's commits to the target, without an update in the activity."""
         with self.lock:
             return merging.merge_by_push(pr, user or self.people.member(self.rng), self.tick())
 
@@ -193,7 +193,7 @@ class MadeUpWorkspace:
             return repository
 
     def rename_repository(self, repo: Codebase | str, slug: str | None = None) -> str:
-        """The slug and the name change, the uuid stays; the new slug."""
+        """Changes slug and name, not the uuid; returns the new slug."""
         with self.lock:
             repository = self.repository(repo)
             self.tick()
@@ -208,7 +208,7 @@ class MadeUpWorkspace:
             self.repositories.remove(self.repository(repo))
 
     def move_repository(self, repo: Codebase | str, to: "MadeUpWorkspace") -> None:
-        """The repository goes to another workspace with all that is in it.
+        """Moves the repository to another workspace, with everything in it.
 
         It keeps its uuid, and its people keep theirs, members there or not. Its project is the one of the same key.
         """
@@ -223,7 +223,7 @@ class MadeUpWorkspace:
             self.went_to[repository.uuid], to.came_from[repository.uuid] = to, self
 
     def receive(self, repository: HostedRepository) -> None:
-        """Takes in a repository that was another world's; a slug that is taken gets a number."""
+        """Adds a repository of another workspace; a slug that is taken gets a number."""
         projects = self._founder.projects
         repository.config, repository.slug = self.config, self._founder.claim(repository.slug)
         repository.project = next((p for p in projects if p.key == repository.project.key), projects[0])
@@ -249,7 +249,7 @@ class MadeUpWorkspace:
     # -- pipelines and people -----------------------------------------------------------------------------------------
 
     def add_pipeline(self, repo: Codebase | str, *, pull_request: PullRequest | None = None) -> Pipeline:
-        """A run that waits for a runner, on the pull request or on the default branch."""
+        """Adds a pending run, of the pull request or of the default branch."""
         with self.lock:
             repository = self.repository(repo)
             creator = self.people.member(self.rng)
@@ -259,13 +259,13 @@ class MadeUpWorkspace:
             )
 
     def start_pipeline(self, pipeline: Pipeline) -> None:
-        """A runner takes a run that waits for one."""
+        """Starts a pending run."""
         with self.lock:
             self.tick()
             pipeline.start(0)
 
     def pause_pipeline(self, pipeline: Pipeline, stage: str = "PAUSED") -> None:
-        """It waits for its manual step, for ever if nobody finishes it; `stage` is PAUSED or HALTED."""
+        """Pauses a run at its manual step; `stage` is PAUSED or HALTED."""
         with self.lock:
             pipeline.pause(self.tick(), stage)
 
@@ -274,14 +274,14 @@ class MadeUpWorkspace:
             pipeline.finish(result or any_result(self.rng), self.tick())
 
     def rerun_failed_steps(self, pipeline: Pipeline, result: str | None = None) -> None:
-        """The same run once more, with its uuid, build number and date; it ends at once when a result is given."""
+        """Runs failed steps again: the run keeps uuid, build number and date. With a result it ends at once."""
         with self.lock:
             pipeline.rerun(self.tick())
             if result is not None:
                 self.finish_pipeline(pipeline, result)
 
     def add_member(self, user: User | None = None) -> User:
-        """A new person, or somebody of another world: then one account in two workspaces."""
+        """Adds a new person, or an account of another workspace."""
         with self.lock:
             self.tick()
             joining = user or self.people.person(self.rng)
@@ -296,7 +296,7 @@ class MadeUpWorkspace:
 
 @contextmanager
 def _collecting_no_garbage() -> Iterator[None]:
-    """Nothing that a world is made of is garbage, and looking for some again and again doubles the time it takes."""
+    """Pauses garbage collection, which doubles the time and finds nothing while a world is made."""
     collected = gc.isenabled()
     gc.disable()
     try:

@@ -17,10 +17,10 @@ RECENT_RUNS = 20  # people run again what failed of late
 
 
 class World(MadeUpWorkspace):
-    """A workspace with random events besides those that a test asks for."""
+    """A workspace that makes random events too."""
 
     def step(self, n: int = 1, random: Random | None = None) -> list[str]:
-        """`n` believable events; what happened, one word each."""
+        """Makes `n` random events; returns what happened, in a few words each."""
         return [_step(self, random or self.rng) for _ in range(n)]
 
 
@@ -30,7 +30,7 @@ def find_world(worlds: Sequence[World], name: str) -> World | None:
 
 
 def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a return per kind of event
-    """Does one event, in the proportions of a busy workspace, and says which."""
+    """Makes one event, in the proportions of a busy workspace, and names it."""
     with world.lock:
         repository = _repository(world, rng)
         opened = [pr for pr in repository.pull_requests.values() if pr.state == "OPEN"]
@@ -58,7 +58,7 @@ def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a retu
 
 
 def _repository(world: MadeUpWorkspace, rng: Random) -> HostedRepository:
-    """The first repositories are the busy ones."""
+    """A random repository, mostly one of the first."""
     candidates = world.open_repositories or [world.create_repository()]
     return candidates[int(rng.random() ** 2 * len(candidates))]
 
@@ -79,7 +79,7 @@ def _close(world: MadeUpWorkspace, rng: Random, pull_request: PullRequest) -> st
 
 
 def _afterwards(world: MadeUpWorkspace, rng: Random, repository: HostedRepository) -> str:
-    """People talk about closed pull requests too, which moves their `updated_on` long after."""
+    """Comments on a closed pull request, which moves its `updated_on`."""
     closed = [pr for pr in repository.pull_requests.values() if pr.state != "OPEN"]
     if not closed:
         return "nothing"
