@@ -1,4 +1,4 @@
-"""What the tests of connections share: a small Bitbucket, an installation before it, and a warehouse at hand."""
+"""A small Bitbucket and an installation that connects to it, for the tests of connections."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -38,7 +38,7 @@ def world() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(world: Sandbox) -> Iterator[Sandbox]:
-    """A small Bitbucket with two access tokens and an API token; what a test breaks is mended for the next."""
+    """A small Bitbucket with two access tokens and an API token, reset for each test."""
     world.tokens[:] = [Token(TOKEN), Token(SECOND), Token(API_TOKEN, kind="api", email=EMAIL)]
     world.faults.clear()
     world.requests.reset()
@@ -48,20 +48,20 @@ def sandbox(world: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def settings(environment: dict[str, str], sandbox: Sandbox) -> Settings:
-    """Those of an installation before that Bitbucket."""
+    """The settings of an installation whose API is that Bitbucket."""
     ours = {name: value for name, value in environment.items() if name.startswith("DX_")}
     return Settings.model_validate({**ours, "BITBUCKET_API_URL": sandbox.url})
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verifying gives up within seconds."""
+    """Verification times out within seconds."""
     monkeypatch.setattr(verification, "_TIMEOUTS", Timeouts(connect=1, read=1, write=1, pool=1, total=2))
     monkeypatch.setattr(verification, "_IMPATIENT", Retries(attempts=2, total=1.5, backoff=0.01, patience=1))
 
 
 def on_warehouse(database_url: str, work: Work) -> Any:
-    """In a thread of its own: a test with a browser has an event loop in this one."""
+    """Runs `work` in a thread of its own: a test with a browser has an event loop in this one."""
     results: list[Any] = []
 
     async def whole() -> None:

@@ -1,4 +1,4 @@
-"""What tests of webhooks share: a receiver, signed deliveries, and a workspace that is connected and imported."""
+"""A receiver, signed deliveries and an imported workspace, for the tests of webhooks."""
 
 import asyncio
 import ssl
@@ -52,7 +52,7 @@ def give_secret(settings: Settings, workspace: str, secret: str) -> None:
 
 @contextmanager
 def receiving(settings: Settings, limits: Limits | None = None) -> Iterator[str]:
-    """The receiver's address."""
+    """Serves the application; yields the receiver's address."""
     with serving(create_app(settings), limits) as url:
         yield url + PATH
 

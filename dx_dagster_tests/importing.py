@@ -38,7 +38,7 @@ KEYS = Fernet.generate_key().decode()
 
 @dataclass
 class Imported:
-    """What an import did; `written` are rows."""
+    """The result of an import; `written` are rows."""
 
     requests: int = 0
     written: int = 0
@@ -67,7 +67,7 @@ class Heard:
 async def import_all(
     settings: Settings, warehouse: Warehouse, listener: Listener, slug: str = "acme", **how: Any
 ) -> Imported:
-    """Every step once; `how` is given to `open_workspace`."""
+    """Runs every step once; `how` goes to `open_workspace`."""
     done = Imported()
     before = warehouse.written_so_far()
     pool = await open_pool(settings, warehouse, listener, slug)
@@ -107,7 +107,7 @@ def give_credential(settings: Settings, slug: str, secret: str) -> None:
 
 
 def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awaitable[Any]]) -> tuple[Any, list[str]]:
-    """Does something as a run would; what came of it, and the warnings."""
+    """Runs `work` on an opened workspace; returns its result and the warnings."""
     assert settings.database_url
     url, listener = settings.database_url.get_secret_value(), Heard()
 
@@ -133,7 +133,7 @@ class Installation:
         give_credential(self.settings, self.slug, sandbox.token.secret)
 
     def sync(self, *, within: float | None = None, **how: Any) -> Imported:
-        """Every step once; `how` is given to `open_workspace`.
+        """Runs every step once; `how` goes to `open_workspace`.
 
         Raises:
             TimeoutError: it was cut off after `within` seconds.

@@ -1,4 +1,4 @@
-"""What the tests of the client share: servers that answer as told, and a client before them."""
+"""Servers with scripted answers, and a client of them."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ QUICK = Retries(attempts=3, total=10, backoff=0.01, patience=10)
 
 
 class Server:
-    """An HTTP server in a thread, answering as `answer` says; `seen` is what it was asked."""
+    """An application that answers by `answer`; `seen` holds its requests."""
 
     port = 0
     seen: list[Request]

@@ -1,4 +1,4 @@
-"""What the tests of budgets share: somebody who draws on a sandbox's tokens."""
+"""Clients that draw on the budgets of a sandbox's tokens."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: a client, and what it asks."""
+"""A client of the sandbox, and its requests."""
 
 from datetime import UTC, datetime
 from typing import Any
