@@ -85,11 +85,13 @@ def self_signed(folder: Path) -> dict[str, Path]:
 
 
 class Served:
-    """`dx-dagster serve` as a process of its own, once it answers. `files` is how many it may have open."""
+    """`dx-dagster serve` as a process of its own, once `probe` answers 200. `files` is how many it may have open."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, files: int | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, files: int | None = None, probe: str = "/readyz"
+    ) -> None:
         self.port = free_port()
-        self._log = log
+        self._log, self._probe = log, probe
 
         def allow_files() -> None:
             if files:
@@ -122,7 +124,7 @@ class Served:
 
     def answers(self) -> bool:
         with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz", verify=False, timeout=10).status_code == 200
+            return httpx.get(f"{self.url}{self._probe}", verify=False, timeout=10).status_code == 200
         return False
 
     def stop(self) -> int:

@@ -257,7 +257,7 @@ def start_serve(tmp_path):
     started: list[Served] = []
 
     def start(environment) -> str:
-        started.append(Served(environment, tmp_path / f"{len(started)}.log"))
+        started.append(Served(environment, tmp_path / f"{len(started)}.log", probe="/healthz"))
         return started[-1].url
 
     yield start
