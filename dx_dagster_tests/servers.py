@@ -107,7 +107,10 @@ class Served:
             )
         deadline = time.monotonic() + 60
         while not self.answers():
-            assert time.monotonic() < deadline, self.log
+            if time.monotonic() > deadline:
+                self.process.kill()
+                self.process.wait()
+                raise TimeoutError(self.log)
             time.sleep(0.1)
 
     @property
