@@ -22,8 +22,9 @@ lint: venv ## style, types, walls between the rooms, and workspace.yaml
 	$(BIN)/lint-imports
 	.ci/validate-workspace
 
-bench: venv .venv-bench/.installed ## what an import costs, beside other ways; ARGS="all --write" fills docs/performance.md
+bench: venv .venv-bench/.installed ## what an import costs, beside other ways, and the tests that measure time; ARGS="all --write" fills docs/performance.md
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,$(BIN)/pytest -m timing)
 
 lock: venv ## resolves both locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -1,1 +1,1 @@
-"""What an import costs, beside other ways to do the same: `make bench`. docs/performance.md has the results."""
+"""The cost of an import compared with other ways: `make bench`. docs/performance.md has the results."""

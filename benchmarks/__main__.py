@@ -1,4 +1,4 @@
-"""`make bench`, `python -m benchmarks`: imports measured side by side against the sandbox, on this machine alone."""
+"""`make bench`, `python -m benchmarks`: measures imports side by side, from the sandbox on this machine."""
 
 import json
 import shlex
@@ -33,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSO
 
 
 def first_import(contestant: Contestant, config: WorldConfig, latency: float, place: Databases) -> Measured:
-    """One import into an empty database from a sandbox that nobody has asked before."""
+    """Measures one import into an empty database, from a new sandbox."""
     with serving(config, latency) as server, prepared(contestant, server, place) as run:
         console.print(f"{contestant.name}: {config.pull_requests:,} pull requests ...")
         measured = run.measure()
@@ -41,7 +41,7 @@ def first_import(contestant: Contestant, config: WorldConfig, latency: float, pl
 
 
 def later_syncs(config: WorldConfig, latency: float, place: Databases) -> list[Measured]:
-    """Ours, three times in one database: all, nothing, and the changes of one pull request in a hundred."""
+    """Measures three syncs of ours: everything, no change, and changes of one pull request in a hundred."""
 
     def sync(run: Run, name: str) -> Measured:
         console.print(f"{OURS.name}: {name} ...")
@@ -62,7 +62,7 @@ def compare(
     write: Write = False,
     json_: Json = False,
 ) -> None:
-    """Ours, the documented way and dlt, one after the other; then ours again.
+    """Measure ours, the documented way and dlt, one after the other; then ours again.
 
     Example: make bench ARGS="compare --pull-requests 500 --only ours --only endpoints"
     """
@@ -94,7 +94,7 @@ def scale(
     others_up_to: Annotated[int, typer.Option(help="The other ways too, up to this size.")] = 0,
     write: Write = False,
 ) -> None:
-    """How each figure grows with the number of pull requests: 2,000, 20,000 and 200,000 unless told.
+    """Measure the growth of each figure with the number of pull requests: 2,000, 20,000 and 200,000 by default.
 
     Example: make bench ARGS="scale 2000 20000 --others-up-to 2000"
     """
@@ -114,7 +114,7 @@ def soak_(
     minutes: Annotated[float, typer.Option()] = 20,
     pull_requests: Annotated[int, typer.Option()] = 200,
 ) -> None:
-    """An installation at work: a change every 2 s, a sync each minute, PostgreSQL restarted, the clock stepped.
+    """Run an installation: a change every 2 s, a sync each minute, PostgreSQL restarts, clock steps.
 
     Its rows are compared with the truth at the end; the status is 1 where any differs.
     """
@@ -133,7 +133,7 @@ def receive(
     rounds: Annotated[int, typer.Option()] = 4,
     write: Write = False,
 ) -> None:
-    """Deliveries that `serve` stores and refuses.
+    """Measure deliveries that `serve` stores and refuses.
 
     Example: make bench ARGS="receive . ../before"
     """
@@ -143,7 +143,7 @@ def receive(
 
 @app.command("all")
 def both(write: Write = False) -> None:
-    """`compare` and `scale` as they stand in docs/performance.md. Takes about half an hour."""
+    """Run `compare` and `scale` as docs/performance.md has them. Takes about half an hour."""
     compare(write=write)
     scale(write=write)
 

@@ -1,4 +1,4 @@
-"""The ways to import, each as a command with an environment and a place for its rows."""
+"""The contestants: each a command with an environment and tables for its rows."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from benchmarks.surroundings import Server
 
 ROOT = Path(__file__).parent.parent
 IN_FLIGHT = 8
-"""Requests under way at most, the same for all."""
+"""The limit of requests in flight, the same for all."""
 
 _FOREIGN = ROOT / ".venv-bench" / "bin" / "python"
 
@@ -36,12 +36,12 @@ TABLES = {
 
 
 class CannotRunError(Exception):
-    """A way to import cannot be run here; the message says how to mend that."""
+    """A contestant cannot run here; the message says how to mend that."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`tables` says where its rows are. `prepare` runs unmeasured commands first, as `connect` for ours."""
+    """`tables` are those of its rows. `prepare` runs commands before the measurement, such as `connect`."""
 
     name: str
     command: tuple[str, ...]
@@ -75,7 +75,7 @@ def require(contestant: Contestant) -> None:
 
 @contextmanager
 def environment(server: Server, database_url: str) -> Iterator[dict[str, str]]:
-    """What each process finds: the sandbox, its token, the database, a home; nothing of the person's own."""
+    """The environment of each process: sandbox, token, database and home, without the caller's own settings."""
     home = Path(tempfile.mkdtemp(prefix="dx-dagster-bench-home-"))
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TMPDIR") if name in os.environ}
     try:
@@ -94,7 +94,7 @@ def environment(server: Server, database_url: str) -> Iterator[dict[str, str]]:
 
 
 def checked(command: tuple[str, ...], env: Mapping[str, str], wrapped: Callable[[list[str]], list[str]] = list) -> str:
-    """What a command prints; CannotRunError with its last words where it fails."""
+    """The output of a command; CannotRunError with its last line where it fails."""
     done = subprocess.run(wrapped(list(command)), env=dict(env), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip()[-2000:]

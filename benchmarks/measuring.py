@@ -21,7 +21,7 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 @dataclass
 class Measured:
-    """What one process cost.
+    """The cost of one process.
 
     Attributes:
         requests: as counted by the sandbox.
@@ -72,7 +72,7 @@ class Run:
         )
 
     def wrong(self) -> int:
-        """Rows that are not as the truth of this moment has them; for ours only."""
+        """The number of rows that differ from the truth now; for ours only."""
         found = count_differences(self.database_url, truth(self.server.twin))
         return sum(found.values())
 
@@ -87,7 +87,7 @@ class Run:
 
 @contextmanager
 def prepared(contestant: Contestant, server: Server, databases: Databases) -> Iterator[Run]:
-    """A run in an empty database, where ours is connected first: that is a person's work, once."""
+    """A run in an empty database. Ours is connected first, outside the measurement."""
     with databases.fresh() as url, contestants.environment(server, url) as env:
         if contestant.prepare:
             contestants.checked(contestant.prepare, env)
@@ -100,6 +100,6 @@ def _written(output: str) -> int:
 
 
 def true_rows(server: Server) -> dict[str, int]:
-    """How many rows there are to be had, by table."""
+    """The number of rows of the truth, by table."""
     found: Mapping[str, Sequence[object]] = truth(server.twin)
     return {table: len(found[table]) for table in TABLES}

@@ -1,4 +1,4 @@
-"""How many deliveries a second the receiver takes and refuses, and how long each waits for its answer."""
+"""The receiver's throughput and latency, for deliveries that it stores and refuses."""
 
 import asyncio
 import json

@@ -58,7 +58,7 @@ def write(block: str, command: str, tables: Sequence[Table]) -> None:
 
 
 def machine() -> str:
-    """What this ran on, in words."""
+    """The machine in words."""
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "

@@ -36,7 +36,7 @@ _COMMAND = (sys.executable, "-m", "dx_dagster.cli")
 
 @dataclass
 class Outcome:
-    """What a soak showed.
+    """The outcome of a soak.
 
     Attributes:
         sent, lost: deliveries; lost ones got no good answer three times, and only syncs tell what they said.
@@ -124,7 +124,7 @@ class _Soak:
         raise RuntimeError("dx-dagster up ended before it was ready; what it wrote stands above.")
 
     def live(self, process: psutil.Process) -> None:
-        """Changes, deliveries and accidents until the time is over."""
+        """Makes changes, deliveries and accidents until the time is over."""
         began = time.monotonic()
         accidents = [(0.35, self._restart_postgresql), (0.6, self._step_clock)]
         at_work: list[threading.Thread] = []
@@ -197,7 +197,7 @@ class _Soak:
 
 
 def soak(minutes: float, config: WorldConfig) -> Outcome:
-    """A change every two seconds, a sync due each minute, a restart of PostgreSQL and a step of the clock."""
+    """Runs a change every two seconds, a sync each minute, a restart of PostgreSQL and a step of the clock."""
     with (
         databases() as place,
         place.fresh() as url,

@@ -1,4 +1,4 @@
-"""What every import runs against: a sandbox in a process of its own, and an embedded PostgreSQL."""
+"""The surroundings of each import: a sandbox in its own process, and an embedded PostgreSQL."""
 
 import json
 import os
@@ -21,19 +21,19 @@ from dx_dagster.warehouse.embedded import EmbeddedServer
 
 TOKEN = "ATCTT3-sandbox-of-the-benchmark"  # noqa: S105 - opens nothing but the made-up world on loopback
 NO_LIMIT = 1_000_000_000
-"""Requests an hour, the same for all: what is measured is the work, not the waiting for a budget."""
+"""Requests an hour, the same for all and never reached: waiting for a budget is not measured."""
 
 
 @dataclass
 class Server:
-    """The sandbox's process, and a twin of its world: both live through the same, event by event."""
+    """The sandbox's process, and a twin of its world that makes the same events."""
 
     url: str
     twin: World
     process: psutil.Process
 
     def requests(self) -> int:
-        """Requests since the last time this was asked."""
+        """Requests since the last call."""
         count: int = httpx.get(self._door("requests")).raise_for_status().json()["count"]
         httpx.post(self._door("requests/reset")).raise_for_status()
         return count
@@ -44,7 +44,7 @@ class Server:
         return times.user + times.system
 
     def change(self, pull_requests: int) -> int:
-        """Random events until so many pull requests have changed or were opened; how many events that took."""
+        """Makes random events until this many pull requests have changed or were opened; returns their number."""
         before, events = self._versions(), 0
         changed: set[tuple[str, int, int]] = set()
         while len({key[:2] for key in changed}) < pull_requests:
@@ -81,7 +81,7 @@ def serving(config: WorldConfig, latency: float) -> Iterator[Server]:
 
 
 class Databases:
-    """Empty databases, as many as are asked for."""
+    """Makes empty databases."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server, self._numbers = server, count()

@@ -1,4 +1,4 @@
-"""A browser for the tests of what a person sees."""
+"""A browser for the tests of pages."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from dx_dagster.assets.steps import STEPS
 
 
 def chromium() -> str | None:
-    """Where it is, if anywhere; but a check of everything without a browser fails."""
+    """The path of the browser, or None; without a browser, CI fails."""
     found = shutil.which("chromium")
     if found is None and os.environ.get("CI"):
         pytest.fail("chromium is not installed; on Debian: apt-get install chromium")
@@ -29,7 +29,7 @@ def launched(program: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips where there is none."""
+    """Skips the test where there is no browser."""
     program = chromium()
     if program is None:
         pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 
 def lineage_shows_every_asset_and_nothing_covers_it(page: Page, ui: str) -> None:
-    """Dagster's UI as a person sees it."""
+    """Checks the lineage page of Dagster's UI."""
     errors: list[str] = []
     page.set_default_timeout(30_000)
     page.on("pageerror", lambda error: errors.append(str(error)))

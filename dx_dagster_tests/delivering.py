@@ -1,24 +1,19 @@
-"""What tests of webhooks share: a receiver, signed deliveries, and a workspace that is connected and imported."""
+"""A receiver, signed deliveries and an imported workspace, for the tests of webhooks."""
 
 import asyncio
-import socket
 import ssl
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import psycopg
-import uvicorn
 from psycopg.rows import dict_row
 from pydantic import SecretStr
-from starlette.types import ASGIApp
 
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket.signatures import sign
-from dx_dagster.http_limits import Limits, options
+from dx_dagster.http_limits import Limits
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import SandboxDelivery
@@ -31,6 +26,7 @@ from dx_dagster.webhooks.address import PATH
 from dx_dagster.webhooks.apply import apply_deliveries
 from dx_dagster.webhooks.outcomes import Applied
 from dx_dagster_tests.importing import Installation
+from dx_dagster_tests.servers import serving
 
 SECRET = "It's a Secret to Everybody"
 SMALL = WorldConfig(repositories=6, pull_requests=60, members=8, merges_by_push=0.05)
@@ -56,24 +52,9 @@ def give_secret(settings: Settings, workspace: str, secret: str) -> None:
 
 
 @contextmanager
-def serving_application(application: ASGIApp, limits: Limits | None = None) -> Iterator[str]:
-    """The application on a port of its own, in a thread, within the limits that `serve` has unless others are given."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        config = uvicorn.Config(application, log_config=None, access_log=False, **options(limits or Limits()))
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: server.run(sockets=[bound]))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
-@contextmanager
-def serving(settings: Settings, limits: Limits | None = None) -> Iterator[str]:
-    """The receiver's address."""
-    with serving_application(create_app(settings), limits) as url:
+def receiving(settings: Settings, limits: Limits | None = None) -> Iterator[str]:
+    """Serves the application; yields the receiver's address."""
+    with serving(create_app(settings), limits) as url:
         yield url + PATH
 
 
@@ -128,7 +109,7 @@ def installed(database_url: str, config: WorldConfig) -> Iterator[Receiving]:
     with Sandbox(config) as sandbox:
         made = Receiving(database_url, sandbox)
         give_secret(made.settings, config.workspace, SECRET)
-        with serving(made.settings) as made.receiver:
+        with receiving(made.settings) as made.receiver:
             made.sync()
             assert made.differences() == {}
             yield made

@@ -39,7 +39,7 @@ KEYS = Fernet.generate_key().decode()
 
 @dataclass
 class Imported:
-    """What an import did; `written` are rows."""
+    """The result of an import; `written` are rows."""
 
     requests: int = 0
     written: int = 0
@@ -47,22 +47,28 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
 
-class Silence:
+@dataclass
+class Heard:
     """A listener that remembers warnings."""
 
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
+    warnings: list[str] = field(default_factory=list)
+    on_progress: Callable[[int], None] = lambda _: None
 
-    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
+    def progress(self, step: str, done: int, total: int, requests: int) -> None:
+        del step, done, total
+        self.on_progress(requests)
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)
+
+    def about(self, words: str) -> list[str]:
+        return [message for message in self.warnings if words in message]
 
 
 async def import_all(
     settings: Settings, warehouse: Warehouse, listener: Listener, slug: str = "acme", **how: Any
 ) -> Imported:
-    """Every step once; `how` is given to `open_workspace`."""
+    """Runs every step once; `how` goes to `open_workspace`."""
     done = Imported()
     before = warehouse.written_so_far()
     connection = await connection_in_service(warehouse, slug)
@@ -103,9 +109,9 @@ def give_credential(settings: Settings, slug: str, secret: str) -> None:
 
 
 def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awaitable[Any]]) -> tuple[Any, list[str]]:
-    """Does something as a run would; what came of it, and the warnings."""
+    """Runs `work` on an opened workspace; returns its result and the warnings."""
     assert settings.database_url
-    url, listener = settings.database_url.get_secret_value(), Silence()
+    url, listener = settings.database_url.get_secret_value(), Heard()
 
     async def run() -> Any:
         async with Warehouse(url) as warehouse:
@@ -130,12 +136,12 @@ class Installation:
         give_credential(self.settings, self.slug, sandbox.token.secret)
 
     def sync(self, *, within: float | None = None, **how: Any) -> Imported:
-        """Every step once; `how` is given to `open_workspace`.
+        """Runs every step once; `how` goes to `open_workspace`.
 
         Raises:
             TimeoutError: it was cut off after `within` seconds.
         """
-        listener = Silence()
+        listener = Heard()
 
         async def run() -> Imported:
             async with Warehouse(self.database_url) as warehouse:

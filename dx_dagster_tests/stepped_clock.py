@@ -23,7 +23,7 @@ class SteppedClock:
         self.step(0)
 
     def step(self, seconds: int) -> None:
-        """Puts the clock so many seconds ahead of the host's."""
+        """Sets the clock this many seconds ahead of the host's."""
         draft = self._shift.with_suffix(".new")
         draft.write_text(str(seconds))
         draft.replace(self._shift)

@@ -15,6 +15,14 @@ def test_every_variable_is_described():
     assert {name for name in variables if f"`{name}`" not in described} == set()
 
 
+def test_every_heading_about_the_api_that_the_code_cites_exists():
+    headings = set(re.findall(r"^## (.*)$", (DOCS / "bitbucket-api.md").read_text(), re.MULTILINE))
+    code = " ".join(path.read_text() for path in (TESTS.parent / "dx_dagster").rglob("*.py"))
+    cited = set(re.findall(r'docs/bitbucket-api\.md,\s+"([^"]+)"', code))
+    assert cited
+    assert cited - headings == set()
+
+
 def test_every_promise_has_a_test():
     rows = [line for line in (DOCS / "promises.md").read_text().splitlines() if ".py`: " in line]
     assert rows

@@ -1,8 +1,8 @@
 """The API's endpoints: path, parameters and the largest page size of each.
 
 Repositories are addressed by uuid, so that a rename during an import changes nothing. A `fields` list must include
-`next`, or paging ends after the first page. Bitbucket ignores a misspelled field silently, so every field here was seen
-in a recorded payload.
+`next`, or paging ends after the first page. Bitbucket ignores a misspelled field, so a test finds each field here in a
+payload. docs/bitbucket-api.md has the sources: "Filters, sorting and fields".
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from urllib.parse import quote
 from dx_dagster.bitbucket.origin import Params
 
 PAGE = 100
-"""The largest page size; a larger one answers 400 "Invalid pagelen" (BCLOUD-13229)."""
+"""The largest page size; a larger one answers 400 (docs/bitbucket-api.md, "Paging")."""
 
 SMALL_PAGE = 50
-"""The largest page size of pull requests and activity (constructorfabric/insight, pull 1898)."""
+"""The largest page size of pull requests and activity (docs/bitbucket-api.md, "Paging")."""
 
 LEAST_PAGE = 10
-"""The smallest page size: "globally, the minimum length is 10" (Bitbucket's page on pagination)."""
+"""The smallest page size (docs/bitbucket-api.md, "Paging")."""
 
 PULL_REQUEST_STATES = ("OPEN", "MERGED", "DECLINED", "SUPERSEDED")
 
@@ -81,7 +81,7 @@ def _workspace(workspace: str) -> str:
 
 
 def _repository(workspace: str, repository: str) -> str:
-    # An empty workspace would address the removed global listing: 410.
+    # An empty workspace addresses the removed global listing, which answers 410 (docs/bitbucket-api.md, "Errors").
     if not workspace or not repository:
         raise ValueError("a repository is addressed by its workspace and its uuid")
     return f"/repositories/{quote(workspace, safe='')}/{quote(repository, safe='')}"
@@ -101,7 +101,7 @@ def member(workspace: str, account: str) -> Endpoint:
 
 
 def repositories(workspace: str) -> Endpoint:
-    """The repositories that a credential sees: walk the whole list with one credential (`BitbucketClient.using`)."""
+    """Repositories that a credential sees: walk the list with one (docs/bitbucket-api.md, "Credentials")."""
     if not workspace:
         raise ValueError("repositories are listed by workspace")
     return Endpoint(f"/repositories/{quote(workspace, safe='')}", {"fields": _listed(REPOSITORY_FIELDS)})
@@ -112,7 +112,7 @@ def repository(workspace: str, repository: str) -> Endpoint:
 
 
 def pull_requests(workspace: str, repository: str, states: Sequence[str] = PULL_REQUEST_STATES) -> Endpoint:
-    """Pull requests of the `states`; without any, the API lists only the open ones."""
+    """Pull requests of the `states`; the API's own default is OPEN (docs/bitbucket-api.md, "Pull requests")."""
     params: Params = {"state": list(states), "fields": _listed(PULL_REQUEST_FIELDS)}
     return Endpoint(f"{_repository(workspace, repository)}/pullrequests", params, SMALL_PAGE)
 
@@ -123,7 +123,7 @@ def pull_request(workspace: str, repository: str, number: int) -> Endpoint:
 
 
 def activity(workspace: str, repository: str) -> Endpoint:
-    """The feed of all pull requests, newest first; `q` and `sort` are ignored (BCLOUD-21067), `fields` is not tried."""
+    """The feed of all pull requests, newest first; `q` and `sort` are ignored (docs/bitbucket-api.md, "Activity")."""
     return Endpoint(f"{_repository(workspace, repository)}/pullrequests/activity", pagelen=SMALL_PAGE)
 
 
@@ -136,13 +136,13 @@ def comments(workspace: str, repository: str, number: int) -> Endpoint:
 
 
 def pull_request_commits(workspace: str, repository: str, number: int) -> Endpoint:
-    """Paged by an opaque cursor: `page=1` answers 400 (BCLOUD-19593)."""
+    """Paged by an opaque cursor: `page=1` answers 400 (docs/bitbucket-api.md, "Paging")."""
     path = f"{_repository(workspace, repository)}/pullrequests/{number}/commits"
     return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
 
 
 def branch_commits(workspace: str, repository: str, branch: str) -> Endpoint:
-    """Newest first by ancestry, so dates are not monotonic."""
+    """Newest first by ancestry, so dates are not monotonic (docs/bitbucket-api.md, "Commits")."""
     path = f"{_repository(workspace, repository)}/commits/{quote(branch, safe='')}"
     return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
 
@@ -167,13 +167,16 @@ def commits(workspace: str, repository: str, include: Sequence[str], exclude: Se
 
 
 def commit(workspace: str, repository: str, revision: str) -> Endpoint:
-    """One commit, by a whole or short hash; a branch with "/" in its name does not work (BCLOUD-9969)."""
+    """One commit, by a whole or short hash; no branch with "/" in its name (docs/bitbucket-api.md, "Commits")."""
     path = f"{_repository(workspace, repository)}/commit/{quote(revision, safe='')}"
     return Endpoint(path, {"fields": ",".join(COMMIT_FIELDS)}, None)
 
 
 def pipelines(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
-    """Pipelines, newest first; walk it with `numbered`: `next` drops the sort. `slash`: end the path with one."""
+    """Pipelines, newest first; walk with `numbered`: `next` drops the sort (docs/bitbucket-api.md, "Pipelines").
+
+    `slash` ends the path with one.
+    """
     return Endpoint(f"{_repository(workspace, repository)}/pipelines{'/' if slash else ''}", {"sort": "-created_on"})
 
 
@@ -188,7 +191,7 @@ def hooks(workspace: str, repository: str | None = None) -> Endpoint:
 
 
 def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:
-    """One webhook. Raw braces in the path answer 400, so the uid is quoted."""
+    """One webhook; its uid has braces, which must be quoted (docs/bitbucket-api.md, "Webhooks")."""
     return Endpoint(f"{hooks(workspace, repository).path}/{quote(uid, safe='')}", pagelen=None)
 
 

@@ -50,7 +50,7 @@ class Page:
         """Whether this page is the whole listing."""
         if self.next is not None:
             return False
-        # `next` has been missing wrongly (BCLOUD-20639): a full page without a size may have a successor.
+        # `next` was missing once (docs/bitbucket-api.md, "Paging"): a full page without a size may have a successor.
         return self.count < self.pagelen if self.size is None else self.size <= self.count
 
 
@@ -75,7 +75,7 @@ async def ask(
             idempotent=True,
         )
     except BadRequest as error:
-        # The largest page size is "subject to change (possibly dynamically)" (Bitbucket's page on pagination).
+        # The largest page size may change at any time (docs/bitbucket-api.md, "Paging").
         if link or asked <= LEAST_PAGE or "pagelen" not in (error.message or ""):
             raise
         return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
@@ -198,7 +198,7 @@ def _fingerprint(page: Page) -> bytes:
 async def numbered(
     client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None
 ) -> AsyncIterator[Page]:
-    """Walks by page numbers, because `next` drops `sort` on some endpoints and was missing on others.
+    """Walks by page numbers, because `next` of pipelines drops `sort` (docs/bitbucket-api.md, "Pipelines").
 
     A list that changes during the walk may shift rows across a page boundary. Use it for lists that only grow at the
     far end, or for walks that overlap what is known.

@@ -11,7 +11,7 @@ from pathlib import Path
 from dx_dagster.sandbox.config import FIRST_NOW, WorldConfig
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.running import Sandbox
-from dx_dagster.sandbox.tokens import Limits, Token
+from dx_dagster.sandbox.tokens import RateLimit, Token
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def main() -> None:
         config,
         tokens=[Token(given, label="workspace-token")] if given else None,
         faults=Faults(latency=arguments.latency),
-        limits=Limits(arguments.hourly_limit, arguments.window),
+        limits=RateLimit(arguments.hourly_limit, arguments.window),
         port=arguments.port,
         live=arguments.live,
     )

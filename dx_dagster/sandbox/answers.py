@@ -1,11 +1,11 @@
-"""What the API says when it says no."""
+"""Error answers of the API."""
 
 import json
 from typing import Any
 
 
 def error(message: str, *, typed: bool = True, **more: Any) -> bytes:
-    """The documented error body; some real 404s omit `type`."""
+    """The documented error body (docs/bitbucket-api.md, "Errors")."""
     body: dict[str, Any] = {"type": "error"} if typed else {}
     return json.dumps(body | {"error": {"message": message} | more}).encode()
 
@@ -26,13 +26,13 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a failure
 
 
 def html_not_found() -> Refused:
-    """Commits and activity of a repository that does not exist answer 404 with a page for people."""
+    """The 404 of commits and activity of a missing repository: a page of HTML (docs/bitbucket-api.md, "Errors")."""
     page = b"<!DOCTYPE html><html><head><title>Repository not found</title></head><body><h1>404</h1></body></html>"
     return Refused(404, page, content_type="text/html; charset=utf-8")
 
 
 def gone() -> Refused:
-    """What CHANGE-2770 left of the listings across workspaces."""
+    """The answer of the listings across workspaces, which CHANGE-2770 removed."""
     return Refused(
         410,
         error(

@@ -1,4 +1,4 @@
-"""The query language of `q`, enough of it to be believed: comparisons, lists, AND, OR, parentheses."""
+"""The query language of `q`: comparisons, lists, AND, OR and parentheses."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -48,18 +48,18 @@ class Comparison:
 
 
 def floor(predicate: Predicate, name: str) -> int | None:
-    """The number that `name` must exceed: a keyset page need not look at what lies before it."""
+    """The number that `name` must exceed: a keyset page skips the rows before it."""
     parts = predicate.parts if isinstance(predicate, All) else [predicate]
     bounds = [p.value for p in parts if isinstance(p, Comparison) and p.name == name and p.operator == ">"]
     return max((bound for bound in bounds if isinstance(bound, int)), default=None)
 
 
 class QueryError(Exception):
-    """A `q` that is no query; the API answers 400."""
+    """An invalid `q`; the API answers 400."""
 
 
 def compile_query(q: str, fields: Mapping[str, Getter]) -> Predicate:
-    """The test that a query stands for, over things whose `fields` it may name."""
+    """Compiles a query to a predicate over things with these `fields`."""
     parser = _Parser(q, fields)
     predicate = parser.either()
     if parser.tokens:

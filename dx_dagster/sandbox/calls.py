@@ -1,4 +1,4 @@
-"""One request that was let in: what was asked, and pages of answers to it."""
+"""One request with its token checked: what its path names, filters, sorting and pages."""
 
 import base64
 import binascii
@@ -16,11 +16,12 @@ from starlette.datastructures import QueryParams
 from dx_dagster.sandbox import fields
 from dx_dagster.sandbox.answers import Refused, error, html_not_found
 from dx_dagster.sandbox.bbql import Getter, QueryError, compile_query, floor
+from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.fields import Selection
 from dx_dagster.sandbox.rendering import Json
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.sandbox.world import World
 
@@ -54,7 +55,7 @@ class Memory:
             self.renderings.popitem(last=False)
         return body
 
-    def walk(self, repository: Repository, include: Sequence[Commit], exclude: Sequence[Commit]) -> list[Commit]:
+    def walk(self, repository: Codebase, include: Sequence[Commit], exclude: Sequence[Commit]) -> list[Commit]:
         key = (repository.uuid, tuple(c.sha for c in include), tuple(c.sha for c in exclude))
         if key not in self.walks:
             self.walks[key] = log(include, exclude)
@@ -71,8 +72,8 @@ class Memory:
 
 
 @dataclass
-class Call:
-    """A request with its token checked and paid for. `url` is the request's own, without the query.
+class IncomingCall:
+    """A request with its token checked and its rate limit counted. `url` is without the query.
 
     `world` holds what the path names, as far as that is known, and is one of `worlds`.
     """
@@ -95,12 +96,12 @@ class Call:
     # -- what the path names ------------------------------------------------------------------------------------------
 
     def check_workspace(self) -> None:
-        """A workspace that you cannot see answers 403, whether it exists or not."""
+        """A workspace that the token does not see answers 403, also a missing one (docs/bitbucket-api.md, "Errors")."""
         key = self.path["workspace"]
         if not any(world.is_called(key) and self.token.opens(world) for world in self.worlds):
             raise Refused(403, error("You do not have access to this workspace."))
 
-    def repository(self, *, html: bool = False) -> Repository:
+    def repository(self, *, html: bool = False) -> HostedRepository:
         """The repository in the path, by slug or uuid; with a uuid the workspace may be left as `{}`.
 
         Raises:
@@ -110,7 +111,7 @@ class Call:
         if self.path["workspace"] != "{}" or not key.startswith("{"):
             self.check_workspace()
         try:
-            repository: Repository | None = self.world.repository(key)
+            repository: HostedRepository | None = self.world.repository(key)
         except KeyError:
             repository = None
         if repository is None or not self.token.opens(self.world) or not self.token.is_told_of(repository):
@@ -123,7 +124,7 @@ class Call:
     # -- filtering and sorting ----------------------------------------------------------------------------------------
 
     def filtered(self, things: Sequence[T], fields: Mapping[str, Getter], *, ids_ascend: bool = False) -> Sequence[T]:
-        """Those that `q` asks for; `ids_ascend` says that they come in the order of their ids."""
+        """The things that match `q`; `ids_ascend` says that they come in the order of their ids."""
         q = self.query.get("q", "").strip()
         if not q:
             return things
@@ -154,14 +155,14 @@ class Call:
     # -- pages --------------------------------------------------------------------------------------------------------
 
     def pagelen(self, most: int) -> int:
-        """Too large is an error, not clamped (BCLOUD-13229)."""
+        """A page that is too large is an error (docs/bitbucket-api.md, "Paging")."""
         text = self.query.get("pagelen", "10")
         if not text.isdecimal() or not 1 <= int(text) <= most:
             raise Refused(400, error("Invalid pagelen"))
         return int(text)
 
     def page(self, things: Sequence[T], render: Render[T], *, most: int = 100, next_drops: Sequence[str] = ()) -> bytes:
-        """A page by number: rows shift between pages when the list changes in between, as on the real thing."""
+        """A page by number: rows shift between pages when the list changes (docs/bitbucket-api.md, "Paging")."""
         pagelen, text = self.pagelen(most), self.query.get("page", "1")
         if not text.isdecimal() or not int(text):
             raise Refused(400, error("Invalid page"))
@@ -176,7 +177,7 @@ class Call:
         return self._envelope(things[start : start + pagelen], render, envelope)
 
     def cursor_page(self, things: Sequence[T], render: Render[T], pagelen: int, following: dict[str, str]) -> bytes:
-        """A page of an iterator: no size, no number, and a `next` that only the server can read."""
+        """A page of an iterator: without size and number, with an opaque `next`."""
         envelope: Json = {"pagelen": pagelen}
         if following:
             circling = {name: self.query.get(name, "") for name in following}
@@ -200,12 +201,12 @@ class Call:
 
 
 def write_cursor(*parts: object) -> str:
-    """A position that nobody can guess or count with."""
+    """An opaque position."""
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str, length: int) -> list[Any]:
-    """The parts of a cursor of ours; anything else, a page number for one, is an invalid page (BCLOUD-19593)."""
+    """The parts of a cursor; a page number is an invalid page here (docs/bitbucket-api.md, "Paging")."""
     try:
         parts = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""A repository's commit graph: hashes, parents, branches and what git would answer about them."""
+"""A repository's commit graph: hashes, parents, branches and `git log`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Commit:
         return self.sha[:SHORT]
 
 
-class CommitGraph:
+class GitGraph:
     """All commits ever made, reachable or not, and the branches' heads."""
 
     def __init__(self, name: str) -> None:
@@ -57,11 +57,11 @@ class CommitGraph:
         return commit
 
     def forget(self, commit: Commit) -> None:
-        """From now on no revision finds it; what refers to it still does."""
+        """No revision finds the commit from now on; references to it stay."""
         del self._by_short[commit.short]
 
     def find(self, revision: str) -> Commit | None:
-        """The commit that a branch's name or a hash of at least four digits stands for."""
+        """The commit of a branch's name, or of a hash with at least four digits."""
         if revision in self.branches:
             return self.branches[revision]
         revision = revision.lower()

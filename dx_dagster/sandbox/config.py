@@ -1,4 +1,4 @@
-"""What a made-up workspace is made of, and how the API behaves where its documentation is unsure."""
+"""Settings of a made-up workspace, and of the API where its behaviour is not established."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

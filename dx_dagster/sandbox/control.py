@@ -1,28 +1,32 @@
-"""A back door for tests and demonstrations that run the sandbox as a process of its own: `/_sandbox/…`.
+"""Routes that steer a sandbox which runs as a process of its own, for tests and demonstrations: `/_sandbox/…`.
 
-No token is asked for, no request is recorded, no fault applies. `?workspace=` names another than the first workspace.
+They need no token, record no request and know no fault. `?workspace=` names another than the first workspace.
 """
 
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dx_dagster.sandbox.faults import Faults
+from dx_dagster.sandbox.recording import Requests
+from dx_dagster.sandbox.tokens import Token
 from dx_dagster.sandbox.truth import truth
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.server import Bitbucket
-    from dx_dagster.sandbox.tokens import Token
-    from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.world import World, find_world
 
 
 @dataclass
-class ControlDoor:
-    bitbucket: "Bitbucket"
+class Control:
+    """The routes; they change the very objects that the server works with."""
+
+    worlds: list[World]
+    tokens: list[Token]
+    faults: Faults
+    requests: Requests
 
     def routes(self) -> list[Route]:
         return [
@@ -35,21 +39,20 @@ class ControlDoor:
             Route("/_sandbox/tokens/lose", self._lose, methods=["POST"]),
         ]
 
-    def _world(self, request: Request) -> "World":
-        named = self.bitbucket.find(request.query_params.get("workspace", ""))
-        return named or self.bitbucket.worlds[0]
+    def _world(self, request: Request) -> World:
+        return find_world(self.worlds, request.query_params.get("workspace", "")) or self.worlds[0]
 
     async def _step(self, request: Request) -> Response:
-        """Makes `n` random events; what happened, in order."""
+        """Makes `n` random events; returns their names in order."""
         return JSONResponse(self._world(request).step(int(request.query_params.get("n", "1"))))
 
     async def _faults(self, request: Request) -> Response:
         """Sets faults by name; `{"clear": true}` first switches all off."""
         settings = await request.json()
         if settings.pop("clear", False):
-            self.bitbucket.faults.clear()
+            self.faults.clear()
         try:
-            self.bitbucket.faults.set(settings)
+            self.faults.set(settings)
         except (TypeError, ValueError) as failure:
             return JSONResponse({"error": str(failure)}, 400)
         return JSONResponse({})
@@ -61,10 +64,10 @@ class ControlDoor:
         return Response(json.dumps(tables, default=_text), media_type="application/json")
 
     async def _requests(self, _request: Request) -> Response:
-        return JSONResponse({"count": self.bitbucket.requests.count})
+        return JSONResponse({"count": self.requests.count})
 
     async def _reset(self, _request: Request) -> Response:
-        self.bitbucket.requests.reset()
+        self.requests.reset()
         return JSONResponse({})
 
     async def _revoke(self, request: Request) -> Response:
@@ -80,8 +83,8 @@ class ControlDoor:
             token.sees_nothing = sent.get("sees_nothing", True)
         return JSONResponse({})
 
-    def _tokens(self, sent: dict[str, Any]) -> "list[Token]":
-        return [token for token in self.bitbucket.tokens if sent.get("secret") in {None, token.secret}]
+    def _tokens(self, sent: dict[str, Any]) -> list[Token]:
+        return [token for token in self.tokens if sent.get("secret") in {None, token.secret}]
 
 
 async def _sent(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Webhook deliveries for what happens in the world, as Bitbucket would send them.
+"""Webhook deliveries for the events of a world, in the shapes that Bitbucket sends.
 
 A watcher compares the world with what it last saw. Shapes are those of recorded deliveries; those of
 `pullrequest:changes_request_*` and `pullrequest:unapproved` are made by hand after Atlassian's description.
@@ -19,8 +19,8 @@ from dx_dagster.sandbox import fields, rendering
 from dx_dagster.sandbox.pull_requests import Comment, PullRequest
 from dx_dagster.sandbox.rendering import Json
 from dx_dagster.sandbox.rendering_pulls import PARTS, comment, render
-from dx_dagster.sandbox.repositories import Repository
-from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.workspace import MadeUpWorkspace
 
 _CLOSED = {"MERGED": "fulfilled", "DECLINED": "rejected"}
 _JUDGED = {"approved": "approved", "changes_requested": "changes_request_created"}
@@ -82,7 +82,7 @@ class _SeenPull:
 
 @dataclass
 class _SeenRepository:
-    repository: Repository
+    repository: HostedRepository
     slug: str
     branches: dict[str, str]
     pulls: dict[int, _SeenPull]
@@ -90,14 +90,14 @@ class _SeenRepository:
 
 
 class Watcher:
-    """Tells what has happened since it last looked."""
+    """Turns the changes of a world since the last call into deliveries."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: MadeUpWorkspace) -> None:
         self._world = world
         self._seen = self._look()
 
     def deliveries(self) -> list[SandboxDelivery]:
-        """What Bitbucket would send about it, in its order. Who joins or leaves is no event."""
+        """The deliveries since the last call, in order. A change of members is no event."""
         with self._world.lock:
             before, self._seen = self._seen, self._look()
             return [
@@ -153,17 +153,17 @@ class Watcher:
                 key = "updated" if pipeline in old.pipelines else "created"
                 yield f"repo:commit_status_{key}", base | self._status(new.repository, pipeline)
 
-    def _transfer(self, repository: Repository, old: World, new: World) -> Json:
-        """Both workspaces hear of it: not established, and the names are made by hand after Atlassian's description."""
+    def _transfer(self, repository: HostedRepository, old: MadeUpWorkspace, new: MadeUpWorkspace) -> Json:
+        """A transfer, sent to both workspaces: not established; the names follow Atlassian's description."""
         return self._base(repository, new) | {"previous_workspace": rendering.workspace(old, short=True)}
 
-    def _base(self, repository: Repository, world: World | None = None) -> Json:
+    def _base(self, repository: HostedRepository, world: MadeUpWorkspace | None = None) -> Json:
         whole = rendering.repository(world or self._world, repository)
         named = ("type", "full_name", "links", "name", "uuid", "owner", "workspace", "is_private", "project", "parent")
         actor = rendering.person(self._world.people.members[0])
         return {"repository": {name: whole[name] for name in named}, "actor": actor}
 
-    def _status(self, repository: Repository, pipeline: str) -> Json:
+    def _status(self, repository: HostedRepository, pipeline: str) -> Json:
         run = next(one for one in repository.pipelines if one.uuid == pipeline)
         url = f"{rendering.SITE}/{repository.full_name}/addon/pipelines/home#!/results/{run.build_number}"
         status: dict[str, Any] = {"key": "pipeline", "name": f"Pipeline #{run.build_number}", "url": url}
@@ -181,7 +181,7 @@ def _look_at(pull: PullRequest) -> _SeenPull:
 
 
 def _happened(old: _SeenPull | None, new: _SeenPull) -> Iterator[tuple[str, Json]]:
-    """What became of a pull request, and what its payload holds besides."""
+    """The events of one pull request, each with the other parts of its payload."""
     if old is None:
         yield "created", {}
         old = _SeenPull(new.pull_request, 0, "OPEN", new.source, new.said, {}, {})

@@ -1,4 +1,4 @@
-"""Everything that can go wrong between a client and Bitbucket, off until switched on."""
+"""Faults between a client and Bitbucket; all are off at first."""
 
 import asyncio
 import gzip
@@ -62,9 +62,10 @@ class Faults:
         lists_lack: share from 0 to 1 of the rows that a list of that name leaves out, although each row's own address
             answers as before. They are the same ones every time.
         moved_answers_elsewhere: the address below its old workspace, by uuid, answers with a repository that moved to
-            another one; else it answers 404. Not established for the real API.
+            another one; else it answers 404 (docs/bitbucket-api.md, "Not established").
         pipelines_with_slash_only: …/pipelines answers 404, only …/pipelines/ lists them.
-        user_for_access_tokens: /user and /user/workspaces answer access tokens too (not established).
+        user_for_access_tokens: /user and /user/workspaces answer access tokens too (docs/bitbucket-api.md,
+            "Credentials").
         compressed: answers are gzipped for clients that accept it.
         seed: decides which requests the chances hit.
     """
@@ -99,18 +100,18 @@ class Faults:
         self._rng = Random(self.seed)
 
     def on(self, pattern: str, action: str | int, times: int | None = None) -> None:
-        """Does something to requests whose path with query matches: a status, or one of
+        """Sets an action for requests whose path with query matches: a status, or one of
         reset, truncated, cut_off, html, hang, throttle, scope (403: one is missing), ok (no fault at all).
         """
         self.overrides.append(Override(re.compile(pattern), str(action), times))
 
     def clear(self) -> None:
-        """Everything off again."""
+        """Switches all faults off."""
         for knob in fields(self):
             setattr(self, knob.name, knob.default if knob.default_factory is MISSING else knob.default_factory())
 
     def set(self, settings: dict[str, Any]) -> None:
-        """Several knobs by name, as the control door takes them; `on` is a list of {pattern, action, times}.
+        """Sets several faults by name, for the control routes; `on` is a list of {pattern, action, times}.
 
         Raises:
             ValueError: a name is not known.
@@ -129,14 +130,14 @@ class Faults:
                 raise ValueError(f"{name} is no fault; there are: on, {', '.join(sorted(names))}")
 
     def left_of(self, name: str, rows: Sequence[T]) -> Sequence[T]:
-        """What the list of that name shows of its rows."""
+        """The rows that the list of this name shows."""
         if name in self.empty_lists:
             return []
         share = self.lists_lack.get(name, 0.0)
         return [row for i, row in enumerate(rows) if int((i + 1) * share) == int(i * share)] if share else rows
 
     def choose(self, address: str) -> str | None:
-        """What happens to this request: a status, a name as of `on`, or nothing."""
+        """The action for this request: a status, a name as in `on`, or None."""
         for override in self.overrides:
             if override.times != 0 and override.pattern.search(address):
                 if override.times is not None:
@@ -152,7 +153,7 @@ class Faults:
 
 
 class FaultyServer:
-    """Stands before the application: delays, breaks and compresses. The control door is spared."""
+    """Wraps the application: delays, breaks and compresses answers, except those of the control routes."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.app, self.faults = app, faults
@@ -197,7 +198,7 @@ async def _answer(action: str, scope: Scope, receive: Receive, send: Send) -> No
 
 
 async def _reset(receive: Receive) -> None:
-    """A RST instead of an answer. uvicorn's own objects are behind `receive`; there is no public way to them."""
+    """Sends a RST instead of an answer. uvicorn's objects are behind `receive`; there is no public way to them."""
     transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("connection resets need uvicorn's request object behind `receive`")
@@ -207,7 +208,7 @@ async def _reset(receive: Receive) -> None:
 
 
 def _compressing(scope: Scope, send: Send) -> Send:
-    """Answers come in one piece here, so that each is compressed in one piece."""
+    """Compresses an answer, which comes in one piece here."""
     accepted = dict(scope["headers"]).get(b"accept-encoding", b"")
     start: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""Partial responses: what `fields` leaves in, leaves out and adds."""
+"""Partial responses: the parameter `fields`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ class Selection:
         return (self.included is None or name in self.included) and self.removed.get(name) != {}
 
     def apply(self, whole: Json) -> Json:
-        """What is shown of something that holds nothing but its default form."""
+        """The selected parts of an object that is rendered in its default form."""
         return whole if self.empty else self.assemble(whole, lambda name, _: whole.get(name, ABSENT))
 
     def assemble(self, names: Iterable[str], part: Part) -> Json:
-        """The same for something that is made part by part: `names` are those of its default form.
+        """The same for an object that is rendered part by part: `names` are those of its default form.
 
         `part` gets a name and the tree that is asked for below it, and makes its value, or `ABSENT`.
         """

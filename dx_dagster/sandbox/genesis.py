@@ -1,16 +1,17 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""How a workspace comes to be: people, projects and repositories from a seed, then each repository's past."""
+"""Makes a workspace from a seed: people, projects and repositories, then the past of each repository."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
 
 from dx_dagster.sandbox import vocabulary
-from dx_dagster.sandbox.commits import CommitGraph
+from dx_dagster.sandbox.codebases import Project
+from dx_dagster.sandbox.commits import GitGraph
 from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.history import History
+from dx_dagster.sandbox.history import RepositoryPast
 from dx_dagster.sandbox.people import People, random_uuid
-from dx_dagster.sandbox.repositories import Project, Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 
 HIDDEN_PULL_REQUESTS = 5  # those of a forbidden repository, which nobody gets to see
 
@@ -24,19 +25,19 @@ class Founder:
         self._names: set[str] = set()
 
     def claim(self, name: str) -> str:
-        """A name for a repository that comes from elsewhere: its own, with a number behind it where that is taken."""
+        """A slug for a repository from another workspace: its own, with a number if that is taken."""
         free = next(tried for tried in (name, *(f"{name}-{n}" for n in range(2, 1000))) if tried not in self._names)
         self._names.add(free)
         return free
 
-    def repository(self, created_on: datetime) -> Repository:
+    def repository(self, created_on: datetime) -> HostedRepository:
         rng = self.rng
         name = vocabulary.repository_name(rng)
         while name in self._names:
             name = f"{vocabulary.repository_name(rng)}-{int(rng.random() * 1000)}"
         self._names.add(name)
         uuid = random_uuid(rng)
-        return Repository(
+        return HostedRepository(
             self.config,
             uuid,
             name,
@@ -47,13 +48,13 @@ class Founder:
             vocabulary.pick(rng, vocabulary.LANGUAGES),
             created_on,
             created_on,
-            CommitGraph(uuid),
+            GitGraph(uuid),
             self.next_comment,
         )
 
 
-def found(founder: Founder, people: People, now: datetime) -> list[Repository]:
-    """All repositories with their past. Of the last ones one each is empty, has no pipelines, is a fork."""
+def make_repositories(founder: Founder, people: People, now: datetime) -> list[HostedRepository]:
+    """Makes all repositories with their past. Among the last are an empty one, one without pipelines and a fork."""
     config, rng = founder.config, founder.rng
     years = [timedelta(days=400 + rng.random() * 900) for _ in range(config.repositories)]
     repositories = [founder.repository(now - age) for age in years]
@@ -73,15 +74,15 @@ def found(founder: Founder, people: People, now: datetime) -> list[Repository]:
     return repositories
 
 
-def _live(rng: Random, people: People, repository: Repository, now: datetime, pull_requests: int) -> None:
+def _live(rng: Random, people: People, repository: HostedRepository, now: datetime, pull_requests: int) -> None:
     """Each repository has its own stream of chance, so that one's size does not change another's past."""
     branch = ("main", "main", "master", "develop")[int(rng.random() * 4)]
     until = now - timedelta(seconds=1)
-    History(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
+    RepositoryPast(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
 
 
 def _shares(total: int, among: int) -> list[int]:
-    """A few repositories have most pull requests, as everywhere; the sum is exact."""
+    """Splits a total so that a few repositories have most pull requests; the sum is exact."""
     weights = [1 / (index + 2) ** 0.8 for index in range(among)]
     shares = [int(total * weight / sum(weights)) for weight in weights]
     for index in range(total - sum(shares)):

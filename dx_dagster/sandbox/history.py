@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""The past of one repository, lived through event by event, by the same hand that moves the world later.
+"""Makes the past of one repository, event by event, with the code that makes later events.
 
 Each pull request is a generator that acts and yields the time of its next act; a heap resumes whoever is next.
 """
@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from heapq import heapify, heappop, heapreplace
 from random import Random
 
-from dx_dagster.sandbox import vocabulary
+from dx_dagster.sandbox import merging, vocabulary
 from dx_dagster.sandbox.people import People, User
 from dx_dagster.sandbox.pipelines import run
 from dx_dagster.sandbox.pull_requests import PullRequest
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.reviewing import Reviewing
 
 Life = Iterator[datetime]
@@ -22,17 +22,17 @@ GONE_RELEASE = "release/0.x"
 RELEASE = "release/1.x"
 
 
-class History:
-    """Fills a repository with what happened between its creation and `until`."""
+class RepositoryPast:
+    """Fills a repository with events between its creation and `until`."""
 
-    def __init__(self, rng: Random, people: People, repository: Repository, until: datetime) -> None:
+    def __init__(self, rng: Random, people: People, repository: HostedRepository, until: datetime) -> None:
         self.rng, self.people, self.repository, self.until = rng, people, repository, until
         self.now = repository.created_on
         self.reviewing = Reviewing(rng, people)
         self.doomed: list[PullRequest] = []
 
     def live(self, main_branch: str, pull_requests: int) -> None:
-        """Exactly `pull_requests` exist at the end; about one in two hundred more is opened and deleted."""
+        """Leaves exactly `pull_requests`; one in two hundred more is opened and deleted."""
         repository = self.repository
         repository.main_branch = main_branch
         repository.commit_to(main_branch, self.people.member(self.rng), "Initial commit", self.now)
@@ -70,7 +70,7 @@ class History:
         return self.now + timedelta(microseconds=1_000_000 + int(self.rng.expovariate(1 / hours) * 3_600_000_000))
 
     def _direct_commits(self, hours: float) -> Life:
-        """Now and then somebody commits straight to the default branch."""
+        """Direct commits to the default branch."""
         while True:
             yield self._later(hours)
             member = self.people.member(self.rng)
@@ -80,7 +80,7 @@ class History:
             self._build(None, member, 0.3)
 
     def _branches(self) -> Life:
-        """One release branch that comes and goes, one that stays."""
+        """One release branch is deleted later, one stays."""
         graph = self.repository.graph
         for fraction, branch in ((0.05, GONE_RELEASE), (0.3, RELEASE)):
             yield self._moment(fraction, fraction + 0.05)
@@ -89,7 +89,7 @@ class History:
         self.repository.delete_branch(GONE_RELEASE)
 
     def _schedule(self, opened: int) -> Life:
-        """Nightly runs: nobody started them, so they have no creator."""
+        """Nightly runs of a schedule, without a creator."""
         nights = max(1, (self.until - self.now).days // (2 + opened // 20))
         while True:
             yield self.now + timedelta(days=nights, microseconds=int(self.rng.random() * 9_000_000))
@@ -153,7 +153,7 @@ class History:
             reason = "Not needed any more." if chance < 0.03 else ""
             pull_request.close("DECLINED", closer, self.now, reason=reason)
             if rng.random() < 0.5:
-                repository.close_source_branch(pull_request)
+                merging.close_source_branch(pull_request)
         elif chance < 0.13:
             pull_request.close("SUPERSEDED", closer if chance < 0.12 else None, self.now)
         else:
@@ -161,9 +161,9 @@ class History:
                 pull_request.ready(pull_request.author, self.now - timedelta(milliseconds=3))
             strategy = self.reviewing.strategy()
             if chance > 1 - repository.config.merges_by_push:
-                repository.merge_by_push(pull_request, closer, self.now)
+                merging.merge_by_push(pull_request, closer, self.now)
             else:
-                repository.merge(pull_request, strategy, closer, self.now)
+                merging.merge(pull_request, strategy, closer, self.now)
         if pull_request.fork and rng.random() < 0.5:
             pull_request.fork_gone = True
             pull_request.version += 1

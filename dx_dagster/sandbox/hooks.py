@@ -1,4 +1,4 @@
-"""Webhook subscriptions of the workspace and of repositories. They are kept and shown, nothing is delivered."""
+"""Webhook subscriptions of workspace and repositories: stored and listed, without deliveries."""
 
 import json
 import uuid
@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error
-from dx_dagster.sandbox.calls import Call, encode
+from dx_dagster.sandbox.calls import IncomingCall, encode
 from dx_dagster.sandbox.rendering import Json
 
 LONGEST_SECRET = 128
@@ -16,7 +16,7 @@ CHANGEABLE = ("description", "url", "active", "events")
 
 
 @dataclass(eq=False)
-class Hook:
+class Subscription:
     uuid: str
     created_at: str
     shown: dict[str, Any]
@@ -24,45 +24,45 @@ class Hook:
 
 
 class Hooks:
-    """The handlers, and what they have been told. Reading needs `webhook`, see `tokens.NEEDS`."""
+    """The handlers and the stored subscriptions. Reading needs `webhook`, see `tokens.NEEDS`."""
 
     def __init__(self) -> None:
-        self.by_subject: dict[str, dict[str, Hook]] = {}
+        self.by_subject: dict[str, dict[str, Subscription]] = {}
 
     def secret(self, subject: str, hook: str) -> str | None:
         """The secret of a hook, which no answer ever holds. `subject` is the uuid of workspace or repository."""
         return self.by_subject[subject][hook].secret
 
-    def list(self, call: Call) -> bytes:
+    def list(self, call: IncomingCall) -> bytes:
         hooks, subject, base = self._subject(call)
         return call.page(
             call.faults.left_of("hooks", list(hooks.values())), lambda hook, _: encode(_render(hook, subject, base))
         )
 
-    def create(self, call: Call) -> tuple[int, bytes]:
+    def create(self, call: IncomingCall) -> tuple[int, bytes]:
         hooks, subject, base = self._subject(call)
-        hook = Hook(
+        hook = Subscription(
             f"{{{uuid.uuid4()}}}", f"{call.world.now:%Y-%m-%dT%H:%M:%S.%fZ}", {"active": True, "description": ""}
         )
         _change(hook, call.body, whole=True)
         hooks[hook.uuid] = hook
         return 201, encode(_render(hook, subject, base))
 
-    def get(self, call: Call) -> bytes:
+    def get(self, call: IncomingCall) -> bytes:
         _, subject, base = self._subject(call)
         return encode(_render(self._find(call), subject, base))
 
-    def change(self, call: Call) -> bytes:
+    def change(self, call: IncomingCall) -> bytes:
         hook = self._find(call)
         _change(hook, call.body, whole=False)
         return self.get(call)
 
-    def delete(self, call: Call) -> tuple[int, bytes]:
+    def delete(self, call: IncomingCall) -> tuple[int, bytes]:
         hook = self._find(call)
         del self._subject(call)[0][hook.uuid]
         return 204, b""
 
-    def _subject(self, call: Call) -> tuple[dict[str, Hook], Json, str]:
+    def _subject(self, call: IncomingCall) -> tuple[dict[str, Subscription], Json, str]:
         if "repository" in call.path:
             repository = call.repository()
             hooks = self.by_subject.setdefault(repository.uuid, {})
@@ -73,15 +73,15 @@ class Hooks:
             subject = rendering.workspace(call.world, short=True)
         return hooks, subject, subject["links"]["self"]["href"]
 
-    def _find(self, call: Call) -> Hook:
+    def _find(self, call: IncomingCall) -> Subscription:
         hook = self._subject(call)[0].get(call.path["hook"])
         if hook is None:
             raise Refused(404, error(f"Webhook {call.path['hook']} not found"))
         return hook
 
 
-def _change(hook: Hook, body: bytes, *, whole: bool) -> None:
-    """Takes what the body names; a secret left out stays, null or an empty one is removed."""
+def _change(hook: Subscription, body: bytes, *, whole: bool) -> None:
+    """Changes what the body names: an absent secret stays, null or "" removes it."""
     try:
         sent = json.loads(body)
     except ValueError:
@@ -99,7 +99,7 @@ def _change(hook: Hook, body: bytes, *, whole: bool) -> None:
         hook.secret = secret or None
 
 
-def _render(hook: Hook, subject: Json, base: str) -> Json:
+def _render(hook: Subscription, subject: Json, base: str) -> Json:
     return {
         "type": "webhook_subscription",
         "uuid": hook.uuid,

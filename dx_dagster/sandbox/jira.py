@@ -36,7 +36,7 @@ def _whole(request: Request, name: str, default: int) -> int:
 
 @dataclass
 class Jira:
-    """What the site knows; all of it may be changed while the sandbox runs.
+    """The state of the site; all of it may be changed while the sandbox runs.
 
     Attributes:
         tokens: API tokens; one whose `scopes` are None is of the old kind, without any.
@@ -105,7 +105,7 @@ class Jira:
 
 
 def _account(user: User) -> dict[str, object]:
-    """Who hides an address from this site has no such field, or an empty one."""
+    """An account that hides its address lacks the field, or has an empty one."""
     account: dict[str, object] = {
         "accountId": user.account_id,
         "accountType": "app" if user.kind in {"app_user", "AppUser"} else "atlassian",

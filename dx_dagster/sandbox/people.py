@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""Who works in the made-up workspace: members, outsiders, bots and people who left."""
+"""The accounts of a made-up workspace: members, outsiders, bots and former members."""
 
 import unicodedata
 from collections.abc import Container
@@ -37,12 +37,12 @@ class User:
 
     @property
     def shown_email(self) -> str | None:
-        """What Jira tells of the address."""
+        """The address as Jira shows it."""
         return None if self.hides_email or self.kind != "user" else self.email
 
     @property
     def signature(self) -> str:
-        """What git holds as the author."""
+        """The author of a commit."""
         return f"{self.display_name} <{self.email}>"
 
 
@@ -52,7 +52,7 @@ def _ascii(text: str) -> str:
 
 
 class People:
-    """Everybody who may appear in the workspace. `version` moves when somebody's name or membership changes."""
+    """All accounts that may appear in the workspace. `version` grows with each change of a name or membership."""
 
     def __init__(self, rng: Random, workspace: str, members: int) -> None:
         self.version = 0
@@ -104,7 +104,7 @@ class People:
         return user
 
     def member(self, rng: Random, but_not: Container[User | None] = ()) -> User:
-        """A member; the first of them do most of the work. `but_not` is a wish, not a promise, in tiny workspaces."""
+        """A random member, mostly one of the first. Tiny workspaces may have nobody but those of `but_not`."""
         for _ in range(8):
             user = self.members[int(rng.random() ** 1.7 * len(self.members))]
             if user not in but_not:
@@ -112,7 +112,7 @@ class People:
         return next((user for user in self.members + self.outsiders if user not in but_not), self.members[0])
 
     def author(self, rng: Random) -> User | None:
-        """Who opens a pull request: mostly members; None where the account was deleted without a trace."""
+        """A random author of a pull request, mostly a member; None for an account that was deleted without a trace."""
         chance = rng.random()
         if chance < 0.88:
             return self.member(rng)
@@ -123,14 +123,14 @@ class People:
         return self.former[int(rng.random() * len(self.former))] if chance < 0.985 else None
 
     def join(self, user: User) -> None:
-        """A new person, one who comes back, or a member of another workspace as well."""
+        """Adds a new person, a former member, or a member of another workspace."""
         if user in self.left:
             self.left.remove(user)
         self.members.append(user)
         self.version += 1
 
     def leave(self, user: User) -> None:
-        """The membership ends; what the person did stays, under the same name."""
+        """Ends a membership; everything by that person stays, under the same name."""
         self.members.remove(user)
         self.left.append(user)
         self.version += 1

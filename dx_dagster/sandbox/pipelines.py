@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""Pipeline runs: what started them, what they build and how they end."""
+"""Pipeline runs: trigger, target and result."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ RESULTS = (*("SUCCESSFUL",) * 15, *("FAILED",) * 4, "ERROR", "STOPPED", "EXPIRED
 
 @dataclass(slots=True, eq=False)
 class Pipeline:
-    """A run. `nanoseconds` is what the API's times hold beyond microseconds.
+    """A run. `nanoseconds` are the digits beyond microseconds in the API's times.
 
     The target is a pull request, else a branch, else (`ref_name` None) a bare commit.
 
@@ -45,12 +45,12 @@ class Pipeline:
     version: int = 0
 
     def start(self, duration: int) -> None:
-        """A runner takes it."""
+        """Starts the run on a runner."""
         self._become("IN_PROGRESS", stage="RUNNING")
         self.duration = duration
 
     def pause(self, at: datetime, stage: str = "PAUSED") -> None:
-        """It waits for its manual step, for ever if nobody starts that."""
+        """Pauses at the manual step, without end unless that is started."""
         self.duration = self._ran_for(at)
         self._become("IN_PROGRESS", stage=stage)
 
@@ -89,7 +89,7 @@ def any_result(rng: Random) -> str:
 
 
 def run(rng: Random, pipeline: Pipeline, now: datetime) -> None:
-    """Lets a pipeline get as far as it can by `now`; a few stay waiting for a runner for ever."""
+    """Advances a pipeline to its state at `now`; a few stay pending without end."""
     seconds = 20 + int(rng.expovariate(1 / 240))
     end = pipeline.created_on + timedelta(seconds=seconds, microseconds=int(rng.random() * 1_000_000))
     stuck = rng.random()
@@ -115,6 +115,6 @@ def new_pipeline(
     pull_request: PullRequest | None = None,
     trigger: str = "PUSH",
 ) -> Pipeline:
-    """A run that waits for a runner. One in ten has whole microseconds, so that the digits of its times vary."""
+    """A pending run. One in ten has whole microseconds, so that the digits of times vary."""
     nanoseconds = 0 if rng.random() < 0.1 else int(rng.random() * 1000)
     return Pipeline(random_uuid(rng), build_number, creator, commit, ref_name, pull_request, trigger, at, nanoseconds)

@@ -1,14 +1,12 @@
-"""A pull request: what it is and what can happen to it. Every event leaves its trace in the activity feed."""
+"""A pull request and its events; each event adds an entry to the activity feed."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.repositories import Fork, Repository
 
 STATUS_WORDS = {"OPEN": "open", "MERGED": "fulfilled", "DECLINED": "rejected", "SUPERSEDED": "superseded"}
 
@@ -35,7 +33,7 @@ class Comment:
 
 @dataclass(slots=True, eq=False)
 class Update:
-    """The pull request as it stood after a change: the feed repeats it whole."""
+    """The whole pull request after a change, as the feed repeats it."""
 
     state: str
     title: str
@@ -76,9 +74,12 @@ class Participant:
 
 @dataclass(slots=True, eq=False)
 class PullRequest:
-    """`source` and `target` are the branches' heads as the API shows them; `fork_gone` hides the former."""
+    """`source` and `target` are the branches' heads as the API shows them; `fork_gone` hides the former.
 
-    repository: "Repository" = field(repr=False)  # which names all of its pull requests
+    `activity` holds its own entries, `feed` those of the whole repository.
+    """
+
+    repository: Codebase = field(repr=False)
     number: int
     author: User | None
     title: str
@@ -89,7 +90,7 @@ class PullRequest:
     target: Commit
     created_on: datetime
     updated_on: datetime
-    fork: "Fork | None" = None
+    fork: Fork | None = None
     draft: bool = False
     state: str = "OPEN"
     reason: str = ""
@@ -104,6 +105,7 @@ class PullRequest:
     participants: dict[User, Participant] = field(default_factory=dict)
     comments: list[Comment] = field(default_factory=list)
     activity: list[Activity] = field(default_factory=list, repr=False)
+    feed: list[Activity] = field(default_factory=list, repr=False)
 
     @property
     def reviewers(self) -> tuple[User, ...]:
@@ -119,7 +121,7 @@ class PullRequest:
         self.updated(self.created_on, self.author, {})
 
     def touch(self, at: datetime, *, moves: bool = True) -> None:
-        """Something changed; `moves` says whether `updated_on` tells."""
+        """Notes a change; `moves` says whether `updated_on` moves."""
         self.version += 1
         if moves:
             self.updated_on = max(self.updated_on, at)
@@ -127,11 +129,11 @@ class PullRequest:
     def record(self, kind: str, at: datetime, user: User | None) -> Activity:
         entry = Activity(self.repository.next_entry(), kind, at, user, self)
         self.activity.append(entry)
-        self.repository.feed.append(entry)
+        self.feed.append(entry)
         return entry
 
     def updated(self, at: datetime, user: User | None, changes: dict[str, object]) -> None:
-        """Records the pull request as it is now."""
+        """Adds an update with the pull request as it is now."""
         self.record("update", at, user).update = Update(
             self.state, self.title, self.reason, self.draft, self.source, self.target_branch, self.target,
             self.reviewers, changes,
@@ -155,7 +157,7 @@ class PullRequest:
         return comment
 
     def edit_comment(self, comment: Comment, text: str, at: datetime) -> None:
-        """No new entry of the feed: the old one shows the new text."""
+        """Changes a comment without a new entry of the feed: the old one shows the new text."""
         comment.text, comment.updated_on = text, at
         self.touch(at)
 
@@ -170,7 +172,7 @@ class PullRequest:
         self._judge(user, at, "changes_requested", "changes_requested")
 
     def take_back(self, user: User, at: datetime) -> None:
-        """An approval or a change request is withdrawn: no entry of the feed says so."""
+        """Withdraws an approval or a change request without an entry of the feed."""
         self._participates(user, at).state = None
         for entry in self.activity:
             if entry.user is user and entry.kind in {"approval", "changes_requested"}:
@@ -182,7 +184,7 @@ class PullRequest:
         self.updated(at, user, {"title": {"old": old, "new": title}})
 
     def ready(self, user: User | None, at: datetime) -> None:
-        """A draft asks for reviews from now on. The shape of `changes` is made by hand: no recording shows one."""
+        """Makes a draft ready for review. The shape of `changes` is inferred: no recording shows one."""
         self.draft = False
         self.updated(at, user, {"draft": {"old": True, "new": False}})
 
@@ -199,13 +201,13 @@ class PullRequest:
     def close(
         self, state: str, user: User | None, at: datetime, *, reason: str = "", merge_commit: Commit | None = None
     ) -> None:
-        """MERGED, DECLINED or SUPERSEDED. Call it before the target branch moves: `target` is what was merged into."""
+        """Closes it as MERGED, DECLINED or SUPERSEDED. Call this before the target branch moves: `target` is kept."""
         old, self.state, self.reason = self.state, state, reason
         self.closed_by, self.merge_commit = user, merge_commit
         self.updated(at, user, {"status": {"old": STATUS_WORDS[old], "new": STATUS_WORDS[state]}})
 
     def merged_by_push(self, user: User, at: datetime, head: Commit) -> None:
-        """MERGED without an entry in the activity. Call it before the target branch moves, as `close`."""
+        """Closes it as MERGED without an entry of the feed. Call this before the target branch moves, as `close`."""
         self.state, self.closed_by, self.merge_commit = "MERGED", user, head
         self.touch(at)
 

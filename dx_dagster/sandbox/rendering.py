@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
-from dx_dagster.sandbox.repositories import Fork, Repository
-from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.workspace import MadeUpWorkspace
 
 Json = dict[str, Any]
 
@@ -23,12 +24,12 @@ AVATARS = "https://avatar-management--avatars.us-west-2.prod.public.atl-paas.net
 
 
 def iso(at: datetime) -> str:
-    """As most of the API writes times: microseconds and an offset."""
+    """A time with microseconds and an offset, the form of most of the API."""
     return at.isoformat(timespec="microseconds")
 
 
 def nano(at: datetime, nanoseconds: int) -> str:
-    """As pipelines write times: Z, up to nine digits, no zeros at the end."""
+    """A time of pipelines: Z, up to nine digits, no zeros at the end."""
     digits = f"{at.microsecond:06d}{nanoseconds:03d}".rstrip("0")
     # %Y would write the year 1 with one digit.
     return f"{at.replace(microsecond=0, tzinfo=None).isoformat()}{'.' if digits else ''}{digits}Z"
@@ -39,7 +40,7 @@ def links(**hrefs: str) -> Json:
 
 
 def text(raw: str) -> Json:
-    """Text as it was written and as a page would show it."""
+    """Text with its raw form and its HTML."""
     escaped = raw.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").strip()
     return {"type": "rendered", "raw": raw, "markup": "markdown", "html": f"<p>{escaped}</p>" if escaped else ""}
 
@@ -69,11 +70,11 @@ def _person(user: User, display_name: str, nickname: str | None) -> Json:
 
 
 def person(user: User | None) -> Json | None:
-    """An account inside something else; never change what this returns, it is shared."""
+    """An account inside another object. The result is shared: never change it."""
     return _person(user, user.display_name, user.nickname) if user else None
 
 
-def workspace(world: World, *, short: bool = False) -> Json:
+def workspace(world: MadeUpWorkspace, *, short: bool = False) -> Json:
     slug = world.config.workspace
     base: Json = {
         "type": "workspace",
@@ -104,8 +105,8 @@ def workspace(world: World, *, short: bool = False) -> Json:
     }
 
 
-def repository_reference(repository: Repository | Fork) -> Json:
-    """A repository inside something else."""
+def repository_reference(repository: Codebase | Fork) -> Json:
+    """A repository inside another object."""
     full_name = repository.full_name
     return {
         "type": "repository",
@@ -120,7 +121,7 @@ def repository_reference(repository: Repository | Fork) -> Json:
     }
 
 
-def repository(world: World, repository: Repository) -> Json:
+def repository(world: MadeUpWorkspace, repository: HostedRepository) -> Json:
     base, project = repository_reference(repository), repository.project
     slug, self_link = world.config.workspace, base["links"]["self"]["href"]
     below = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
@@ -178,7 +179,7 @@ def commit_reference(full_name: str, sha: str) -> Json:
     }
 
 
-def commit(repository: Repository, commit: Commit) -> Json:
+def commit(repository: Codebase, commit: Commit) -> Json:
     """A whole commit: the author's `user` is absent where the address belongs to no account."""
     base = commit_reference(repository.full_name, commit.sha)
     self_link = base["links"]["self"]["href"]
@@ -198,7 +199,7 @@ def commit(repository: Repository, commit: Commit) -> Json:
     }
 
 
-def _pipeline_target(repository: Repository, pipeline: Pipeline) -> Json:
+def _pipeline_target(repository: HostedRepository, pipeline: Pipeline) -> Json:
     commit = commit_reference(repository.full_name, pipeline.commit.sha)
     pull_request = pipeline.pull_request
     if pull_request is not None:
@@ -233,7 +234,7 @@ def _pipeline_target(repository: Repository, pipeline: Pipeline) -> Json:
     }
 
 
-def pipeline(repository: Repository, pipeline: Pipeline) -> Json:
+def pipeline(repository: HostedRepository, pipeline: Pipeline) -> Json:
     """A run: `completed_on` is absent until it is done, `creator` where a schedule started it.
 
     `stage` HALTED was seen (badges/shields 10137); Atlassian's description knows RUNNING and PAUSED.

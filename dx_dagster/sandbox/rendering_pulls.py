@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.fields import ABSENT, Selection, Tree
 from dx_dagster.sandbox.pull_requests import Activity, Comment, Participant, PullRequest, Update
@@ -17,7 +18,6 @@ from dx_dagster.sandbox.rendering import (
     repository_reference,
     text,
 )
-from dx_dagster.sandbox.repositories import Fork, Repository
 
 BELOW = (
     "commits",
@@ -34,7 +34,7 @@ BELOW = (
 
 
 def _branch(
-    repository: Repository | Fork,
+    repository: Codebase | Fork,
     branch: str,
     commit: Commit,
     asked: Tree,
@@ -68,7 +68,7 @@ def _links(pull_request: PullRequest) -> Json:
 
 
 def reference(pull_request: PullRequest) -> Json:
-    """A pull request inside something else."""
+    """A pull request inside another object."""
     full_name, number = pull_request.repository.full_name, pull_request.number
     return {
         "type": "pullrequest",

@@ -1,20 +1,21 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""What people do to pull requests, chosen at random: the same for the past and for the present."""
+"""Random events of pull requests, for the past and the present alike."""
 
 from datetime import datetime, timedelta
 from random import Random
 
-from dx_dagster.sandbox import vocabulary
+from dx_dagster.sandbox import merging, vocabulary
+from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import People, User, random_uuid
 from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
-from dx_dagster.sandbox.repositories import Fork, Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 
 STRATEGY_WEIGHTS = ("merge_commit", "merge_commit", "squash", "squash", "squash", "fast_forward")
 
 
 class Reviewing:
-    """Acts on pull requests as believable people would. Takes every decision from `rng`."""
+    """Random but plausible events. Every decision comes from `rng`."""
 
     def __init__(self, rng: Random, people: People) -> None:
         self.rng, self.people = rng, people
@@ -22,7 +23,7 @@ class Reviewing:
     def strategy(self) -> str:
         return vocabulary.pick(self.rng, STRATEGY_WEIGHTS)
 
-    def open(self, repository: Repository, at: datetime, target: str, *, author: User | None) -> PullRequest:
+    def open(self, repository: HostedRepository, at: datetime, target: str, *, author: User | None) -> PullRequest:
         """A new pull request with one to eight commits on a new source branch."""
         rng = self.rng
         title = vocabulary.title(rng, repository.project.key, repository.last_number + 1)
@@ -58,7 +59,7 @@ class Reviewing:
         repository.open_pull_request(pull_request, list(dict.fromkeys(r for r in reviewers if r is not author)))
         return pull_request
 
-    def commits(self, repository: Repository, base: Commit, author: User | None, at: datetime, count: int) -> Commit:
+    def commits(self, repository: Codebase, base: Commit, author: User | None, at: datetime, count: int) -> Commit:
         """`count` commits on top of `base`, made in the hours before `at`; one in twenty by an unknown address."""
         rng, head = self.rng, base
         who = author or self.people.member(rng)
@@ -97,12 +98,12 @@ class Reviewing:
         chance, repository = self.rng.random(), pull_request.repository
         author = pull_request.author or self.people.member(self.rng)
         if chance < 0.15 and not pull_request.target_gone:
-            repository.update_source(pull_request, author, at)
+            merging.update_source(pull_request, author, at)
         elif chance < 0.3 and not pull_request.target_gone:
-            repository.rebase(pull_request, author, at)
+            merging.rebase(pull_request, author, at)
         else:
             head = self.commits(repository, pull_request.source, author, at, 1 + int(self.rng.random() * 2))
-            repository.push(pull_request, head, author, at)
+            merging.push(pull_request, head, author, at)
 
     def talk(self, pull_request: PullRequest, at: datetime) -> Comment:
         """A remark, a reply or an inline comment.
@@ -148,7 +149,7 @@ class Reviewing:
         return standing[int(self.rng.random() * len(standing))] if standing else None
 
     def _reviewer(self, pull_request: PullRequest) -> User:
-        """Mostly one of those asked; nobody reviews their own."""
+        """Mostly one of the requested reviewers, never the author."""
         asked = pull_request.reviewers
         if asked and self.rng.random() < 0.8:
             return asked[int(self.rng.random() * len(asked))]

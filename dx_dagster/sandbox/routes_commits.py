@@ -5,16 +5,17 @@ from urllib.parse import parse_qsl
 
 from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error
-from dx_dagster.sandbox.calls import Call, encode, read_cursor, write_cursor
+from dx_dagster.sandbox.calls import IncomingCall, encode, read_cursor, write_cursor
+from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.fields import Selection
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.routes_pulls import find
 
 ALL_COMMITS = 100  # the largest page
 
 
-def commit(call: Call) -> bytes:
+def commit(call: IncomingCall) -> bytes:
     repository = call.repository(html=True)
     found = repository.graph.find(call.path["revision"])
     if found is None:
@@ -22,7 +23,7 @@ def commit(call: Call) -> bytes:
     return _render(call, repository, found, call.selection)
 
 
-def commits(call: Call) -> bytes:
+def commits(call: IncomingCall) -> bytes:
     """`git log` of a revision, of `include`, or of every branch; minus `exclude`. `q` and `sort` are ignored."""
     repository = call.repository(html=True)
     asked = call.query.multi_items() + parse_qsl(call.body.decode())
@@ -36,8 +37,8 @@ def commits(call: Call) -> bytes:
     return _walk(call, repository, wanted if include else list(repository.graph.branches.values()), unwanted)
 
 
-def pull_request_commits(call: Call) -> bytes:
-    """What the pull request brings, newest first; 404 when the fork it came from is gone."""
+def pull_request_commits(call: IncomingCall) -> bytes:
+    """The commits of a pull request, newest first; 404 when its fork is gone."""
     found = find(call)
     repository = found.repository
     if found.fork_gone:
@@ -50,7 +51,7 @@ def pull_request_commits(call: Call) -> bytes:
     return _walk(call, repository, [found.source], [base])
 
 
-def _resolve(repository: Repository, revisions: Sequence[str]) -> list[Commit]:
+def _resolve(repository: HostedRepository, revisions: Sequence[str]) -> list[Commit]:
     found = {revision: repository.graph.find(revision) for revision in revisions}
     missing = [revision for revision, commit in found.items() if commit is None]
     if missing:
@@ -58,7 +59,7 @@ def _resolve(repository: Repository, revisions: Sequence[str]) -> list[Commit]:
     return [commit for commit in found.values() if commit is not None]
 
 
-def _walk(call: Call, repository: Repository, include: Sequence[Commit], exclude: Sequence[Commit]) -> bytes:
+def _walk(call: IncomingCall, repository: Codebase, include: Sequence[Commit], exclude: Sequence[Commit]) -> bytes:
     """A page of a walk. The cursor stands for commits, not names: the walk goes on even when branches have moved."""
     pagelen, cursor, start = call.pagelen(ALL_COMMITS), call.query.get("page"), 0
     if cursor:
@@ -74,7 +75,7 @@ def _walk(call: Call, repository: Repository, include: Sequence[Commit], exclude
     return call.cursor_page(page, lambda c, selection: _render(call, repository, c, selection), pagelen, following)
 
 
-def _render(call: Call, repository: Repository, commit: Commit, selection: Selection) -> bytes:
+def _render(call: IncomingCall, repository: Codebase, commit: Commit, selection: Selection) -> bytes:
     def render() -> bytes:
         rendered = rendering.commit(repository, commit)
         return encode(selection.apply(rendered))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dx_dagster.sandbox import rendering_pulls
 from dx_dagster.sandbox.answers import Refused, error, html_not_found
 from dx_dagster.sandbox.bbql import Getter
-from dx_dagster.sandbox.calls import Call, encode, read_cursor, write_cursor
+from dx_dagster.sandbox.calls import IncomingCall, encode, read_cursor, write_cursor
 from dx_dagster.sandbox.fields import Selection
 from dx_dagster.sandbox.pull_requests import Activity, Comment, PullRequest
 
@@ -44,7 +44,7 @@ COMMENT_FIELDS: Mapping[str, Getter] = {
 }
 
 
-def pull_requests(call: Call) -> bytes:
+def pull_requests(call: IncomingCall) -> bytes:
     """OPEN unless `state` or `q` says otherwise; newest first unless `sort` does."""
     repository = call.repository()
     states = {state for text in call.query.getlist("state") for state in text.upper().split(",") if state}
@@ -63,22 +63,22 @@ def pull_requests(call: Call) -> bytes:
     return call.page(found, lambda p, selection: _listed(call, p, selection), most=MOST_PULL_REQUESTS)
 
 
-def _listed(call: Call, pull_request: PullRequest, selection: Selection) -> bytes:
+def _listed(call: IncomingCall, pull_request: PullRequest, selection: Selection) -> bytes:
     return _rendered(call, pull_request, selection, rendering_pulls.LISTED)
 
 
-def _rendered(call: Call, pull_request: PullRequest, selection: Selection, names: Collection[str]) -> bytes:
+def _rendered(call: IncomingCall, pull_request: PullRequest, selection: Selection, names: Collection[str]) -> bytes:
     key = (len(names), pull_request.repository.uuid, pull_request.number, selection.text)
     return call.memory.rendered(
         key, _version(pull_request), lambda: encode(rendering_pulls.render(pull_request, names, selection))
     )
 
 
-def pull_request(call: Call) -> bytes:
+def pull_request(call: IncomingCall) -> bytes:
     return _rendered(call, find(call), call.selection, rendering_pulls.PARTS)
 
 
-def find(call: Call, *, html: bool = False) -> PullRequest:
+def find(call: IncomingCall, *, html: bool = False) -> PullRequest:
     """The pull request that the path names."""
     repository, number = call.repository(html=html), call.path["number"]
     found = repository.pull_requests.get(int(number)) if number.isdecimal() else None
@@ -91,7 +91,7 @@ def _version(pull_request: PullRequest) -> tuple[int, int]:
     return (pull_request.version, pull_request.repository.names_version)
 
 
-def comments(call: Call) -> bytes:
+def comments(call: IncomingCall) -> bytes:
     """Oldest first, deleted ones too."""
     found = find(call)
     listed = call.filtered(call.faults.left_of("comments", found.comments), COMMENT_FIELDS)
@@ -103,7 +103,7 @@ def comments(call: Call) -> bytes:
     return call.page(call.sorted(listed, COMMENT_FIELDS), render)
 
 
-def comment(call: Call) -> bytes:
+def comment(call: IncomingCall) -> bytes:
     found = find(call)
     for candidate in found.comments:
         if str(candidate.number) == call.path["comment"]:
@@ -112,8 +112,8 @@ def comment(call: Call) -> bytes:
     raise Refused(404, error(f"Comment {call.path['comment']} not found", typed=False))
 
 
-def repository_activity(call: Call) -> bytes:
-    """The feed of all pull requests. `q` and `sort` are ignored (BCLOUD-21067)."""
+def repository_activity(call: IncomingCall) -> bytes:
+    """The feed of all pull requests; `q` and `sort` are ignored (docs/bitbucket-api.md, "Activity")."""
     repository = call.repository(html=True)
     if call.faults.feed_missing:
         raise html_not_found()
@@ -122,11 +122,11 @@ def repository_activity(call: Call) -> bytes:
     return _feed(call, [entry for entry in entries if entry.kind not in call.faults.feed_leaves_out])
 
 
-def activity(call: Call) -> bytes:
+def activity(call: IncomingCall) -> bytes:
     return _feed(call, find(call, html=True).activity)
 
 
-def _feed(call: Call, entries: Sequence[Activity]) -> bytes:
+def _feed(call: IncomingCall, entries: Sequence[Activity]) -> bytes:
     """Newest first. `ctx` stands behind an entry, so that new entries at the head shift nothing."""
     entries = call.faults.left_of("activity", entries)
     pagelen, ctx = call.pagelen(MOST_PULL_REQUESTS), call.query.get("ctx")
@@ -150,7 +150,7 @@ def _shown(entry: Activity) -> bool:
     return config.feed_keeps_taken_back or not entry.taken_back
 
 
-def _entry(call: Call, entry: Activity, selection: Selection) -> bytes:
+def _entry(call: IncomingCall, entry: Activity, selection: Selection) -> bytes:
     def render() -> bytes:
         rendered = rendering_pulls.activity(entry)
         return encode(selection.apply(rendered))

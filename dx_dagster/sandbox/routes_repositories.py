@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error, gone
 from dx_dagster.sandbox.bbql import Getter
-from dx_dagster.sandbox.calls import Call, encode
+from dx_dagster.sandbox.calls import IncomingCall, encode
 from dx_dagster.sandbox.fields import Selection
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
 from dx_dagster.sandbox.rendering import Json
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 
 REPOSITORY_FIELDS: Mapping[str, Getter] = {
     "uuid": lambda r: r.uuid,
@@ -34,25 +34,25 @@ PIPELINE_FIELDS: Mapping[str, Getter] = {
 }
 
 
-def _whole(call: Call, rendered: Json) -> bytes:
+def _whole(call: IncomingCall, rendered: Json) -> bytes:
     return encode(call.selection.apply(rendered))
 
 
-def workspace(call: Call) -> bytes:
+def workspace(call: IncomingCall) -> bytes:
     call.check_workspace()
     if call.faults.workspace_gone:
         raise gone()
     return _whole(call, rendering.workspace(call.world))
 
 
-def members(call: Call) -> bytes:
+def members(call: IncomingCall) -> bytes:
     call.check_workspace()
     listed = call.faults.left_of("members", call.world.people.members)
     return call.page(listed, lambda user, selection: _membership(call, user, selection))
 
 
-def member(call: Call) -> bytes:
-    """By uuid in braces or by account id; 404 for everybody else."""
+def member(call: IncomingCall) -> bytes:
+    """A member by uuid in braces or account id; 404 for any other account."""
     call.check_workspace()
     wanted = call.path["member"]
     for user in call.world.people.members:
@@ -61,25 +61,25 @@ def member(call: Call) -> bytes:
     raise Refused(404, error(f"{wanted} is not a member of {call.path['workspace']}"))
 
 
-def _membership(call: Call, user: User, selection: Selection) -> bytes:
+def _membership(call: IncomingCall, user: User, selection: Selection) -> bytes:
     short = rendering.workspace(call.world, short=True)
     row = {"type": "workspace_membership", "user": rendering.person(user), "workspace": short}
     return encode(selection.apply(row))
 
 
-def _refuse_access_tokens(call: Call) -> None:
-    """Endpoints about a person: an access token belongs to none."""
+def _refuse_access_tokens(call: IncomingCall) -> None:
+    """Refuses access tokens, which belong to no person, at endpoints about a person."""
     if call.token.kind == "workspace" and not call.faults.user_for_access_tokens:
         raise Refused(403, error("This API is not accessible by this authentication mechanism"))
 
 
-def user(call: Call) -> bytes:
+def user(call: IncomingCall) -> bytes:
     _refuse_access_tokens(call)
     me = rendering.person(call.world.people.members[0]) or {}
     return _whole(call, me | {"is_staff": False, "location": None, "has_2fa_enabled": None})
 
 
-def user_workspaces(call: Call) -> bytes:
+def user_workspaces(call: IncomingCall) -> bytes:
     _refuse_access_tokens(call)
     seen = [rendering.workspace(world, short=True) for world in call.worlds if call.token.opens(world)]
     shorts = [{name: whole[name] for name in ("uuid", "slug", "links")} | {"type": "workspace_base"} for whole in seen]
@@ -87,23 +87,23 @@ def user_workspaces(call: Call) -> bytes:
     return call.page(rows, lambda item, selection: encode(selection.apply(item)))
 
 
-def removed(_call: Call) -> bytes:
+def removed(_call: IncomingCall) -> bytes:
     raise gone()
 
 
-def repositories(call: Call) -> bytes:
-    """`/repositories/` with no workspace is the removed listing of everybody's, hence 410 and not 404."""
+def repositories(call: IncomingCall) -> bytes:
+    """`/repositories/` without a workspace is the removed global listing: 410 (docs/bitbucket-api.md, "Errors")."""
     call.check_workspace()
     shown = [repository for repository in call.world.repositories if call.token.is_told_of(repository)]
     found = call.filtered(call.faults.left_of("repositories", shown), REPOSITORY_FIELDS)
     return call.page(call.sorted(found, REPOSITORY_FIELDS), lambda r, selection: _repository(call, r, selection))
 
 
-def repository(call: Call) -> bytes:
+def repository(call: IncomingCall) -> bytes:
     return _repository(call, call.repository(), call.selection)
 
 
-def _repository(call: Call, repository: Repository, selection: Selection) -> bytes:
+def _repository(call: IncomingCall, repository: HostedRepository, selection: Selection) -> bytes:
     def render() -> bytes:
         rendered = rendering.repository(call.world, repository)
         return encode(selection.apply(rendered))
@@ -113,8 +113,8 @@ def _repository(call: Call, repository: Repository, selection: Selection) -> byt
     return call.memory.rendered(("repository", repository.uuid, selection.text), version, render)
 
 
-def pipelines(call: Call) -> bytes:
-    """Oldest first; `q` is ignored; `next` loses `sort` and `fields` (BCLOUD-20639)."""
+def pipelines(call: IncomingCall) -> bytes:
+    """Oldest first; `q` is ignored; `next` drops `sort` and `fields` (docs/bitbucket-api.md, "Pipelines")."""
     repository = _with_pipelines(call)
     found = call.faults.left_of("pipelines", repository.pipelines)
     sort = call.query.get("sort", "")
@@ -135,7 +135,7 @@ def pipelines(call: Call) -> bytes:
     )
 
 
-def pipeline(call: Call) -> bytes:
+def pipeline(call: IncomingCall) -> bytes:
     repository, wanted = _with_pipelines(call), call.path["pipeline"]
     for found in repository.pipelines:
         if wanted in {found.uuid, str(found.build_number)}:
@@ -143,7 +143,7 @@ def pipeline(call: Call) -> bytes:
     raise Refused(404, error(f"Pipeline {wanted} not found", typed=False))
 
 
-def _with_pipelines(call: Call) -> Repository:
+def _with_pipelines(call: IncomingCall) -> HostedRepository:
     repository = call.repository()
     bare = call.url.endswith("/pipelines")
     if not repository.has_pipelines or (bare and call.faults.pipelines_with_slash_only):
@@ -152,13 +152,13 @@ def _with_pipelines(call: Call) -> Repository:
 
 
 def _status(pipeline: Pipeline) -> str:
-    """The words of the filter `status`, which are not those of the answer."""
+    """The values of the filter `status`, which differ from those of the answer."""
     words = {"SUCCESSFUL": "PASSED", "RUNNING": "BUILDING", "EXPIRED": "UNKNOWN"}
     state = pipeline.result or pipeline.stage or pipeline.state
     return words.get(state, state)
 
 
-def _pipeline(call: Call, repository: Repository, pipeline: Pipeline, selection: Selection) -> bytes:
+def _pipeline(call: IncomingCall, repository: HostedRepository, pipeline: Pipeline, selection: Selection) -> bytes:
     def render() -> bytes:
         rendered = rendering.pipeline(repository, pipeline)
         return encode(selection.apply(rendered))

@@ -1,4 +1,4 @@
-"""The front door: a server on a free port of this machine, in a thread, for as long as a `with` lasts."""
+"""The sandbox as a context manager: a server on a free port, in a thread."""
 
 import socket
 import threading
@@ -14,8 +14,9 @@ from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.hooks import Hooks
 from dx_dagster.sandbox.jira import Jira
-from dx_dagster.sandbox.server import Bitbucket, Requests
-from dx_dagster.sandbox.tokens import Limits, Token
+from dx_dagster.sandbox.recording import Requests
+from dx_dagster.sandbox.server import Bitbucket
+from dx_dagster.sandbox.tokens import RateLimit, Token
 from dx_dagster.sandbox.world import World
 
 HOST = "127.0.0.1"
@@ -41,7 +42,7 @@ class Sandbox:
         also: Iterable[WorldConfig | World] = (),
         tokens: list[Token] | None = None,
         faults: Faults | None = None,
-        limits: Limits | None = None,
+        limits: RateLimit | None = None,
         port: int = 0,
         live: float | None = None,
     ) -> None:
@@ -50,7 +51,7 @@ class Sandbox:
         if len({world.config.workspace.lower() for world in self.worlds}) < len(self.worlds):
             raise ValueError("each workspace needs a slug of its own")
         self.tokens = [seeded_token(self.world.config)] if tokens is None else tokens
-        self.faults, self.limits = faults or Faults(), limits or Limits()
+        self.faults, self.limits = faults or Faults(), limits or RateLimit()
         self.live, self._port = live, port
         self._bitbucket = Bitbucket(self.worlds, self.tokens, self.limits, self.faults)
         self._stopped = threading.Event()

@@ -1,72 +1,36 @@
-"""The application: which address is what, and the way every request takes: record, token, budget, scope, handler."""
+"""The application: the table of routes, and the checks before each handler: token, rate limit, scope."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from dx_dagster.sandbox import routes_commits, routes_pulls, routes_repositories
 from dx_dagster.sandbox.answers import Refused, error
-from dx_dagster.sandbox.calls import Call, Memory
-from dx_dagster.sandbox.control import ControlDoor
+from dx_dagster.sandbox.calls import IncomingCall, Memory
+from dx_dagster.sandbox.control import Control
 from dx_dagster.sandbox.faults import Faults, FaultyServer
 from dx_dagster.sandbox.hooks import Hooks
 from dx_dagster.sandbox.jira import Jira
-from dx_dagster.sandbox.tokens import Limits, Token, find_token
-from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.recording import Recorder, Requests
+from dx_dagster.sandbox.tokens import RateLimit, Token, find_token
+from dx_dagster.sandbox.world import World, find_world
 
-KEPT_REQUESTS = 200_000
 JSON = "application/json; charset=utf-8"
-Handler = Callable[[Call], bytes | tuple[int, bytes]]
-
-
-class Recorded(NamedTuple):
-    """A request that came in. `path` has the query; `status` is None when the connection was reset."""
-
-    method: str
-    path: str
-    token: str | None
-    status: int | None
-
-
-@dataclass
-class Requests:
-    """Every request since the last `reset`; `count` goes on when old ones are forgotten."""
-
-    recorded: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
-    count: int = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Recorded]:
-        return iter(self.list())
-
-    def add(self, request: Recorded) -> None:
-        self.recorded.append(request)
-        self.count += 1
-
-    def list(self) -> list[Recorded]:
-        return list(self.recorded)
-
-    def reset(self) -> None:
-        self.recorded.clear()
-        self.count = 0
+Handler = Callable[[IncomingCall], bytes | tuple[int, bytes]]
 
 
 @dataclass
 class Bitbucket:
-    """All that the server knows; tests turn its knobs while it runs. There is at least one world."""
+    """The state of the server; tests change it while it runs. There is at least one world."""
 
     worlds: list[World]
     tokens: list[Token]
-    limits: Limits
+    limits: RateLimit
     faults: Faults
     requests: Requests = field(default_factory=Requests)
     hooks: Hooks = field(default_factory=Hooks)
@@ -77,7 +41,8 @@ class Bitbucket:
 
     def application(self) -> ASGIApp:
         routes = [self._route(*row) for row in table(self.hooks)]
-        app = Starlette(routes=[*ControlDoor(self).routes(), *self.jira.routes(), *routes])
+        control = Control(self.worlds, self.tokens, self.faults, self.requests)
+        app = Starlette(routes=[*control.routes(), *self.jira.routes(), *routes])
         app.router.redirect_slashes = False
         return Recorder(FaultyServer(app, self.faults), self.requests)
 
@@ -104,7 +69,7 @@ class Bitbucket:
     ) -> Response:
         url = f"{request.url.scheme}://{request.url.netloc}{request.scope['path']}"
         world = self._world(request.path_params)
-        call = Call(
+        call = IncomingCall(
             self.worlds, world, self.memory, self.faults, token,
             request.method, url, request.path_params, request.query_params, body,
         )  # fmt: skip
@@ -114,52 +79,23 @@ class Bitbucket:
         return Response(content, status, headers, media_type=JSON)
 
     def _world(self, path: Mapping[str, str]) -> World:
-        """The world that holds what a path names; the first one for a path that names none.
+        """The world that holds the subject of a path; the first one for a path without a subject.
 
         A repository is found by its uuid without its workspace, and below its old workspace if the faults say so.
         """
         workspace, repository = path.get("workspace", ""), path.get("repository", "")
-        named = self.find(workspace)
+        named = find_world(self.worlds, workspace)
         if repository.startswith("{") and (workspace == "{}" or (named and self.faults.moved_answers_elsewhere)):
             named = next((world for world in self.worlds if world.holds(repository)), named)
         return named or self.worlds[0]
 
-    def find(self, workspace: str) -> World | None:
-        return next((world for world in self.worlds if world.is_called(workspace)), None)
 
-
-class Recorder:
-    """Outermost: writes down what came in and what went out."""
-
-    def __init__(self, app: ASGIApp, requests: Requests) -> None:
-        self.app, self.requests = app, requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
-            await self.app(scope, receive, send)
-            return
-        status: list[int] = []
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                status.append(int(str(message["status"])))
-            await send(message)
-
-        query = scope["query_string"].decode()
-        path = scope["raw_path"].decode() + (f"?{query}" if query else "")
-        try:
-            await self.app(scope, receive, watched)
-        finally:
-            token = scope.get("sandbox.token")
-            self.requests.add(Recorded(scope["method"], path, token, status[0] if status else None))
-
-
-def nothing_here(_call: Call) -> bytes:
+def nothing_here(_call: IncomingCall) -> bytes:
     raise Refused(404, error("Resource not found", detail="There is no API hosted at this URL"))
 
 
 def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
-    """Method, path, what it needs (`tokens.NEEDS`) and handler."""
+    """Method, path, required scope (a key of `tokens.NEEDS`) and handler."""
     pulls, commits, rest = routes_pulls, routes_commits, routes_repositories
     workspace, repository = "/workspaces/{workspace}", "/repositories/{workspace}/{repository}"
     pull = f"{repository}/pullrequests/{{number}}"

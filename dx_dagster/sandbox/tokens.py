@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: tokens, their scopes and their rolling hour."""
+"""Tokens with their scopes, and the rate limit of their rolling hour."""
 
 import base64
 import binascii
@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from dx_dagster.sandbox.answers import Refused, error
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.repositories import Repository
-    from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.world import World
 
 # Scopes of an access token, and what each brings along. An API token's scopes bring nothing along.
 IMPLIED = {
@@ -55,7 +52,7 @@ NEEDS: dict[str, Need] = {
 
 @dataclass(eq=False)
 class Token:
-    """A secret and what it opens.
+    """A secret and the scopes, workspaces and repositories that it opens.
 
     Attributes:
         kind: "workspace" for an access token (sent as Bearer), "api" for a person's API token (Basic, with `email`).
@@ -85,7 +82,7 @@ class Token:
 
     @property
     def account(self) -> str:
-        """Whose budget a request is paid from: an access token's own, or that of the person behind an API token."""
+        """The budget of a request: the access token's own, or that of the API token's account."""
         return f"user {self.email}" if self.email else f"token {self.secret}"
 
     def granted(self) -> frozenset[str]:
@@ -94,17 +91,17 @@ class Token:
         scopes = set(ACCESS_SCOPES if self.scopes is None else self.scopes)
         return frozenset(scopes.union(*(IMPLIED.get(scope, set()) for scope in scopes)))
 
-    def opens(self, world: "World") -> bool:
+    def opens(self, world: World) -> bool:
         return self.workspaces is None or any(world.is_called(name) for name in self.workspaces)
 
-    def is_told_of(self, repository: "Repository") -> bool:
+    def is_told_of(self, repository: HostedRepository) -> bool:
         return not self.sees_nothing and _is_among(repository, self.shown)
 
-    def may_enter(self, repository: "Repository") -> bool:
+    def may_enter(self, repository: HostedRepository) -> bool:
         return _is_among(repository, self.repositories)
 
     def check(self, need: str) -> None:
-        """Refuses with what was required and what is granted; `detail` is an object in this one error."""
+        """Raises a 403 that names the required and the granted scopes (docs/bitbucket-api.md, "Errors")."""
         access, api = NEEDS[need]
         required = list(api) if self.kind == "api" else [access] if access else []
         granted = self.granted()
@@ -112,7 +109,7 @@ class Token:
             raise lacks(required, sorted(granted))
 
 
-def _is_among(repository: "Repository", names: Collection[str] | None) -> bool:
+def _is_among(repository: HostedRepository, names: Collection[str] | None) -> bool:
     return names is None or bool({repository.slug, repository.uuid} & set(names))
 
 
@@ -142,12 +139,12 @@ def _decoded(value: str) -> str | None:
 
 
 @dataclass
-class Limits:
-    """The hourly budget. All of it may be changed while the sandbox runs.
+class RateLimit:
+    """The rate limit of each budget. All of it may be changed while the sandbox runs.
 
     Attributes:
-        retry_after: None (as observed), "seconds" or "date": the header's form.
-        count_rejected: a request that was refused with 429 uses budget too. Not established for the real API.
+        retry_after: None (no header), "seconds" or "date" (docs/bitbucket-api.md, "Rate limit").
+        count_rejected: a request that answers 429 uses budget too (docs/bitbucket-api.md, "Not established").
         separate_hooks: webhook endpoints draw on a budget of their own, as the documentation says.
     """
 
@@ -159,7 +156,7 @@ class Limits:
     spent: dict[str, deque[float]] = field(default_factory=dict, repr=False)
 
     def spend(self, token: Token, resource: str) -> dict[str, str]:
-        """Pays for one request; the headers that tell how things stand, which only access tokens get."""
+        """Counts one request; returns the headers of the rate limit, which only access tokens get."""
         key = f"{token.account} {resource if self.separate_hooks else ''}"
         spent, now = self.spent.setdefault(key, deque()), time.monotonic()
         while spent and spent[0] <= now - self.window:

@@ -1,4 +1,4 @@
-"""What the tables must hold after a complete import at this moment, worked out from the world and not from any JSON.
+"""The expected rows after a complete import at this moment, from the world and not from any JSON.
 
 Rows have natural keys where the tables have ids: `workspace`, `repository`, `user`, `author` and `merged_by_user` are
 uuids in braces (None for an account that is gone), `pull` is the number beside its `repository`. `source_id` is what
@@ -12,16 +12,15 @@ Forbidden repositories appear in bitbucket_repositories only. What a run alone c
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
+from dx_dagster.sandbox.merging import pull_request_commits
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
 from dx_dagster.sandbox.pull_requests import Activity, PullRequest
-from dx_dagster.sandbox.repositories import Repository, pull_request_commits
-
-if TYPE_CHECKING:
-    from dx_dagster.sandbox.world import World
+from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.world import World
 
 Row = dict[str, object]
 SITE = "https://bitbucket.org"
@@ -29,7 +28,7 @@ REVIEWS = ("comment", "approval", "changes_requested")
 SAME_MOMENT = timedelta(seconds=5)  # an event this close to `updated_on` is what moved it
 
 
-def truth(world: "World", since: datetime | None = None) -> dict[str, list[Row]]:
+def truth(world: World, since: datetime | None = None) -> dict[str, list[Row]]:
     """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
 
     With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
@@ -85,11 +84,11 @@ def _uuid(user: User | None) -> str | None:
     return user.uuid if user else None
 
 
-def _html(repository: Repository) -> str:
+def _html(repository: Codebase) -> str:
     return f"{SITE}/{repository.full_name}"
 
 
-def _repository(world: "World", repository: Repository) -> Row:
+def _repository(world: World, repository: HostedRepository) -> Row:
     """`default_branch` is None for an empty repository."""
     return {
         "source_id": repository.uuid,
@@ -107,7 +106,7 @@ def _repository(world: "World", repository: Repository) -> Row:
     }
 
 
-def _main_commits(repository: Repository, after: datetime) -> list[Commit]:
+def _main_commits(repository: HostedRepository, after: datetime) -> list[Commit]:
     found = log([repository.head]) if repository.main_branch else []
     return [commit for commit in found if commit.date >= after]
 
@@ -115,7 +114,7 @@ def _main_commits(repository: Repository, after: datetime) -> list[Commit]:
 def _met(
     pulls: list[PullRequest], pipelines: Iterable[Pipeline], logs: Iterable[list[Commit]]
 ) -> Iterator[User | None]:
-    """Everybody whom the answers name, with repetitions."""
+    """All accounts that the answers name, with repetitions."""
     for pull in pulls:
         yield from (pull.author, pull.closed_by, *pull.participants)
         yield from (entry.user for entry in pull.activity)
@@ -125,8 +124,8 @@ def _met(
         yield from (commit.user for commit in commits)
 
 
-def _users(world: "World", met: Iterable[User | None]) -> list[Row]:
-    """Members and everybody met. `active` is membership, `bot` every type but user; `email` is what Jira tells."""
+def _users(world: World, met: Iterable[User | None]) -> list[Row]:
+    """Members and all other accounts met. `active` is membership, `bot` every type but user; `email` is Jira's."""
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
     return [
@@ -149,7 +148,7 @@ def _is_bot(user: User) -> bool:
 
 
 def _end(pull: PullRequest) -> datetime | None:
-    """When it was closed, as far as that can be known.
+    """When it was closed, as far as the answers show it.
 
     The first update to its state that is not before its opening; else `updated_on`, unless something else happened
     within `SAME_MOMENT` of that: a comment made, edited or deleted, an approval, a change request, another update;
@@ -244,7 +243,7 @@ def _pull(pull: PullRequest) -> Row:
 
 
 def _visible(pull: PullRequest) -> Callable[[Activity], bool]:
-    """Which judgements can still be known: comments always, from the comments endpoint; the rest from the feed only."""
+    """The reviews that the answers still show: comments from their endpoint, the rest from the feed only."""
     keeps = pull.repository.config.feed_keeps_taken_back
     return lambda entry: entry.kind == "comment" or keeps or not entry.taken_back
 
@@ -263,7 +262,7 @@ def _participants(pull: PullRequest) -> Iterator[Row]:
 
 
 def _activities(pull: PullRequest) -> Iterator[Row]:
-    """What the feed shows; the time of a comment's entry is when it was written, whatever happened to it since."""
+    """The entries of the feed; a comment's entry keeps the time when the comment was written."""
     shows_deleted, visible = pull.repository.config.feed_shows_deleted, _visible(pull)
     for entry in pull.activity:
         comment = entry.comment
@@ -302,13 +301,13 @@ def _comments(pull: PullRequest) -> Iterator[Row]:
 
 
 def _commits(pull: PullRequest) -> list[Commit]:
-    """What the pull request's commits endpoint lists now; nothing when the fork is gone (it answers 404)."""
+    """The commits that the endpoint of a pull request lists now; none when the fork is gone (404)."""
     if pull.fork_gone or (pull.source_closed and not pull.repository.config.commits_outlive_branch):
         return []
     return pull_request_commits(pull)
 
 
-def _commit(repository: Repository, commit: Commit) -> Row:
+def _commit(repository: Codebase, commit: Commit) -> Row:
     return {
         "repository": repository.uuid,
         "sha": commit.sha,
@@ -319,7 +318,7 @@ def _commit(repository: Repository, commit: Commit) -> Row:
     }
 
 
-def _pipeline(repository: Repository, pipeline: Pipeline, within: Collection[PullRequest]) -> Row:
+def _pipeline(repository: HostedRepository, pipeline: Pipeline, within: Collection[PullRequest]) -> Row:
     """`ref_name` is the branch, for a pull request's run its source branch; a bare commit has none.
 
     `pull` is None too where the pull request is not among those `within` the bound: it has no row.

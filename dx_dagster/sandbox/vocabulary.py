@@ -1,5 +1,5 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
-"""The words that the made-up workspace is written in."""
+"""Random words for names, titles and messages."""
 
 from random import Random
 from typing import Final

@@ -1,309 +1,140 @@
-"""A made-up Bitbucket workspace that lives: a seed makes its past, its methods and `step` make its future."""
+# ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
+"""A made-up workspace that lives: `step` makes one random event after another."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate, repeat
+from collections.abc import Sequence
 from random import Random
-from threading import RLock
 
-from dx_dagster.sandbox import steps, vocabulary
-from dx_dagster.sandbox.commits import Commit
-from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.genesis import Founder, found
-from dx_dagster.sandbox.people import People, User, random_uuid
-from dx_dagster.sandbox.pipelines import Pipeline, any_result
-from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.history import RELEASE
+from dx_dagster.sandbox.pipelines import FAILURES, WAITING, Pipeline, any_result
+from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.reviewing import Reviewing
+from dx_dagster.sandbox.workspace import MadeUpWorkspace
 
-SOONEST = timedelta(milliseconds=2)  # between two events of one moment; a fast-forward takes half of that
-BEHIND = timedelta(milliseconds=50)  # the clock of this machine, so that events of one moment are not ahead of it
-FIRST_COMMENT = 3_000_000_017  # comment ids are int64, and beyond int32 for years
+FEW_REPOSITORIES = 3  # no more are deleted below this
+FEW_MEMBERS = 4
+RECENT_RUNS = 20  # people run again what failed of late
 
 
-class World:
-    """The workspace and its clock. Every change happens under `lock` and moves `now` forward.
-
-    Attributes:
-        follows_clock: events happen now; else each is up to a minute and a half after the one before.
-        came_from, went_to: by uuid, the other worlds of repositories that moved between workspaces.
-
-    Methods take a repository itself, its slug or its uuid. What they leave open (who, which words) is decided by the
-    seed, so that the same calls make the same world.
-    """
-
-    def __init__(self, config: WorldConfig | None = None) -> None:
-        self.config = config or WorldConfig()
-        self.lock = RLock()
-        self.now = (self.config.now or datetime.now(UTC)).astimezone(UTC)
-        self.follows_clock = False
-        self.rng = rng = Random(f"{self.config.seed}/{self.config.workspace}")
-        self.uuid = random_uuid(rng)
-        self.name = self.config.workspace.capitalize()
-        self.created_on = self.now - timedelta(days=1500, microseconds=531_532)
-        self.people = People(rng, self.config.workspace, self.config.members)
-        self.reviewing = Reviewing(rng, self.people)
-        numbers = accumulate(repeat(7), initial=FIRST_COMMENT)
-        self._founder = Founder(self.config, rng, lambda: next(numbers))
-        with _collecting_no_garbage():
-            self.repositories = found(self._founder, self.people, self.now)
-        self.came_from: dict[str, World] = {}
-        self.went_to: dict[str, World] = {}
-
-    def tick(self) -> datetime:
-        """A little later: the time of the next event."""
-        later = self.now + timedelta(microseconds=1_000_000 + int(self.rng.random() * 90_000_000))
-        self.now = max(self.now + SOONEST, datetime.now(UTC) - BEHIND) if self.follows_clock else later
-        return self.now
+class World(MadeUpWorkspace):
+    """A workspace that makes random events too."""
 
     def step(self, n: int = 1, random: Random | None = None) -> list[str]:
-        """`n` believable events; what happened, one word each."""
-        return [steps.step(self, random or self.rng) for _ in range(n)]
-
-    def is_called(self, key: str) -> bool:
-        """Whether the workspace has this slug, in whatever case, or this uuid."""
-        return key.lower() in {self.config.workspace.lower(), self.uuid}
-
-    def holds(self, uuid: str) -> bool:
-        return any(repository.uuid == uuid for repository in self.repositories)
-
-    # -- finding ------------------------------------------------------------------------------------------------------
-
-    def repository(self, key: Repository | str) -> Repository:
-        """The repository of a slug or uuid; KeyError where there is none."""
-        if isinstance(key, Repository):
-            return key
-        for repository in self.repositories:
-            if key in {repository.slug, repository.uuid}:
-                return repository
-        raise KeyError(key)
-
-    @property
-    def open_repositories(self) -> list[Repository]:
-        """Those that answer and hold commits."""
-        return [r for r in self.repositories if not r.forbidden and r.main_branch]
-
-    @property
-    def pull_requests(self) -> Iterator[PullRequest]:
-        """All that somebody with every permission sees."""
-        for repository in self.repositories:
-            if not repository.forbidden:
-                yield from repository.pull_requests.values()
-
-    # -- pull requests ------------------------------------------------------------------------------------------------
-
-    def open_pull_request(
-        self, repo: Repository | str, *, author: User | None = None, target: str | None = None
-    ) -> PullRequest:
-        with self.lock:
-            repository = self.repository(repo)
-            who = author or self.people.member(self.rng)
-            branch = target or repository.main_branch or ""
-            return self.reviewing.open(repository, self.tick(), branch, author=who)
-
-    def comment(
-        self,
-        pr: PullRequest,
-        text: str | None = None,
-        *,
-        user: User | None = None,
-        parent: Comment | None = None,
-        inline: Inline | None = None,
-    ) -> Comment:
-        with self.lock:
-            who = user or self.people.member(self.rng, (pr.author,))
-            return pr.comment(who, text or vocabulary.remark(self.rng), self.tick(), parent, inline)
-
-    def edit_comment(self, pr: PullRequest, comment: Comment, text: str = "Edited.") -> None:
-        with self.lock:
-            pr.edit_comment(comment, text, self.tick())
-
-    def delete_comment(self, pr: PullRequest, comment: Comment) -> None:
-        with self.lock:
-            pr.delete_comment(comment, self.tick())
-
-    def approve(self, pr: PullRequest, user: User | None = None) -> User:
-        with self.lock:
-            who = user or self.people.member(self.rng, (pr.author,))
-            pr.approve(who, self.tick())
-            return who
-
-    def unapprove(self, pr: PullRequest, user: User) -> None:
-        """Takes back an approval or a change request."""
-        with self.lock:
-            pr.take_back(user, self.tick())
-
-    def request_changes(self, pr: PullRequest, user: User | None = None) -> User:
-        with self.lock:
-            who = user or self.people.member(self.rng, (pr.author,))
-            pr.request_changes(who, self.tick())
-            return who
-
-    def edit_title(self, pr: PullRequest, title: str) -> None:
-        with self.lock:
-            pr.retitle(title, pr.author, self.tick())
-
-    def retarget(self, pr: PullRequest, branch: str) -> None:
-        with self.lock:
-            pr.retarget(branch, pr.author, self.tick())
-
-    def mark_ready(self, pr: PullRequest) -> None:
-        with self.lock:
-            pr.ready(pr.author, self.tick())
-
-    def push(self, pr: PullRequest, *, force: bool = False) -> None:
-        """A commit on the source branch; with `force` the branch is rebased instead."""
-        with self.lock:
-            author, at = pr.author or self.people.member(self.rng), self.tick()
-            if force:
-                pr.repository.rebase(pr, author, at)
-            else:
-                head = self.reviewing.commits(pr.repository, pr.source, author, at, 1)
-                pr.repository.push(pr, head, author, at)
-
-    def merge(self, pr: PullRequest, strategy: str = "merge_commit", *, user: User | None = None) -> Commit:
-        """Merges by `merge_commit`, `squash` or `fast_forward`."""
-        with self.lock:
-            commit = pr.repository.merge(pr, strategy, user or self.people.member(self.rng), self.tick())
-            self.now = max(self.now, pr.updated_on)  # a fast-forward takes a moment longer
-            return commit
-
-    def merge_by_push(self, pr: PullRequest, *, user: User | None = None) -> Commit:
-        """Merges as somebody does who pushes the source's commits to the target: no update in the activity says so."""
-        with self.lock:
-            return pr.repository.merge_by_push(pr, user or self.people.member(self.rng), self.tick())
-
-    def decline(self, pr: PullRequest, *, user: User | None = None) -> None:
-        with self.lock:
-            pr.close("DECLINED", user or self.people.member(self.rng), self.tick())
-
-    def delete_pull_request(self, pr: PullRequest) -> None:
-        with self.lock:
-            self.tick()
-            pr.repository.delete_pull_request(pr.number)
-
-    # -- repositories -------------------------------------------------------------------------------------------------
-
-    def create_repository(self) -> Repository:
-        """A new repository with one commit on `main`."""
-        with self.lock:
-            repository = self._founder.repository(self.tick())
-            repository.main_branch = "main"
-            repository.commit_to("main", self.people.member(self.rng), "Initial commit", self.now)
-            self.repositories.append(repository)
-            return repository
-
-    def rename_repository(self, repo: Repository | str, slug: str | None = None) -> str:
-        """The slug and the name change, the uuid stays; the new slug."""
-        with self.lock:
-            repository = self.repository(repo)
-            self.tick()
-            base = repository.slug.rstrip("-0123456789")
-            repository.slug = repository.name = slug or f"{base}-{self.rng.randrange(1000, 100_000)}"
-            repository.names_version += 1
-            return repository.slug
-
-    def delete_repository(self, repo: Repository | str) -> None:
-        with self.lock:
-            self.tick()
-            self.repositories.remove(self.repository(repo))
-
-    def move_repository(self, repo: Repository | str, to: "World") -> None:
-        """The repository goes to another workspace with all that is in it.
-
-        It keeps its uuid, and its people keep theirs, members there or not. Its project is the one of the same key.
-        """
-        first, second = sorted((self, to), key=lambda world: world.uuid)  # in one order, or two moves wait for ever
-        with first.lock, second.lock:
-            repository = self.repository(repo)
-            to.now = max(to.now, self.tick())
-            self.repositories.remove(repository)
-            to.receive(repository)
-            self.came_from.pop(repository.uuid, None)
-            to.went_to.pop(repository.uuid, None)
-            self.went_to[repository.uuid], to.came_from[repository.uuid] = to, self
-
-    def receive(self, repository: Repository) -> None:
-        """Takes in a repository that was another world's; a slug that is taken gets a number."""
-        projects = self._founder.projects
-        repository.config, repository.slug = self.config, self._founder.claim(repository.slug)
-        repository.project = next((p for p in projects if p.key == repository.project.key), projects[0])
-        repository.names_version += 1
-        self.repositories.append(repository)
-
-    def commit_to_default_branch(self, repo: Repository | str, message: str = "Direct commit\n") -> Commit:
-        with self.lock:
-            repository = self.repository(repo)
-            repository.main_branch = repository.main_branch or "main"
-            return repository.commit_to(repository.main_branch, self.people.member(self.rng), message, self.tick())
-
-    def force_push_default_branch(self, repo: Repository | str, drop: int = 2) -> Commit:
-        """The default branch loses its last `drop` commits (along the first parents) and gets a new one."""
-        with self.lock:
-            repository = self.repository(repo)
-            commit = repository.head
-            for _ in range(drop):
-                commit = commit.parents[0] if commit.parents else commit
-            repository.graph.branches[repository.main_branch or ""] = commit
-            return self.commit_to_default_branch(repository, "Rewrite history\n")
-
-    # -- pipelines and people -----------------------------------------------------------------------------------------
-
-    def add_pipeline(self, repo: Repository | str, *, pull_request: PullRequest | None = None) -> Pipeline:
-        """A run that waits for a runner, on the pull request or on the default branch."""
-        with self.lock:
-            repository = self.repository(repo)
-            creator = self.people.member(self.rng)
-            branch = repository.main_branch
-            return repository.add_pipeline(
-                self.rng, self.tick(), pull_request=pull_request, creator=creator, ref_name=branch
-            )
-
-    def start_pipeline(self, pipeline: Pipeline) -> None:
-        """A runner takes a run that waits for one."""
-        with self.lock:
-            self.tick()
-            pipeline.start(0)
-
-    def pause_pipeline(self, pipeline: Pipeline, stage: str = "PAUSED") -> None:
-        """It waits for its manual step, for ever if nobody finishes it; `stage` is PAUSED or HALTED."""
-        with self.lock:
-            pipeline.pause(self.tick(), stage)
-
-    def finish_pipeline(self, pipeline: Pipeline, result: str | None = None) -> None:
-        with self.lock:
-            pipeline.finish(result or any_result(self.rng), self.tick())
-
-    def rerun_failed_steps(self, pipeline: Pipeline, result: str | None = None) -> None:
-        """The same run once more, with its uuid, build number and date; it ends at once when a result is given."""
-        with self.lock:
-            pipeline.rerun(self.tick())
-            if result is not None:
-                self.finish_pipeline(pipeline, result)
-
-    def add_member(self, user: User | None = None) -> User:
-        """A new person, or somebody of another world: then one account in two workspaces."""
-        with self.lock:
-            self.tick()
-            joining = user or self.people.person(self.rng)
-            self.people.join(joining)
-            return joining
-
-    def remove_member(self, user: User) -> None:
-        with self.lock:
-            self.tick()
-            self.people.leave(user)
+        """Makes `n` random events; returns what happened, in a few words each."""
+        return [_step(self, random or self.rng) for _ in range(n)]
 
 
-@contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """Nothing that a world is made of is garbage, and looking for some again and again doubles the time it takes."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
+def find_world(worlds: Sequence[World], name: str) -> World | None:
+    """The world of a workspace's slug or uuid."""
+    return next((world for world in worlds if world.is_called(name)), None)
+
+
+def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a return per kind of event
+    """Makes one event, in the proportions of a busy workspace, and names it."""
+    with world.lock:
+        repository = _repository(world, rng)
+        opened = [pr for pr in repository.pull_requests.values() if pr.state == "OPEN"]
+        chance = rng.random()
+        if chance < 0.12:
+            return _people_and_repositories(world, rng, repository)
+        if chance < 0.27:
+            return _pipelines(world, rng, repository)
+        if chance < 0.4 or not opened:
+            world.open_pull_request(repository, author=world.people.author(rng))
+            return "opened"
+        pull_request = opened[int(rng.random() * len(opened))]
+        if chance < 0.58:
+            return _close(world, rng, pull_request)
+        if chance < 0.6 and RELEASE in repository.graph.branches and pull_request.target_branch != RELEASE:
+            world.retarget(pull_request, RELEASE)
+            return "retargeted"
+        if chance < 0.63 and pull_request.draft:
+            world.mark_ready(pull_request)
+            return "made ready"
+        if chance < 0.68:
+            return _afterwards(world, rng, repository)
+        Reviewing(rng, world.people).act(pull_request, world.tick())
+        return "reviewed"
+
+
+def _repository(world: MadeUpWorkspace, rng: Random) -> HostedRepository:
+    """A random repository, mostly one of the first."""
+    candidates = world.open_repositories or [world.create_repository()]
+    return candidates[int(rng.random() ** 2 * len(candidates))]
+
+
+def _close(world: MadeUpWorkspace, rng: Random, pull_request: PullRequest) -> str:
+    chance = rng.random() if pull_request.target_branch in pull_request.repository.graph.branches else 0.0
+    if chance < 0.15:
+        world.decline(pull_request)
+        return "declined"
+    if chance > 1 - world.config.merges_by_push:
+        world.merge_by_push(pull_request)
+        return "merged by push"
+    if pull_request.draft:
+        world.mark_ready(pull_request)
+    strategy = Reviewing(rng, world.people).strategy()
+    world.merge(pull_request, strategy)
+    return f"merged by {strategy}"
+
+
+def _afterwards(world: MadeUpWorkspace, rng: Random, repository: HostedRepository) -> str:
+    """Comments on a closed pull request, which moves its `updated_on`."""
+    closed = [pr for pr in repository.pull_requests.values() if pr.state != "OPEN"]
+    if not closed:
+        return "nothing"
+    Reviewing(rng, world.people).talk(closed[int(rng.random() * len(closed))], world.tick())
+    return "commented afterwards"
+
+
+def _pipelines(world: MadeUpWorkspace, rng: Random, repository: HostedRepository) -> str:
+    if not repository.has_pipelines:
+        return "nothing"
+    unfinished = [p for p in repository.pipelines if p.state != "COMPLETED"]
+    if unfinished and (chance := rng.random()) < 0.5:
+        return _go_on(world, rng, unfinished[int(rng.random() * len(unfinished))], chance * 2)
+    failed = [p for p in repository.pipelines[-RECENT_RUNS:] if p.result in FAILURES]
+    if failed and world.config.failed_steps_run_again and rng.random() < 0.25:
+        world.rerun_failed_steps(
+            failed[int(rng.random() * len(failed))], any_result(rng) if rng.random() < 0.5 else None
+        )
+        return "failed steps run again"
+    recent = list(repository.pull_requests.values())[-5:]
+    pull_request = recent[int(rng.random() * len(recent))] if recent and rng.random() < 0.7 else None
+    world.add_pipeline(repository, pull_request=pull_request)
+    return "pipeline added"
+
+
+def _go_on(world: MadeUpWorkspace, rng: Random, pipeline: Pipeline, chance: float) -> str:
+    if pipeline.state == "PENDING" and rng.random() < 0.3:
+        world.start_pipeline(pipeline)
+        return "pipeline started"
+    if pipeline.stage not in WAITING and chance < 0.15:
+        world.pause_pipeline(pipeline, "PAUSED" if chance < 0.13 else "HALTED")
+        return "pipeline paused"
+    world.finish_pipeline(pipeline)
+    return "pipeline finished"
+
+
+def _people_and_repositories(world: MadeUpWorkspace, rng: Random, repository: HostedRepository) -> str:  # noqa: PLR0911 - likewise
+    chance = rng.random()
+    if chance < 0.6:
+        world.commit_to_default_branch(repository)
+        return "committed"
+    if chance < 0.7:
+        world.rename_repository(repository)
+        return "repository renamed"
+    if chance < 0.78:
+        world.create_repository()
+        return "repository created"
+    if chance < 0.8 and len(world.open_repositories) > FEW_REPOSITORIES:
+        world.delete_repository(world.open_repositories[-1])
+        return "repository deleted"
+    if chance < 0.88 and len(world.people.members) > FEW_MEMBERS:
+        world.remove_member(world.people.members[-1])
+        return "member left"
+    if chance < 0.97:
+        world.add_member()
+        return "member joined"
+    world.force_push_default_branch(repository)
+    return "default branch force-pushed"

@@ -1,9 +1,8 @@
 """The Data Cloud API, as a client written for DX uses it."""
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -28,20 +27,13 @@ from dx_dagster.connections.input import new_credential
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
+from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, on_warehouse
+from dx_dagster_tests.servers import serving
 
 
 @pytest.fixture
 def environment(environment, sandbox) -> dict[str, str]:
     return {**environment, "BITBUCKET_API_URL": sandbox.url}
-
-
-def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:
-    async def whole() -> Any:
-        async with Warehouse(database_url) as warehouse:
-            return await work(warehouse)
-
-    return asyncio.run(whole())
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +17,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster_tests.browsing import lineage_shows_every_asset_and_nothing_covers_it
 from dx_dagster_tests.commands import run_forked
 from dx_dagster_tests.conftest import Running, wait_until
-from dx_dagster_tests.connecting import serving
+from dx_dagster_tests.servers import answering, serving
 
 # Dagster's own client passes what gql would rather have otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:Using variable_values and operation_name:DeprecationWarning")
@@ -93,26 +91,8 @@ TRY_EVERYTHING = """async ({ui, api, add}) => {
 @pytest.fixture
 def elsewhere() -> Iterator[int]:
     """The port of somebody else's server."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = b"<!doctype html><title>Elsewhere</title><body></body>"
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering({"": (200, "<!doctype html><title>Elsewhere</title><body></body>")}) as url:
+        yield httpx.URL(url).port or 0
 
 
 def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_and_clients_work(

@@ -1,13 +1,10 @@
 """The connections page as a person uses it, in a browser and by hand-made requests."""
 
-import asyncio
 import os
 import re
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -23,7 +20,8 @@ from dx_dagster.connections.input import new_credential
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, serving
+from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, on_warehouse
+from dx_dagster_tests.servers import serving
 
 PHONE: ViewportSize = {"width": 375, "height": 740}
 WIDE: ViewportSize = {"width": 1200, "height": 900}
@@ -32,20 +30,6 @@ CHANGES = ("new", "sign-out", "1/check", "1/disable", "1/enable", "1/remove", "1
            "1/webhook/rotate")  # fmt: skip
 PAGES_WITH_FORMS = ("/connections/new", "/connections/1", "/connections/1/credentials/1")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-
-
-def on_warehouse(database_url: str, work: Callable[[Warehouse], Coroutine[Any, Any, Any]]) -> Any:
-    """In a thread of its own: a browser keeps an event loop in this one."""
-    results: list[Any] = []
-
-    async def whole() -> None:
-        async with Warehouse(database_url) as warehouse:
-            results.append(await work(warehouse))
-
-    thread = threading.Thread(target=lambda: asyncio.run(whole()))
-    thread.start()
-    thread.join()
-    return results[0]
 
 
 @pytest.fixture

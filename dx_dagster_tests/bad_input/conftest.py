@@ -1,4 +1,4 @@
-"""A Bitbucket with a small workspace, and an installation before it."""
+"""A Bitbucket with a small workspace, and an installation that connects to it."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def shared_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
-    """A Bitbucket with a small workspace; what a test breaks is mended after it."""
+    """A Bitbucket with a small workspace, reset after each test."""
     yield shared_sandbox
     shared_sandbox.faults.clear()
     for token in shared_sandbox.tokens:

@@ -1,4 +1,4 @@
-"""Credentials of a made-up Bitbucket, and what a person must be told, and not told."""
+"""Credentials of a made-up Bitbucket, and the checks of error messages."""
 
 from subprocess import CompletedProcess
 
@@ -29,7 +29,7 @@ def tokens() -> list[Token]:
 
 
 def paragraph(done: Done, *said: str, status: int = 1) -> str:
-    """The last line of stderr, after whatever progress there was: the paragraph that says what is wrong."""
+    """Checks and returns the error message: the last line of stderr, after any progress."""
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert_no_secret(done)
@@ -40,7 +40,7 @@ def paragraph(done: Done, *said: str, status: int = 1) -> str:
 
 
 def alone(done: Done, *said: str) -> str:
-    """As `paragraph`; and nothing else was said anywhere."""
+    """As `paragraph`, with nothing else on stdout or stderr."""
     last = paragraph(done, *said)
     assert done.stderr.strip() == last
     assert done.stdout == ""
@@ -48,7 +48,7 @@ def alone(done: Done, *said: str) -> str:
 
 
 def usage(done: Done, *said: str) -> None:
-    """It was wrong usage, and the box that says so holds the words, wherever its lines break."""
+    """Checks for a usage error whose box holds the words, wherever its lines break."""
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert_no_secret(done)
@@ -63,7 +63,7 @@ def assert_no_secret(done: Done) -> None:
 
 
 def tables(env: dict[str, str]) -> set[str]:
-    """The tables in which there is anything."""
+    """The tables that have rows."""
     query = "SELECT schemaname, relname FROM pg_stat_user_tables ORDER BY 1, 2"
     with psycopg.connect(env["DX_DATABASE_URL"]) as connection:
         found = set()

@@ -1,27 +1,27 @@
-"""What the tests of the client share: servers that answer as told, and a client before them."""
+"""Servers with scripted answers, and a client of them."""
 
 import asyncio
 import itertools
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
-import uvicorn
+import httpx
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, MemoryLedger, Retries
+from dx_dagster_tests.servers import PLAIN, serving
 
 PROBE = "/repositories/acme?pagelen=1"
 QUICK = Retries(attempts=3, total=10, backoff=0.01, patience=10)
 
 
 class Server:
-    """An HTTP server in a thread, answering as `answer` says; `seen` is what it was asked."""
+    """An application that answers by `answer`; `seen` holds its requests."""
 
     port = 0
     seen: list[Request]
@@ -53,17 +53,10 @@ class Server:
 @contextmanager
 def served() -> Iterator[Server]:
     server = Server()
-    config = uvicorn.Config(server, port=0, lifespan="off", ws="none", log_config=None, access_log=False)
-    runner = uvicorn.Server(config)
-    logging.getLogger("uvicorn.access").disabled = True
-    thread = threading.Thread(target=runner.run)
-    thread.start()
-    while not runner.started:
-        time.sleep(0.005)
-    server.port = runner.servers[0].sockets[0].getsockname()[1]
-    yield server
-    runner.should_exit = True
-    thread.join()
+    logging.getLogger("uvicorn.access").disabled = True  # it would log what the tests look for in the client's log
+    with serving(server, lifespan="off", **PLAIN) as url:
+        server.port = httpx.URL(url).port or 0
+        yield server
 
 
 def token(number: int, secret: str | None = None) -> Credential:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,7 +23,7 @@ from dx_dagster.bitbucket import (
     verify,
 )
 from dx_dagster_tests.bitbucket.answering import Server, opened, raw, resets, token
-from dx_dagster_tests.payloads.recorded import PAYLOADS, needs_payloads
+from dx_dagster_tests.payloads.evidence import ERRORS, Payload, each
 
 pytestmark = pytest.mark.anyio
 
@@ -72,13 +71,12 @@ def test_an_error_body_of_any_shape_is_read(status, body, kind, message) -> None
     assert str(error).startswith(f"GET /2.0/repositories/acme answered {status}")
 
 
-@needs_payloads
-@pytest.mark.parametrize("file", sorted(PAYLOADS.rglob("error*.json")), ids=lambda file: file.stem)
-def test_a_recorded_error_body_is_read(file: Path) -> None:
-    body = file.read_text()
+@each(*ERRORS)
+def test_an_error_body_that_was_seen_is_read(payload: Payload) -> None:
+    body = payload.read()
     error = answered(403, body)
     assert json.loads(body)["error"]["message"] in str(error)
-    if file.stem == "error-privileges":
+    if payload.name.endswith("error-privileges.json"):
         assert isinstance(error, Forbidden)
         assert (error.code, error.missing) == ("invalid_permissions", ("project",))
         assert "missing: project" in str(error)

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -34,7 +35,7 @@ from dx_dagster_tests.bitbucket.answering import (
     together,
     trickles,
 )
-from dx_dagster_tests.payloads.recorded import PAYLOADS, needs_payloads
+from dx_dagster_tests.payloads.evidence import FOLDERS
 
 pytestmark = pytest.mark.anyio
 
@@ -230,9 +231,9 @@ def names_in(value: object, above: str = "") -> Iterator[str]:
         yield from names_in(item, above)
 
 
-@needs_payloads
-def test_every_field_that_is_asked_for_exists_in_a_recorded_payload() -> None:
-    known = {name for file in PAYLOADS.rglob("*.json") for name in names_in(json.loads(file.read_text()))}
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_field_that_is_asked_for_exists_in_a_payload(folder: Path) -> None:
+    known = {name for file in folder.rglob("*.json") for name in names_in(json.loads(file.read_text()))}
     asked = {*endpoints.PULL_REQUEST_FIELDS, *endpoints.REPOSITORY_FIELDS, *endpoints.COMMIT_FIELDS}
     assert [field for field in asked if not any(name == field or name.endswith(f".{field}") for name in known)] == []
 

@@ -1,4 +1,4 @@
-"""A warehouse at hand."""
+"""An open warehouse for the tests of budgets."""
 
 from collections.abc import AsyncIterator
 

@@ -1,11 +1,10 @@
-"""What the tests of budgets share: somebody who draws on a sandbox's tokens, and a listener."""
+"""Clients that draw on the budgets of a sandbox's tokens."""
 
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import anyio
 from pydantic import SecretStr
@@ -41,24 +40,6 @@ async def main(url, database, secret, window, count):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-
-
-@dataclass
-class Heard:
-    """A listener that remembers."""
-
-    warnings: list[str] = field(default_factory=list)
-    on_progress: Callable[[int], None] = lambda _: None
-
-    def progress(self, step: str, done: int, total: int, requests: int) -> None:
-        del step, done, total
-        self.on_progress(requests)
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def about(self, words: str) -> list[str]:
-        return [message for message in self.warnings if words in message]
 
 
 def access(*numbers: int) -> list[Token]:

@@ -10,16 +10,16 @@ from pydantic import SecretStr
 from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.session import NotConnectedError, connection_in_service, open_pool
-from dx_dagster.sandbox import Limits, Sandbox, Token, truth
+from dx_dagster.sandbox import RateLimit, Sandbox, Token, truth
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import SharedLedger, headroom
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.budgets.drawing import SMALL, TINY, Heard, access, statuses
+from dx_dagster_tests.budgets.drawing import SMALL, TINY, access, statuses
 from dx_dagster_tests.comparing import differences
-from dx_dagster_tests.importing import import_all
+from dx_dagster_tests.importing import Heard, import_all
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def connected(
 async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(
     configured: Settings, warehouse: Warehouse, database_url: str
 ) -> None:
-    with Sandbox(SMALL, tokens=access(1), limits=Limits(20, 2.0)) as sandbox:
+    with Sandbox(SMALL, tokens=access(1), limits=RateLimit(20, 2.0)) as sandbox:
         heard = Heard()
         await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
         assert statuses(sandbox)[429] == 0
@@ -65,7 +65,7 @@ async def test_a_limit_that_the_api_never_tells_is_met_and_survived(
     configured: Settings, warehouse: Warehouse, database_url: str
 ) -> None:
     tokens = [Token(f"ATATT-{number}", "api", "ann@acme.example", label=f"Ann's {number}") for number in (1, 2)]
-    with Sandbox(SMALL, tokens=tokens, limits=Limits(50, 3.0, count_rejected=True)) as sandbox:
+    with Sandbox(SMALL, tokens=tokens, limits=RateLimit(50, 3.0, count_rejected=True)) as sandbox:
         heard = Heard()
         await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
         refused = statuses(sandbox)[429]

@@ -10,7 +10,7 @@ import pytest
 
 from dx_dagster.budgets.protocol import Lease
 from dx_dagster.budgets.window import Headroom
-from dx_dagster.sandbox import Limits, Sandbox
+from dx_dagster.sandbox import RateLimit, Sandbox
 from dx_dagster.warehouse.budgets import SharedLedger, book, headroom
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.budgets.drawing import TINY, access, ask, draw, drawing, statuses
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_two_processes_never_exceed_a_shared_limit(database_url: str) -> None:
-    with Sandbox(TINY, tokens=access(1), limits=Limits(60, 3.0)) as sandbox:
+    with Sandbox(TINY, tokens=access(1), limits=RateLimit(60, 3.0)) as sandbox:
         both = [draw(sandbox, database_url, 3.0, 80) for _ in range(2)]
         for process in both:
             with process:
@@ -33,7 +33,7 @@ async def test_two_processes_never_exceed_a_shared_limit(database_url: str) -> N
 
 async def test_a_killed_process_gives_its_lease_back(database_url: str, warehouse: Warehouse) -> None:
     window = 4.0
-    with Sandbox(TINY, tokens=access(1), limits=Limits(100, window)) as sandbox:
+    with Sandbox(TINY, tokens=access(1), limits=RateLimit(100, window)) as sandbox:
         sandbox.faults.latency = 0.3
         process = draw(sandbox, database_url, window, 80)
         with process:
@@ -100,7 +100,7 @@ async def test_the_books_stay_small(warehouse: Warehouse) -> None:
 
 
 async def test_three_tokens_share_the_work_evenly_and_no_429_is_met(warehouse: Warehouse) -> None:
-    with Sandbox(TINY, tokens=access(1, 2, 3), limits=Limits(200, 20.0)) as sandbox:
+    with Sandbox(TINY, tokens=access(1, 2, 3), limits=RateLimit(200, 20.0)) as sandbox:
         waits: list[float] = []
         ledger = SharedLedger(warehouse, 20.0)
         async with drawing(sandbox, ledger, on_wait=lambda seconds, _: waits.append(seconds)) as client:
@@ -112,7 +112,7 @@ async def test_three_tokens_share_the_work_evenly_and_no_429_is_met(warehouse: W
 
 
 async def test_the_limit_is_learnt_from_the_header_and_known_to_the_next_process(warehouse: Warehouse) -> None:
-    with Sandbox(TINY, tokens=access(1), limits=Limits(12, 2.0)) as sandbox:
+    with Sandbox(TINY, tokens=access(1), limits=RateLimit(12, 2.0)) as sandbox:
         async with drawing(sandbox, SharedLedger(warehouse, 2.0)) as client:
             await ask(client, 18)
         assert (await headroom(warehouse, 2.0))["credential:1"].limit == 12

@@ -91,24 +91,26 @@ def test_a_home_that_is_moved_while_its_server_runs_is_not_served_twice(run_cli:
 
 
 def test_no_shell_reads_the_name_of_a_home(run_cli: RunCli, bare_environment, dx_home: Path):
+    """One path with all of the names: whichever way a shell would quote it, one of them would leave a marker."""
     open_to_all = dx_home.parent / "markers"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     dx_home.parent.chmod(0o755)
+    home = dx_home
     for number, name in enumerate(
         ("$(touch {})", "`touch {}`", "';touch {};'", '";touch {};"', "a, b%20 \\ü* ${{x}} {}")
     ):
-        home = dx_home.parent / str(number) / name.format(open_to_all / str(number))
-        env = bare_environment | {"DX_HOME": str(home)}
-        with Sandbox(WorldConfig(repositories=1, pull_requests=1, members=2)) as sandbox:
-            env |= {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
-            for command in (("connect", "acme"), ("sync", "acme")):
-                done = run_cli(*command, env=env)
-                assert done.returncode == 0, done.stderr
-        assert (home / "postgres" / "PG_VERSION").exists()
-        exported = run_cli("env", env=env).stdout
-        show = f'{exported}\nprintf %s "$DX_HOME"'
-        assert subprocess.check_output(["bash", "-c", show], text=True) == str(home)
+        home /= name.format(open_to_all / str(number))
+    env = bare_environment | {"DX_HOME": str(home)}
+    with Sandbox(WorldConfig(repositories=1, pull_requests=1, members=2)) as sandbox:
+        env |= {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
+        for command in (("connect", "acme"), ("sync", "acme")):
+            done = run_cli(*command, env=env)
+            assert done.returncode == 0, done.stderr
+    assert (home / "postgres" / "PG_VERSION").exists()
+    exported = run_cli("env", env=env).stdout
+    show = f'{exported}\nprintf %s "$DX_HOME"'
+    assert subprocess.check_output(["bash", "-c", show], text=True) == str(home)
     assert list(open_to_all.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from dx_dagster.connections.input import new_credential, usable
 from dx_dagster.connections.revocation import following
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
-from dx_dagster.sandbox.tokens import Limits, Token
+from dx_dagster.sandbox.tokens import RateLimit, Token
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
@@ -39,7 +39,7 @@ def token(who: str, number: int) -> str:
     return f"ATCTT3xTokenOf{who}{number:06}"
 
 
-class Watched(Limits):
+class Watched(RateLimit):
     """Remembers when each token was last seen."""
 
     def __init__(self) -> None:

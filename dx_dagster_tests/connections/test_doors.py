@@ -25,7 +25,8 @@ from dx_dagster.sandbox.tokens import Token
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.connecting import Serving, run, self_signed, serving
+from dx_dagster_tests.connecting import run
+from dx_dagster_tests.servers import answering, self_signed, serving
 
 TOKEN = "ATCTT3xWorkspaceTokenOfTheDoors0001"
 NARROW = "ATCTT3xWorkspaceTokenOfTheDoors0002"
@@ -75,8 +76,8 @@ def test_every_door_says_the_same(expected, environment, sandbox, tmp_path):
     sandbox.faults.clear()
     with ExitStack() as stack:
         if case in {"404", "empty", "tls"}:
-            context = self_signed(tmp_path) if case == "tls" else None
-            url = stack.enter_context(Serving({"404": MISSING, "empty": EMPTY}.get(case, {}), context))
+            certificate = self_signed(tmp_path) if case == "tls" else {}
+            url = stack.enter_context(answering({"404": MISSING, "empty": EMPTY}.get(case, {}), **certificate))
             settings = settings.model_copy(update={"bitbucket_api_url": url})
         elif case in {"time-out", "html"}:
             sandbox.faults.hang_seconds = 2

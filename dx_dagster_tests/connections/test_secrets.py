@@ -3,8 +3,6 @@
 import base64
 import gzip
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +15,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster_tests.commands import run_new
-from dx_dagster_tests.conftest import RunCli, wait_until
+from dx_dagster_tests.conftest import RunCli
+from dx_dagster_tests.servers import Served
 
 TOKEN = "ATCTT3xWorkspaceTokenOfTheScan0001"
 SECOND = "ATCTT3xWorkspaceTokenOfTheScan0002"
@@ -206,21 +204,9 @@ def _use_the_page(client: httpx.Client, key: str, seen: Seen) -> tuple[str, str]
 
 @contextmanager
 def serving(env: dict[str, str], log: Path) -> Iterator[str]:
-    port = free_port()
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "dx_dagster.cli", "serve", "--port", str(port)]
-        process = subprocess.Popen(command, env=env, stdout=file, stderr=file)
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        assert wait_until(answers), log.read_text()
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
-        process.wait(20)
+    served = Served(env, log)
+    yield served.url
+    served.stop()
 
 
 def _dump(database_url: str) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """Verifying credentials: every way it can fail has its code, its sentence and its hint."""
 
+import re
+
 import pytest
 
 from dx_dagster.connections import actions as doors
@@ -11,14 +13,13 @@ from dx_dagster_tests.connecting import (
     EMAIL,
     SECOND,
     TOKEN,
-    Serving,
     at,
     connect,
     failure,
     run,
-    self_signed,
     stored,
 )
+from dx_dagster_tests.servers import answering, self_signed
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -36,8 +37,10 @@ def test_both_kinds_of_credentials_are_taken(settings):
 
 
 def test_no_page_is_asked_for_that_is_smaller_than_bitbucket_documents(settings, sandbox):
-    sandbox.faults.on(r"pagelen=\d(&|$)", 400)
     connect(settings)
+    sizes = [int(size) for _, path, _, _ in sandbox.requests for size in re.findall(r"[?&]pagelen=(\d+)", path)]
+    assert sizes
+    assert min(sizes) >= 10
 
 
 @pytest.mark.parametrize("around", ["  {}\n", '"{}"', "'{}' ", "\ufeff{}\u200b"])
@@ -107,7 +110,7 @@ def test_a_token_of_another_workspace(settings, sandbox):
 
 
 def test_no_repository_in_sight(settings):
-    with Serving({"/repositories/acme": (200, '{"values": []}'), "/user/workspaces": (403, "{}")}) as url:
+    with answering({"/repositories/acme": (200, '{"values": []}'), "/user/workspaces": (403, "{}")}) as url:
         failed = failure(at(settings, url))
     assert failed.code == "no_resources"
     assert "sees no repository in workspace acme" in failed.reason
@@ -116,7 +119,7 @@ def test_no_repository_in_sight(settings):
 @pytest.mark.parametrize("said", ["No workspace acme", "No workspace acme.", "No workspace acme:"])
 def test_a_missing_workspace_is_no_resources_with_one_full_stop_after_what_bitbucket_said(settings, said):
     answers = {"/repositories/acme": (404, f'{{"error": {{"message": "{said}"}}}}'), "": (403, "{}")}
-    with Serving(answers) as url:
+    with answering(answers) as url:
         failed = failure(at(settings, url))
     assert (failed.code, failed.reason) == (
         "no_resources",
@@ -143,7 +146,7 @@ def test_silence_is_unavailable_and_says_so(settings, sandbox, action, sentence)
 
 
 def test_a_certificate_that_nobody_vouches_for(settings, tmp_path):
-    with Serving({}, self_signed(tmp_path)) as url:
+    with answering({}, **self_signed(tmp_path)) as url:
         failed = failure(at(settings, url))
     assert failed.code == "unavailable"
     assert failed.reason == "The certificate of 127.0.0.1 cannot be verified, so nothing was sent."
@@ -153,7 +156,8 @@ def test_a_certificate_that_nobody_vouches_for(settings, tmp_path):
 def test_pipelines_and_closed_repositories_do_not_stand_in_the_way(settings, sandbox):
     for repository in sandbox.world.repositories:
         sandbox.faults.on(f"/repositories/acme/.*{repository.uuid[1:-1]}.*/pipelines", 404)
-    connect(settings)
+    assert connect(settings).state == "verified"
+    assert {status for _, path, _, status in sandbox.requests if "/pipelines" in path} == {404}
 
 
 def test_pipelines_connection_needs_pipelines_only(settings, sandbox):
@@ -199,7 +203,7 @@ def test_a_jira_site_is_connected_and_its_failures_are_told(settings):
         "/rest/api/3/myself": (401, "Client must be authenticated"),
         "/rest/api/3/user/bulk": (200, '{"values": [{"accountId": "1"}]}'),
     }
-    with Serving(answers) as url:
+    with answering(answers) as url:
         site = url.removesuffix("/2.0")
         failed = failure(settings, API_TOKEN, EMAIL, kind="jira_cloud", jira_url=site)
         assert failed.code == "invalid_credentials"

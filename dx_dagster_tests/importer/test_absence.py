@@ -28,8 +28,9 @@ from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.webhooks.hooks import HookSubject, find
-from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed, serving_application
+from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
 from dx_dagster_tests.importing import KEYS
+from dx_dagster_tests.servers import serving
 from dx_dagster_tests.webhooks.test_automation import HOUR, NOW
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
@@ -147,7 +148,7 @@ def _shows_it_everywhere(installation: Receiving, environment: dict[str, str], r
             return (await api_keys.create(warehouse, "tests")).get_secret_value()
 
     key = asyncio.run(key_of())
-    with serving_application(create_app(installation.settings)) as url, httpx.Client(base_url=url) as client:
+    with serving(create_app(installation.settings)) as url, httpx.Client(base_url=url) as client:
         shown = client.get("/api/connections.info/1", headers={"Authorization": f"Bearer {key}"}).json()["connection"]
         assert (shown["state"], shown["last_error"], shown["disabled_reason"]) == ("failing", error, None)
         form = client.get("/connections/sign-in").text

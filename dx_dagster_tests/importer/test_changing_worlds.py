@@ -12,7 +12,7 @@ import pytest
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pipelines import FAILURES
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.world import World
 from dx_dagster_tests.importing import Installation
 
@@ -56,7 +56,7 @@ def change(world: World, chances: random.Random) -> None:
         chances.choice(happens)()
 
 
-def pause(world: World, repository: Repository) -> None:
+def pause(world: World, repository: HostedRepository) -> None:
     """A run waits for its manual step: one that has not ended, or a new one."""
     going = [run for run in repository.pipelines if run.state == "PENDING" or run.stage == "RUNNING"]
     world.pause_pipeline(going[-1] if going else world.add_pipeline(repository))

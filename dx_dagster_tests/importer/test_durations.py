@@ -28,7 +28,7 @@ def shuffle(world: World, chances: random.Random) -> None:
         if pull.state != "OPEN" and chances.random() < 0.15:
             _lose_the_end(pull)
     for repository in world.repositories:
-        repository.feed = sorted(
+        repository.feed[:] = sorted(
             (entry for pull in repository.pull_requests.values() for entry in pull.activity), key=lambda one: one.at
         )
         for number, entry in enumerate(repository.feed, 1):

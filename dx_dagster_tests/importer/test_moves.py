@@ -13,7 +13,7 @@ from dx_dagster.importer.absence import AccessCheck
 from dx_dagster.importer.repositories import fetch_repository
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import moves
 from dx_dagster_tests.comparing import Row, differences, stored
@@ -35,7 +35,7 @@ def both(database_url: str) -> Iterator[tuple[Installation, Installation]]:
         yield left, right
 
 
-def _move(left: Installation, right: Installation) -> Repository:
+def _move(left: Installation, right: Installation) -> HostedRepository:
     here, there = left.sandbox.world, right.sandbox.world
     moved = max(here.open_repositories, key=lambda one: len(one.pull_requests))
     here.repositories.remove(moved)

@@ -168,7 +168,7 @@ def test_a_merge_that_no_activity_tells_is_as_old_as_its_commit(sandbox, query, 
     pull = next(one for one in merged if one.target_branch != one.repository.main_branch)
     for entry in [one for one in pull.activity if one.update and one.update.state == "MERGED"]:
         pull.activity.remove(entry)
-        pull.repository.feed.remove(entry)
+        pull.feed.remove(entry)
     sync()
     [row] = query(
         "SELECT p.merged_at FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id "

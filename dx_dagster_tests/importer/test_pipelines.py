@@ -7,7 +7,7 @@ import pytest
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.world import World
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported.pipelines import due
@@ -19,7 +19,7 @@ TINY = WorldConfig(seed=9, repositories=3, pull_requests=12, members=5, now=THRE
 PAUSED = 2000
 
 
-def add_a_page(world: World, repository: Repository) -> None:
+def add_a_page(world: World, repository: HostedRepository) -> None:
     """Newer runs, so many that what was there before lies on the second page."""
     for _ in range(120):
         world.finish_pipeline(world.add_pipeline(repository), "SUCCESSFUL")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.world import World
 from dx_dagster.warehouse.imported.bounds import BoundRefusedError, Wanted
 from dx_dagster_tests.connecting import TOKEN
@@ -80,7 +80,7 @@ def test_a_time_with_an_offset_is_that_moment_and_status_shows_the_bound(run_cli
     assert "imported since 2026-01-31T03:00" in run_cli("status", env=env).stdout
 
 
-def merge_old_work(world: World, repository: Repository, commits: int) -> None:
+def merge_old_work(world: World, repository: HostedRepository, commits: int) -> None:
     """A branch of old commits is merged today: a list by ancestry shows them before the latest ones of the target."""
     author = world.people.members[0]
     commit = repository.head

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from dx_dagster.warehouse import merge
-from dx_dagster_tests.payloads.recorded import Json
+from dx_dagster_tests.payloads.evidence import Json
 
 ACCOUNT = {"uuid": "{aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa}", "account_id": "5:1", "nickname": "ann"}
 _HASH = "0123456789ab"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dx_dagster.frames import activities, comments, commits, identifiers, pipelines, pulls, repositories, users
+from dx_dagster_tests.payloads.evidence import NOW, REPOSITORY, WORKSPACE
 from dx_dagster_tests.payloads.made_up import COMMENT, COMMIT, ENTRIES, PIPELINE, PULL, fits
-from dx_dagster_tests.payloads.recorded import NOW, REPOSITORY, WORKSPACE
 
 JUNK = st.one_of(
     st.none(),

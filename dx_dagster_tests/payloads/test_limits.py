@@ -13,8 +13,8 @@ from dx_dagster.frames import comments, pipelines, pulls, users
 from dx_dagster.frames.reading import number, text, time
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster_tests.payloads.evidence import NOW, REPOSITORY, WORKSPACE, Json
 from dx_dagster_tests.payloads.made_up import ACCOUNT, COMMENT, PIPELINE, PULL, fits
-from dx_dagster_tests.payloads.recorded import NOW, REPOSITORY, WORKSPACE, Json
 
 # All there is in JSON: halves of surrogate pairs, which no UTF-8 can hold, and NUL, which no PostgreSQL can.
 ANYTHING = st.text(st.characters() | st.characters(categories=["Cs"]) | st.just("\x00"), max_size=20)

@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: a client, and what it asks."""
+"""A client of the sandbox, and its requests."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 
 from dx_dagster.sandbox import Sandbox, WorldConfig
-from dx_dagster.sandbox.repositories import Repository
+from dx_dagster.sandbox.codebases import Codebase
+from dx_dagster.sandbox.repositories import HostedRepository
 
 Json = dict[str, Any]
 
@@ -31,11 +32,11 @@ def walk(client: httpx.Client, path: str) -> list[Json]:
     return rows
 
 
-def busiest(sandbox: Sandbox) -> Repository:
+def busiest(sandbox: Sandbox) -> HostedRepository:
     return max(sandbox.world.open_repositories, key=lambda repository: len(repository.pull_requests))
 
 
-def under(repository: Repository) -> str:
+def under(repository: Codebase) -> str:
     return f"/repositories/acme/{repository.slug}"
 
 

@@ -1,4 +1,4 @@
-"""Whom the sandbox lets in, what it refuses as Bitbucket does, and how it breaks when told."""
+"""Tokens, errors, hooks and faults of the sandbox."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from dx_dagster.sandbox import Faults, Limits, Sandbox, Token
+from dx_dagster.sandbox import Faults, RateLimit, Sandbox, Token
 from dx_dagster_tests.sandbox.asking import SMALL, busiest, connect, under, walk
 
 # -- tokens and budgets ------------------------------------------------------------------------------------------------
 
 
-def test_tokens_open_what_they_are_for_and_only_when_sent_the_right_way() -> None:
+def test_a_token_opens_its_scopes_and_only_with_its_own_scheme() -> None:
     mail = "ada@acme.example"
     tokens = [
         Token("good"),
@@ -46,9 +46,9 @@ def test_tokens_open_what_they_are_for_and_only_when_sent_the_right_way() -> Non
         assert ask("/workspaces/acme", "good").status_code == 401
 
 
-def test_a_spent_budget_answers_429_in_plain_text_and_only_access_tokens_are_told_their_limit() -> None:
+def test_beyond_the_rate_limit_answers_are_429_and_only_access_tokens_get_its_headers() -> None:
     tokens = [Token("a"), Token("b"), *(Token(secret, "api", "ada@acme.example") for secret in ("p", "q"))]
-    limits = Limits(hourly_limit=3)
+    limits = RateLimit(hourly_limit=3)
     with Sandbox(SMALL, tokens=tokens, limits=limits) as sandbox, httpx.Client(base_url=sandbox.url) as client:
         bearer = {"Authorization": "Bearer a"}
         answers = [client.get("/repositories/acme", headers=bearer) for _ in range(4)]
@@ -70,7 +70,7 @@ def test_a_spent_budget_answers_429_in_plain_text_and_only_access_tokens_are_tol
         assert client.get("/repositories/acme", headers=bearer).status_code == 200
 
 
-def test_what_is_not_there_answers_as_bitbucket_does(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_missing_things_answer_as_bitbucket_does(sandbox: Sandbox, client: httpx.Client) -> None:
     assert client.get("/workspaces/nobody").status_code == 403
     assert client.get("/repositories/").status_code == 410
     assert client.get("/repositories/acme/nope").json()["error"]["message"] == "Repository acme/nope not found"
@@ -119,7 +119,7 @@ def test_a_member_is_found_by_uuid_and_by_account_id(sandbox: Sandbox, client: h
     assert client.get(f"/workspaces/acme/members/{quote(user.uuid)}").status_code == 404
 
 
-def test_a_token_that_loses_its_access_is_told_of_nothing(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_token_without_access_sees_an_empty_list(sandbox: Sandbox, client: httpx.Client) -> None:
     inside = [f"{under(busiest(sandbox))}{path}" for path in ("", "/pullrequests", "/pullrequests/1", "/pipelines")]
     sandbox.token.sees_nothing = True
     assert client.get("/repositories/acme").json()["values"] == []
@@ -133,7 +133,7 @@ def test_a_token_that_loses_its_access_is_told_of_nothing(sandbox: Sandbox, clie
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-def test_faults_break_answers_as_told_and_stop_when_told(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_each_fault_breaks_answers_until_it_is_cleared(sandbox: Sandbox, client: httpx.Client) -> None:
     faults: Faults = sandbox.faults
     for status in (500, 502, 503, 555):
         faults.on("^/2.0/workspaces/acme$", status, times=1)
@@ -171,7 +171,7 @@ def test_faults_break_answers_as_told_and_stop_when_told(sandbox: Sandbox, clien
     assert answer.json()["size"] == 8
 
 
-def test_lists_are_empty_or_lack_rows_that_still_answer_by_themselves(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_faults_thin_out_lists_whose_rows_still_answer(sandbox: Sandbox, client: httpx.Client) -> None:
     base, repository = under(busiest(sandbox)), busiest(sandbox)
     commented = max(repository.pull_requests.values(), key=lambda pull: len(pull.comments))
     pull, hook = f"{base}/pullrequests/{commented.number}", {"url": "https://dx.example", "events": ["repo:push"]}
@@ -214,7 +214,7 @@ def test_every_request_is_recorded(sandbox: Sandbox, client: httpx.Client) -> No
     assert len(sandbox.requests) == 0
 
 
-def test_the_sandbox_runs_as_a_process_and_is_led_by_its_back_door() -> None:
+def test_a_sandbox_in_its_own_process_is_steered_by_the_control_routes() -> None:
     command = [sys.executable, "-m", "dx_dagster.sandbox", "--repositories", "5", "--pull-requests", "30"]
     environment = {**os.environ, "SANDBOX_TOKEN": ""}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -1,4 +1,4 @@
-"""The sandbox lists as Bitbucket does: pages, cursors, sorting, filters and fields."""
+"""Listings of the sandbox: pages, cursors, sorting, filters and fields."""
 
 from urllib.parse import quote
 
@@ -94,7 +94,7 @@ def test_include_and_exclude_walk_the_graph_by_get_and_by_post(sandbox: Sandbox,
     assert client.get(f"{base}/release/1.x").status_code == 200
 
 
-def test_next_of_pipelines_loses_the_sort(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_next_of_pipelines_drops_the_sort(sandbox: Sandbox, client: httpx.Client) -> None:
     repository = busiest(sandbox)
     newest = client.get(f"{under(repository)}/pipelines?sort=-created_on&pagelen=3&fields=%2Bvalues.x").json()
     assert newest["values"][0]["build_number"] == len(repository.pipelines)
@@ -117,7 +117,7 @@ def test_participants_come_on_request_and_an_include_list_without_next_ends_the_
     assert "rendered" in client.get(f"{base}/1").json()
 
 
-def test_a_query_that_is_none_and_a_sort_that_is_none_are_refused(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_an_invalid_query_and_an_invalid_sort_answer_400(sandbox: Sandbox, client: httpx.Client) -> None:
     base = f"{under(busiest(sandbox))}/pullrequests"
     for query in ('state = "OPEN', "id >", "nonsense = 1", 'id = "x"', "(id = 1", "id = 1 id = 2"):
         assert client.get(base, params={"q": query, "state": "ALL"}).status_code == 400, query

@@ -1,4 +1,4 @@
-"""The made-up workspace: what it holds, how it changes, and that its truth is what the API shows."""
+"""The made-up workspace: its content, its events, and its truth compared with its API."""
 
 import json
 from collections import Counter
@@ -169,7 +169,7 @@ def test_a_run_pauses_and_its_failed_steps_run_again_under_the_same_number(
         world.rerun_failed_steps(run)
 
 
-def test_two_thousand_paused_runs_are_made_and_listed_in_a_moment(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_two_thousand_paused_runs_are_listed(sandbox: Sandbox, client: httpx.Client) -> None:
     world, repository = sandbox.world, busiest(sandbox)
     runs = [world.add_pipeline(repository) for _ in range(2000)]
     for run in runs:
@@ -178,7 +178,7 @@ def test_two_thousand_paused_runs_are_made_and_listed_in_a_moment(sandbox: Sandb
     assert paused["size"] == 2000 + sum(run.stage == "PAUSED" for run in repository.pipelines[:-2000])
 
 
-def test_what_the_api_shows_adds_up_to_the_truth_also_after_a_while(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_answers_of_the_api_add_up_to_the_truth_after_many_events(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.world.step(400)
     tables: dict[str, list[Json]] = truth(sandbox.world)
     by_pull = {(row["repository"], row["source_id"]): row for row in tables["bitbucket_pulls"]}
@@ -221,7 +221,7 @@ def test_what_the_api_shows_adds_up_to_the_truth_also_after_a_while(sandbox: San
 
 
 def check_pull(row: Json, pull: Json, feed: list[Json], comments: list[Json]) -> None:
-    """A row of the truth against what the API says of it."""
+    """Compares a row of the truth with the answers about it."""
     assert row["state"] == pull["state"]
     assert row["title"] == pull["title"].replace("\0", "")
     assert row["updated_at"] == moment(pull["updated_on"])
@@ -249,7 +249,7 @@ MORE = "%2Bvalues.participants,%2Bvalues.merge_commit.date"
 
 
 def end_of(pull: Json, feed: list[Json], comments: list[Json]) -> datetime | None:
-    """The rule of docs/contract.md for `merged_at` and `closed_at`, read off the API's answers."""
+    """`merged_at` and `closed_at` by their rule, from the API's answers."""
     if pull["state"] == "OPEN":
         return None
     updated, opened = moment(pull["updated_on"]), moment(pull["created_on"])
@@ -297,7 +297,7 @@ def test_an_end_that_no_update_tells_is_read_off_the_last_change_or_the_merge_co
     assert merged(usual) == at
 
 
-def test_the_truth_of_a_bound_is_that_part_of_the_whole(sandbox: Sandbox) -> None:
+def test_the_truth_within_a_bound_is_a_part_of_the_whole(sandbox: Sandbox) -> None:
     world = sandbox.world
     whole: dict[str, list[Json]] = truth(world)
     dates = sorted(pull.updated_on for pull in world.pull_requests)
@@ -335,7 +335,7 @@ def test_the_truth_of_a_bound_is_that_part_of_the_whole(sandbox: Sandbox) -> Non
         assert named <= known
 
 
-def test_what_may_not_be_seen_is_no_part_of_the_truth(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_forbidden_repositories_are_no_part_of_the_truth(sandbox: Sandbox, client: httpx.Client) -> None:
     hidden = next(repository for repository in sandbox.world.repositories if repository.forbidden)
     assert hidden.slug in {repository["slug"] for repository in walk(client, "/repositories/acme")}
     for path in ("", "/pullrequests", "/commits", "/pipelines", "/pullrequests/activity"):

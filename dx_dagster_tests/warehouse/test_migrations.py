@@ -20,6 +20,7 @@ from dx_dagster.warehouse import migrations, versions
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.warehouse.migrations.live_schema import differences
+from dx_dagster_tests.warehouse.catalog import facts
 
 SCRIPTS = Path(migrations.__file__).parent
 LANDED = {
@@ -53,22 +54,6 @@ EARLIER: dict[str, tuple[str, Sequence[str]]] = {
     "0007 of fead7f0 and 1948b03": ("0007", (NO_LEDGER, NO_DOORS, NOT_ASKED)),
     "0008 of 1948b03": ("0008", (NOT_ASKED,)),
 }
-# Everything but the order of columns, which ALTER TABLE cannot choose.
-SCHEMA = """
-    SELECT c.relname, '', obj_description(c.oid, 'pg_class') FROM pg_class c
-    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-    UNION ALL
-    SELECT c.relname, attname, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attidentity,
-        pg_get_expr(adbin, adrelid), col_description(c.oid, attnum))
-    FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid LEFT JOIN pg_attrdef d ON adrelid = c.oid AND adnum = attnum
-    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
-    UNION ALL
-    SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
-    UNION ALL
-    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
-    ORDER BY 1, 2, 3"""
-
 EARLY, LATE, ENTRIES = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 SMALL, LARGE = (f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2))  # repositories
 ACME, ANN, PULL = (f"00000000-0000-0000-0000-0000000000{n}" for n in ("a1", "b1", "c1"))
@@ -132,14 +117,12 @@ def test_a_landed_migration_never_changes():
 
 
 def test_a_database_of_every_earlier_commit_becomes_the_declared_one_with_its_rows(postgres, database_url):
-    with psycopg.connect(database_url) as connection:
-        declared = connection.execute(SCHEMA).fetchall()
+    declared = facts(database_url)
     with earlier_databases(postgres) as databases:
         for what, url, version in databases:
             before = rows(url)
             migrations.upgrade(url)
-            with psycopg.connect(url) as connection:
-                assert connection.execute(SCHEMA).fetchall() == declared, what
+            assert facts(url) == declared, what
             after = rows(url)
             assert_kept(before, after, set() if version >= "0008" else CHANGED, what)
             if version < "0008":

@@ -1,31 +1,54 @@
 """The migrated database is the one that the code declares."""
 
-import warnings
+from importlib import import_module
+from pkgutil import iter_modules
 
 import psycopg
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
+import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from dx_dagster.assets.step import column_schema
+from dx_dagster.warehouse import schema
 from dx_dagster.warehouse.schema import metadata
+from dx_dagster_tests.warehouse.catalog import Fact, facts
 
+for _module in iter_modules(schema.__path__):
+    import_module(f"{schema.__name__}.{_module.name}")  # the tables of each join the metadata
+DECLARED = sorted(metadata.tables)
+OURS_BUT_NOT_DECLARED = {"dx_schema_version"}  # Alembic's
 TYPES = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
 
 
-def test_migrations_make_the_declared_tables(database_url: str) -> None:
-    declared = {name.removeprefix("public.") for name in metadata.tables}
-    options = {
-        "compare_type": True,
-        "compare_server_default": True,
-        "include_name": lambda name, kind, _: kind != "table" or name in declared,
-    }
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
-    with engine.connect() as connection, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Alembic does not compare expressions of indexes, and says so
-        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+@pytest.fixture(scope="module")
+def declared(postgres) -> list[Fact]:
+    """The catalog of a database whose tables are made from the declaration, without any migration."""
+    url = postgres.url.replace("/postgres?", "/declared?")
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute("CREATE DATABASE declared")
+        try:
+            metadata.create_all(
+                create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+            )
+            return facts(url)
+        finally:
+            server.execute("DROP DATABASE declared WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres, template) -> list[Fact]:
+    return facts(postgres.url.replace("/postgres?", f"/{template}?"))
+
+
+def test_migrations_make_no_table_that_is_not_declared(migrated):
+    assert {table for table, _, _ in migrated} == {*DECLARED, *OURS_BUT_NOT_DECLARED}
+
+
+@pytest.mark.parametrize("table", DECLARED)
+def test_migrations_make_each_table_as_it_is_declared(table, declared, migrated):
+    """Columns with type, nullability, default and comment; indexes and constraints with their definitions."""
+    assert [fact for fact in migrated if fact[0] == table] == [fact for fact in declared if fact[0] == table]
 
 
 def test_dagster_is_told_the_types_that_the_database_has(database_url: str) -> None:

@@ -29,7 +29,7 @@ from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.bad_input.telling import alone
 from dx_dagster_tests.comparing import differences
-from dx_dagster_tests.delivering import SECRET, Receiving, give_secret, inbox, serving
+from dx_dagster_tests.delivering import SECRET, Receiving, give_secret, inbox, receiving
 
 COMMAND = (sys.executable, "-m", "dx_dagster.cli")
 TINY = WorldConfig(repositories=2, pull_requests=10, members=4)
@@ -79,7 +79,7 @@ def test_imports_and_deliveries_take_no_notice_of_the_databases_settings(postgre
     with Sandbox(TINY, faults=Faults(latency=0.01)) as sandbox:
         installation = Receiving(database_url, sandbox)
         give_secret(installation.settings, installation.slug, SECRET)
-        with serving(installation.settings) as installation.receiver:
+        with receiving(installation.settings) as installation.receiver:
             installation.sync()
             watcher = Watcher(sandbox.world)
             for _ in range(20):
@@ -233,7 +233,7 @@ def test_the_receiver_says_whose_lock_held_up_what_it_sends_back(database_url, c
         while not (made := watcher.deliveries()):
             sandbox.world.step()
         with (
-            serving(installation.settings) as installation.receiver,
+            receiving(installation.settings) as installation.receiver,
             psycopg.connect(database_url, application_name="nightly report") as holder,
         ):
             holder.execute("LOCK TABLE webhook_events")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -33,13 +32,13 @@ from dx_dagster_tests.delivering import (
     inbox,
     installed,
     post,
-    serving,
-    serving_application,
+    receiving,
 )
 from dx_dagster_tests.importing import KEYS, give_credential, on_workspace, open_into_release
+from dx_dagster_tests.payloads import evidence
+from dx_dagster_tests.servers import serving
 
 PROJECT = b'{"project": {"workspace": {"slug": "acme"}}}'
-PAYLOADS = Path(__file__).parents[3] / "shared" / "payloads"
 
 
 @pytest.fixture(params=[SMALL], ids=["usual"])
@@ -276,33 +275,6 @@ def test_deliveries_about_what_is_not_ours_or_gone_or_unknown_change_nothing_and
     assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
 
 
-# File: event key. Recorded deliveries do not hold their headers.
-RECORDED = {
-    "drone-go-scm/webhooks/pipeline_hook_created.json": "repo:commit_status_created",
-    "drone-go-scm/webhooks/pipeline_hook_update.json": "repo:commit_status_updated",
-    "drone-go-scm/webhooks/pr_comment_created.json": "pullrequest:comment_created",
-    "drone-go-scm/webhooks/pr_comment_deleted.json": "pullrequest:comment_deleted",
-    "drone-go-scm/webhooks/pr_created.json": "pullrequest:created",
-    "drone-go-scm/webhooks/pr_updated.json": "pullrequest:updated",
-    "drone-go-scm/webhooks/pr_declined.json": "pullrequest:rejected",
-    "drone-go-scm/webhooks/pr_fulfilled.json": "pullrequest:fulfilled",
-    "drone-go-scm/webhooks/push.json": "repo:push",
-    "drone-go-scm/webhooks/push_branch_create.json": "repo:push",
-    "drone-go-scm/webhooks/push_branch_delete.json": "repo:push",
-    "drone-go-scm/webhooks/push_tag_create.json": "repo:push",
-    "drone-go-scm/webhooks/push_tag_delete.json": "repo:push",
-    "atlantis/bitbucket-cloud-comment-event.json": "pullrequest:comment_created",
-    "atlantis/bitbucket-cloud-pull-event-created.json": "pullrequest:created",
-    "atlantis/bitbucket-cloud-pull-event-fulfilled.json": "pullrequest:fulfilled",
-    "atlantis/bitbucket-cloud-pull-event-rejected.json": "pullrequest:rejected",
-    "atlantis/bitbucket-cloud-pull-event-updated.json": "pullrequest:updated",
-    "woodpecker/HookPull.json": "pullrequest:created",
-    "woodpecker/HookPullRequestDeclined.json": "pullrequest:rejected",
-    "woodpecker/HookPullRequestMerged.json": "pullrequest:fulfilled",
-    "woodpecker/HookPush.json": "repo:push",
-}
-
-
 class OtherBitbucket:
     """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories exist.
 
@@ -332,24 +304,24 @@ class OtherBitbucket:
         await send({"type": "http.response.body", "body": body})
 
 
-@pytest.mark.skipif(not PAYLOADS.exists(), reason="the recorded payloads are not here")
-def test_every_recorded_delivery_reaches_the_tables(database_url):
-    payloads = {name: json.loads((PAYLOADS / name).read_bytes()) for name in RECORDED}
+@pytest.mark.parametrize("folder", evidence.FOLDERS, ids=lambda folder: folder.name)
+def test_every_delivery_that_was_seen_reaches_the_tables(folder, database_url):
+    payloads = {name: json.loads((folder / name).read_bytes()) for name in evidence.DELIVERED}
     repositories = {one["repository"].get("uuid"): one["repository"] for one in payloads.values()}
     slugs = sorted({one["repository"]["full_name"].split("/")[0] for one in payloads.values()})
     plain = {name: value for name, value in repositories.items() if name}
     for repository in plain.values():
         repository.pop("workspace", None)  # its uuid is another one than this Bitbucket's
-    with serving_application(OtherBitbucket(plain)) as base:
+    with serving(OtherBitbucket(plain)) as base:
         settings = Settings.model_validate(
             {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": f"{base}/2.0"}
         )
         for slug in slugs:
             give_secret(settings, slug, SECRET)
             give_credential(settings, slug, "ATCTT3-of-nobody")
-        with serving(settings) as receiver:
-            for number, (name, key) in enumerate(RECORDED.items()):
-                body = (PAYLOADS / name).read_bytes()
+        with receiving(settings) as receiver:
+            for number, (name, key) in enumerate(evidence.DELIVERED.items()):
+                body = (folder / name).read_bytes()
                 sent = headers(body, request=str(number), x_event_key=key)
                 assert post(receiver, content=body, headers=sent).status_code == 200, name
         for slug in slugs:
@@ -373,7 +345,7 @@ def test_every_recorded_delivery_reaches_the_tables(database_url):
         (repository, number, one["title"], one["state"], datetime.fromisoformat(one["updated_on"]), None)
         for (repository, number), one in newest.items()
     )
-    assert dict(counted) == {"applied": len(RECORDED) - 1, "the repository is not imported": 1}
+    assert dict(counted) == {"applied": len(evidence.DELIVERED) - 1, "the repository is not imported": 1}
 
 
 def test_the_first_commits_of_a_repository_come_with_the_delivery_that_it_was_created(installation):

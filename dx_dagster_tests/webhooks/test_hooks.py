@@ -12,7 +12,7 @@ from dx_dagster.sandbox import Sandbox, Token, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.webhooks.payloads import UNDERSTOOD
-from dx_dagster_tests.delivering import serving
+from dx_dagster_tests.delivering import receiving
 
 SMALL = WorldConfig(repositories=4, pull_requests=10, members=5)
 
@@ -65,7 +65,7 @@ def test_the_hook_is_made_repaired_rotated_and_removed_and_its_deliveries_arrive
     sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
     (push, created) = watcher.deliveries()
     settings = Settings.model_validate({**moved, "DX_DATABASE_URL": database_url})
-    with serving(settings) as receiver:
+    with receiving(settings) as receiver:
         assert created.send(receiver, hook.secret) == 200
         assert push.send(receiver, before) == 200  # sent before it was given the new one
     (told,) = json.loads(run_cli("webhooks", "status", "acme", "--json", env=moved).stdout)["hooks"]

@@ -22,7 +22,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse import migrations
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.webhooks.address import PATH
-from dx_dagster_tests.delivering import SECRET, give_secret, headers, inbox, post, serving
+from dx_dagster_tests.delivering import SECRET, give_secret, headers, inbox, post, receiving
 from dx_dagster_tests.importing import KEYS
 
 PAYLOAD: dict[str, Any] = {
@@ -40,7 +40,7 @@ def settings(database_url: str) -> Settings:
 def address(settings: Settings) -> Iterator[str]:
     """The receiver's address; the workspace acme is connected and signs with SECRET."""
     give_secret(settings, "acme", SECRET)
-    with serving(settings) as url:
+    with receiving(settings) as url:
         yield url
 
 
@@ -109,7 +109,7 @@ def test_while_a_secret_is_replaced_both_are_good(address, settings, database_ur
         connection.execute("UPDATE webhook_secrets SET expires_at = now() WHERE id = 1")
         stored = connection.execute("SELECT secret FROM webhook_secrets").fetchall()
     assert SECRET not in str(stored)
-    with serving(settings) as fresh:
+    with receiving(settings) as fresh:
         assert post(fresh, content=body, headers=headers(body, SECRET, "2")).status_code == 401
         assert post(fresh, content=body, headers=headers(body, "the new one", "3")).status_code == 200
 
@@ -235,7 +235,7 @@ def test_while_the_database_is_away_deliveries_are_sent_back_in_time_and_what_wa
                 answers[request] = answer.status_code
                 seconds.append(answer.elapsed.total_seconds())
 
-    with serving(settings) as url:
+    with receiving(settings) as url:
         threads = [threading.Thread(target=deliver, args=(sender,)) for sender in range(8)]
         for thread in threads:
             thread.start()

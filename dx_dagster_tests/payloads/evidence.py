@@ -1,8 +1,13 @@
-"""The recorded answers of the real service: which file holds what, and their words read without the code under test."""
+"""The payloads that the frames are tested with, and their words read without the code under test.
+
+`own/` holds one small payload for each recorded answer of the real service that is read: the same shape with made-up
+values. The recorded ones are no part of this repository; where their folder is present, the tests read both.
+"""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +17,15 @@ import pytest
 
 from dx_dagster.frames import users
 
-PAYLOADS = Path(__file__).parents[3] / "shared" / "payloads"
-needs_payloads = pytest.mark.skipif(not PAYLOADS.is_dir(), reason="the recorded payloads are not here")
+OWN = Path(__file__).parent / "own"
+RECORDED = Path(__file__).parents[3] / "shared" / "payloads"
+FOLDERS = [OWN, *([RECORDED] if RECORDED.is_dir() else [])]
 
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
 REPOSITORY = "22222222-2222-4222-8222-222222222222"
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 Json = Mapping[str, Any]
+_TIME = re.compile(r"(\d\S{9})T(\S{8})(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 ATLASSIAN = "atlassian-python-api/TestWorkspace1"
 TEST_REPOSITORY = f"{ATLASSIAN}/testrepository1"
@@ -33,6 +40,31 @@ COMMENT_DELIVERIES = {
     "atlantis/bitbucket-cloud-comment-event.json",
     "drone-go-scm/webhooks/pr_comment_created.json",
     "drone-go-scm/webhooks/pr_comment_deleted.json",
+}
+# Event keys of deliveries: their headers are not recorded.
+DELIVERED = {
+    "drone-go-scm/webhooks/pipeline_hook_created.json": "repo:commit_status_created",
+    "drone-go-scm/webhooks/pipeline_hook_update.json": "repo:commit_status_updated",
+    "drone-go-scm/webhooks/pr_comment_created.json": "pullrequest:comment_created",
+    "drone-go-scm/webhooks/pr_comment_deleted.json": "pullrequest:comment_deleted",
+    "drone-go-scm/webhooks/pr_created.json": "pullrequest:created",
+    "drone-go-scm/webhooks/pr_updated.json": "pullrequest:updated",
+    "drone-go-scm/webhooks/pr_declined.json": "pullrequest:rejected",
+    "drone-go-scm/webhooks/pr_fulfilled.json": "pullrequest:fulfilled",
+    "drone-go-scm/webhooks/push.json": "repo:push",
+    "drone-go-scm/webhooks/push_branch_create.json": "repo:push",
+    "drone-go-scm/webhooks/push_branch_delete.json": "repo:push",
+    "drone-go-scm/webhooks/push_tag_create.json": "repo:push",
+    "drone-go-scm/webhooks/push_tag_delete.json": "repo:push",
+    "atlantis/bitbucket-cloud-comment-event.json": "pullrequest:comment_created",
+    "atlantis/bitbucket-cloud-pull-event-created.json": "pullrequest:created",
+    "atlantis/bitbucket-cloud-pull-event-fulfilled.json": "pullrequest:fulfilled",
+    "atlantis/bitbucket-cloud-pull-event-rejected.json": "pullrequest:rejected",
+    "atlantis/bitbucket-cloud-pull-event-updated.json": "pullrequest:updated",
+    "woodpecker/HookPull.json": "pullrequest:created",
+    "woodpecker/HookPullRequestDeclined.json": "pullrequest:rejected",
+    "woodpecker/HookPullRequestMerged.json": "pullrequest:fulfilled",
+    "woodpecker/HookPush.json": "repo:push",
 }
 # Which file holds what. A file that is neither here nor in NOT_IMPORTED fails a test.
 IMPORTED: dict[str, set[str]] = {
@@ -88,12 +120,12 @@ IMPORTED: dict[str, set[str]] = {
         *(f"gildas-bitbucket-cli/pipeline-target-{kind}.json" for kind in ("ref", "commit-ref", "pullrequest-ref")),
     },
 }
+ERRORS = (
+    "drone-go-scm/error.json",
+    *(f"gildas-bitbucket-cli/error-{why}.json" for why in ("badrequest", "badrequest-nobranch", "noapi", "privileges")),
+)
 NOT_IMPORTED: dict[str, set[str]] = {
-    "an error; the client's tests have these": {
-        "drone-go-scm/error.json",
-        *(f"gildas-bitbucket-cli/error-{why}.json" for why in ("badrequest", "badrequest-nobranch", "noapi")),
-        "gildas-bitbucket-cli/error-privileges.json",
-    },
+    "an error; the client's tests have these": set(ERRORS),
     "accounts by themselves, and what they may do": {
         "atlantis/user.json",
         "drone-go-scm/user.json",
@@ -134,25 +166,61 @@ NOT_IMPORTED: dict[str, set[str]] = {
 }
 
 
-def recorded(kind: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("file", sorted(IMPORTED[kind]))
+@dataclass(frozen=True)
+class Payload:
+    """One file of a folder. `name` is its path below, the same for the recorded one and ours."""
+
+    folder: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{'own' if self.folder == OWN else 'recorded'}/{self.name}"
+
+    def read(self) -> bytes:
+        return (self.folder / self.name).read_bytes()
 
 
-def bodies(file: str) -> list[Any]:
+def each(*names: str) -> pytest.MarkDecorator:
+    """A test for each of these files in each folder."""
+    payloads = [Payload(folder, name) for folder in FOLDERS for name in sorted(names)]
+    return pytest.mark.parametrize("payload", payloads, ids=str)
+
+
+def each_of(kind: str) -> pytest.MarkDecorator:
+    return each(*IMPORTED[kind])
+
+
+def bodies(payload: Payload) -> list[Any]:
     """The answers in a file. Those of atlassian-python-api are keyed by query or body, and spell out constants."""
-    written = (PAYLOADS / file).read_text()
-    if not file.startswith("atlassian-python-api/"):
+    written = payload.read().decode()
+    if not payload.name.startswith("atlassian-python-api/"):
         return [json.loads(written)]
     return list(json.loads(re.sub(r'"<<(null|true|false)>>"', r"\1", written)).values())
 
 
-def values(file: str) -> list[Json]:
+def values(payload: Payload) -> list[Json]:
     """What the answers list, or the one thing that they are."""
     found: list[Json] = []
-    for body in bodies(file):
+    for body in bodies(payload):
         listed = body if isinstance(body, list) else body.get("values", [body] if body else [])
         found += listed
     return found
+
+
+def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every path in the JSON with the kind of what stands there; the items of a list share one path."""
+    if isinstance(value, dict):
+        yield path, "object"
+        for name, inner in value.items():
+            yield from shape(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        yield path, "list"
+        for inner in value:
+            yield from shape(inner, f"{path}[]")
+    elif isinstance(value, str):
+        yield path, "time" if _TIME.fullmatch(value) else "text"
+    else:
+        yield path, {bool: "flag", int: "number", float: "number", type(None): "null"}[type(value)]
 
 
 def at(value: Any, path: str) -> Any:
@@ -165,7 +233,7 @@ def moment(written: str | None) -> datetime | None:
     """A time as the documentation spells it, read without the code under test."""
     if written is None:
         return None
-    found = re.fullmatch(r"(\S{10})T(\S{8})(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", written)
+    found = _TIME.fullmatch(written)
     assert found, written
     day, clock, fraction, zone = found.groups()
     seconds = datetime.strptime(f"{day} {clock} +0000", "%Y-%m-%d %H:%M:%S %z")

@@ -1,65 +1,93 @@
-"""What the real service was seen to say, through the frames.
+"""What the real service was seen to answer, through the frames.
 
-The recorded files are compared with their own words: each column with the place in the JSON that it must come from,
-times and users read by code of the tests. Some values were read off by hand.
+Each payload is compared with its own words: each column with the place in the JSON that it must come from, times and
+users read by code of the tests. Some values were read off by hand.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from dx_dagster.frames import activities, comments, commits, pipelines, pulls, repositories
-from dx_dagster_tests.payloads.recorded import (
+from dx_dagster_tests.payloads.evidence import (
     COMMENT_DELIVERIES,
+    DELIVERED,
     DELIVERIES,
+    ERRORS,
+    FOLDERS,
     IMPORTED,
     NOT_IMPORTED,
     NOW,
-    PAYLOADS,
+    OWN,
+    RECORDED,
     REPOSITORY,
     TEST_REPOSITORY,
     WORKSPACE,
     Json,
+    Payload,
     assert_columns,
     at,
     bodies,
+    each,
+    each_of,
     moment,
-    needs_payloads,
     people,
     person,
-    recorded,
+    shape,
     values,
 )
 
 
-@needs_payloads
-def test_every_file_is_spoken_for():
-    there = {str(path.relative_to(PAYLOADS)) for path in PAYLOADS.rglob("*.json")}
+def test_each_recorded_payload_that_is_read_has_one_of_ours():
     imported, not_imported = set().union(*IMPORTED.values()), set().union(*NOT_IMPORTED.values())
-    assert there - imported - not_imported == set(), "new files: say which frame they go to, or why to none"
-    assert (imported | not_imported) - there == set(), "files that are gone"
     assert imported & not_imported == set()
+    assert names(OWN) == imported | DELIVERED.keys() | set(ERRORS)
 
 
-# --- the recorded files, each against its own words ---
+def test_ci_reads_the_recorded_payloads_too():
+    in_ci = bool(os.environ.get("CI"))
+    assert not in_ci or RECORDED.is_dir(), "put the folder shared/payloads beside the repository"
 
 
-@needs_payloads
-@recorded("workspace")
-def test_workspace(file):
-    [value] = values(file)
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.json")}
+
+
+if RECORDED.is_dir():
+
+    def test_each_recorded_payload_is_spoken_for():
+        known = set().union(*IMPORTED.values(), *NOT_IMPORTED.values())
+        assert names(RECORDED) - known == set(), "new files: say which frame they go to, or why to none"
+        assert known - names(RECORDED) == set(), "files that are gone"
+
+    @pytest.mark.parametrize("name", sorted(names(OWN)))
+    def test_our_payload_has_the_shape_of_the_recorded_one(name):
+        own, recorded = (
+            {one for body in bodies(Payload(folder, name)) for one in shape(body)} for folder in (OWN, RECORDED)
+        )
+        assert own == recorded
+
+
+# --- each payload against its own words ---
+
+
+@each_of("workspace")
+def test_workspace(payload):
+    [value] = values(payload)
     frame = repositories.workspace(value, NOW)
     assert frame.schema == pl.Schema(repositories.WORKSPACE_SCHEMA)
     assert_columns(frame, [value], {"source_id": "uuid", "slug": "slug", "name": "name"})
     assert frame["id"].item() == value["uuid"].strip("{}")
 
 
-@needs_payloads
-@recorded("repositories")
-def test_repositories(file):
-    found = values(file)
+@each_of("repositories")
+def test_repositories(payload):
+    found = values(payload)
     frame = repositories.repositories(WORKSPACE, found, NOW)
     assert frame.schema == pl.Schema(repositories.SCHEMA)
     paths = {
@@ -78,16 +106,15 @@ def test_repositories(file):
     assert set(frame["workspace_id"]) <= {WORKSPACE}
 
 
-def pull_requests(file: str) -> list[Json]:
-    if file in DELIVERIES | COMMENT_DELIVERIES:
-        return [body["pullrequest"] for body in bodies(file)]
-    return values(file)
+def pull_requests(payload: Payload) -> list[Json]:
+    if payload.name in DELIVERIES | COMMENT_DELIVERIES:
+        return [body["pullrequest"] for body in bodies(payload)]
+    return values(payload)
 
 
-@needs_payloads
-@recorded("pulls")
-def test_pull_requests(file):
-    found = pull_requests(file)
+@each_of("pulls")
+def test_pull_requests(payload):
+    found = pull_requests(payload)
     assert found
     frame = pulls.pulls(WORKSPACE, REPOSITORY, found, NOW)
     assert frame.schema == pl.Schema(pulls.SCHEMA)
@@ -113,10 +140,9 @@ def test_pull_requests(file):
     assert [who[one] or None for one in frame["merged_by_user_id"]] == merged_by
 
 
-@needs_payloads
-@recorded("pulls")
-def test_participants_of_pull_requests(file):
-    found = pull_requests(file)
+@each_of("pulls")
+def test_participants_of_pull_requests(payload):
+    found = pull_requests(payload)
     frame = pulls.participants(WORKSPACE, REPOSITORY, found, NOW)
     assert frame.schema == pl.Schema(pulls.PARTICIPANT_SCHEMA)
     who = people(list(pulls.accounts(found)))
@@ -136,10 +162,9 @@ def test_participants_of_pull_requests(file):
     assert all(pulls.states_participants(value) == ("participants" in value) for value in found)
 
 
-@needs_payloads
-@recorded("participants")
-def test_participants_by_themselves(file):
-    [one] = values(file)
+@each_of("participants")
+def test_participants_by_themselves(payload):
+    [one] = values(payload)
     frame = pulls.participants(WORKSPACE, REPOSITORY, [{"id": 1, "participants": [one]}], NOW)
     assert_columns(
         frame,
@@ -149,14 +174,13 @@ def test_participants_by_themselves(file):
     assert people([one["user"]])[frame["user_id"].item()] == one["user"]["uuid"]
 
 
-@needs_payloads
-@recorded("activities")
-def test_activities(file):
-    told = values(file)
+@each_of("activities")
+def test_activities(payload):
+    told = values(payload)
     entries = list(activities.entries(told))
     frame = activities.activities(WORKSPACE, REPOSITORY, entries, NOW)
     assert frame.schema == pl.Schema(activities.SCHEMA)
-    if file.endswith("activity-missing.json"):
+    if payload.name.endswith("activity-missing.json"):
         assert frame.is_empty()
         return
     who = people([one.actor for one in entries])
@@ -175,8 +199,8 @@ def test_activities(file):
     assert frame["pull_id"].to_list() == pull_ids.to_list()
 
 
-def said(file: str) -> list[Json]:
-    return [body["comment"] for body in bodies(file)] if file in COMMENT_DELIVERIES else values(file)
+def said(payload: Payload) -> list[Json]:
+    return [body["comment"] for body in bodies(payload)] if payload.name in COMMENT_DELIVERIES else values(payload)
 
 
 COMMENT_PATHS = {
@@ -193,18 +217,9 @@ COMMENT_PATHS = {
 }
 
 
-@needs_payloads
-@recorded("comments")
-def test_comments(file):
-    assert_comments(said(file))
-
-
-@needs_payloads
-def test_the_comment_in_an_activity_entry_is_a_whole_one():
-    [entry] = values("gildas-bitbucket-cli/activity-comment.json")
-    assert_comments([entry["comment"]])
-    row = comments.comments(WORKSPACE, [(REPOSITORY, entry["comment"])], NOW).row(0, named=True)
-    assert (row["source_id"], row["inline_from"], row["inline_to"]) == (118571088, 211, None)
+@each_of("comments")
+def test_comments(payload):
+    assert_comments(said(payload))
 
 
 def assert_comments(found: Sequence[Json]) -> None:
@@ -218,15 +233,16 @@ def assert_comments(found: Sequence[Json]) -> None:
     assert [who[one] for one in frame["user_id"]] == [value["user"]["uuid"] for value in found]
 
 
-def committed(file: str) -> list[Json]:
-    body = bodies(file)[0]
-    return [one for change in body["push"]["changes"] for one in change["commits"]] if "push" in body else values(file)
+def committed(payload: Payload) -> list[Json]:
+    body = bodies(payload)[0]
+    return (
+        [one for change in body["push"]["changes"] for one in change["commits"]] if "push" in body else values(payload)
+    )
 
 
-@needs_payloads
-@recorded("commits")
-def test_commits(file):
-    found = committed(file)
+@each_of("commits")
+def test_commits(payload):
+    found = committed(payload)
     assert found
     branch = commits.branch_commits(WORKSPACE, REPOSITORY, found, NOW)
     pull = commits.pull_commits([(REPOSITORY, row) for row in commits.rows(WORKSPACE, found)], NOW)
@@ -241,16 +257,15 @@ def test_commits(file):
     assert set(pull["deleted"]) == {False}
 
 
-def runs(file: str) -> list[Json]:
-    if "pipeline-target-" in file:
-        return [{"uuid": "{00000000-0000-4000-8000-000000000001}", "target": value} for value in values(file)]
-    return values(file)
+def runs(payload: Payload) -> list[Json]:
+    if "pipeline-target-" in payload.name:
+        return [{"uuid": "{00000000-0000-4000-8000-000000000001}", "target": value} for value in values(payload)]
+    return values(payload)
 
 
-@needs_payloads
-@recorded("pipelines")
-def test_pipelines(file):
-    found = runs(file)
+@each_of("pipelines")
+def test_pipelines(payload):
+    found = runs(payload)
     frame = pipelines.pipelines(WORKSPACE, REPOSITORY, found, NOW)
     assert frame.schema == pl.Schema(pipelines.SCHEMA)
     paths = {
@@ -274,66 +289,100 @@ def test_pipelines(file):
         assert row["pull_id"] == (pulls.pulls(WORKSPACE, REPOSITORY, [pull], NOW)["id"].item() if pull else None)
 
 
-# --- some of the recorded values, read off by hand ---
+# --- some of the values, read off by hand: those of ours and those of the recorded payload ---
 
 
-@needs_payloads
-def test_values_read_off_by_hand():
-    row = pull_row("gildas-bitbucket-cli/pullrequest-no-dest-repo.json")
-    assert (row["source_id"], row["state"], row["target_branch"]) == (2, "MERGED", "dev")
-    assert row["merge_commit_sha"] == "5663ada8560f"
-    assert row["updated_at"] == datetime(2023, 10, 31, 12, 24, 15, 443103, tzinfo=UTC)
+def by_hand(own: Any, recorded: Any) -> pytest.MarkDecorator:
+    told = [(OWN, own), (RECORDED, recorded)]
+    return pytest.mark.parametrize(("folder", "told"), [one for one in told if one[0] in FOLDERS])
 
-    row = pull_row("drone-go-scm/pr.json")  # from a fork
-    assert (row["source_id"], row["title"][:8], row["draft"]) == (4982, "IOS date", None)
-    assert (row["source_commit_sha"], row["merge_commit_sha"]) == ("31c54529bd80", None)
 
-    row = pull_row("woodpecker/HookPull.json")  # an author without uuid and account id, no dates at all
-    assert (row["user_id"], row["created_at"], row["source_branch"]) == (None, None, "branch2")
+def pull_row(folder: Path, name: str) -> dict[str, Any]:
+    return pulls.pulls(WORKSPACE, REPOSITORY, pull_requests(Payload(folder, name)), NOW).row(0, named=True)
 
-    row = pull_row(f"{TEST_REPOSITORY}/pullrequests/1/decline/POST.json")  # closed by somebody, merged by nobody
+
+@by_hand(
+    (21, "sage-7", "68a7343a76bb", datetime(2026, 2, 4, 15, 21, 5, 471471, tzinfo=UTC)),
+    (2, "dev", "5663ada8560f", datetime(2023, 10, 31, 12, 24, 15, 443103, tzinfo=UTC)),
+)
+def test_a_merged_pull_request_read_off_by_hand(folder, told):
+    row = pull_row(folder, "gildas-bitbucket-cli/pullrequest-no-dest-repo.json")
+    assert row["state"] == "MERGED"
+    assert (row["source_id"], row["target_branch"], row["merge_commit_sha"], row["updated_at"]) == told
+
+
+@by_hand((200021, "Made up,", "d2ca91c49e85"), (4982, "IOS date", "31c54529bd80"))
+def test_a_pull_request_from_a_fork_read_off_by_hand(folder, told):
+    row = pull_row(folder, "drone-go-scm/pr.json")
+    assert (row["source_id"], row["title"][:8], row["source_commit_sha"]) == told
+    assert (row["draft"], row["merge_commit_sha"]) == (None, None)
+
+
+@by_hand("fjord-8", "branch2")
+def test_a_pull_request_without_dates_read_off_by_hand(folder, told):
+    """Its author has neither uuid nor account id."""
+    row = pull_row(folder, "woodpecker/HookPull.json")
+    assert (row["user_id"], row["created_at"], row["source_branch"]) == (None, None, told)
+
+
+@each(f"{TEST_REPOSITORY}/pullrequests/1/decline/POST.json")
+def test_a_declined_pull_request_is_merged_by_nobody(payload):
+    row = pull_row(payload.folder, payload.name)
     assert (row["state"], row["merged_by_user_id"]) == ("DECLINED", None)
 
 
-def pull_row(file: str) -> dict[str, Any]:
-    return pulls.pulls(WORKSPACE, REPOSITORY, pull_requests(file), NOW).row(0, named=True)
-
-
-@needs_payloads
-def test_opinions_read_off_by_hand():
-    found = pull_requests("atlantis/pull-approved-multiple.json")
+@by_hand([False, True], [False, True, True])
+def test_opinions_read_off_by_hand(folder, told):
+    found = pull_requests(Payload(folder, "atlantis/pull-approved-multiple.json"))
     frame = pulls.participants(WORKSPACE, REPOSITORY, found, NOW)
     # Recorded before participants had a state.
-    assert frame.select("role", "approved", "state").rows() == [
-        ("PARTICIPANT", False, None),
-        ("PARTICIPANT", True, None),
-        ("PARTICIPANT", True, None),
-    ]
-    [one] = values(f"{TEST_REPOSITORY}/pullrequests/1/request-changes/POST.json")
+    assert frame.select("role", "approved", "state").rows() == [("PARTICIPANT", one, None) for one in told]
+    [one] = values(Payload(folder, f"{TEST_REPOSITORY}/pullrequests/1/request-changes/POST.json"))
     frame = pulls.participants(WORKSPACE, REPOSITORY, [{"id": 1, "participants": [one]}], NOW)
     assert frame.select("role", "approved", "state").row(0) == ("REVIEWER", False, "changes_requested")
 
 
-@needs_payloads
-def test_pipelines_read_off_by_hand():
-    frame = pipelines.pipelines(WORKSPACE, REPOSITORY, runs("gildas-bitbucket-cli/pipeline-pullrequest.json"), NOW)
-    row = frame.row(0, named=True)
-    assert (row["state"], row["result"], row["ref_name"]) == ("COMPLETED", "FAILED", "frontend-develop-non-delete-key")
-    assert row["pull_id"] == pulls.pulls(WORKSPACE, REPOSITORY, [{"id": 62}], NOW)["id"].item()
-    assert row["source_url"] == "https://bitbucket.org/myworkspace/my-repo/pipelines/results/42"
+@by_hand(
+    ("grove-7", 57, "https://bitbucket.org/river/iris-7/pipelines/results/56"),
+    ("frontend-develop-non-delete-key", 62, "https://bitbucket.org/myworkspace/my-repo/pipelines/results/42"),
+)
+def test_a_pipeline_of_a_pull_request_read_off_by_hand(folder, told):
+    found = runs(Payload(folder, "gildas-bitbucket-cli/pipeline-pullrequest.json"))
+    row = pipelines.pipelines(WORKSPACE, REPOSITORY, found, NOW).row(0, named=True)
+    branch, number, url = told
+    assert (row["state"], row["result"], row["ref_name"]) == ("COMPLETED", "FAILED", branch)
+    assert row["pull_id"] == pulls.pulls(WORKSPACE, REPOSITORY, [{"id": number}], NOW)["id"].item()
+    assert row["source_url"] == url
 
-    row = pipelines.pipelines(WORKSPACE, REPOSITORY, runs("faros/pipelines.json"), NOW).row(0, named=True)
-    assert (row["state"], row["result"], row["completed_at"]) == ("IN_PROGRESS", None, None)
-    assert row["created_at"] == datetime(2021, 12, 6, 7, 20, 41, 45626, tzinfo=UTC)
+
+@by_hand(
+    datetime(2026, 2, 4, 5, 29, 5, 936936, tzinfo=UTC),
+    datetime(2021, 12, 6, 7, 20, 41, 45626, tzinfo=UTC),
+)
+def test_a_pipeline_that_goes_on_read_off_by_hand(folder, told):
+    found = runs(Payload(folder, "faros/pipelines.json"))
+    row = pipelines.pipelines(WORKSPACE, REPOSITORY, found, NOW).row(0, named=True)
+    assert (row["state"], row["result"], row["completed_at"], row["created_at"]) == ("IN_PROGRESS", None, None, told)
 
 
-@needs_payloads
-def test_comments_read_off_by_hand():
-    [deleted] = said("drone-go-scm/webhooks/pr_comment_deleted.json")
+@by_hand(
+    (datetime(2026, 2, 4, 7, 57, 5, 147147, tzinfo=UTC), ("basil-5", None, 30)),
+    (datetime(2022, 6, 24, 1, 38, 47, 831843, tzinfo=UTC), ("README.md", None, 5)),
+)
+def test_comments_read_off_by_hand(folder, told):
+    [deleted] = said(Payload(folder, "drone-go-scm/webhooks/pr_comment_deleted.json"))
     row = comments.comments(WORKSPACE, [(REPOSITORY, deleted)], NOW).row(0, named=True)
-    assert row["deleted"] is True
-    assert row["updated_at"] == datetime(2022, 6, 24, 1, 38, 47, 831843, tzinfo=UTC)
+    assert (row["deleted"], row["updated_at"]) == (True, told[0])
 
-    [review] = said("drone-go-scm/review.json")
+    [review] = said(Payload(folder, "drone-go-scm/review.json"))
     row = comments.comments(WORKSPACE, [(REPOSITORY, review)], NOW).row(0, named=True)
-    assert (row["inline_path"], row["inline_from"], row["inline_to"]) == ("README.md", None, 5)
+    assert (row["inline_path"], row["inline_from"], row["inline_to"]) == told[1]
+
+
+@by_hand((200034, 55), (118571088, 211))
+def test_the_comment_in_an_activity_entry_is_a_whole_one(folder, told):
+    [entry] = values(Payload(folder, "gildas-bitbucket-cli/activity-comment.json"))
+    assert_comments([entry["comment"]])
+    row = comments.comments(WORKSPACE, [(REPOSITORY, entry["comment"])], NOW).row(0, named=True)
+    assert (row["source_id"], row["inline_from"]) == told
+    assert row["inline_to"] is None
