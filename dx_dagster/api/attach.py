@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from dx_dagster.api.bodies import BodyLimit
 from dx_dagster.api.data_cloud import reference
 from dx_dagster.api.data_cloud import routes as data_cloud
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys
 from dx_dagster.api.pages import connection, connections
 from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
@@ -32,7 +33,7 @@ _OPEN = frozenset({PATH, "/healthz", "/readyz", "/openapi.json"})
 
 def attach(app: FastAPI, settings: Settings, url: str) -> None:
     """Adds everything to the application."""
-    app.state.installation = Installation(settings, url)
+    app.state.installation = ServedInstallation(settings, url)
     app.state.keys = Keys(app.state.installation)
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
@@ -48,6 +49,7 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _broken)
+    app.add_middleware(BodyLimit, is_exempt=lambda path: path == PATH)
     names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
     app.add_middleware(Guard, hosts=Hosts(names), is_open=_is_open)
     app.add_middleware(SafeHeaders)
@@ -62,7 +64,7 @@ def _is_open(path: str) -> bool:
     return path in _OPEN or path.startswith("/api/")
 
 
-def _closing(installation: Installation) -> APIRouter:
+def _closing(installation: ServedInstallation) -> APIRouter:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from pydantic import SecretStr
 
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.throttle import Guessing
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
@@ -34,7 +34,7 @@ class Keys:
     So a good key passes whoever else is behind the same address, and all wrong ones together cost two queries a second.
     """
 
-    installation: Installation
+    installation: ServedInstallation
     guessing: Guessing = field(default_factory=Guessing)
     clock: Callable[[], float] = time.monotonic
     _listed: frozenset[bytes] = frozenset()

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class RefusedError(Exception):
+class DeliveryRefusedError(Exception):
     """Why a delivery is not stored, and what to answer."""
 
     status: int
@@ -70,13 +70,13 @@ def router(settings: Settings, url: str) -> APIRouter:
             body = await _body(request)
             async with asyncio.timeout(_STORE_WITHIN_SECONDS):
                 await intake.store(await _verified(request, body, intake))
-        except RefusedError as refused:
+        except DeliveryRefusedError as refused:
             return _refuse(request, refused, lines)
         except (InboxUnavailableError, TimeoutError) as error:
             reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
-            return _refuse(request, RefusedError(503, reason), lines)
+            return _refuse(request, DeliveryRefusedError(503, reason), lines)
         except ClientDisconnect:
-            return _refuse(request, RefusedError(400, "the connection ended before the body did"), lines)
+            return _refuse(request, DeliveryRefusedError(400, "the connection ended before the body did"), lines)
         return JSONResponse({"ok": True})
 
     routes = APIRouter(lifespan=lifespan)
@@ -88,11 +88,11 @@ async def _body(request: Request) -> bytes:
     """The body as it was signed.
 
     Raises:
-        RefusedError: headers or body are too large, by what the request says or by what comes, or take too long.
+        DeliveryRefusedError: headers or body are too large, or arrive too slowly.
     """
     if sum(len(name) + len(value) for name, value in request.headers.raw) > _LARGEST_HEADERS:
-        raise RefusedError(431, f"the headers are larger than {_LARGEST_HEADERS} bytes")
-    too_large = RefusedError(413, f"the body is larger than {LARGEST_BODY} bytes")
+        raise DeliveryRefusedError(431, f"the headers are larger than {_LARGEST_HEADERS} bytes")
+    too_large = DeliveryRefusedError(413, f"the body is larger than {LARGEST_BODY} bytes")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > LARGEST_BODY:
         raise too_large
@@ -104,7 +104,7 @@ async def _body(request: Request) -> bytes:
                 if len(body) > LARGEST_BODY:
                     raise too_large
     except TimeoutError:
-        raise RefusedError(408, "the body did not arrive in time") from None
+        raise DeliveryRefusedError(408, "the body did not arrive in time") from None
     return bytes(body)
 
 
@@ -112,18 +112,18 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
     """The delivery, once it is clear that one of our senders has signed it.
 
     Raises:
-        RefusedError: nobody that we know has, or it says nothing.
+        DeliveryRefusedError: nobody that we know has, or it says nothing.
         InboxUnavailableError: nobody can tell.
     """
     received_at, asked_at = monotonic(), asyncio.get_running_loop().time()
     signature = request.headers.get("x-hub-signature")
     if not signature:
-        raise RefusedError(401, "it is not signed")
+        raise DeliveryRefusedError(401, "it is not signed")
     payload = _payload(body)
     names, hook = list(dict.fromkeys(_names(payload))), request.headers.get("x-hook-uuid")
     sender = (await intake.senders()).find(names, hook)
     if sender is None and names and intake.is_unknown(names[0]):
-        raise RefusedError(404, "no connection has this workspace", names[0])
+        raise DeliveryRefusedError(404, "no connection has this workspace", names[0])
     if sender is None or not verify(body, signature, sender.secrets):
         # Connected, or given a new secret, a moment ago?
         sender = (await intake.senders(newer_than=asked_at)).find(names, hook)
@@ -136,11 +136,13 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
 def _signed_by(sender: Sender | None, names: Sequence[str], body: bytes, signature: str) -> Sender:
     workspace = names[0] if names else None
     if sender is None:
-        raise RefusedError(404, "no connection has this workspace", workspace)
+        raise DeliveryRefusedError(404, "no connection has this workspace", workspace)
     if not verify(body, signature, sender.secrets):
         if not sender.readable:
-            raise RefusedError(503, "the secret of its connection cannot be read: see DX_SECRET_KEYS", workspace)
-        raise RefusedError(401, "the signature does not fit", workspace)
+            raise DeliveryRefusedError(
+                503, "the secret of its connection cannot be read: see DX_SECRET_KEYS", workspace
+            )
+        raise DeliveryRefusedError(401, "the signature does not fit", workspace)
     return sender
 
 
@@ -149,9 +151,9 @@ def _payload(body: bytes) -> Json:
     try:
         payload = json.loads(body.decode(), parse_constant=_no_json)
     except (ValueError, RecursionError):
-        raise RefusedError(400, "it is not JSON") from None
+        raise DeliveryRefusedError(400, "it is not JSON") from None
     if not isinstance(payload, dict):
-        raise RefusedError(400, "it is no JSON object")
+        raise DeliveryRefusedError(400, "it is no JSON object")
     return payload
 
 
@@ -200,7 +202,7 @@ def _fingerprint(headers: dict[str, str], body: str) -> str:
     return "sha256:" + hashlib.sha256(json.dumps([same, body]).encode()).hexdigest()
 
 
-def _refuse(request: Request, refused: RefusedError, lines: RareLines) -> Response:
+def _refuse(request: Request, refused: DeliveryRefusedError, lines: RareLines) -> Response:
     """A line for whoever looks after this; the body and the signature are nobody's business."""
     shown = {
         "workspace": refused.workspace,

@@ -260,6 +260,10 @@ class BitbucketClient:
             raise error
         return False
 
+    def note_visibility(self, *, alike: bool) -> None:
+        """Sets whether all credentials see the same repositories: then a 404 of one is a 404 of all."""
+        self.pool.alike = alike
+
     def _may_be_hidden(self, error: NotFound) -> bool:
         """Bitbucket has said 404 instead of 403 of what a token may not see (badges/shields, pull 8520)."""
         return not self.pool.alike and not error.revisions

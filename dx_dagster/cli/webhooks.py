@@ -125,9 +125,7 @@ def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> Non
         chosen = f"{workspace} --repositories" if repositories else workspace
         console.print(f"To repair it: dx-dagster webhooks install {chosen}")
         if not repositories:
-            console.print(
-                f"Hooks of its repositories: dx-dagster webhooks status {workspace} --repositories"
-            )
+            console.print(f"Hooks of its repositories: dx-dagster webhooks status {workspace} --repositories")
     table = Table("event", "deliveries", "last delivery", "last applied", "waiting", "set aside")
     for event in answer["events"]:
         moments = (str(event[name] or "")[:19] for name in ("last_received_at", "last_applied_at"))

@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from dx_dagster.connections.input import Fields, GivenError, credential_of, new_credential, usable
-from dx_dagster.connections.verification import Failure, Subject, Verdict, VerificationFailed
-from dx_dagster.connections.verifier import Verifier
+from dx_dagster.connections.verification import Failure, Target, Verdict, VerificationFailed, Verifier
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, rekeying, switching, vault
 from dx_dagster.warehouse.connections.connections import (
@@ -61,7 +60,7 @@ async def connect(
         raise AlreadyConnectedError(workspace, kind, there.workspace)
     if kind != "bitbucket":
         workspace = await connections.stored_name(warehouse, workspace)
-    verifier = Verifier(settings, warehouse, Subject.of(settings, kind, workspace, jira_url))
+    verifier = Verifier(settings, warehouse, Target.of(settings, kind, workspace, jira_url))
     verdict = await verifier.require_good(new)
     vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}
     async with warehouse.transaction() as transaction:
@@ -83,7 +82,7 @@ async def add(
         VerificationFailed: nothing was stored.
         ConnectionNotFoundError: somebody removed the connection meanwhile.
     """
-    verifier = Verifier(settings, warehouse, subject_of(settings, connection))
+    verifier = Verifier(settings, warehouse, target_of(settings, connection))
     verdict = await verifier.require_good(new)
     async with warehouse.transaction() as transaction:
         added = await _store(transaction, Vault.of(settings), connection.id, new)
@@ -153,7 +152,7 @@ async def update(
         expires = changes.expiration_date if changes.expires else before.expiration_date
         fields = Fields(changes.label, changes.settings, changes.secrets, expires)
         after = described(connection.type, fields, before)
-        await Verifier(settings, warehouse, subject_of(settings, connection)).require_good(after, credential_id)
+        await Verifier(settings, warehouse, target_of(settings, connection)).require_good(after, credential_id)
         enable = after.username != before.username or after.secret != before.secret
         async with warehouse.transaction() as transaction:
             if await connections.replace_credential(transaction, Vault.of(settings), before, after, enable=enable):
@@ -188,7 +187,7 @@ async def check(
         raise CredentialNotFoundError(credential_id)
     done = []
     for one in chosen:
-        verdict = await Verifier(settings, warehouse, subject_of(settings, connection)).verify(one, one.id)
+        verdict = await Verifier(settings, warehouse, target_of(settings, connection)).verify(one, one.id)
         failure = verdict.failure
         async with warehouse.transaction() as transaction:
             if failure is None:
@@ -290,5 +289,5 @@ async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
     return done, renewed
 
 
-def subject_of(settings: Settings, connection: StoredConnection) -> Subject:
-    return Subject.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))
+def target_of(settings: Settings, connection: StoredConnection) -> Target:
+    return Target.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))

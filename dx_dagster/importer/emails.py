@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from dx_dagster.bitbucket import BitbucketError, Json, jira
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Checked, CredentialNotFoundError
 from dx_dagster.connections.revocation import following
 from dx_dagster.connections.verification import asking
@@ -43,7 +43,7 @@ async def _imported(
 ) -> bool:
     """Whether this credential did it; what hindered it is noted, and stands with the credential from then on."""
     try:
-        [checked] = await doors.check(settings, workspace.warehouse, connection, credential_id)
+        [checked] = await actions.check(settings, workspace.warehouse, connection, credential_id)
     except CredentialNotFoundError:  # removed a moment ago
         return False
     failure, label = checked.verdict.failure, checked.credential.label
@@ -61,10 +61,10 @@ async def _imported(
 
 
 async def _import(settings: Settings, workspace: Workspace, connection: StoredConnection, checked: Checked) -> None:
-    subject = doors.subject_of(settings, connection).at(checked.verdict.base_url)
+    target = actions.target_of(settings, connection).at(checked.verdict.base_url)
     account_ids = await emails.account_ids(workspace.warehouse, workspace.id)
     async with (
-        asking(subject, doors.usable(checked.credential)) as client,
+        asking(target, actions.usable(checked.credential)) as client,
         following(workspace.warehouse, client.client.pool, connection.id),
     ):
         async for accounts in jira.users(client, account_ids):

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dx_dagster.api.bodies import limited
+from dx_dagster.api.bodies import BodyLimit
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import host_name
 from dx_dagster.api.headers import SafeHeaders
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.api.pages import connections
 from dx_dagster.api.pages.rendering import render
@@ -42,8 +42,8 @@ class SignIn:
 
     def __init__(self, app: ASGIApp, settings: Settings, url: str, *, everywhere: bool) -> None:
         self.app, self._everywhere = app, everywhere
-        self._keys = Keys(Installation(settings, url))
-        self._pages = SafeHeaders(_Pages(self._keys).app())
+        self._keys = Keys(ServedInstallation(settings, url))
+        self._pages = SafeHeaders(BodyLimit(_Pages(self._keys).app()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -137,7 +137,6 @@ class _Pages:
         return _form(request, _local(request.query_params.get("next", "")))
 
     async def sign_in(self, request: Request) -> Response:
-        await limited(request)
         sent = await request.form(max_files=0, max_fields=10)
         given, after = sent.get("key"), _local(str(sent.get("next", "")))
         try:

@@ -80,6 +80,10 @@ class Transaction:
         self.written[how.table.name] += counts
         return counts
 
+    def count_updated(self, table: str, rows: int) -> None:
+        """Counts rows that a statement other than `merge` has updated."""
+        self.written[table].updated += rows
+
     def not_merged_before(self, rows: Iterable[Row]) -> list[Row]:
         """Those that this process has not stored yet just so, and that this transaction is going to store."""
         new = [row for row in rows if row not in self._merged_before]

@@ -17,8 +17,7 @@ from pydantic import SecretStr
 
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Retries, Timeouts
-from dx_dagster.connections import actions as doors
-from dx_dagster.connections import verification
+from dx_dagster.connections import actions, verification
 from dx_dagster.connections.input import new_credential
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections
@@ -314,7 +313,7 @@ def test_nothing_is_shown_or_done_without_a_session(client, key):
 
 def test_every_form_needs_its_token(client, key, settings, database_url):
     new = new_credential(SecretStr(TOKEN))
-    on_warehouse(database_url, lambda warehouse: doors.connect(settings, warehouse, "acme", new))
+    on_warehouse(database_url, lambda warehouse: actions.connect(settings, warehouse, "acme", new))
     assert client.post("/connections/sign-in", data={"key": key}).status_code == 403
     right = signed_in(client, key)
     for path in CHANGES:
@@ -328,7 +327,7 @@ def test_every_form_needs_its_token(client, key, settings, database_url):
 
 def test_a_workspace_is_connected_once_whatever_the_case_of_its_name(client, key, settings, database_url):
     on_warehouse(
-        database_url, lambda warehouse: doors.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
+        database_url, lambda warehouse: actions.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
     )
     form = {"workspace": "ACME", "secret": SECOND, "csrf_token": signed_in(client, key)}
     answer = client.post("/connections/new", data=form)

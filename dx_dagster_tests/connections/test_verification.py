@@ -2,7 +2,7 @@
 
 import pytest
 
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.warehouse.connections import connections
@@ -160,10 +160,10 @@ def test_pipelines_connection_needs_pipelines_only(settings, sandbox):
     sandbox.tokens[:] = [Token(TOKEN), Token(SECOND, scopes=["repository", "pipeline"])]
     connect(settings)
     connect(settings, SECOND, kind="bitbucket_pipelines")
-    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket_pipelines"
+    assert run(settings, lambda w: actions.pool_for_pipelines(w, "acme")) == "bitbucket_pipelines"
     connection = run(settings, lambda w: connections.find(w, "acme", "bitbucket_pipelines"))
-    run(settings, lambda w: doors.disable(w, connection, 2, "resting"))
-    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket"
+    run(settings, lambda w: actions.disable(w, connection, 2, "resting"))
+    assert run(settings, lambda w: actions.pool_for_pipelines(w, "acme")) == "bitbucket"
 
 
 def test_names_and_addresses_are_read_out_of_what_people_paste():

@@ -40,11 +40,11 @@ class RefusedError(Exception):
         return JSONResponse(body | ({"curl": self.curl} if self.curl else {}), self.status, self.headers)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Refusal(_Answer):
+class Refusal(Answer):
     ok: Literal[False]
     error: ErrorCode
     message: str = Field(description="Why, in a sentence.")
@@ -53,7 +53,7 @@ class Refusal(_Answer):
     )
 
 
-class Connection(_Answer):
+class ConnectionItem(Answer):
     id: int
     type: ConnectionType
     name: str
@@ -65,13 +65,13 @@ class Connection(_Answer):
     supports_multiple_credentials: bool
 
 
-class WholeConnection(Connection):
+class ConnectionDetails(ConnectionItem):
     settings: dict[str, Any]
     disabled_reason: str | None
     updated_at: str
 
 
-class Credential(_Answer):
+class CredentialItem(Answer):
     id: int
     type: ConnectionType
     label: str
@@ -81,32 +81,32 @@ class Credential(_Answer):
     expiration_date: str | None
 
 
-class WholeCredential(Credential):
+class CredentialDetails(CredentialItem):
     deleted_at: str | None
 
 
-class Done(_Answer):
+class Success(Answer):
     ok: Literal[True] = True
 
 
-class Connections(Done):
-    connections: list[Connection]
+class ConnectionsAnswer(Success):
+    connections: list[ConnectionItem]
 
 
-class OneConnection(Done):
-    connection: WholeConnection
+class ConnectionAnswer(Success):
+    connection: ConnectionDetails
 
 
-class Credentials(Done):
-    credentials: list[Credential]
+class CredentialsAnswer(Success):
+    credentials: list[CredentialItem]
 
 
-class OneCredential(Done):
-    credential: Credential
+class CredentialAnswer(Success):
+    credential: CredentialItem
 
 
-class OneWholeCredential(Done):
-    credential: WholeCredential
+class CredentialDetailsAnswer(Success):
+    credential: CredentialDetails
 
 
 def time(moment: datetime | None) -> str | None:

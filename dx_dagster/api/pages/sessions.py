@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dx_dagster.api.bodies import limited
 from dx_dagster.api.installation import installation
 from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse import api_keys
@@ -65,7 +64,6 @@ async def from_our_page(request: Request, cookie: str = SESSION) -> None:
     Raises:
         ForgedError: they do not belong together.
     """
-    await limited(request)
     try:
         form = await request.form(max_files=0, max_fields=50)
     except (HTTPException, FormParserError, ValueError):

@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class LimitRefusal:
     """Why a connection is closed; `status` is None where nothing is answered."""
 
     status: int | None
     reason: str
 
 
-class Connection(Protocol):
-    """What the door asks of a connection."""
+class LimitedConnection(Protocol):
+    """What `Admission` asks of a connection."""
 
     loop: asyncio.AbstractEventLoop
     client: tuple[str, int] | None
@@ -35,7 +35,7 @@ class Connection(Protocol):
 
     def move(self, place: "Place | None") -> None: ...
 
-    def make_room(self, reason: Refusal) -> None: ...
+    def make_room(self, reason: LimitRefusal) -> None: ...
 
     def end_head(self) -> None: ...
 
@@ -48,11 +48,11 @@ class Connection(Protocol):
     def drop(self) -> None: ...
 
 
-Place = OrderedDict[Connection, float]
+Place = OrderedDict[LimitedConnection, float]
 
 
 @dataclass(eq=False)
-class Door:
+class Admission:
     """The connections of one server, in the order in which they came to be where they are.
 
     A connection is in one place at a time, and in none while the application is at work on it.
@@ -68,7 +68,7 @@ class Door:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        self._by_address: dict[str, set[Connection]] = {}
+        self._by_address: dict[str, set[LimitedConnection]] = {}
         self._lines = RareLines(_log)
         self._sweeping: asyncio.TimerHandle | None = None
         self.largest_head = limits.request_line + limits.headers
@@ -82,18 +82,20 @@ class Door:
         )
         self._tick = min(deadlines) / 4
         self._uncounted = [ip_network(one) for one in limits.uncounted]
-        self.long_line = Refusal(414, f"the request line is longer than {limits.request_line} bytes")
-        self.large_headers = Refusal(431, f"the headers are larger than {limits.headers} bytes")
-        self.many_fields = Refusal(431, f"there are more than {limits.fields} header fields")
-        self.large_body = Refusal(413, f"the body is larger than {limits.body} bytes")
-        self.late_head = Refusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
-        self.late_body = Refusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
-        self.late_reader = Refusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
+        self.long_line = LimitRefusal(414, f"the request line is longer than {limits.request_line} bytes")
+        self.large_headers = LimitRefusal(431, f"the headers are larger than {limits.headers} bytes")
+        self.many_fields = LimitRefusal(431, f"there are more than {limits.fields} header fields")
+        self.large_body = LimitRefusal(413, f"the body is larger than {limits.body} bytes")
+        self.late_head = LimitRefusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
+        self.late_body = LimitRefusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
+        self.late_reader = LimitRefusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
         most_theirs = limits.connections_per_address
-        self.full = Refusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
-        self.full_address = Refusal(503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)")
+        self.full = LimitRefusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
+        self.full_address = LimitRefusal(
+            503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)"
+        )
 
-    def enter(self, connection: Connection) -> Refusal | None:
+    def enter(self, connection: LimitedConnection) -> LimitRefusal | None:
         """Counts a connection, or says why it cannot be taken in."""
         self._sweep_later(connection.loop)
         address = connection.address
@@ -107,7 +109,7 @@ class Door:
         self.total += 1
         return None
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: LimitedConnection) -> None:
         """Forgets a connection; it may have been forgotten before."""
         connection.move(None)
         self.unread.pop(connection, None)
@@ -118,24 +120,24 @@ class Door:
         if not theirs:
             self._by_address.pop(connection.address, None)
 
-    def linger(self, connection: Connection) -> None:
+    def linger(self, connection: LimitedConnection) -> None:
         """Keeps a connection, which counts no more, for as long as its client needs to read the answer."""
         self.leave(connection)
         while len(self.lingering) >= _MOST_LINGERING:
             next(iter(self.lingering)).drop()
         connection.move(self.lingering)
 
-    def tell(self, refusal: Refusal, address: str) -> None:
+    def tell(self, refusal: LimitRefusal, address: str) -> None:
         answer = f"answered {refusal.status}" if refusal.status else "closed"
         self._lines.warning(f"HTTP limit: {refusal.reason}", f"(from {address or 'a socket'}, {answer})")
 
-    def _is_uncounted(self, connection: Connection) -> bool:
+    def _is_uncounted(self, connection: LimitedConnection) -> bool:
         if not self._uncounted or not connection.client:
             return False
         address = _parsed(connection.client[0])
         return address is not None and any(address in network for network in self._uncounted)
 
-    def _make_room(self, reason: Refusal, now: float, among: set[Connection] | None = None) -> bool:
+    def _make_room(self, reason: LimitRefusal, now: float, among: set[LimitedConnection] | None = None) -> bool:
         """Closes the connection that has kept us waiting for longest, if one has for long enough."""
         for place in (self.heads, self.idle, self.bodies, self.unread):
             if among is None:
@@ -156,11 +158,11 @@ class Door:
         self._sweeping = None
         limits, now = self.limits, loop.time()
         for place, seconds, end in (
-            (self.heads, limits.head_seconds, Connection.end_head),
-            (self.bodies, limits.body_seconds, Connection.end_body),
-            (self.idle, limits.idle_seconds, Connection.end_idle),
-            (self.unread, limits.answer_seconds, Connection.end_unread),
-            (self.lingering, _LINGER_SECONDS, Connection.drop),
+            (self.heads, limits.head_seconds, LimitedConnection.end_head),
+            (self.bodies, limits.body_seconds, LimitedConnection.end_body),
+            (self.idle, limits.idle_seconds, LimitedConnection.end_idle),
+            (self.unread, limits.answer_seconds, LimitedConnection.end_unread),
+            (self.lingering, _LINGER_SECONDS, LimitedConnection.drop),
         ):
             for connection in _since(place, now - seconds):
                 end(connection)
@@ -168,7 +170,7 @@ class Door:
             self._sweep_later(loop)
 
 
-def _since(place: Place, moment: float) -> list[Connection]:
+def _since(place: Place, moment: float) -> list[LimitedConnection]:
     found = []
     for connection, since in place.items():
         if since > moment:
