@@ -24,8 +24,8 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.delivering import give_secret
+from dx_dagster_tests.importer.test_changing_worlds import change
 from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
-from dx_dagster_tests.test_changing_worlds import change
 
 _ATTEMPTS = 3
 """Bitbucket sends a delivery again twice where it gets no answer or a server error."""

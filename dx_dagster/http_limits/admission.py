@@ -157,15 +157,16 @@ class Admission:
         """One timer for all connections: timers of their own would cost more than the rest of the limits."""
         self._sweeping = None
         limits, now = self.limits, loop.time()
-        for place, seconds, end in (
-            (self.heads, limits.head_seconds, LimitedConnection.end_head),
-            (self.bodies, limits.body_seconds, LimitedConnection.end_body),
-            (self.idle, limits.idle_seconds, LimitedConnection.end_idle),
-            (self.unread, limits.answer_seconds, LimitedConnection.end_unread),
-            (self.lingering, _LINGER_SECONDS, LimitedConnection.drop),
-        ):
-            for connection in _since(place, now - seconds):
-                end(connection)
+        for connection in _since(self.heads, now - limits.head_seconds):
+            connection.end_head()
+        for connection in _since(self.bodies, now - limits.body_seconds):
+            connection.end_body()
+        for connection in _since(self.idle, now - limits.idle_seconds):
+            connection.end_idle()
+        for connection in _since(self.unread, now - limits.answer_seconds):
+            connection.end_unread()
+        for connection in _since(self.lingering, now - _LINGER_SECONDS):
+            connection.drop()
         if self._by_address or self.lingering:
             self._sweep_later(loop)
 
