@@ -1,4 +1,4 @@
-"""Whether a credential opens what an import needs; if not: why, what to do, and how to see it for oneself."""
+"""Verifies credentials: makes one test request for each required scope, and explains a failure."""
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,7 +33,7 @@ from dx_dagster.warehouse.budgets import book
 from dx_dagster.warehouse.connections.connections import ConnectionType, NewCredential, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
 
-# Somebody waits for the answer; yet a try that hangs, which takes ten seconds, is worth a second one.
+# A person waits for the answer. Still, a request that hangs for ten seconds is tried a second time.
 _IMPATIENT = Retries(attempts=3, total=12.0, patience=5.0)
 _TIMEOUTS = Timeouts(connect=5.0, read=10.0, write=10.0, pool=10.0, total=15.0)
 _REPOSITORIES_TO_TRY = 5
@@ -42,13 +42,13 @@ UNAVAILABLE = "unavailable"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a credential does not do.
+    """Why a credential cannot be used.
 
     Attributes:
-        code: invalid_credentials, invalid_permissions or no_resources; unavailable when nobody could tell.
+        code: invalid_credentials, invalid_permissions or no_resources; unavailable when the service did not answer.
         reason: one sentence.
-        curl: a command that shows the same answer, with a placeholder where the secret belongs; may be empty.
-        hint: what is usually wrong then, and what to do; may be empty.
+        curl: a command that reproduces the answer, with a placeholder for the secret; may be empty.
+        hint: the usual cause and its remedy; may be empty.
     """
 
     code: str
@@ -66,9 +66,9 @@ class Verdict:
     """How a verification ended.
 
     Attributes:
-        notes: what a good credential cannot do all the same.
-        base_url: where the credential was found good.
-        requests: how many were sent with it.
+        notes: optional features that a good credential lacks.
+        base_url: address at which the credential is good.
+        requests: number of requests sent.
     """
 
     failure: Failure | None = None
@@ -77,7 +77,7 @@ class Verdict:
     requests: int = 0
 
 
-class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not a fault of ours
+class VerificationFailed(Exception):  # noqa: N818 - an outcome, not a fault
     """The credential was refused, and nothing was stored."""
 
     def __init__(self, failure: Failure) -> None:
@@ -87,7 +87,7 @@ class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not
 
 @dataclass(frozen=True)
 class Target:
-    """What a credential is to open: a workspace of Bitbucket Cloud, or a Jira site."""
+    """What a credential must open: a workspace of Bitbucket Cloud, or a Jira site."""
 
     kind: ConnectionType
     workspace: str
@@ -110,18 +110,20 @@ class Target:
 
 
 async def verify(target: Target, stored: StoredCredential | NewCredential) -> Verdict:
-    """Asks for all that an import of this kind of connection needs."""
+    """Makes one test request for each scope that an import over this type of connection needs."""
     try:
         credential = usable(stored)
     except ValueError:
-        reason = "This cannot be a credential: it is empty, or has spaces, line breaks or accented letters in it."
+        reason = "This is not a valid credential: it is empty, or contains spaces, line breaks or accented letters."
         return Verdict(Failure("invalid_credentials", reason, hint=advice.of_form(stored.secret)))
     if credential.expires is not None and credential.expires < HOST.now().date():
-        reason = f"Its day of expiry, {credential.expires}, is past."
-        return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
+        reason = f"It expired on {credential.expires}."
+        return Verdict(
+            Failure("invalid_credentials", reason, hint="If the token is still valid, give a later day or none.")
+        )
     verdict = await _ask(target, credential)
     if target.kind == "jira_cloud" and verdict.failure and verdict.failure.code == Unauthorized.code:
-        # Jira refuses a token with scopes as if it were wrong.
+        # Jira answers 401 to a valid token with scopes: such a token needs the gateway.
         gateway = await jira.gateway_of(target.base_url, _TIMEOUTS)
         if gateway is not None:
             there = await _ask(target.at(gateway), credential)
@@ -178,7 +180,7 @@ async def _ask(target: Target, credential: Credential) -> Verdict:
 
 @asynccontextmanager
 async def asking(target: Target, credential: Credential) -> AsyncIterator[PinnedClient]:
-    """An impatient client with this one credential, which keeps no books: a credential may not be stored yet."""
+    """A client for this one credential, with short timeouts and a ledger in memory: the credential has no row yet."""
     pool = CredentialPool([credential], MemoryLedger())
     probe = jira.MYSELF.path if target.kind == "jira_cloud" else f"{endpoints.repositories(target.workspace).path}"
     async with BitbucketClient(
@@ -231,7 +233,7 @@ class _Check:
             for repository in repositories:
                 asked = part(self.target.workspace, repository)
                 error = await self._refusal(asked)
-                # A repository may be closed to us, or have Pipelines off: only a missing scope speaks for the others.
+                # One repository may be inaccessible or have Pipelines off: only a missing scope holds for all.
                 if error is not None and _counts(error):
                     refusals.append((asked, error))
                 if not (isinstance(error, Forbidden) and not error.required):
@@ -246,7 +248,7 @@ class _Check:
         return None
 
     async def _seen(self) -> list[str]:
-        """The workspaces that the credential does see, where the API tells (access tokens may not ask)."""
+        """The workspaces that the credential sees; empty for access tokens, which may not list them."""
         try:
             body = await self.client.get("/user/workspaces", {"pagelen": 10}, attempts=1)
         except BitbucketError:
@@ -254,17 +256,17 @@ class _Check:
         return [slug for one in records(body, "values") if (slug := text(inner(one, "workspace", "slug")))]
 
     async def notes(self) -> tuple[str, ...]:
-        """Hooks need scopes that an import does without."""
+        """Notes a missing webhook scope, which an import does not need."""
         if self.target.kind != "bitbucket":
             return ()
         error = await self._refusal(endpoints.hooks(self.target.workspace))
         if error is None or not isinstance(error, Forbidden):
             return ()
         scopes = f" (scope {', '.join(error.missing)})" if error.missing else ""
-        return (f"It cannot install webhooks{scopes}; the import does without.",)
+        return (f"It cannot install webhooks{scopes}; imports work without them.",)
 
     async def jira(self) -> Failure | None:
-        """Asks who the account is, and then for its address as an import asks for everybody's."""
+        """Requests the account itself, and then its e-mail address the way an import does."""
         asked = jira.MYSELF
         try:
             body = await self.client.get(asked.path, asked.params)
@@ -298,14 +300,14 @@ class _Check:
         return Failure(first.code or UNAVAILABLE, reason, command, hint)
 
     async def _closed(self, error: Forbidden | NotFound | Gone) -> tuple[str, str]:
-        """A reason and a hint for something that is not there, or not for this credential."""
+        """Reason and hint for a target that does not exist, or that the credential may not read."""
         target = self.target
         if target.kind == "jira_cloud":
             if isinstance(error, Forbidden):
                 return "The account may not look up users of this Jira site.", advice.JIRA_ACCESS
             return (
                 f"There is no Jira Cloud site at {target.base_url}.",
-                "Its address looks like https://acme.atlassian.net.",
+                "An example of its address is https://acme.atlassian.net.",
             )
         hint = advice.of_absence(target.workspace, self.credential, await self._seen())
         if isinstance(error, Forbidden):
@@ -318,7 +320,7 @@ def _counts(error: BitbucketError) -> bool:
 
 
 def curl(target: Target, credential: Credential, asked: Endpoint) -> str:
-    """A command that asks the same; YOUR_TOKEN stands for the secret."""
+    """A command that sends the same request; YOUR_TOKEN stands for the secret."""
     query = {name: value for name, value in asked.params.items() if name != "fields"}
     if asked.pagelen is not None:
         query["pagelen"] = endpoints.LEAST_PAGE

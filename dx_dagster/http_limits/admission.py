@@ -1,4 +1,4 @@
-"""The connections of one server: who is let in, who makes room, and whose time is up."""
+"""Admits connections to a server, and closes those that exceed a limit or a deadline."""
 
 import asyncio
 import logging
@@ -10,24 +10,25 @@ from typing import Protocol
 from dx_dagster.http_limits.limits import Limits, affordable
 from dx_dagster.http_limits.rare_lines import RareLines
 
-# Who is refused while he sends must be read for a moment, or the system discards the answer together with the rest.
+# After a refusal the rest of the request is read for a moment: otherwise the kernel resets the connection and the
+# client never sees the answer.
 _LINGER_SECONDS = 2.0
 _MOST_LINGERING = 64
-_IPV6_HOST_BITS = 64  # who is given one address is given the whole network
+_IPV6_HOST_BITS = 64  # a client is usually assigned a whole /64 network
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LimitRefusal:
-    """Why a connection is closed; `status` is None where nothing is answered."""
+    """Why a connection is closed; `status` is None where no answer is sent."""
 
     status: int | None
     reason: str
 
 
 class LimitedConnection(Protocol):
-    """What `Admission` asks of a connection."""
+    """The methods of a connection that `Admission` calls."""
 
     loop: asyncio.AbstractEventLoop
     client: tuple[str, int] | None
@@ -53,9 +54,9 @@ Place = OrderedDict[LimitedConnection, float]
 
 @dataclass(eq=False)
 class Admission:
-    """The connections of one server, in the order in which they came to be where they are.
+    """The connections of one server by state, each state in order of arrival.
 
-    A connection is in one place at a time, and in none while the application is at work on it.
+    A connection is in one place at a time, and in none while the application handles its request.
     """
 
     limits: Limits
@@ -96,7 +97,7 @@ class Admission:
         )
 
     def enter(self, connection: LimitedConnection) -> LimitRefusal | None:
-        """Counts a connection, or says why it cannot be taken in."""
+        """Counts a new connection, or returns why it is refused."""
         self._sweep_later(connection.loop)
         address = connection.address
         theirs = self._by_address.get(address, set())
@@ -110,7 +111,7 @@ class Admission:
         return None
 
     def leave(self, connection: LimitedConnection) -> None:
-        """Forgets a connection; it may have been forgotten before."""
+        """Removes a connection; a second call does nothing."""
         connection.move(None)
         self.unread.pop(connection, None)
         theirs = self._by_address.get(connection.address, set())
@@ -121,7 +122,7 @@ class Admission:
             self._by_address.pop(connection.address, None)
 
     def linger(self, connection: LimitedConnection) -> None:
-        """Keeps a connection, which counts no more, for as long as its client needs to read the answer."""
+        """Keeps a closed connection open until its client has read the answer. It no longer counts."""
         self.leave(connection)
         while len(self.lingering) >= _MOST_LINGERING:
             next(iter(self.lingering)).drop()
@@ -138,7 +139,7 @@ class Admission:
         return address is not None and any(address in network for network in self._uncounted)
 
     def _make_room(self, reason: LimitRefusal, now: float, among: set[LimitedConnection] | None = None) -> bool:
-        """Closes the connection that has kept us waiting for longest, if one has for long enough."""
+        """Closes the connection that has waited longest, if that is longer than `patience_seconds`."""
         for place in (self.heads, self.idle, self.bodies, self.unread):
             if among is None:
                 oldest = next(iter(place), None)
@@ -154,7 +155,7 @@ class Admission:
             self._sweeping = loop.call_later(self._tick, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all connections: timers of their own would cost more than the rest of the limits."""
+        """Ends overdue connections. One timer serves all: a timer each costs more than all other limits."""
         self._sweeping = None
         limits, now = self.limits, loop.time()
         for connection in _since(self.heads, now - limits.head_seconds):
@@ -189,7 +190,7 @@ def _parsed(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def whose(client: tuple[str, int] | None) -> str:
-    """Whose connection it is: an address, or the network of an IPv6 one."""
+    """The address that a connection counts for; for IPv6 its /64 network."""
     host = client[0] if client else ""
     if ":" not in host:
         return host

@@ -1,4 +1,4 @@
-"""uvicorn's protocols, with limits."""
+"""uvicorn's HTTP and WebSocket protocols with the limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _PIPELINED_REQUESTS = 32
 _LINGER_BYTES = 1024 * 1024
 
 _INVALID = LimitRefusal(400, "it is not a valid HTTP request")
-_UNFRAMED = LimitRefusal(400, "a body consists of next to nothing but its framing")
+_UNFRAMED = LimitRefusal(400, "the chunks of a body are too small")
 _PIPELINED = LimitRefusal(400, f"more than {_PIPELINED_REQUESTS} requests came before an answer")
 
 
@@ -32,7 +32,7 @@ class Options(TypedDict):
 
 
 def options(limits: Limits) -> Options:
-    """What uvicorn must be started with for the limits to hold. One call for each server."""
+    """Options of uvicorn that enforce the limits. Call it once for each server."""
 
     class Protocol(LimitedProtocol):
         admission = Admission(limits)
@@ -48,7 +48,7 @@ def options(limits: Limits) -> Options:
 
 
 class LimitError(Exception):
-    """Ends the parser's work in the middle of what was received."""
+    """Stops the parser within a chunk of received data."""
 
     def __init__(self, refusal: LimitRefusal) -> None:
         super().__init__(refusal.reason)
@@ -56,7 +56,7 @@ class LimitError(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. The parser calls the methods `on_…` for each part of a request while it is fed."""
+    """One HTTP connection. The parser calls the methods `on_…` for each part of a request."""
 
     admission: Admission
     address = ""
@@ -83,7 +83,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def move(self, place: Place | None) -> None:
-        """Where the connection is from now on; it keeps its turn where it is there already."""
+        """Moves the connection to a place; a connection that is already there keeps its position."""
         if place is self._place:
             return
         if self._place is not None:
@@ -140,7 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.move(None)
 
     def _require_small_head(self) -> None:
-        """Adds up once for each request: by then no more than one piece from the network is in memory."""
+        """Checks the head's size once for each request. At most one chunk from the network is in memory by then."""
         limits = self.admission.limits
         if len(self.url) > limits.request_line:
             raise LimitError(self.admission.long_line)
@@ -202,7 +202,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.drop()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """No line for each of them."""
+        """Writes no log line."""
 
     def end_head(self) -> None:
         if self._unparsed:
@@ -222,7 +222,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.admission.linger(self)
 
     def make_room(self, reason: LimitRefusal) -> None:
-        """Gives its place to another. What comes of its request meanwhile is answered, so that it is sent again."""
+        """Closes the connection for another one. A partial request is answered 503, so that the client repeats it."""
         if self._place is self.admission.idle:
             self.admission.tell(reason, self.address)
             self.drop()
@@ -234,13 +234,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.drop()
 
     def drop(self) -> None:
-        """Ends the connection at once, whatever is under way."""
+        """Aborts the connection at once."""
         self._is_over = True
         self.admission.leave(self)
         self.transport.abort()
 
     def _refuse(self, refusal: LimitRefusal) -> None:
-        """Answers instead of the application, and takes nothing more."""
+        """Answers instead of the application, and reads no further request."""
         self.admission.tell(refusal, self.address)
         self._is_over = True
         cycle = self.cycle
@@ -267,7 +267,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class LimitedWebSocket(WebSocketsSansIOProtocol):
-    """A connection that became a WebSocket counts as one until it ends."""
+    """A WebSocket counts as a connection until it ends."""
 
     _leave: Callable[[], None] | None = None
 

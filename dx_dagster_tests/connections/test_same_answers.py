@@ -60,7 +60,7 @@ CASES = [
     ("empty", "no_resources", "sees no repository"),
     ("time-out", "unavailable", "did not answer in time"),
     ("tls", "unavailable", "The certificate of 127.0.0.1 cannot be verified"),
-    ("html", "unavailable", "a page that is no answer"),
+    ("html", "unavailable", "a page that is not an answer"),
 ]
 
 

@@ -92,7 +92,7 @@ def test_missing_scopes_are_named_all_at_once(settings, sandbox, kind, scopes, m
     failed = failure(settings, "ATxTT3xNarrowToken", email)
     assert failed.code == "invalid_permissions"
     assert missing in failed.reason
-    assert "Make a new token with the scopes" in failed.hint
+    assert "Create a new token with the scopes" in failed.hint
     assert "YOUR_TOKEN" in failed.curl
 
 
@@ -128,10 +128,10 @@ def test_a_missing_workspace_is_no_resources_with_one_full_stop_after_what_bitbu
     ("action", "sentence"),
     [
         ("hang", "127.0.0.1 did not answer in time."),
-        ("html", "127.0.0.1 answered with a page that is no answer of Bitbucket's API."),
+        ("html", "127.0.0.1 answered with a page that is not an answer of Bitbucket's API."),
         ("reset", "127.0.0.1 cannot be reached."),
         (503, "Bitbucket answered 503, so the credential could not be verified."),
-        ("throttle", "Bitbucket takes no more requests of this credential at the moment"),
+        ("throttle", "Bitbucket limits the rate of this credential at the moment"),
     ],
 )
 def test_silence_is_unavailable_and_says_so(settings, sandbox, action, sentence):
