@@ -99,7 +99,7 @@ async def _prepare(settings: Settings, warehouse: Warehouse) -> str:
 def _command(settings: Settings, secret: str) -> Said:
     with pytest.raises(CommandError) as caught:
         connect_workspace(settings, "acme", SecretStr(secret), kind=ConnectionType.bitbucket)
-    said = re.fullmatch(r"(\w+): (.*) Nothing was stored\. To see for yourself: (curl .*)", str(caught.value))
+    said = re.fullmatch(r"(\w+): (.*) Nothing was stored\. To reproduce: (curl .*)", str(caught.value))
     assert said
     return Said(*said.groups())
 

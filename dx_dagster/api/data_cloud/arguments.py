@@ -71,7 +71,7 @@ def _json(body: bytes) -> Mapping[str, Any]:
 
 
 async def _form(request: Request) -> Mapping[str, Any]:
-    """Nested names come as `secrets[api_token]`, as `secrets.api_token`, or as JSON under `secrets`."""
+    """Arguments of a form. Nested names are `secrets[api_token]`, `secrets.api_token`, or JSON in `secrets`."""
     values: dict[str, Any] = {}
     try:
         form = await request.form(max_files=0, max_fields=50, max_part_size=LARGEST_BODY)
@@ -109,12 +109,12 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _storable(text: str) -> bool:
-    """PostgreSQL takes no NUL, and nothing takes half of a surrogate pair."""
+    """Whether PostgreSQL can store the text: no NUL, no half of a surrogate pair."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _number(value: Any) -> int | None:
-    """A number of ours, or None for what cannot be one."""
+    """The number of a row, or None for an invalid one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_ID else None

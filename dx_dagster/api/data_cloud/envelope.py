@@ -1,4 +1,4 @@
-"""What the Data Cloud API answers: `{"ok": true, …}`, or `{"ok": false, "error": CODE, "message": …}`."""
+"""Answers of the Data Cloud API: `{"ok": true, …}`, or `{"ok": false, "error": CODE, "message": …}`."""
 
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -23,7 +23,7 @@ ErrorCode = Literal[
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error code."""
+    """The request is answered with an error code."""
 
     def __init__(
         self, code: str, message: str, *, status: int = 422, curl: str = "", headers: dict[str, str] | None = None

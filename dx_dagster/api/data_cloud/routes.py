@@ -25,7 +25,7 @@ bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key 
 
 
 async def authenticated(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
-    """Lets nobody pass without a key.
+    """Requires an API key.
 
     Raises:
         RefusedError: not_authed, or rate_limited after too many wrong keys.
@@ -38,7 +38,7 @@ async def authenticated(request: Request, _: Annotated[object, Depends(bearer)])
 
 
 async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
-    """Whose key it is.
+    """The API key of the request.
 
     Raises:
         RefusedError: not_authed, or rate_limited after too many wrong keys.
@@ -83,14 +83,14 @@ Body = Annotated[Arguments, Depends(arguments)]
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"model": envelope.Refusal, "description": "not_authed"},
-    422: {"model": envelope.Refusal, "description": "Understood and refused: `error` says why."},
+    422: {"model": envelope.Refusal, "description": "The request was refused; `error` is the reason."},
     429: {"model": envelope.Refusal, "description": "rate_limited: too many wrong keys from this address."},
     503: {"model": envelope.Refusal, "description": "unavailable: the database does not answer."},
 }
 
 
 def _takes(**schema: Any) -> dict[str, Any]:
-    """The description of a body that is read by hand."""
+    """OpenAPI's description of a body, which `arguments` parses."""
     content = {"schema": {"type": "object", **schema}}
     return {
         "requestBody": {
@@ -108,7 +108,7 @@ def _takes(**schema: Any) -> dict[str, Any]:
 
 _ID = {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID, "description": "Number of the credential."}
 _FIELDS = {
-    "label": {"type": "string", "maxLength": 4000, "description": "Display name; one is chosen when it is left out."},
+    "label": {"type": "string", "maxLength": 4000, "description": "Display name; by default generated."},
     "settings": {
         "type": "object",
         "properties": {
@@ -127,7 +127,7 @@ _FIELDS = {
             "password": {"type": "string", "format": "password", "description": "bitbucket: API token of `username`."},
         },
     },
-    "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day on which it expires."},
+    "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day of expiry."},
 }
 
 routes = APIRouter(prefix="/api", dependencies=[Depends(authenticated)], responses=_REFUSED, tags=["Data Cloud API"])
@@ -149,7 +149,7 @@ async def connections_info(connection: Found) -> dict[str, Any]:
 
 @routes.get("/connections/{connection_id}/credentials.list", response_model=envelope.CredentialsAnswer)
 async def credentials_list(served: Served, connection: Found) -> dict[str, Any]:
-    """Lists the credentials of a connection; never their secrets."""
+    """Lists the credentials of a connection, without their secrets."""
     every = await connections.shown(await served.warehouse(), connection.id)
     return {"ok": True, "credentials": [envelope.credential(connection, one) for one in every]}
 
@@ -158,7 +158,7 @@ async def credentials_list(served: Served, connection: Found) -> dict[str, Any]:
     "/connections/{connection_id}/credentials.info/{credential_id}", response_model=envelope.CredentialDetailsAnswer
 )
 async def credentials_info(served: Served, connection: Found, credential_id: CredentialId) -> dict[str, Any]:
-    """Returns details of one credential, a removed one too; never its secret."""
+    """Returns details of one credential, removed ones included, without its secret."""
     try:
         one = await actions.show(await served.warehouse(), connection, credential_id, deleted=True)
     except CredentialNotFoundError:
@@ -173,7 +173,7 @@ async def credentials_info(served: Served, connection: Found, credential_id: Cre
     openapi_extra=_takes(properties=_FIELDS),
 )
 async def credentials_create(served: Served, connection: Found, body: Body) -> dict[str, Any]:
-    """Verifies a credential, then adds it; nothing is stored when verification fails.
+    """Verifies a credential, then adds it. A failed verification stores nothing.
 
     For Bitbucket: `secrets.api_token` alone, or `settings.username` with `secrets.password`.
     """
@@ -193,7 +193,7 @@ async def credentials_create(served: Served, connection: Found, body: Body) -> d
     openapi_extra=_takes(required=["id"], properties={"id": _ID, **_FIELDS}),
 )
 async def credentials_update(served: Served, connection: Found, body: Body) -> dict[str, Any]:
-    """Verifies a credential as it would be, then changes it; what is left out stays, and all of it on failure."""
+    """Verifies the changed credential, then stores it. Missing arguments stay; a failure changes nothing."""
     changes = Changes(body.label, body.settings, body.secrets, "expiration_date" in body.given, body.expiration_date)
     warehouse = await served.warehouse()
     try:
@@ -211,7 +211,7 @@ async def credentials_update(served: Served, connection: Found, body: Body) -> d
     openapi_extra=_takes(required=["id"], properties={"id": _ID}),
 )
 async def credentials_delete(served: Served, connection: Found, body: Body) -> dict[str, Any]:
-    """Removes a credential: it is no longer listed or used, and its secret is forgotten."""
+    """Removes a credential: it is no longer listed or used, and its secret is erased."""
     try:
         await actions.remove(await served.warehouse(), connection, _id(body))
     except CredentialNotFoundError:

@@ -1,4 +1,4 @@
-"""The page of one connection: its credentials, their health, its webhook, and what a person may change of them."""
+"""The page of one connection: its credentials, their health, and its webhook."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -23,14 +23,14 @@ from dx_dagster.webhooks.address import PATH
 
 _HOME = "/connections"
 _DONE = {
-    "connected": "The credential is good, and the workspace is connected. Its first import begins within minutes.",
-    "added": "The credential is good, and was added.",
-    "changed": "The credential is good, and was changed.",
-    "checked": "Verified again: what came of it stands with each credential.",
+    "connected": "The credential is good, and the workspace is connected. The first import starts within minutes.",
+    "added": "The credential is good and was added.",
+    "changed": "The credential is good and was changed.",
+    "checked": "Verified again. Each credential shows its result.",
     "disabled": "The credential is disabled: no request is sent with it.",
-    "removed": "The credential was removed, and its secret forgotten.",
-    "gone": "That credential is no longer there.",
-    "rotated": "There is a new secret. Deliveries signed with the old one are taken for an hour more.",
+    "removed": "The credential was removed and its secret erased.",
+    "gone": "This credential no longer exists.",
+    "rotated": "The secret was replaced. Deliveries signed with the old one are accepted for another hour.",
     "off": "The connection is disabled: no request is sent over it.",
     "on": "The connection is enabled, and its credentials were verified.",
 }
@@ -92,7 +92,7 @@ async def enable_connection(served: Served, connection: Chosen) -> Response:
 
 @routes.post("/{connection_id}/remove", dependencies=_signed_form)
 async def remove_connection(served: Served, connection: Chosen) -> Response:
-    with suppress(ConnectionNotFoundError):  # somebody else was faster
+    with suppress(ConnectionNotFoundError):  # it was removed already
         await actions.remove_connection(await served.warehouse(), connection)
     return RedirectResponse(f"{_HOME}?removed", 303)
 
@@ -181,7 +181,7 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
     try:
         await work()
     except CredentialNotFoundError:
-        done = "gone"  # somebody else was faster
+        done = "gone"  # it was removed already
     return _to(connection.id, done)
 
 

@@ -1,4 +1,4 @@
-"""The connections page, for a person: every change is a form, so that it works without scripts and by keyboard."""
+"""The list of connections and the sign-in. Every change is a form: the pages work without scripts."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ async def static(name: str) -> Response:
 
 @routes.get("/sign-in")
 async def sign_in_form(request: Request, once: str | None = None) -> Response:
-    """The form, or the way in for a browser on this machine that opens a link which signs in once."""
+    """The sign-in form. With `once`, a sign-in link: it opens a session, once, for a browser on this machine."""
     if once is None:
         return _sign_in_page(request)
     warehouse = await installation(request).warehouse()
@@ -63,7 +63,7 @@ async def sign_in(request: Request) -> Response:
     try:
         key = await recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
     except RefusedError as error:
-        wrong = "This is no key of this installation, or it was revoked."
+        wrong = "This API key is unknown or revoked."
         return _sign_in_page(request, wrong if error.status == 401 else error.message, error.status)  # noqa: PLR2004
     return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key))
 
@@ -79,7 +79,7 @@ def _entered(request: Request, token: SecretStr) -> Response:
 def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Response:
     plain = ""
     if sessions.must_be_secure(request) and request.url.scheme != "https":
-        plain = "Browsers keep its session only over https, or on the machine itself (http://127.0.0.1)."
+        plain = "Browsers keep the session only over https, or on this machine (http://127.0.0.1)."
     visit = sessions.visit(request)
     response = render(request, "sign_in.html", status=status, csrf_cookie=visit, error=error, plain=plain)
     sessions.set_cookie(request, response, VISIT, visit)
@@ -99,7 +99,7 @@ async def overview(request: Request, served: Served) -> Response:
     warehouse = await served.warehouse()
     every = await connections.all_connections(warehouse)
     shown = [(one, await health(served.settings, warehouse, one)) for one in every]
-    done = "The connection was removed, and its secrets forgotten. What was imported stays."
+    done = "The connection was removed and its secrets erased. Imported rows stay."
     return render(request, "overview.html", connections=shown, done=done if "removed" in request.query_params else None)
 
 
@@ -136,9 +136,9 @@ async def _connect(served: ServedInstallation, form: Form) -> StoredConnection:
 
 
 async def to_sign_in(request: Request, error: Exception) -> Response:
-    """Where requests of nobody, or from elsewhere, go."""
+    """Answers requests without a session, and forged forms."""
     if isinstance(error, ForgedError):
-        text = "This form is out of date. Go back, load the page again, and repeat what you did."
+        text = "This form is out of date. Go back, reload the page, and submit it again."
         return render(request, "message.html", status=403, csrf_cookie="none", text=text)
     if not isinstance(error, SignInNeededError):
         raise error
