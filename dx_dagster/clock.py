@@ -1,26 +1,25 @@
-"""The time.
+"""Clocks: the database's for stored times, the host's for times that only people see.
 
-Rows, marks and pauses are compared with times that other processes stored, on other hosts. So they are dated by the one
-clock that all of them share, the database's. The host's own clock is for people: the day on which a credential expires,
-a time in a message.
+Rows, marks and pauses are compared with times that processes on other hosts stored. So all of them use the database's
+clock. The host's clock decides on the day on which a credential expires, and appears in messages.
 """
 
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-# Linux's other monotonic clock stands still while a machine sleeps.
+# On Linux, CLOCK_MONOTONIC stops while the machine is suspended.
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def monotonic() -> float:
-    """Seconds of a clock that is never set."""
+    """Seconds of a monotonic clock that includes suspend."""
     return time.clock_gettime(_MONOTONIC)
 
 
 @dataclass
 class Host:
-    """The host's clock; `ahead` shifts it, so that a test need not set the clock of its machine."""
+    """The host's clock; tests shift it by `ahead`."""
 
     ahead: timedelta = timedelta()
 
@@ -32,22 +31,22 @@ HOST = Host()
 
 
 class Clock:
-    """The clock of a server, carried on by the host's monotonic clock: two calls of `now` never swap their order."""
+    """A server's clock, extrapolated with the host's monotonic clock: `now` never goes backwards."""
 
     def __init__(self) -> None:
         self._offset: float | None = None
 
     @classmethod
     def of_host(cls) -> "Clock":
-        """For answers of which nothing is stored."""
+        """A clock of the host's time, for results that are not stored."""
         clock, moment = cls(), monotonic()
         clock.set(HOST.now().timestamp(), moment, moment)
         return clock
 
     def set(self, told: float, asked: float, answered: float) -> None:
-        """Takes what the server told, in seconds since 1970, at some moment between `asked` and `answered`.
+        """Sets the clock: the server's time was `told` (seconds since 1970) between `asked` and `answered`.
 
-        A clock that runs already moves only as far as it must to agree.
+        A running clock moves no further than necessary.
         """
         earliest, latest = told - answered, told - asked
         within = (earliest + latest) / 2 if self._offset is None else self._offset
@@ -55,5 +54,5 @@ class Clock:
 
     def now(self) -> datetime:
         if self._offset is None:
-            raise RuntimeError("the clock is not set: it is once the warehouse is open")
+            raise RuntimeError("the clock is not set before the warehouse is open")
         return datetime.fromtimestamp(monotonic() + self._offset, UTC)

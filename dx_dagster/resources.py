@@ -35,9 +35,9 @@ _CLOSED = "the warehouse is open only while a run uses it"
 
 @contextmanager
 def seldom_collecting() -> Iterator[None]:
-    """Spares an import the garbage collector: a page of JSON is a thousand objects that no cycle holds.
+    """Makes garbage collection rare during an import: a page of JSON is a thousand objects without cycles.
 
-    It took a third of the CPU time, mostly to look again and again through all that Dagster has loaded.
+    It took a third of the CPU time, mostly for the permanent objects that Dagster has loaded.
     """
     before = gc.get_threshold()
     gc.freeze()
@@ -51,10 +51,10 @@ def seldom_collecting() -> Iterator[None]:
 
 @contextmanager
 def _cancelled_by_signals(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Iterator[list[int]]:
-    """Lets SIGINT and SIGTERM cancel the task; yields those that came.
+    """Makes SIGINT and SIGTERM cancel the task; yields the list of received signals.
 
-    Dagster's own handlers raise an exception wherever the program is just then. In an event loop that may be a task
-    that nobody waits for, and the signal would be lost.
+    Dagster's own handlers raise an exception in the code that is running. In an event loop that may be a task whose
+    result is never awaited, and the signal would be lost.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -66,7 +66,9 @@ def _cancelled_by_signals(loop: asyncio.AbstractEventLoop, task: asyncio.Task[An
         task.cancel()
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in handlers.items() if callable(handler)}  # not where it is ignored
+    before = {
+        number: handler for number, handler in handlers.items() if callable(handler)
+    }  # not if the signal is ignored
     for number in before:
         loop.add_signal_handler(number, cancel, number)
     try:
@@ -121,7 +123,7 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             try:
                 return self._runner.run(_outcome(task))
             except BaseException:
-                # What was torn away from the loop would go on over a client and a database that are being closed.
+                # The task would otherwise continue on a client and a database that are being closed.
                 task.cancel()
                 self._runner.run(asyncio.wait([task]))
                 if signals:

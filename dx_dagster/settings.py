@@ -26,7 +26,7 @@ _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a name or an address is this machine's for itself: localhost, 127.0.0.0/8, ::1."""
+    """Whether a name or an address is a loopback one: localhost, 127.0.0.0/8, ::1."""
     try:
         return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:
@@ -34,7 +34,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _has_port(parts: SplitResult) -> bool:
-    """Whether the port, if there is one, is a number."""
+    """Whether the port is valid or absent."""
     try:
         return parts.port is None or parts.port > 0
     except ValueError:
@@ -46,11 +46,11 @@ def _listed(value: str | None) -> list[str]:
 
 
 class SettingsError(Exception):
-    """A variable of the environment that cannot be used; the message names it and says how to mend it."""
+    """A variable has an invalid value. The message names the variable and the remedy."""
 
 
 class _Private:
-    """Marks a setting that the home does not remember and `dx-dagster env` does not print among the others."""
+    """Marks a setting that is neither stored in the home nor printed by `dx-dagster env`."""
 
 
 _PRIVATE = _Private()
@@ -60,15 +60,16 @@ _HEADER = (
 
 
 def make_home(home: Path) -> None:
-    """Makes the folder of an installation, which no repository should hold."""
+    """Creates the folder of an installation, with a .gitignore for all of it."""
     if not home.exists():
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may be making it too
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # another command may create it at the same time
         (home / ".gitignore").write_text("*\n")
 
 
 def private_draft(file: Path, content: str) -> Path:
-    """A file beside this one with its content to come, which nobody else can read. Whoever puts it in the other's place
-    does so in one step: another command may be reading that.
+    """Writes a draft of the file beside it, readable only by its owner.
+
+    The caller replaces the file with it in one step: another command may be reading the file.
     """
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
@@ -79,13 +80,13 @@ def private_draft(file: Path, content: str) -> Path:
 
 
 def _absolute(home: str | Path) -> Path:
-    with suppress(RuntimeError):  # nobody is called so; `Settings` refuses it
+    with suppress(RuntimeError):  # no user of that name; `Settings` rejects it
         home = Path(home).expanduser()
     return Path(home).absolute()
 
 
 class _Remembered(PydanticBaseSettingsSource):
-    """What the home remembers; comes after the environment and before the defaults."""
+    """Settings stored in the home; the environment overrides them."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:  # noqa: ARG002
         return None, field_name, False  # all at once, in `__call__`
@@ -96,10 +97,10 @@ class _Remembered(PydanticBaseSettingsSource):
 
 
 def remembered(home: Path) -> Mapping[str, str]:
-    """The settings that the home remembers, by the names of their variables.
+    """The settings stored in the home, by variable name.
 
     Raises:
-        SettingsError: its file cannot be read.
+        SettingsError: the file is unreadable or malformed.
     """
     file = home / _FILE
     try:
@@ -107,15 +108,15 @@ def remembered(home: Path) -> Mapping[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingsError(f"{file} cannot be read: {reason}. Mend or remove it.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise SettingsError(f"{file} cannot be read: {reason}. Correct or remove it.") from None
     found = {}
     for number, line in enumerate(lines, 1):
         name, equals, value = line.partition("=")
         if not line.strip() or line.startswith("#"):
             continue
         if not equals:
-            raise SettingsError(f"Line {number} of {file} is not NAME=VALUE. Mend or remove it.")
+            raise SettingsError(f"Line {number} of {file} is not NAME=VALUE. Correct or remove it.")
         found[name.strip()] = value.strip()
     return {name: value for name, value in found.items() if name in Settings.memorable() and value}
 
@@ -125,7 +126,7 @@ def _text(value: object) -> str:
 
 
 class Settings(BaseSettings):
-    """What the environment says; `docs/configuration.md` describes each variable.
+    """The settings of a process; `docs/configuration.md` describes each variable.
 
     Secrets are `SecretStr`, so that no repr, log line or traceback shows them.
     """
@@ -176,7 +177,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def memorable(cls) -> dict[str, str]:
-        """The fields that the home remembers, by the names of their variables."""
+        """The fields that the home stores, by variable name."""
         return {
             field.alias: name
             for name, field in cls.model_fields.items()
@@ -186,14 +187,14 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _home_is_absolute(cls, home: Path) -> Path:
-        """Beside absolute: a name that every file of ours can hold, and one that somebody meant."""
+        """The absolute path; rejects names with control characters or unexpanded variables."""
         if not str(home).isprintable():
-            raise ValueError(f"is {str(home)!r}; it must not hold line breaks or other characters that cannot be seen")
+            raise ValueError(f"is {str(home)!r}; it must not contain line breaks or other control characters")
         if _UNEXPANDED.match(str(home)):
-            raise ValueError(f"is {str(home)!r}, and nothing here puts the value in; write the folder's own name")
+            raise ValueError(f"is {str(home)!r}, and the variable in it is not expanded; write the folder's path")
         absolute = _absolute(home)
         if str(home).startswith("~") and absolute == home.absolute():
-            raise ValueError(f"is {str(home)!r}, and there is no such user here; write the folder's own name")
+            raise ValueError(f"is {str(home)!r}, and this user does not exist; write the folder's path")
         return absolute
 
     @field_validator("log_size", mode="wrap")
@@ -207,16 +208,16 @@ class Settings(BaseSettings):
     @field_validator("bitbucket_api_url")
     @classmethod
     def _encrypted_or_loopback(cls, url: str) -> str:
-        """A token in plain text goes to this machine only."""
+        """Allows plain http to this machine only: it exposes the token."""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must be an http(s) address such as https://api.bitbucket.org/2.0")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError(f"must use https: plain http would send your token readable to {parts.hostname}")
+            raise ValueError(f"must use https: plain http would expose the token on the way to {parts.hostname}")
         if parts.username or parts.password:
-            raise ValueError("must not hold a user name or password; credentials come from `dx-dagster connect`")
+            raise ValueError("must not contain a user name or password; credentials come from `dx-dagster connect`")
         if parts.query or parts.fragment or not _has_port(parts):
-            raise ValueError("must be host, port and path alone, such as https://api.bitbucket.org/2.0")
+            raise ValueError("must consist of host, port and path only, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
 
     @field_validator("allowed_hosts")
@@ -225,7 +226,7 @@ class Settings(BaseSettings):
         for host in _listed(hosts):
             if not _HOST_NAME.fullmatch(host.lower()):
                 raise ValueError(
-                    f"holds {host!r}; it takes names without scheme and port, such as dx.example.com,dx.lan"
+                    f"contains {host!r}; list names without scheme and port, such as dx.example.com,dx.lan"
                 )
         return hosts
 
@@ -237,22 +238,24 @@ class Settings(BaseSettings):
                 ip_network(proxy)
             except ValueError:
                 raise ValueError(
-                    f"holds {proxy!r}; it takes addresses and networks, such as 10.0.0.7,10.1.0.0/16"
+                    f"contains {proxy!r}; list addresses and networks, such as 10.0.0.7,10.1.0.0/16"
                 ) from None
         return proxies
 
     @field_validator("sync_cron", "reconcile_cron")
     @classmethod
     def _has_five_fields(cls, expression: str) -> str:
-        """Whether Dagster takes it is known when it has been loaded: `automation/schedules.py`."""
+        """Checks the form; `automation/schedules.py` checks it with Dagster's parser."""
         if not _CRON.fullmatch(expression.strip()):
-            raise ValueError(f"is {expression!r}, which is no cron expression; it has five fields, as */5 * * * *")
+            raise ValueError(
+                f"is {expression!r}, which is not a cron expression; it needs five fields, such as */5 * * * *"
+            )
         return expression
 
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuses here what the drivers would quote, password and all."""
+        """Rejects addresses that the drivers would quote in an error, with the password."""
         if url is None:
             return None
         written = url.get_secret_value()
@@ -260,7 +263,7 @@ class Settings(BaseSettings):
         if not written.startswith(("postgresql://", "postgres://")) or not _has_port(parts):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         if parts.netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", written):
-            raise ValueError("holds a character that must be escaped: in a password, write @ as %40 and % as %25")
+            raise ValueError("contains a character that must be escaped: in a password, write @ as %40 and % as %25")
         return url
 
     @cached_property
@@ -302,14 +305,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def _whose(cls, name: str) -> str:
-        """Names the home's file, where the variable comes from it and not from the environment."""
+        """A prefix that names the home's file, if the variable comes from there."""
         if any(value for variable, value in os.environ.items() if variable.upper() == name):
             return ""
         home = _absolute(os.environ.get("DX_HOME") or DEFAULT_HOME)
         return f"In {home / _FILE}: " if name in remembered(home) else ""
 
     def changed(self) -> dict[str, str]:
-        """The settings that are not at their defaults, by the names of their variables."""
+        """The settings that differ from their defaults, by variable name."""
         fields = type(self).model_fields
         return {
             variable: value
@@ -318,10 +321,10 @@ class Settings(BaseSettings):
         }
 
     def remember(self) -> None:
-        """Lets every later command on this home run with these settings, where its environment does not say otherwise.
+        """Stores the settings for later commands on this home, whose environment overrides them.
 
         Raises:
-            OSError: the home cannot be written to.
+            OSError: the home is not writable.
         """
         wanted = {variable: value for variable, value in self._written().items() if self._is_set(variable)}
         if wanted == remembered(self.home):
@@ -334,6 +337,6 @@ class Settings(BaseSettings):
         return self.memorable()[variable] in self.model_fields_set
 
     def _written(self) -> dict[str, str]:
-        """As a variable holds them; those that are None have no value to hold."""
+        """The settings as values of variables, without those that are None."""
         values = {variable: getattr(self, name) for variable, name in self.memorable().items()}
         return {variable: _text(value) for variable, value in values.items() if value is not None}

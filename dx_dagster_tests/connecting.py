@@ -10,8 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Retries, Timeouts
-from dx_dagster.connections import actions as doors
-from dx_dagster.connections import verification
+from dx_dagster.connections import actions, verification
 from dx_dagster.connections.actions import VerificationFailed
 from dx_dagster.connections.input import new_credential
 from dx_dagster.sandbox import Sandbox
@@ -79,14 +78,14 @@ def run(settings: Settings, work: Work) -> Any:
 
 def connect(settings: Settings, secret: str = TOKEN, username: str | None = None, **more: Any) -> StoredConnection:
     new = new_credential(SecretStr(secret), username)
-    found: StoredConnection = run(settings, lambda w: doors.connect(settings, w, "acme", new, **more))
+    found: StoredConnection = run(settings, lambda w: actions.connect(settings, w, "acme", new, **more))
     return found
 
 
 def failure(settings: Settings, secret: str = TOKEN, username: str | None = None, workspace: str = "acme", **more: Any):
     new = new_credential(SecretStr(secret), username)
     with pytest.raises(VerificationFailed) as caught:
-        run(settings, lambda w: doors.connect(settings, w, workspace, new, **more))
+        run(settings, lambda w: actions.connect(settings, w, workspace, new, **more))
     assert stored(settings) == []
     assert not secret or secret not in repr(caught.value.failure)
     return caught.value.failure

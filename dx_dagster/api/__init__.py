@@ -1,1 +1,1 @@
-"""The ASGI application."""
+"""The ASGI application: receiver of webhooks, Data Cloud API, connections pages."""

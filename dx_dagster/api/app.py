@@ -1,4 +1,4 @@
-"""The ASGI application."""
+"""Creates the ASGI application, with the routes for health checks."""
 
 import anyio
 import anyio.to_thread
@@ -16,7 +16,7 @@ _READY_WITHIN_SECONDS = 2
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application of an installation, by default of the one that the environment describes."""
+    """The application for an installation, by default the one that the environment describes."""
     settings = settings or Settings.read()
     url = database_url(settings)
     app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def _what_is_not_ready(url: str) -> str | None:
-    """`database`, `migrations` or nothing, within two seconds whatever the database does."""
+    """`database`, `migrations` or None, within two seconds."""
     with anyio.move_on_after(_READY_WITHIN_SECONDS):
         try:
             current = await anyio.to_thread.run_sync(_is_current_and_takes_writes, url, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""The Data Cloud API and the connections page on an application: state, routes, and what errors are answered."""
+"""Adds the Data Cloud API and the connections pages to an application: state, routes, error handlers."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from dx_dagster.api.bodies import BodyLimit
 from dx_dagster.api.data_cloud import reference
 from dx_dagster.api.data_cloud import routes as data_cloud
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys
 from dx_dagster.api.pages import connection, connections
 from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
@@ -31,8 +32,8 @@ _OPEN = frozenset({PATH, "/healthz", "/readyz", "/openapi.json"})
 
 
 def attach(app: FastAPI, settings: Settings, url: str) -> None:
-    """Adds everything to the application."""
-    app.state.installation = Installation(settings, url)
+    """Adds state, routes, error handlers and middleware to the application."""
+    app.state.installation = ServedInstallation(settings, url)
     app.state.keys = Keys(app.state.installation)
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
@@ -48,21 +49,22 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     for kind in (WarehouseError, PoolTimeout, psycopg.OperationalError, VaultError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _broken)
+    app.add_middleware(BodyLimit, is_exempt=lambda path: path == PATH)
     names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
     app.add_middleware(Guard, hosts=Hosts(names), is_open=_is_open)
     app.add_middleware(SafeHeaders)
 
 
 def _is_open(path: str) -> bool:
-    """Whether a route may be asked under any name and by anything: where no cookie counts and nothing is shown.
+    """Whether the guard lets all requests to this path pass: no cookie counts there, and no page is shown.
 
-    Deliveries are signed, the API takes a key in a header that no foreign page can set, and what watches over the
-    process asks by an address.
+    Deliveries are signed, the API takes a key from a header that no foreign page can set, and health checks use the
+    address of the machine.
     """
     return path in _OPEN or path.startswith("/api/")
 
 
-def _closing(installation: Installation) -> APIRouter:
+def _closing(installation: ServedInstallation) -> APIRouter:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield
@@ -81,27 +83,27 @@ async def _refused(request: Request, error: Exception) -> Response:
     if _is_api(request):
         return error.response()
     missing = error.code == "connection_not_found"
-    return PlainTextResponse("There is no such connection." if missing else error.message, 404 if missing else 400)
+    return PlainTextResponse("This connection does not exist." if missing else error.message, 404 if missing else 400)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A number in the path that is none of ours. What was sent is not quoted."""
+    """Answers an invalid number in the path, without quoting it."""
     fields = {str(part) for one in getattr(error, "errors", list)() for part in one["loc"]}
     if not _is_api(request):
-        return PlainTextResponse("There is no such page.", 404)
+        return PlainTextResponse("This page does not exist.", 404)
     if "connection_id" in fields:
         return RefusedError("connection_not_found", "No connection exists for the given connection_id.").response()
     return RefusedError("credential_not_found", "No credential exists for the given id on that connection.").response()
 
 
 async def _other(request: Request, error: Exception) -> Response:
-    """No such route, or not with this method."""
+    """Answers an unknown route or method."""
     status = getattr(error, "status_code", 404)
     headers = getattr(error, "headers", None)
     if not _is_api(request):
         return PlainTextResponse(f"{getattr(error, 'detail', 'Not Found')}", status, headers)
     codes = {404: "method_not_found", 405: "method_not_allowed"}
-    message = "No method of the Data Cloud API is called like this."
+    message = "The Data Cloud API has no such method."
     return RefusedError(codes.get(status, "invalid_json"), message, status=status, headers=headers).response()
 
 
@@ -115,7 +117,7 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    """A mistake of ours; whoever runs the server finds its traceback in the log."""
-    message = "Something went wrong here that should not. The log of the API says what."
+    """Answers an unexpected error; the log has its traceback."""
+    message = "Internal error. The log of the API has the details."
     refused = RefusedError("unavailable", message, status=500)
     return refused.response() if _is_api(request) else PlainTextResponse(message, 500)

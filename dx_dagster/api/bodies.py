@@ -1,148 +1,46 @@
-"""Arguments of a method, as JSON or as a form, checked by hand: a body with a secret in it is never quoted back."""
+"""The limit on bodies of the API's methods and the pages' forms, far below that of the server (`http_limits`)."""
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from collections.abc import Callable
 
-from pydantic import SecretStr
-from python_multipart.exceptions import FormParserError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dx_dagster.api.data_cloud.envelope import RefusedError
 
 LARGEST_BODY = 64 * 1024
-_LONGEST_TEXT = 4000
-_LARGEST_ID = 2**31 - 1
-_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
-_NESTED = re.compile(r"(settings|secrets)(?:\[([A-Za-z_]+)\]|\.([A-Za-z_]+))")
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """What a method was given. `given` names what was there at all, so that null differs from nothing."""
-
-    id: int | None
-    label: str | None
-    settings: Mapping[str, str | None]
-    secrets: Mapping[str, SecretStr]
-    expiration_date: date | None
-    given: frozenset[str]
+def _nowhere(_: str) -> bool:
+    return False
 
 
-async def arguments(request: Request) -> Arguments:
-    """The arguments in the body of the request.
+class BodyLimit:
+    """Ends a request whose body is too large or incomplete: whoever reads the body gets a `RefusedError`.
 
-    Raises:
-        RefusedError: it cannot be read (invalid_json).
+    The receiver of webhooks has a limit and answers of its own; `is_exempt` names its path.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await limited(request)
-    values = await _form(request) if kind in _FORMS else _json(body)
-    label = _text(values.get("label"), "label")
-    return Arguments(
-        id=_number(values.get("id")),
-        label=label.strip() if label else None,
-        settings={name: _text(value, f"settings.{name}") for name, value in _object(values, "settings").items()},
-        secrets={
-            name: SecretStr(text)
-            for name, value in _object(values, "secrets").items()
-            if (text := _text(value, f"secrets.{name}"))
-        },
-        expiration_date=_day(values.get("expiration_date")),
-        given=frozenset(values),
-    )
+
+    def __init__(self, app: ASGIApp, is_exempt: Callable[[str], bool] = _nowhere) -> None:
+        self.app, self._is_exempt = app, is_exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_exempt(scope["path"]):
+            receive = _limited(receive)
+        await self.app(scope, receive, send)
 
 
-def _unreadable(what: str) -> RefusedError:
-    return RefusedError("invalid_json", what)
+def _limited(receive: Receive) -> Receive:
+    size, is_complete = 0, False
 
+    async def limited() -> Message:
+        nonlocal size, is_complete
+        message = await receive()
+        if message["type"] == "http.request":
+            size += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            if size > LARGEST_BODY:
+                raise RefusedError("invalid_json", f"The body is larger than {LARGEST_BODY} bytes.")
+        elif message["type"] == "http.disconnect" and not is_complete:
+            raise RefusedError("invalid_json", "The body ended early.")
+        return message
 
-async def limited(request: Request) -> bytes:
-    """The bytes, which stay with the request for a form to be read out of them.
-
-    Raises:
-        RefusedError: there are too many of them, or fewer than promised.
-    """
-    try:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                raise _unreadable(f"The body is larger than {LARGEST_BODY} bytes.")
-    except ClientDisconnect:
-        raise _unreadable("The body ended early.") from None
-    request._body = bytes(body)  # noqa: SLF001 - as Request.body() does
-    return request._body  # noqa: SLF001
-
-
-def _json(body: bytes) -> Mapping[str, Any]:
-    try:
-        values = json.loads(body) if body.strip() else {}
-    except (ValueError, RecursionError):
-        raise _unreadable("The JSON body could not be parsed.") from None
-    if not isinstance(values, dict):
-        raise _unreadable("The JSON body must be an object.")
-    return values
-
-
-async def _form(request: Request) -> Mapping[str, Any]:
-    """Nested names come as `secrets[api_token]`, as `secrets.api_token`, or as JSON under `secrets`."""
-    values: dict[str, Any] = {}
-    try:
-        form = await request.form(max_files=0, max_fields=50, max_part_size=LARGEST_BODY)
-    except (HTTPException, FormParserError, ValueError):
-        raise _unreadable("The form could not be parsed.") from None
-    for name, value in form.multi_items():
-        nested = _NESTED.fullmatch(name)
-        if nested:
-            holder = values.setdefault(nested[1], {})
-            if not isinstance(holder, dict):
-                raise _unreadable(f"{nested[1]} is given twice.")
-            holder[nested[2] or nested[3]] = value
-        elif name in {"settings", "secrets"}:
-            values[name] = _json(str(value).encode("utf-8", "replace"))
-        else:
-            values[name] = value
-    return values
-
-
-def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = values.get(name)
-    if found is None or found == "":
-        return {}
-    if not isinstance(found, dict):
-        raise _unreadable(f"{name} must be an object.")
-    return found
-
-
-def _text(value: Any, name: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > _LONGEST_TEXT or not _storable(value):
-        raise _unreadable(f"{name[:100]!r} must be a text of at most {_LONGEST_TEXT} characters.")
-    return value
-
-
-def _storable(text: str) -> bool:
-    """PostgreSQL takes no NUL, and nothing takes half of a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _number(value: Any) -> int | None:
-    """A number of ours, or None for what cannot be one."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_ID else None
-
-
-def _day(value: Any) -> date | None:
-    if value is None or value == "":
-        return None
-    try:
-        return date.fromisoformat(value)
-    except (ValueError, TypeError):
-        raise _unreadable("expiration_date must be a day such as 2027-01-31.") from None
+    return limited

@@ -1,8 +1,8 @@
-"""The guard against other people's web pages: which hosts we serve, and which requests a page of ours sent.
+"""The guard against foreign web pages: checks the Host header, and the origin of requests from browsers.
 
-A browser sends requests for any page that is open in it, with the cookies of the host that they go to, and from inside
-the network. It tells with each where the page came from, which a page cannot change. Programs tell nothing of the kind:
-they pass, and need a key where there is one.
+A browser sends requests for any open page, with the cookies of their target and from inside the network. It states
+the page's origin, which the page cannot change. Programs send no origin: the guard lets them pass, and they need an
+API key where one is required.
 """
 
 import re
@@ -22,27 +22,27 @@ _NO_SUCH_HOST = 421
 
 @dataclass(frozen=True)
 class Hosts:
-    """The hosts that a server is asked for by right: loopback names, its own address, and the given names.
+    """The hosts that a server accepts: loopback names, its own address, and the given names.
 
-    A page whose name is made to point at this machine (DNS rebinding) sends its own name as the host.
+    In a DNS rebinding attack the page's name points at this machine, and the browser sends that name as the host.
     """
 
     names: frozenset[str]
 
     def serve(self, host: str, scope: Scope) -> bool:
-        """Whether the host (without its port) is one of ours; `scope` tells the address that was connected to."""
+        """Whether the server accepts the host (without port); `scope` has the address of the connection."""
         address = (scope.get("server") or ("",))[0]
         return is_loopback(host) or host in self.names or host == address.lower()
 
 
 def host_name(host: str) -> str:
-    """A Host header's name or address without its port, in lower case; empty where it is neither."""
+    """The name or address of a Host header, in lower case and without port; empty if it is invalid."""
     found = _HOST.fullmatch(host)
     return (found["name"] or found["v6"]).lower().removesuffix(".") if found else ""
 
 
 def is_foreign(headers: Headers, hosts: Hosts, scope: Scope) -> bool:
-    """Whether a browser sends this for a page of another origin. Another port of the same host is another origin."""
+    """Whether a browser sends this for a page of another origin; a different port is a different origin."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None and site not in {"same-origin", "none"}:
         return True
@@ -51,7 +51,7 @@ def is_foreign(headers: Headers, hosts: Hosts, scope: Scope) -> bool:
     _, _, place = origin.lower().partition("://")  # of the origin "null", nothing
     if place and place == headers.get("host", "").lower():
         return False
-    # A proxy may have put another host into the request; the browser knows better, where it says.
+    # A proxy may have changed the Host header; the browser's Sec-Fetch-Site does not change.
     return not (site == "same-origin" and hosts.serve(host_name(place), scope))
 
 
@@ -61,19 +61,19 @@ def refusal(scope: Scope, hosts: Hosts) -> tuple[int, str] | None:
     given = headers.getlist("host")
     if len(given) != 1 or not hosts.serve(host_name(given[0]), scope):
         return _NO_SUCH_HOST, (
-            "This server is not known under the host that the request asks for. "
-            "DX_ALLOWED_HOSTS names the hosts, beside localhost, that it is to serve."
+            "This server does not accept the Host header of the request. "
+            "DX_ALLOWED_HOSTS lists the hosts that it accepts beside localhost."
         )
     if is_foreign(headers, hosts, scope) and not _follows_a_link(scope, headers):
         return 403, (
-            "A page of another site had this request sent; only pages of this server may. If this is a page of this "
-            "server, its proxy must hand on the Host header, or DX_ALLOWED_HOSTS name the host."
+            "A page of another site sent this request; only pages of this server may. If this is a page of this "
+            "server, its proxy must pass on the Host header, or DX_ALLOWED_HOSTS must list the host."
         )
     return None
 
 
 def _follows_a_link(scope: Scope, headers: Headers) -> bool:
-    """Whether a whole page is opened to be looked at: by a link, not as an image, script or frame."""
+    """Whether the request opens a page by a link, not an image, script or frame."""
     return (
         scope["type"] == "http"
         and scope["method"] in _READING
@@ -88,7 +88,7 @@ def nothing(_: str) -> bool:
 
 
 class Guard:
-    """Refuses what hosts and origin speak against, but for paths where nothing depends on either."""
+    """Refuses requests with a wrong host or a foreign origin, except for the paths of `is_open`."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, is_open: Callable[[str], bool] = nothing) -> None:
         self.app, self._hosts, self._is_open = app, hosts, is_open

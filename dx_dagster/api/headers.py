@@ -1,4 +1,4 @@
-"""Headers that tell browsers what our answers may do: little."""
+"""Security headers of every answer."""
 
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,7 +20,7 @@ _ALWAYS = {
 
 
 class SafeHeaders:
-    """Adds them to every answer. Nothing is kept in a cache unless a route says so, no redirect leaves this host."""
+    """Adds the headers to every answer. Caching needs consent of the route, and no redirect leaves this host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -40,6 +40,6 @@ class SafeHeaders:
 
 
 def _path(location: str) -> str:
-    """The path alone. Starlette writes the host that the request asked for before it, which may be anybody's."""
+    """The path without the host. Starlette takes the host from the request, which an attacker may have chosen."""
     parts = urlsplit(location)
     return urlunsplit(("", "", "/" + parts.path.lstrip("/\\"), parts.query, parts.fragment))

@@ -1,4 +1,4 @@
-"""What the routes work with: settings and the warehouse."""
+"""Settings and warehouse, as the routes use them."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from dx_dagster.warehouse.database import Warehouse
 
 
 @dataclass(eq=False)
-class Installation:
-    """The warehouse is opened by the first request that needs it: the application starts without its database."""
+class ServedInstallation:
+    """Opens the warehouse with the first request that needs it: the application starts without its database."""
 
     settings: Settings
     url: str
@@ -35,7 +35,7 @@ class Installation:
         await self._stack.aclose()
 
 
-def installation(request: HTTPConnection) -> Installation:
-    """The installation that the application was made for."""
-    found: Installation = request.app.state.installation
-    return found
+def installation(request: HTTPConnection) -> ServedInstallation:
+    """The installation that the application serves."""
+    served: ServedInstallation = request.app.state.installation
+    return served

@@ -1,4 +1,4 @@
-"""Whose API key it is, without an ear for those who try many."""
+"""Recognizes API keys, and slows down guessing."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from pydantic import SecretStr
 
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.throttle import Guessing
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
@@ -16,25 +16,25 @@ _SECONDS_BETWEEN_LISTS = 0.5
 
 
 class WrongKeyError(Exception):
-    """No key of this installation, or a revoked one."""
+    """The key is unknown or revoked."""
 
 
 class TooManyWrongKeysError(Exception):
-    """No key of this installation either, from an address that gave too many of them."""
+    """The key is unknown or revoked, and its address gave too many such keys."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__("Too many wrong keys: try again later.")
+        super().__init__("Too many wrong keys. Try again later.")
         self.seconds = seconds
 
 
 @dataclass(eq=False)
 class Keys:
-    """Recognizes keys. After too many wrong ones from an address, only those that are listed as in use are looked at.
+    """Recognizes keys. After too many wrong keys from an address, it accepts only keys in a list of those in use.
 
-    So a good key passes whoever else is behind the same address, and all wrong ones together cost two queries a second.
+    So a valid key passes whoever shares its address, and all wrong keys together cost two queries a second.
     """
 
-    installation: Installation
+    installation: ServedInstallation
     guessing: Guessing = field(default_factory=Guessing)
     clock: Callable[[], float] = time.monotonic
     _listed: frozenset[bytes] = frozenset()
@@ -45,8 +45,8 @@ class Keys:
         """The key.
 
         Raises:
-            WrongKeyError: it is none of this installation.
-            TooManyWrongKeysError: likewise, and the address gave too many.
+            WrongKeyError: it is unknown or revoked.
+            TooManyWrongKeysError: likewise, and its address gave too many wrong keys.
         """
         wait = self.guessing.must_wait(address)
         if wait > 0 and not await self._is_listed(key):
@@ -59,7 +59,7 @@ class Keys:
         return found
 
     async def _is_listed(self, key: SecretStr) -> bool:
-        """Whether the key is in use. One that is not in the last list waits for the next, as all others do."""
+        """Whether the key is in use. A key that the list lacks waits for the next list."""
         digest, asked_at = api_keys.digest(key), self.clock()
         if digest in self._listed:
             return True

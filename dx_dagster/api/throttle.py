@@ -1,4 +1,4 @@
-"""A count of wrong keys for each address that gave them."""
+"""Counts wrong keys by address."""
 
 import time
 from collections import OrderedDict, deque
@@ -13,9 +13,9 @@ _REMEMBERED = 10_000  # addresses
 
 @dataclass
 class Guessing:
-    """Who gave too many wrong keys is not listened to for a while: `keys.py`.
+    """The recent wrong keys of each address; `keys.py` decides by them.
 
-    Behind a proxy the address is the proxy's, unless DX_TRUSTED_PROXIES names it.
+    Behind a proxy the address is the proxy's, unless DX_TRUSTED_PROXIES lists the proxy.
     """
 
     most: int = _WRONG_KEYS
@@ -42,7 +42,7 @@ class Guessing:
 
 
 def _network(address: str) -> str:
-    """What one machine can have many addresses of: of IPv6, the 64 bits that a network hands out."""
+    """The address that counts: for IPv6 its /64 network, of which a client can use every address."""
     try:
         parsed = ip_address(address)
     except ValueError:

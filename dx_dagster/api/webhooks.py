@@ -1,7 +1,7 @@
-"""The receiver of Bitbucket's webhooks: verifies who sent a delivery, stores it, and does no other work.
+"""The receiver of Bitbucket's webhooks: verifies the signature of a delivery and stores it.
 
-Bitbucket waits ten seconds, tries again after a 5xx only, and promises neither order nor that a delivery comes once.
-Nothing of a delivery is believed before its signature fits, beyond which connection's secret to try.
+Bitbucket's timeout is ten seconds. It repeats a delivery after a 5xx only, and guarantees neither order nor a single
+delivery. Before the signature is verified, the payload only selects the connection whose secret to try.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from dx_dagster.warehouse.webhooks.intake import Delivery, InboxUnavailableError
 from dx_dagster.warehouse.webhooks.secrets import Sender
 from dx_dagster.webhooks.address import PATH
 
-LARGEST_BODY = 1024 * 1024  # four times what Bitbucket says it sends at the most
+LARGEST_BODY = 1024 * 1024  # four times the documented maximum of Bitbucket
 _LARGEST_HEADERS = 16 * 1024
-# Bitbucket hangs up after ten seconds, and should have heard by then what is not stored.
+# Bitbucket's timeout is ten seconds: the answer must arrive before it.
 _SEND_WITHIN_SECONDS = 30.0
 _STORE_WITHIN_SECONDS = 8.0
 _KEPT_HEADERS = ("x-event-key", "x-hook-uuid", "x-request-uuid", "x-attempt-number", "content-type", "user-agent")
 _LONGEST_HEADER = 200
 _BIGGEST_NUMBER = 2**63 - 1
-_LINES_A_MINUTE = 10  # for each reason; strangers may send without end
+_LINES_A_MINUTE = 10  # for each reason: unauthenticated clients cause them
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class RefusedError(Exception):
-    """Why a delivery is not stored, and what to answer."""
+class DeliveryRefusedError(Exception):
+    """Why a delivery is not stored, and the status of the answer."""
 
     status: int
     reason: str
@@ -60,7 +60,7 @@ def router(settings: Settings, url: str) -> APIRouter:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        with suppress(InboxUnavailableError):  # the first delivery finds the connection open
+        with suppress(InboxUnavailableError):  # opens the connection before the first delivery
             await intake.senders()
         yield
         await intake.close()
@@ -70,13 +70,13 @@ def router(settings: Settings, url: str) -> APIRouter:
             body = await _body(request)
             async with asyncio.timeout(_STORE_WITHIN_SECONDS):
                 await intake.store(await _verified(request, body, intake))
-        except RefusedError as refused:
+        except DeliveryRefusedError as refused:
             return _refuse(request, refused, lines)
         except (InboxUnavailableError, TimeoutError) as error:
             reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
-            return _refuse(request, RefusedError(503, reason), lines)
+            return _refuse(request, DeliveryRefusedError(503, reason), lines)
         except ClientDisconnect:
-            return _refuse(request, RefusedError(400, "the connection ended before the body did"), lines)
+            return _refuse(request, DeliveryRefusedError(400, "the connection ended before the body did"), lines)
         return JSONResponse({"ok": True})
 
     routes = APIRouter(lifespan=lifespan)
@@ -88,11 +88,11 @@ async def _body(request: Request) -> bytes:
     """The body as it was signed.
 
     Raises:
-        RefusedError: headers or body are too large, by what the request says or by what comes, or take too long.
+        DeliveryRefusedError: headers or body are too large, or arrive too slowly.
     """
     if sum(len(name) + len(value) for name, value in request.headers.raw) > _LARGEST_HEADERS:
-        raise RefusedError(431, f"the headers are larger than {_LARGEST_HEADERS} bytes")
-    too_large = RefusedError(413, f"the body is larger than {LARGEST_BODY} bytes")
+        raise DeliveryRefusedError(431, f"the headers are larger than {_LARGEST_HEADERS} bytes")
+    too_large = DeliveryRefusedError(413, f"the body is larger than {LARGEST_BODY} bytes")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > LARGEST_BODY:
         raise too_large
@@ -104,28 +104,28 @@ async def _body(request: Request) -> bytes:
                 if len(body) > LARGEST_BODY:
                     raise too_large
     except TimeoutError:
-        raise RefusedError(408, "the body did not arrive in time") from None
+        raise DeliveryRefusedError(408, "the body did not arrive in time") from None
     return bytes(body)
 
 
 async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
-    """The delivery, once it is clear that one of our senders has signed it.
+    """The delivery, after its signature is verified.
 
     Raises:
-        RefusedError: nobody that we know has, or it says nothing.
-        InboxUnavailableError: nobody can tell.
+        DeliveryRefusedError: no known sender has signed it, or it is malformed.
+        InboxUnavailableError: the database does not answer.
     """
     received_at, asked_at = monotonic(), asyncio.get_running_loop().time()
     signature = request.headers.get("x-hub-signature")
     if not signature:
-        raise RefusedError(401, "it is not signed")
+        raise DeliveryRefusedError(401, "it is not signed")
     payload = _payload(body)
     names, hook = list(dict.fromkeys(_names(payload))), request.headers.get("x-hook-uuid")
     sender = (await intake.senders()).find(names, hook)
     if sender is None and names and intake.is_unknown(names[0]):
-        raise RefusedError(404, "no connection has this workspace", names[0])
+        raise DeliveryRefusedError(404, "no connection has this workspace", names[0])
     if sender is None or not verify(body, signature, sender.secrets):
-        # Connected, or given a new secret, a moment ago?
+        # The connection or its secret may be newer than the cached senders.
         sender = (await intake.senders(newer_than=asked_at)).find(names, hook)
         if sender is None and names:
             intake.remember_unknown(names[0])
@@ -136,22 +136,24 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
 def _signed_by(sender: Sender | None, names: Sequence[str], body: bytes, signature: str) -> Sender:
     workspace = names[0] if names else None
     if sender is None:
-        raise RefusedError(404, "no connection has this workspace", workspace)
+        raise DeliveryRefusedError(404, "no connection has this workspace", workspace)
     if not verify(body, signature, sender.secrets):
         if not sender.readable:
-            raise RefusedError(503, "the secret of its connection cannot be read: see DX_SECRET_KEYS", workspace)
-        raise RefusedError(401, "the signature does not fit", workspace)
+            raise DeliveryRefusedError(
+                503, "the secret of its connection cannot be decrypted: see DX_SECRET_KEYS", workspace
+            )
+        raise DeliveryRefusedError(401, "the signature does not match", workspace)
     return sender
 
 
 def _payload(body: bytes) -> Json:
-    """The body, whatever type of content its headers call it."""
+    """The body as JSON, whatever its content type."""
     try:
         payload = json.loads(body.decode(), parse_constant=_no_json)
     except (ValueError, RecursionError):
-        raise RefusedError(400, "it is not JSON") from None
+        raise DeliveryRefusedError(400, "it is not JSON") from None
     if not isinstance(payload, dict):
-        raise RefusedError(400, "it is no JSON object")
+        raise DeliveryRefusedError(400, "it is not a JSON object")
     return payload
 
 
@@ -160,7 +162,7 @@ def _no_json(constant: str) -> Any:
 
 
 def _names(payload: Json) -> Iterator[str]:
-    """What the payload calls its workspace: slug, uuid, the first part of a repository's name."""
+    """Names of the workspace in the payload: slug, uuid, first part of a repository's full name."""
     for holder in (record(payload, "repository"), record(payload, "project"), payload):
         for path in (("workspace", "slug"), ("workspace", "uuid"), ("full_name",), ("owner", "username")):
             if name := text(inner(holder, *path)):
@@ -187,7 +189,7 @@ def _delivery(request: Request, sender: Sender, payload: Json, body: str, receiv
 
 
 def _short(header: str) -> str:
-    """A header that can be stored; one of any length stays different from others."""
+    """A header value that fits the column; a hash keeps shortened values distinct."""
     storable = text(header) or ""
     if len(storable) <= _LONGEST_HEADER:
         return storable
@@ -195,13 +197,13 @@ def _short(header: str) -> str:
 
 
 def _fingerprint(headers: dict[str, str], body: str) -> str:
-    """Stands for the request's id where it has none. Which attempt it is makes no difference."""
+    """Replaces a missing request id; all attempts of a delivery have the same one."""
     same = sorted(headers.items() - {("x-attempt-number", headers.get("x-attempt-number"))})
     return "sha256:" + hashlib.sha256(json.dumps([same, body]).encode()).hexdigest()
 
 
-def _refuse(request: Request, refused: RefusedError, lines: RareLines) -> Response:
-    """A line for whoever looks after this; the body and the signature are nobody's business."""
+def _refuse(request: Request, refused: DeliveryRefusedError, lines: RareLines) -> Response:
+    """Answers the refusal and logs it, without body and signature."""
     shown = {
         "workspace": refused.workspace,
         "event": request.headers.get("x-event-key"),

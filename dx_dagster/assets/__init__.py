@@ -1,1 +1,1 @@
-"""Dagster's software-defined assets: thin, each one step of the importer and what it reports."""
+"""Dagster's assets: each runs one step of the importer and reports the result."""

@@ -1,4 +1,4 @@
-"""One partition for each connected workspace, named by its slug as the connection spells it."""
+"""Partitions: one for each connected workspace. The key is the connection's spelling of the slug."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def registered(instance: dg.DagsterInstance) -> set[str]:
 
 
 def register(instance: dg.DagsterInstance, workspaces: Iterable[str]) -> None:
-    """Adds the partitions that Dagster lacks: a workspace may be connected without it, and its UI can delete them."""
+    """Adds missing partitions: a workspace may be connected without Dagster, and its UI can delete partitions."""
     missing = sorted(set(workspaces) - registered(instance))
     if missing:
         instance.add_dynamic_partitions(str(WORKSPACES.name), missing)

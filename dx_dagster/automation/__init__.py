@@ -1,1 +1,1 @@
-"""When Dagster imports what: jobs, schedules, sensors."""
+"""Jobs, schedules and sensors: when Dagster imports which workspace."""

@@ -1,4 +1,4 @@
-"""Which workspaces get a run, decided from what is known and nothing else."""
+"""Which workspaces get a run: pure functions of the stored state."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -17,16 +17,16 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Decision:
-    """Partitions to register and workspaces to run, in this order."""
+    """Partitions to register, and workspaces to run in order."""
 
     register: tuple[str, ...]
     run: tuple[str, ...]
 
 
 def refreshes(waiting: Sequence[Waiting], busy: Collection[str], registered: Collection[str]) -> Decision:
-    """One run for each workspace with deliveries to apply, however many they are; none where one is under way.
+    """One run for each workspace with due deliveries and without a queued or running run.
 
-    What must wait after a failure is not among those waiting: the inbox knows when it may be tried again.
+    After a failure the inbox decides when deliveries are due again.
     """
     return Decision(
         tuple(one.workspace for one in waiting if one.workspace not in registered),
@@ -43,9 +43,9 @@ def due_for_sync(
     *,
     queued: int = 0,
 ) -> list[str]:
-    """The workspaces to sync now: not synced for `every`, those never synced and the stalest first.
+    """The workspaces that were not synced for `every`: never synced ones first, then by age.
 
-    One whose last sync could read nothing is tried four times as often, for deliveries wait until it can.
+    A failing workspace is tried four times as often: its deliveries wait until a sync succeeds.
 
     At most `pace` of them, so that the runs spread over the hour; by default as many as let each have its turn. Those
     `queued` since the last ticks count: a queue that grows would only hold back what webhooks bring.
@@ -62,6 +62,6 @@ def due_for_sync(
 
 
 def _tried(one: Paced, now: datetime) -> datetime:
-    """When it was last synced, or last failed; what lies in the future, by a clock that was wrong, never was."""
+    """The time of its last sync or failure. A time in the future, of a wrong clock, is ignored."""
     moments = [at for at in (one.last_synced_at, one.failed_at) if at is not None and at <= now + _CLOCKS]
     return max(moments, default=_LONG_AGO)

@@ -1,4 +1,4 @@
-"""Jobs."""
+"""The job that imports one workspace."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""Runs whose process is gone without a word, as after a power cut: nobody else would ever call them ended.
+"""Ends runs whose process died without reporting it, as in a power cut.
 
 Dagster notices that a run has died only while the code server that started it lives. A run that stays "started" keeps
 its workspace from every other run, so each run holds a lock of the database for as long as its process lives.
@@ -26,12 +26,12 @@ from dx_dagster.warehouse.runs import without_process
 _SECONDS_BETWEEN_LOOKS = 30
 SECONDS_TO_BE_SURE = 60.0
 LOOKS_TO_BE_SURE = 3
-# What another process remembers is by another clock, perhaps of another machine.
+# The cursor of another process has times of another clock, perhaps of another machine.
 _THIS_PROCESS = token_hex(8)
 
 
 class Missing(NamedTuple):
-    """A run's lock that is missing: since when, by a clock that is never set, and at how many looks on end."""
+    """A missing lock of a run: since when, by the monotonic clock, and for how many consecutive looks."""
 
     since: float
     looks: int
@@ -43,7 +43,7 @@ class Missing(NamedTuple):
 @dg.sensor(
     minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process was killed together with everything that looked after it.",
+    description="Ends runs whose process was killed together with its code server.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     now = monotonic()
@@ -53,14 +53,14 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         run = context.instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             context.instance.report_run_failed(
-                run, "The process of this run is gone: it was killed, or the machine was."
+                run, "The process of this run ended without reporting: it was killed, or the machine stopped."
             )
     context.update_cursor(json.dumps({"process": _THIS_PROCESS, "missing": missing}))
     return dg.SkipReason(f"ended {len(lost)} runs without a process" if lost else "every run has its process")
 
 
 def watched(before: Mapping[str, Missing], without_lock: Collection[str], now: float) -> dict[str, Missing]:
-    """The runs whose lock is missing now, with what was known of them before."""
+    """The runs whose lock is missing now, carrying on the counts of `before`."""
     seen = {run_id: before.get(run_id, Missing(now, 0)) for run_id in without_lock}
     return {run_id: one._replace(looks=one.looks + 1) for run_id, one in seen.items()}
 
@@ -72,7 +72,7 @@ def _remembered(cursor: str | None) -> dict[str, Missing]:
 
 
 def _without_lock(instance: dg.DagsterInstance) -> list[str]:
-    """Our runs at work, all of which should hold the lock, whose lock nobody holds."""
+    """Started runs whose lock no process holds."""
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
     candidates = [run.run_id for run in runs if WORKSPACE_TAG in run.tags]

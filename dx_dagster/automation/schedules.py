@@ -1,4 +1,4 @@
-"""Schedules: what no webhook told."""
+"""Schedules: the hourly sync and the nightly reconcile."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -32,17 +32,17 @@ _QUIET_MAY_WAIT: dict[str, object] = {
 
 
 def _known(variable: str, expression: str) -> str:
-    """The expression, once Dagster has taken it.
+    """The expression, if Dagster accepts it.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: Dagster rejects it.
     """
     try:
         dg.ScheduleDefinition(name="tried", job=sync_workspace, cron_schedule=expression)
     except dg.DagsterInvalidDefinitionError:
         raise SettingsError(
-            f"{variable} is {expression!r}, which Dagster does not take for a cron expression: one is */5 * * * *, "
-            "the minute, hour, day of the month, month and day of the week."
+            f"{variable} is {expression!r}, which is not a valid cron expression. An example is */5 * * * *: "
+            "minute, hour, day of the month, month and day of the week."
         ) from None
     return expression
 
@@ -65,7 +65,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
         queued=queued_syncs(context.instance),
     )
     if not due:
-        return dg.SkipReason("every connected workspace was synced lately, or is being synced")
+        return dg.SkipReason("every connected workspace was synced within DX_SYNC_EVERY, or is being synced")
     return [_request(workspace, now, _QUIET_MAY_WAIT, SYNC) for workspace in due]
 
 
@@ -73,13 +73,13 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     job=sync_workspace,
     cron_schedule=_known("DX_RECONCILE_CRON", _SETTINGS.reconcile_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Syncs each connected workspace and lists all of its pull requests, to find what nothing else told.",
+    description="Syncs each connected workspace and lists all of its pull requests, to find changes without an event.",
 )
 def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """A closed pull request that vanished, an opinion on one, or failed steps of a pipeline that are run again move
-    nothing that an hourly sync asks for.
+    """Finds changes that an hourly sync cannot see: they move no date that it filters by.
 
-    All pull requests of a very large workspace (DX_RECONCILE_MOST_PULLS) are too many requests for a night.
+    Examples are a deleted closed pull request, an approval of one, and rerun steps of a pipeline. A workspace with
+    more pull requests than DX_RECONCILE_MOST_PULLS would take too many requests, so only its pipelines are listed.
     """
     now = context.scheduled_execution_time.astimezone(UTC)
     again: dict[str, object] = {op_name("pipelines"): {"config": {"reconcile": True}}}
@@ -95,7 +95,7 @@ def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
 
 
 def _connected(instance: dg.DagsterInstance) -> list[Paced]:
-    """The connected workspaces, each of which Dagster has a partition for from now on."""
+    """Reads the connected workspaces, and registers a partition for each."""
 
     async def read() -> list[Paced]:
         async with Warehouse(database_url(Settings.read())) as warehouse:

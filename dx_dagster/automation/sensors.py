@@ -1,4 +1,4 @@
-"""Sensors: deliveries become runs, successful syncs are remembered."""
+"""Sensors: start runs for deliveries, and record successful syncs."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.webhooks import inbox
 
-# The daemon looks every 5 s. With the same number here, a tick that was noted a moment late makes it skip the next one.
+# The daemon evaluates sensors every 5 s. With 5 here, a tick that is recorded late makes it skip the next one.
 SECONDS_BETWEEN_TICKS = 4
 
 
@@ -27,8 +27,9 @@ SECONDS_BETWEEN_TICKS = 4
     description="A run for each workspace with webhook deliveries to apply.",
 )
 def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """There is no cursor to skip a delivery that was committed late, and no run key that would let one run count for
-    all times: a delivery is waiting until a run has marked it as applied.
+    """Requests a run for each workspace with due deliveries.
+
+    It uses no cursor, which would skip deliveries that commit late, and no run key, which Dagster accepts only once.
     """
     waiting = inbox.waiting(database_url(Settings.read()))
     known = registered(context.instance)
@@ -44,7 +45,7 @@ def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         dynamic_partitions_requests=(
             [WORKSPACES.build_add_request(list(decision.register))] if decision.register else None
         ),
-        skip_reason=None if decision.run else "no delivery waits for a run",
+        skip_reason=None if decision.run else "no delivery is due",
     )
 
 
@@ -53,7 +54,7 @@ def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     monitored_jobs=[sync_workspace],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Remembers when a workspace was last synced.",
+    description="Records when a workspace was last synced.",
 )
 def finished_syncs(context: dg.RunStatusSensorContext) -> None:
     workspace = context.dagster_run.tags.get("dagster/partition")

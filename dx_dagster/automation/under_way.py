@@ -1,4 +1,4 @@
-"""What Dagster is doing already."""
+"""Queued and running runs of each workspace."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import dagster as dg
 
 WORKSPACE_TAG = "dx/workspace"
 PRIORITY_TAG = "dagster/priority"
-# By these the run queue keeps slots free for refreshes: see dagster.yaml.
+# The run queue keeps slots free for refreshes by these tags: see dagster.yaml.
 KIND_TAG = "dx/kind"
 RECONCILE, SYNC, REFRESH = "reconcile", "sync", "refresh"
 BACKGROUND_TAG = "dx/background"
@@ -21,24 +21,24 @@ _UNFINISHED = [
 
 
 def busy_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Workspaces, in lower case, with a run that is queued or running, whatever it does and whoever started it.
+    """Workspaces, in lower case, with a queued or running run of any kind.
 
-    A nightly reconcile that is only queued does not count: it may be so for hours, and yields to what is urgent.
+    A queued nightly reconcile does not count: it may wait for hours, and yields to other runs.
     """
     return {_workspace(run).lower() for run in _unfinished(instance) if not _is_patient(run)} - {""}
 
 
 def syncing_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Those of them whose run is no refresh.
+    """Workspaces, in lower case, with a queued or running run that is not a refresh.
 
-    Where changes never cease, neither do refreshes. A sync that is due is queued beside one, which makes room for it.
+    Under constant changes a refresh never ends by itself. A due sync is queued beside it, and the refresh yields.
     """
     runs = [run for run in _unfinished(instance) if not _is_patient(run) and not _is_refresh(run)]
     return {_workspace(run).lower() for run in runs} - {""}
 
 
 def is_waited_for(instance: dg.DagsterInstance, workspace: str) -> bool:
-    """Whether a sync of the workspace waits for a refresh to end: queued, or started by a command."""
+    """Whether a sync of the workspace, from the queue or a command, waits for a refresh to end."""
     return workspace.lower() in syncing_workspaces(instance)
 
 

@@ -266,6 +266,10 @@ class BitbucketClient:
             raise error
         return False
 
+    def note_visibility(self, *, alike: bool) -> None:
+        """Sets whether all credentials see the same repositories: then a 404 of one is a 404 of all."""
+        self.pool.compared(all_see_the_same=alike)
+
     def _may_be_hidden(self, error: NotFound) -> bool:
         """Whether another credential may see it: 404 has been met in place of 403 (badges/shields, pull 8520)."""
         return not self.pool.all_see_the_same and not error.revisions

@@ -1,10 +1,10 @@
-"""The commands: argument parsing and what a person sees."""
+"""The command line: arguments, output and processes."""
 
 import atexit
 import gc
 
-# Dagster loads some hundred thousand objects that stay. Looking through them for garbage again and again, and once more
-# as the process ends, took a quarter of a short command's time. So before anything is loaded:
+# Dagster loads some hundred thousand permanent objects. Collecting garbage among them took a quarter of the time of a
+# short command, partly at exit. So the thresholds are raised before anything is loaded.
 gc.set_threshold(100_000, 10, 10)
 atexit.register(gc.freeze)
 

@@ -1,4 +1,4 @@
-"""`dx-dagster api-keys`: keys of the Data Cloud API."""
+"""`dx-dagster api-keys`: keys of the Data Cloud API and the connections pages."""
 
 import sys
 from datetime import UTC
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 api_keys = typer.Typer(help="Manages the keys of the Data Cloud API.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the key.")]
 _LONGEST_NAME = 200
 
 
 @api_keys.command()
 def create(name: Name) -> None:
-    """Makes a key and prints it, alone, once.
+    """Creates a key and prints it on standard output.
 
     Example: dx-dagster api-keys create rotation > key
     """
     chosen = name.strip()
     if not chosen or len(chosen) > _LONGEST_NAME or not chosen.isprintable():
-        raise typer.BadParameter("a name is a line of 1 to 200 characters.", param_hint="NAME")
+        raise typer.BadParameter("must be one line of 1 to 200 characters.", param_hint="NAME")
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.warehouse import api_keys
@@ -36,17 +36,17 @@ def create(name: Name) -> None:
             key = await api_keys.create(warehouse, chosen)
         except api_keys.NameTakenError:
             raise CommandError(
-                f"There is a key {chosen} already. Revoke it with: dx-dagster api-keys revoke {chosen}"
+                f"A key named {chosen} exists already. To revoke it: dx-dagster api-keys revoke {chosen}"
             ) from None
         print(key.get_secret_value())
-        print("Keep it: it cannot be shown again.", file=sys.stderr)
+        print("Store it now: it cannot be shown again.", file=sys.stderr)
 
     with_warehouse(work)
 
 
 @api_keys.command("list")
 def list_() -> None:
-    """Lists the keys; of each, the last four characters.
+    """Lists the keys with their last four characters.
 
     Example: dx-dagster api-keys list
     """
@@ -59,14 +59,14 @@ def list_() -> None:
                 f"last used {one.last_used_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if one.last_used_at else "never used"
             )
             state = f", revoked {one.revoked_at.astimezone(UTC):%Y-%m-%d}" if one.revoked_at else ""
-            print(f"{one.name}  …{one.hint}  (made {one.created_at.astimezone(UTC):%Y-%m-%d}, {used}{state})")
+            print(f"{one.name}  …{one.hint}  (created {one.created_at.astimezone(UTC):%Y-%m-%d}, {used}{state})")
 
     with_warehouse(work)
 
 
 @api_keys.command()
 def revoke(name: Name) -> None:
-    """Ends a key at once, and the sessions that it opened.
+    """Revokes a key and ends its sessions at once.
 
     Example: dx-dagster api-keys revoke rotation
     """
@@ -75,6 +75,6 @@ def revoke(name: Name) -> None:
         from dx_dagster.warehouse import api_keys
 
         if not await api_keys.revoke(warehouse, name.strip()):
-            raise CommandError(f"There is no key {name} in use: see dx-dagster api-keys list.")
+            raise CommandError(f"No valid key is named {name}. To list the keys: dx-dagster api-keys list")
 
     with_warehouse(work)

@@ -1,6 +1,6 @@
-"""The application `dx-dagster`: its commands, and the one place where their errors become paragraphs.
+"""The command `dx-dagster`: registers its commands, and turns their errors into messages.
 
-Dagster, polars and SQLAlchemy are imported inside the commands, so that `dx-dagster --help` answers at once.
+Commands import Dagster, polars and SQLAlchemy when they run, so that `dx-dagster --help` is fast.
 """
 
 import logging
@@ -48,9 +48,9 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 
 def main() -> None:
     """Runs the command that the arguments name."""
-    # Dagster passes a parameter to itself that it warns of; it is nobody's business who runs a command.
+    # Dagster warns of a beta parameter that it passes itself.
     warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster")
-    # An interrupted statement costs its connection, which needs no words.
+    # An interrupted statement closes its connection; that needs no log line.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _interrupt)  # so that a command cleans up as after Ctrl-C
     try:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _say_interrupted() -> NoReturn:
-    print("Interrupted. What was fetched is stored; run the command again to go on.", file=sys.stderr)
+    print("Interrupted. Fetched data is stored; run the command again to continue.", file=sys.stderr)
     sys.exit(1)
 
 

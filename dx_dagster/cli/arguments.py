@@ -7,10 +7,10 @@ import typer
 
 
 def _slug(workspace: str) -> str:
-    """The name of a workspace, as typed or out of any address within it.
+    """The name of a workspace, from the name itself or any address within the workspace.
 
     Raises:
-        BadParameter: it cannot be one.
+        BadParameter: it is not one.
     """
     from dx_dagster.connections.input import GivenError, workspace_slug
 
@@ -34,4 +34,4 @@ class ConnectionType(StrEnum):
     jira_cloud = "jira_cloud"
 
 
-Type = Annotated[ConnectionType, typer.Option("--type", help="What the credential is for.")]
+Type = Annotated[ConnectionType, typer.Option("--type", help="Type of the connection.")]

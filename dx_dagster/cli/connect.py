@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbucket) -> tuple[SecretStr, str | None]:
-    """Secret and user name from the environment, or asked for without echo.
+    """Secret and user name from the environment, or from a prompt without echo.
 
     Raises:
-        CommandError: there is both kinds, a token without the e-mail address that it needs, or nobody to ask.
+        CommandError: the environment has two credentials or half of one, or there is no terminal.
     """
     if kind == ConnectionType.jira_cloud:
         return _pair(settings.jira_email, settings.jira_api_token, "JIRA") or _ask_jira()
     token, api_token, email = settings.bitbucket_token, settings.bitbucket_api_token, settings.bitbucket_email
     if token is not None and api_token is not None:
         raise CommandError(
-            "BITBUCKET_TOKEN and BITBUCKET_API_TOKEN are both set. Keep the first for a workspace access token, or the "
-            "second together with BITBUCKET_EMAIL for an API token."
+            "BITBUCKET_TOKEN and BITBUCKET_API_TOKEN are both set. Keep BITBUCKET_TOKEN for a workspace access token, "
+            "or BITBUCKET_API_TOKEN with BITBUCKET_EMAIL for an API token."
         )
     if token is not None:
         return token, None
@@ -40,7 +40,7 @@ def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbu
 
 
 def _pair(email: str | None, token: SecretStr | None, prefix: str, else_: str = "") -> tuple[SecretStr, str] | None:
-    """E-mail address and API token; None where neither is set. For an address alone, the token is asked for."""
+    """API token and e-mail address; None if neither is set. A prompt asks for a missing token."""
     if email is not None and token is None and sys.stdin.isatty():
         token = SecretStr(typer.prompt(f"API token of {email}", hide_input=True))
     if (token is None) != (email is None):
@@ -58,7 +58,7 @@ def _ask_jira() -> tuple[SecretStr, str]:
 def _ask(what: str, otherwise: str) -> SecretStr:
     if not sys.stdin.isatty():
         raise CommandError(
-            f"No credential is given. Set {otherwise}_EMAIL and {otherwise.rpartition(' ')[2]}_API_TOKEN to an "
+            f"No credential is set. Set {otherwise}_EMAIL and {otherwise.rpartition(' ')[2]}_API_TOKEN to an "
             "account's e-mail address and API token."
         )
     return SecretStr(typer.prompt(what, hide_input=True))
@@ -68,25 +68,27 @@ def connect(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
     name: Annotated[str | None, typer.Option(help="Display name of the connection.")] = None,
-    jira_url: Annotated[str | None, typer.Option(help="Jira site, as https://acme.atlassian.net (jira_cloud).")] = None,
+    jira_url: Annotated[
+        str | None, typer.Option(help="Jira site, such as https://acme.atlassian.net (jira_cloud).")
+    ] = None,
 ) -> None:
-    """Verifies a credential and stores it with the connection. Nothing is stored when verification fails.
+    """Verifies a credential and stores it with the connection. A failed verification stores nothing.
 
     The credential comes from BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN; for jira_cloud from
-    JIRA_EMAIL and JIRA_API_TOKEN. It is asked for otherwise.
+    JIRA_EMAIL and JIRA_API_TOKEN. If they are not set, a prompt asks for it.
 
     Example: BITBUCKET_TOKEN=… dx-dagster connect acme
     """
     settings = Settings.read()
     if (type_ == ConnectionType.jira_cloud) != (jira_url is not None):
-        raise typer.BadParameter("it belongs to --type jira_cloud, which needs it.", param_hint="--jira-url")
+        raise typer.BadParameter("is required for --type jira_cloud, and valid only there.", param_hint="--jira-url")
     secret, username = given_secret(settings, type_)
     connected = connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
     workspace = connected.workspace
     if type_ == ConnectionType.bitbucket:
-        print(f"Workspace {workspace} is connected. Import it with: dx-dagster sync {workspace}")
+        print(f"Workspace {workspace} is connected. To import it: dx-dagster sync {workspace}")
     else:
-        print(f"Workspace {workspace} has a connection of type {type_.value} now.")
+        print(f"Workspace {workspace} now has a connection of type {type_.value}.")
 
 
 def connect_workspace(
@@ -129,7 +131,7 @@ def connect_workspace(
 
 
 def not_stored(error: "VerificationFailed") -> CommandError:
-    see = f" To see for yourself: {error.failure.curl}" if error.failure.curl else ""
+    see = f" To reproduce: {error.failure.curl}" if error.failure.curl else ""
     return CommandError(f"{error} Nothing was stored.{see}")
 
 
@@ -141,7 +143,7 @@ def _register_partition(installation: Installation, workspace: str) -> None:
 
 
 def verify(workspace: Workspace) -> None:
-    """Checks every credential of a workspace again.
+    """Verifies every credential of a workspace again.
 
     Example: dx-dagster verify acme
     """
@@ -171,13 +173,13 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
         raise not_connected(workspace)
     if failed:
         raise CommandError(
-            f"{len(failed)} of {checked} credentials of workspace {workspace} failed: {', '.join(failed)}. The reasons "
-            "stand above."
+            f"{len(failed)} of {checked} credentials of workspace {workspace} failed: {', '.join(failed)}. The "
+            "reasons are printed above."
         )
 
 
 def not_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucket) -> CommandError:
-    """Says how to connect the workspace, or to make the connection of that type which it does not have."""
+    """The workspace has no connection of the type; the message says how to create it."""
     main = kind == ConnectionType.bitbucket
     missing = "is not connected" if main else f"has no connection of type {kind.value}"
     secrets = "BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN,"

@@ -1,4 +1,4 @@
-"""`dx-dagster connections`: whole connections, put out of service and back."""
+"""`dx-dagster connections`: lists, disables, enables and removes connections."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Settings, Warehouse, StoredConnection], Awaitable[object]]
 
-connections = typer.Typer(help="Manages whole connections.", no_args_is_help=True)
+connections = typer.Typer(help="Manages connections.", no_args_is_help=True)
 
 
 @connections.command("list")
@@ -44,9 +44,9 @@ def list_() -> None:
 def disable(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
-    reason: Annotated[str, typer.Option(help="Why.")] = "disabled by hand",
+    reason: Annotated[str, typer.Option(help="Reason, shown with the connection.")] = "disabled by hand",
 ) -> None:
-    """Sends nothing more over a connection until it is enabled again; an import under way ends.
+    """Stops all requests over a connection until it is enabled again. A running import ends.
 
     Example: dx-dagster connections disable acme --reason "contract ends"
     """
@@ -57,7 +57,7 @@ def disable(
 
 @connections.command()
 def enable(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
-    """Puts a connection back into service; `dx-dagster verify` says how its credentials are.
+    """Enables a connection, and verifies its credentials.
 
     Example: dx-dagster connections enable acme
     """
@@ -68,7 +68,7 @@ def enable(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
 
 @connections.command()
 def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
-    """Removes a connection and forgets its secrets. What was imported stays.
+    """Removes a connection and erases its secrets. Imported rows stay.
 
     Example: dx-dagster connections remove acme --type jira_cloud
     """
@@ -83,7 +83,7 @@ def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:
         from dx_dagster.warehouse.connections.connections import find
 
         unknown = CommandError(
-            f"Workspace {workspace} has no connection of type {type_.value}: see dx-dagster connections list."
+            f"Workspace {workspace} has no connection of type {type_.value}. To list all: dx-dagster connections list"
         )
         connection = await find(warehouse, workspace, type_.value)
         if connection is None:

@@ -1,4 +1,4 @@
-"""`dx-dagster credentials`: the pool of a workspace's connection."""
+"""`dx-dagster credentials`: lists, adds, disables and removes credentials of a connection."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ credentials = typer.Typer(help="Manages the credentials of a workspace.", no_arg
 
 @credentials.command("list")
 def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
-    """Lists the credentials; of a secret, the last four characters.
+    """Lists the credentials with the last four characters of their secrets.
 
     Example: dx-dagster credentials list acme
     """
@@ -50,9 +50,9 @@ def add(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
     label: Annotated[str | None, typer.Option(help="Display name of the credential.")] = None,
-    expires: Annotated[str | None, typer.Option(help="Day on which it expires, as 2027-01-31.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Day of expiry, such as 2027-01-31.")] = None,
 ) -> None:
-    """Verifies one more credential and adds it to the pool.
+    """Verifies another credential and adds it to the pool.
 
     Example: BITBUCKET_TOKEN=… dx-dagster credentials add acme --label "second token"
     """
@@ -72,7 +72,7 @@ def add(
             added = await add_credential(settings, warehouse, connection, new)
         except VerificationFailed as error:
             raise not_stored(error) from None
-        print(f"{added.label}: good, and added with number {added.id}.")
+        print(f"{added.label}: good, added with number {added.id}.")
 
     with_warehouse(work)
 
@@ -81,7 +81,7 @@ def _day(text: str | None) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no day; write it as 2027-01-31.", param_hint="--expires") from None
+        raise typer.BadParameter(f"{text!r} is not a date. Use the form 2027-01-31.", param_hint="--expires") from None
 
 
 Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the credential, from `credentials list`.")]
@@ -89,9 +89,11 @@ Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the credent
 
 @credentials.command()
 def disable(
-    workspace: Workspace, number: Number, reason: Annotated[str, typer.Option(help="Why.")] = "disabled by hand"
+    workspace: Workspace,
+    number: Number,
+    reason: Annotated[str, typer.Option(help="Reason, shown with the credential.")] = "disabled by hand",
 ) -> None:
-    """Takes a credential out of the pool; `dx-dagster verify` puts a good one back.
+    """Disables a credential; `dx-dagster verify` enables a good one again.
 
     Example: dx-dagster credentials disable acme 3
     """
@@ -116,7 +118,9 @@ def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredCon
         from dx_dagster.connections.actions import CredentialNotFoundError
         from dx_dagster.warehouse.connections import connections
 
-        unknown = CommandError(f"Workspace {workspace} has no credential {number}: see dx-dagster credentials list.")
+        unknown = CommandError(
+            f"Workspace {workspace} has no credential {number}. To list them: dx-dagster credentials list {workspace}"
+        )
         connection = await connections.of_credential(warehouse, number, workspace)
         if connection is None:
             raise unknown
@@ -130,10 +134,10 @@ def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredCon
 
 @credentials.command()
 def rekey() -> None:
-    """Encrypts every stored secret anew with the first key.
+    """Encrypts every stored secret again with the first key.
 
-    To rotate keys of your own, put a new one first in DX_SECRET_KEYS wherever dx-dagster runs, then run this, then
-    drop the old ones. Where dx-dagster keeps its own key, it makes a new one.
+    To rotate the keys in DX_SECRET_KEYS, put a new key first wherever dx-dagster runs, run this command, then remove
+    the old keys. If dx-dagster keeps the key itself, it generates a new one.
 
     Example: DX_SECRET_KEYS=NEW,OLD dx-dagster credentials rekey
     """
@@ -142,7 +146,7 @@ def rekey() -> None:
         from dx_dagster.connections import actions
 
         done, renewed = await actions.rekey(settings, warehouse)
-        what = "a new key" if renewed else "the first of DX_SECRET_KEYS; the others may be dropped"
+        what = "a new key" if renewed else "the first key of DX_SECRET_KEYS. The other keys may be removed"
         print(f"{done} secrets are encrypted with {what}.")
 
     with_warehouse(work)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dx_dagster.warehouse.database import Warehouse
 
 WORKSPACE = "acme"
-# Opens nothing but the made-up world on loopback; always the same, so that a second demo finds its credential good.
+# Valid only for the sandbox on loopback. It is constant, so that a second demo finds its credential valid.
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
 _JIRA_EMAIL, _JIRA_TOKEN = "robot@acme.example", "ATATT3-jira-of-the-demo"
 _SECONDS_BETWEEN_CHANGES = "5"
@@ -31,8 +31,7 @@ def demo(
 ) -> None:
     """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
 
-    It works in a folder of its own, .dx/demo, and with a database in there, unless DX_HOME and DX_DATABASE_URL name
-    others.
+    Its folder is .dx/demo, with an embedded database, unless DX_HOME and DX_DATABASE_URL name others.
 
     Example: dx-dagster demo --ui-port 3001
     """
@@ -49,7 +48,7 @@ def demo(
         print("Preparing the database ...", flush=True)
         installation = Installation.open(settings)
         _refuse_real_workspaces(installation.database_url)
-        settings.remember()  # for other terminals, and for later: what the demo stored goes to its sandbox or nowhere
+        settings.remember()  # so that later commands on this home send requests to the sandbox only
         installation.activate()
         with Supervisor(
             settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
@@ -69,7 +68,7 @@ def demo(
 
 
 def _demo_settings(sandbox_port: int) -> "Settings":
-    """The demo's own settings; neither its data nor its sandbox's address must get among real ones unasked."""
+    """The demo's own settings: its data and the sandbox's address stay apart from a real installation."""
     from dx_dagster.settings import DEFAULT_HOME, Settings
 
     os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
@@ -87,7 +86,7 @@ def _refuse_real_workspaces(url: str) -> None:
         found = connection.execute(query, [WORKSPACE]).fetchone()
     if found:
         raise CommandError(
-            f"This installation imports the workspace {found[0]}; the demo would mix made-up data with it. "
+            f"This installation imports the workspace {found[0]}; the demo would mix its data with generated data. "
             "Unset DX_HOME and DX_DATABASE_URL, or set DX_HOME to an empty folder."
         )
 
@@ -103,7 +102,7 @@ def _sandbox(port: int, *, living: bool) -> "Service":
 
 
 def _wait_for(sandbox: "Service", supervisor: "Supervisor") -> None:
-    """The sandbox writes one line of JSON when its world is made."""
+    """Waits for the line of JSON that the sandbox writes when it is ready."""
     supervisor.wait_for(sandbox, lambda: any(_is_json(line) for line in supervisor.output_of(sandbox).splitlines()))
 
 

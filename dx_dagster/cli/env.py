@@ -5,10 +5,10 @@ import shlex
 
 
 def env() -> None:
-    """Prints the export lines of all that the installation runs with, its database's password among them.
+    """Prints export lines with the installation's settings, including the password of its database.
 
-    With these, Dagster's own commands work on it. The keys and credentials of the environment are not printed: a shell
-    that has them keeps them. The embedded database, if there is one, runs on until the shell session ends.
+    With them, Dagster's own commands work on the installation. Keys and credentials from the environment are not
+    printed. An embedded database runs until the shell session ends.
 
     Example: eval "$(dx-dagster env)" && dg dev
     """
@@ -18,10 +18,10 @@ def env() -> None:
 
     settings = Settings.read()
     given = set(os.environ)
-    # Named even where it is Bitbucket's own: the shell may hold that of another installation.
+    # Printed even at its default: the shell may have the address of another installation.
     lines = Installation.open(settings).environment | {"BITBUCKET_API_URL": settings.bitbucket_api_url}
     for name, value in (lines | settings.changed()).items():
         print(f"export {name}={shlex.quote(value)}")
     for name in sorted(given - set(os.environ)):
-        print(f"unset {name}")  # one of libpq's that would change what the lines above say
+        print(f"unset {name}")  # a variable of libpq that would override the lines above
     keep_for_session(settings)

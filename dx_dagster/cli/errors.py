@@ -1,5 +1,5 @@
-"""What a command says when it cannot do its work."""
+"""The error of a command."""
 
 
 class CommandError(Exception):
-    """The work failed; the message is one paragraph for the person: what, why, and what to do."""
+    """The command failed. The message is one paragraph: what failed, why, and what to do."""

@@ -1,4 +1,4 @@
-"""An installation on this machine, ready for Dagster: database, tables, and Dagster's home."""
+"""Opens an installation on this machine: database, tables, and Dagster's home."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _OURS = "# Kept up to date by dx-dagster"
 
 @dataclass(frozen=True)
 class Installation:
-    """What Dagster's processes need to work on this installation."""
+    """An open installation, as dx-dagster's and Dagster's processes need it."""
 
     home: Path
     database_url: str
@@ -37,11 +37,11 @@ class Installation:
 
     @classmethod
     def open(cls, settings: Settings) -> "Installation":
-        """Starts the embedded database if there is to be one, writes Dagster's home, and upgrades the tables."""
+        """Starts the embedded database if one is used, writes Dagster's home, and upgrades the tables."""
         from dx_dagster.warehouse import connecting, migrations
         from dx_dagster.warehouse.embedded import database_url
 
-        connecting.forget_environment(but_for_address=True)  # Dagster's connections would take it
+        connecting.forget_environment(but_for_address=True)  # Dagster's connections would use them
         url = database_url(settings)
         with migrations.alone(url) as connection:
             installation = cls(settings.home, url, migrations.server_version(connection))
@@ -67,7 +67,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables for our own processes and Dagster's. They hold the database's password: never arguments."""
+        """Variables for the child processes. They contain the database's password, so they are never arguments."""
         return {
             "DX_HOME": str(self.home),
             "DX_DATABASE_URL": self.database_url,
@@ -76,15 +76,15 @@ class Installation:
         }
 
     def activate(self) -> None:
-        """Makes this process one of the installation's: `DagsterInstance.get()` finds its storage from now on."""
+        """Sets the variables in this process, so that `DagsterInstance.get()` finds the storage."""
         os.environ.update(self.environment)
 
     @contextmanager
     def dagster(self) -> Iterator["DagsterInstance"]:
         """Dagster's instance, in this process.
 
-        What Dagster writes to standard error meanwhile goes to a log: it quotes its SQL there whenever its database
-        does not answer. What a person must know, the command says.
+        Dagster's standard error goes to a log meanwhile: it contains SQL whenever the database does not answer. The
+        command itself reports errors.
         """
         from dagster import DagsterInstance
 
@@ -99,22 +99,22 @@ class Installation:
                 with DagsterInstance.get() as instance:
                     yield instance
             finally:
-                root.handlers[:] = handlers  # one that was made meanwhile would write to the closed file
+                root.handlers[:] = handlers  # a handler added meanwhile would write to the closed file
 
     def _write_dagster_home(self) -> None:
         self.dagster_home.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self.dagster_home / "dagster.yaml"
         if not target.exists() or target.read_text().startswith(_OURS):
-            # In one step: another process may be reading it.
+            # Replaced in one step: another process may be reading it.
             draft = target.with_name(f"dagster.yaml.{os.getpid()}")
             draft.write_bytes(packaged("dagster.yaml").read_bytes())
             draft.replace(target)
 
     def _create_dagster_tables(self) -> None:
-        """Before Dagster's UI and daemon do so at the same time, which fails for one of them now and then.
+        """Creates Dagster's tables. Its UI and daemon would do so concurrently, and one of them might fail.
 
         Raises:
-            CommandError: with what Dagster said.
+            CommandError: with Dagster's error.
         """
         command = [sys.executable, "-c", "from dagster import DagsterInstance; DagsterInstance.get()"]
         done = subprocess.run(  # noqa: S603 - a line of our own
@@ -123,10 +123,10 @@ class Installation:
         if done.returncode:
             from dx_dagster.bitbucket import sentence
 
-            said = [line for line in done.stderr.splitlines() if _SAYS_WHY.match(line)] or ["it did not say why"]
+            said = [line for line in done.stderr.splitlines() if _SAYS_WHY.match(line)] or ["it gave no reason"]
             raise CommandError(
                 f"Dagster could not create its tables in the schema dagster: {sentence(said[-1])} The user of "
-                "DX_DATABASE_URL must have that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA "
+                "DX_DATABASE_URL must own that schema, or be allowed to create tables in it (GRANT ALL ON SCHEMA "
                 "dagster TO …)."
             )
 
@@ -138,9 +138,9 @@ def with_warehouse(work: "Callable[[Settings, Warehouse], Awaitable[Result]]") -
 
 
 def dagster_url(url: str, server_version: int) -> str:
-    """The same database for Dagster, with its tables in their own schema and otherwise our settings.
+    """The database's address for Dagster, whose tables have their own schema.
 
-    The driver is named because SQLAlchemy 2.1 takes psycopg 3 by default, and dagster-postgres brings psycopg2.
+    It names the driver: SQLAlchemy 2.1 defaults to psycopg 3, and dagster-postgres ships psycopg2.
     """
     from dx_dagster.warehouse import connecting
 
@@ -153,7 +153,7 @@ def dagster_url(url: str, server_version: int) -> str:
 
 
 def packaged(name: str) -> Path:
-    """A file of the top level: in the installed package, or in the checkout that we run from."""
+    """A file of the top level: in the installed package, or in the checkout."""
     package = Path(__file__).parent.parent
     inside = package / name
     return inside if inside.exists() else package.parent / name

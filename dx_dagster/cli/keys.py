@@ -1,4 +1,4 @@
-"""What a command says of keys before it works with what they open."""
+"""Checks the secret keys before a command uses them."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 def require_keys(url: str, settings: "Settings") -> None:
-    """Warns of stored secrets that no key opens.
+    """Warns of stored secrets that no key decrypts.
 
     Raises:
-        VaultError: no key opens any.
+        VaultError: the keys decrypt none of them.
     """
     from dx_dagster.warehouse.connections import keys
 

@@ -1,4 +1,4 @@
-"""The logs of services: a pipe for each, and the process that writes what comes through it."""
+"""Logs of the services: a pipe for each, and a process that writes its content to a file."""
 
 import os
 import re
@@ -41,26 +41,26 @@ class ServiceLog:
             [sys.executable, "-I", "-S", log_writer.__file__, self.path, str(self._limit), str(theirs.fileno())],
             stdin=self._output,
             pass_fds=(theirs.fileno(),),
-            env={},  # it has no use for secrets
+            env={},  # it needs no secrets
             cwd="/",
             start_new_session=True,  # Ctrl-C is not for it: the services still have something to say
         )
         theirs.close()
 
     def keep_written(self) -> None:
-        """Puts another writer in the place of one that was killed."""
+        """Replaces a writer that was killed."""
         if self._writer.poll() is not None and time.monotonic() - self._started_at > _SECONDS_BETWEEN_WRITERS:
             self._requests.close()
             self._start_writer()
 
     def flush(self) -> None:
-        """Returns when all that was written into the pipe is in the file, and nothing is left to be counted."""
+        """Returns when the content of the pipe is in the file, and no repetition is left to count."""
         with suppress(OSError):  # a writer that was just killed does not answer
             self._requests.send(b".")
             self._requests.recv(1)
 
     def text(self) -> str:
-        """What the service has written since it was first started, as far as it has not been rotated away."""
+        """The service's output since its first start, except for rotated files that were deleted."""
         self.flush()
         content = b""
         for file in log_writer.files_of(self.path):
@@ -73,7 +73,7 @@ class ServiceLog:
         return _COLOURS.sub("", content.decode(errors="replace"))
 
     def close(self) -> None:
-        """Waits for the last lines. A process that has left its service's session may hold the pipe open for longer."""
+        """Waits for the last lines, unless a process outside the service's session holds the pipe open."""
         os.close(self.input)
         os.close(self._output)
         self._requests.close()

@@ -1,4 +1,4 @@
-"""What a person is told of an error: one paragraph, or nothing where only a developer can mend it."""
+"""Messages for errors: one paragraph, or None for an internal error, which keeps its traceback."""
 
 import sys
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ from typing import Any
 
 from dx_dagster.cli.errors import CommandError
 
-# By PostgreSQL's name of the error, as both drivers have it: what is wrong with the database, and how to mend it.
+# By PostgreSQL's name of the error, which both drivers use: the fault of the database, and its remedy.
 _REFUSALS = {
     "InsufficientPrivilege": (
-        "does not let its user do what is needed",
+        "denies its user a required privilege",
         "Make the user its owner (ALTER DATABASE … OWNER TO …), or allow it the schema dagster and tables in public.",
     ),
     "InvalidSchemaName": (
         "has no schema public that its user may use",
-        "Make it (CREATE SCHEMA public), or let the user use it (GRANT ALL ON SCHEMA public TO …).",
+        "Create it (CREATE SCHEMA public), or allow the user to use it (GRANT ALL ON SCHEMA public TO …).",
     ),
     "ReadOnlySqlTransaction": (
-        "takes no changes",
-        "Name the primary server; if it is, ask who runs it: some make a server read-only whose disk is full.",
+        "is read-only",
+        "Use the address of the primary server. Some services make a primary read-only when its disk is full.",
     ),
-    "DuplicateTable": ("holds tables of some other program", "Give dx-dagster a database of its own."),
+    "DuplicateTable": ("contains tables of another program", "Give dx-dagster a database of its own."),
 }
 
 
 def message(error: Exception) -> str | None:
-    """The paragraph for the person."""
+    """The message for the error; None if it is an internal error."""
     return _of_ours(error) or _about_database(error) or _about_home(error)
 
 
@@ -41,11 +41,11 @@ def _of_ours(error: Exception) -> str | None:
 
 
 def _about_database(error: BaseException) -> str | None:
-    """Our driver's errors, and Dagster's, which SQLAlchemy and dagster-postgres wrap."""
+    """The message for an error of psycopg, or of psycopg2 wrapped by SQLAlchemy or dagster-postgres."""
     for one in _chain(error):
         cause = getattr(one, "orig", one)
         for name in ("psycopg", "psycopg2"):
-            driver = sys.modules.get(name)  # no command that failed there has not imported it
+            driver = sys.modules.get(name)  # a driver that is not imported cannot have failed
             if driver is None or not isinstance(cause, driver.Error):
                 continue
             words = " ".join(str(cause).split())
@@ -62,7 +62,7 @@ def _about_database(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came of, the latest first: Dagster and SQLAlchemy meet others while they clean up."""
+    """The error and its causes, latest first: clean-up in Dagster and SQLAlchemy adds further errors."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -72,13 +72,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_gone(driver: ModuleType, error: Any) -> bool:
-    """psycopg2 raises a bare DatabaseError where a connection breaks within a statement."""
+    """Whether the connection is gone. psycopg2 raises a bare DatabaseError if it breaks within a statement."""
     kinds = (driver.OperationalError, driver.InterfaceError)
     return isinstance(error, kinds) or (type(error) is driver.DatabaseError and not getattr(error, "pgcode", None))
 
 
 def _about_home(error: Exception) -> str | None:
-    """A folder or file of the installation that cannot be made, read or written, wherever that is noticed."""
+    """The message for a folder or file of the installation that cannot be created, read or written."""
     from dx_dagster.settings import Settings
 
     if not isinstance(error, OSError) or not isinstance(error.filename, str):
@@ -86,4 +86,4 @@ def _about_home(error: Exception) -> str | None:
     home, path = Settings.read().home, Path(error.filename)
     if home != path and home not in path.parents and path not in home.parents:
         return None
-    return f"DX_HOME={home} cannot be used: {error.strerror}: {path}. Set DX_HOME to a folder that you may write to."
+    return f"DX_HOME={home} cannot be used: {error.strerror}: {path}. Set DX_HOME to a writable folder."

@@ -2,7 +2,7 @@
 
 
 def migrate() -> None:
-    """Creates or upgrades the tables; safe to run again and from several processes at once.
+    """Creates or upgrades the tables. It can be repeated, and run by several processes at once.
 
     Example: DX_DATABASE_URL=postgresql://dx@db.example.com/dx dx-dagster migrate
     """
@@ -11,4 +11,4 @@ def migrate() -> None:
     from dx_dagster.warehouse.embedded import database_url
 
     migrations.upgrade(database_url(Settings.read()))
-    print("The tables are at the newest version.")
+    print("The tables are at the latest version.")

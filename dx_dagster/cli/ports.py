@@ -17,10 +17,10 @@ def free_port() -> int:
 
 
 def require_free(host: str, port: int, *, option: str) -> None:
-    """Finds out before anything starts whether the port can be had.
+    """Checks that the port is free, before anything starts.
 
     Raises:
-        CommandError: it cannot.
+        CommandError: it is not.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -30,7 +30,7 @@ def require_free(host: str, port: int, *, option: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CommandError(
-                f"Port {port} on {host} is in use by another program, maybe by another dx-dagster. "
-                f"Nothing was started. End that program or choose another port with {option}."
+                f"Port {port} on {host} is in use by another program, possibly another dx-dagster. "
+                f"Nothing was started. Stop that program, or choose another port with {option}."
             ) from None
         raise CommandError(f"Cannot listen on {host}, port {port} ({option}): {error.strerror}.") from None

@@ -29,7 +29,7 @@ class Bars:
 
 
 class Lines:
-    """A line now and then, and one at the end of each step."""
+    """A line every few seconds, and one at the end of each step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -46,7 +46,7 @@ class Lines:
 
 @contextmanager
 def display() -> Iterator[Bars | Lines]:
-    """On standard error, so that standard output holds results alone."""
+    """The display on standard error; standard output contains results only."""
     console = plain(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         yield Lines(console)

@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Annotated[int, Port] = 8000,
 ) -> None:
-    """Serves webhooks, the Data Cloud API and the connections page alone, without Dagster.
+    """Serves the receiver of webhooks, the Data Cloud API and the connections pages, without Dagster.
 
     Example: dx-dagster serve --host 0.0.0.0 --port 8080
     """
@@ -37,16 +37,16 @@ def serve(
 
     settings = Settings.read()
     require_free(host, port, option="--port")
-    with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order by then
-        with suppress(psycopg.Error):  # /readyz says so, and it serves once the database answers
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
+        with suppress(psycopg.Error):  # /readyz reports it, and requests succeed once the database answers
             require_keys(database_url(settings), settings)
         application = create_app(settings)
         try:
             settings.remember()
-        except OSError as error:  # it needs nothing of its home where database and keys are elsewhere
-            print(f"Other commands will not know the settings of this one: {error}.", file=sys.stderr)
+        except OSError as error:  # with DX_DATABASE_URL and DX_SECRET_KEYS set, the home may be read-only
+            print(f"The settings could not be stored for other commands: {error}.", file=sys.stderr)
         logging.getLogger("uvicorn.access").addFilter(_access_lines())
-        # What is loaded by now stays. Looking through it for garbage again and again would stop every answer for 0.1 s.
+        # Loaded objects are permanent. Collecting garbage among them would delay answers by 0.1 s.
         gc.collect()
         gc.freeze()
         uvicorn.run(
@@ -54,7 +54,7 @@ def serve(
             host=host,
             port=port,
             server_header=False,
-            # uvicorn would believe every process on this machine.
+            # By default uvicorn trusts every process on this machine.
             proxy_headers=bool(settings.proxies),
             forwarded_allow_ips=settings.proxies,
             **options(Limits.of(settings)),
@@ -62,10 +62,10 @@ def serve(
 
 
 def _access_lines() -> Callable[[logging.LogRecord], bool]:
-    """Which requests get a line, and with what.
+    """A filter for uvicorn's access log.
 
-    An accepted delivery is in the inbox, and the receiver itself tells of refused ones. Who scans us gets no line for
-    each try. A query may hold what somebody should not have put there, such as a key.
+    Deliveries have no line: the inbox has accepted ones, and the receiver logs refused ones. Lines of refused requests
+    are rate limited. Queries are removed: they may contain a key or the token of a sign-in link.
     """
     from dx_dagster.http_limits import RareLines
     from dx_dagster.webhooks.address import PATH

@@ -1,4 +1,4 @@
-"""The processes of an installation."""
+"""The services of an installation, and their addresses."""
 
 import shlex
 import sys
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Service, ...]:
-    """Dagster's UI and daemon, and the API."""
+    """Dagster's UI, its daemon, and the API."""
     scripts = Path(sysconfig.get_path("scripts"))
     workspace = ("-w", str(packaged("workspace.yaml")))
     ours = (sys.executable, "-m", "dx_dagster.cli")
@@ -38,7 +38,7 @@ def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Serv
 
 
 def _reached_at(host: str) -> str:
-    """An address of this machine at which a server answers that listens on this one."""
+    """The address at which a server is reached that listens on `host`."""
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not listened on
 
 

@@ -20,7 +20,7 @@ _WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 
 
 def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Says of each workspace how far it is imported and how its credentials are.
+    """Shows the state of each workspace: last sync, rows, inbox and credentials.
 
     Example: dx-dagster status --json
     """
@@ -114,7 +114,7 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
 
     console = plain(soft_wrap=True)
     if not workspaces:
-        console.print("No workspace is connected. Begin with: dx-dagster connect WORKSPACE")
+        console.print("No workspace is connected. To connect one: dx-dagster connect WORKSPACE")
     for one in workspaces:
         console.print(one["workspace"], style="bold", end="")
         lag = "" if one["lag_seconds"] is None else f" (lag {timedelta(seconds=round(one['lag_seconds']))})"
@@ -122,7 +122,7 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         bound = f", imported since {one['since']}" if one["since"] else ""
         console.print(f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}")
         if one["last_error"]:
-            console.print(f"  Syncs can read nothing since {one['failing_since']}: {one['last_error']}")
+            console.print(f"  Syncs fail since {one['failing_since']}: {one['last_error']}")
         table = Table("asset", "last materialized")
         for name, asset in one["assets"].items():
             table.add_row(name, asset["last_materialized_at"] or "never")

@@ -1,4 +1,4 @@
-"""Child processes kept alive together and ended together."""
+"""Runs child processes together: restarts those that die, and ends all."""
 
 import ctypes
 import os
@@ -21,14 +21,14 @@ from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.logs import ServiceLog
 
 _POLL_SECONDS = 0.2
-_SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal take these
+_SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal use these
 _CRASHES_PER_MINUTE = 5
 _OK = 200
 
 
 @dataclass(frozen=True)
 class Service:
-    """A program that runs until it is told to end; `health` is a port and a path that answers 200 once it is ready."""
+    """A program that runs until a signal; `health` is a port and a path that answers 200 once it is ready."""
 
     name: str
     command: tuple[str, ...]
@@ -60,9 +60,9 @@ class _Child:
 
 
 class Supervisor:
-    """Runs services, restarts one that dies, and on leaving the block ends them with everything that they started.
+    """Runs services and restarts those that die. At the end of the block it ends them and their children.
 
-    Each service leads a process group of its own: Ctrl-C reaches only this one, which then ends the others in order.
+    Each service has its own process group: Ctrl-C reaches only the supervisor, which then ends the others in order.
     """
 
     def __init__(self, log_folder: Path, log_size: int, environment: Mapping[str, str], cwd: Path) -> None:
@@ -97,7 +97,7 @@ class Supervisor:
             self._children.append(_Child(service, self._launch(service, log), log))
 
     def output_of(self, service: Service) -> str:
-        """What the service has written since it was first started."""
+        """The service's output since its first start."""
         return self._log_of(service).text()
 
     def _log_of(self, service: Service) -> ServiceLog:
@@ -107,19 +107,19 @@ class Supervisor:
         """Returns when every service is ready.
 
         Raises:
-            CommandError: one ended, or took longer.
+            CommandError: a service ended, or was not ready in time.
         """
         deadline = time.monotonic() + seconds
         for service in [child.service for child in self._children]:
             self.wait_for(service, service.is_healthy, deadline - time.monotonic())
 
     def wait_for(self, service: Service, is_ready: Callable[[], bool], seconds: float = 60) -> None:
-        """As `wait_until_healthy`, for one service and by another sign."""
+        """As `wait_until_healthy`, for one service and its own condition."""
         deadline = time.monotonic() + seconds
         while not is_ready():
             self._require_alive()
             if time.monotonic() > deadline:
-                raise CommandError(self._story(service, "does not get ready"))
+                raise CommandError(self._story(service, "is not ready in time"))
             time.sleep(_POLL_SECONDS)
         self._require_alive()
 
@@ -127,10 +127,12 @@ class Supervisor:
         for child in self._children:
             child.log.keep_written()
             if child.process.poll() is not None:
-                raise CommandError(self._story(child.service, f"ended at once ({_cause(child.process.returncode)})"))
+                raise CommandError(
+                    self._story(child.service, f"ended during start-up ({_cause(child.process.returncode)})")
+                )
 
     def watch(self) -> None:
-        """Restarts what dies, until an interrupt.
+        """Restarts services that die, until an interrupt.
 
         Raises:
             CommandError: a service keeps dying.
@@ -150,12 +152,12 @@ class Supervisor:
                 raise CommandError(self._story(child.service, f"died {recent} times within a minute"))
             pause = 2.0 ** (recent - 1)
             print(
-                f"{child.service.name} ended ({_cause(child.process.returncode)}), again in {pause:.0f} s", flush=True
+                f"{child.service.name} ended ({_cause(child.process.returncode)}), restart in {pause:.0f} s", flush=True
             )
             child.restart_at = now + pause
         elif child.restart_at is not None and now >= child.restart_at:
             child.restart_at = None
-            child.log.flush()  # what the new process says is not counted as a repetition
+            child.log.flush()  # so that output of the new process is not counted as a repetition
             child.process = self._launch(child.service, child.log)
 
     def _launch(self, service: Service, log: ServiceLog) -> subprocess.Popen[bytes]:
@@ -195,7 +197,7 @@ class Supervisor:
         return not alive
 
     def _alive(self) -> list[psutil.Process]:
-        """Every process of the services' sessions. A session's number stays taken while one process of it lives."""
+        """All processes of the services' sessions. A session id is not reused while a process of it lives."""
         for child in self._children:
             child.process.poll()
         return [process for process in psutil.process_iter() if _session(process) in self._groups]
@@ -208,7 +210,7 @@ class Supervisor:
 
 
 def _end_with_parent() -> None:
-    """Asks Linux to interrupt the service when its supervisor is killed outright, and cannot do so itself."""
+    """Makes Linux interrupt the service when its supervisor is killed."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG

@@ -27,7 +27,7 @@ _AT_ONCE = 4  # such connections besides the first
 
 @dataclass
 class Outcome:
-    """What a sync did, in the shape that `--json` prints."""
+    """The result of a sync, in the form that `--json` prints."""
 
     run_id: str
     seconds: float
@@ -41,17 +41,17 @@ def sync(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Import nothing older than this day in UTC, as 2026-01-31, or than 2026-01-31T08:00+05:00. Later "
-            "syncs keep the bound; an earlier day extends it, and 'all' lifts it."
+            help="Import nothing older than this day in UTC, such as 2026-01-31, or time, such as "
+            "2026-01-31T08:00+05:00. Later syncs keep the bound; an earlier day extends it, and 'all' lifts it."
         ),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Fetch all again.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Fetch everything again.")] = False,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Give up where another process is importing the workspace.")
+        bool, typer.Option("--no-wait", help="Fail if another process is importing the workspace.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Imports what changed in a workspace since the last sync; all of it the first time.
+    """Imports the changes in a workspace since the last sync. The first sync imports everything.
 
     Example: dx-dagster sync acme --since 2026-01-01
     """
@@ -69,7 +69,7 @@ def _day(text: str | None) -> str | None:
         return datetime.fromisoformat(text.strip()).isoformat()
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no date; write it as 2026-01-31 or 2026-01-31T08:00+05:00, or all to lift the bound.",
+            f"{text!r} is not a date. Use the form 2026-01-31 or 2026-01-31T08:00+05:00, or all to lift the bound.",
             param_hint="--since",
         ) from None
 
@@ -80,7 +80,7 @@ def sync_workspace(
     """Materializes the workspace's assets.
 
     Raises:
-        CommandError: the workspace is not connected, or a step failed; what the others fetched is stored.
+        CommandError: the workspace is not connected, or a step failed. Results of the other steps are stored.
     """
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.progress import display
@@ -97,7 +97,7 @@ def sync_workspace(
             result = _run(installation, workspace, since=since, full=full, wait=wait)
         finally:
             DISPLAY.reset(token)
-            # Dagster leaves SIGTERM as it found SIGINT, which a shell without job control lets its jobs ignore.
+            # Dagster sets SIGTERM to the handler of SIGINT, which jobs of a shell without job control ignore.
             signal.signal(signal.SIGTERM, terminate)
     if not result.success:
         raise CommandError(_reason(result))
@@ -108,7 +108,7 @@ async def _stored_name(workspace: str, warehouse: "Warehouse") -> str:
     """The workspace's name as its connection spells it.
 
     Raises:
-        CommandError: it has no connection, or a disabled one.
+        CommandError: it has no enabled connection.
     """
     from dx_dagster.importer.session import NotConnectedError, connection_in_service
 
@@ -128,18 +128,18 @@ def _run(
     config = {"config": {"full": full} | ({"since": since} if since else {})}
     with installation.dagster() as instance:
         register(instance, [workspace])
-        # Dagster connects anew for each of the two hundred statements of a run, unless it is told what its web server
-        # tells it. None is kept for long: the database may be restarted while an import waits for requests.
+        # By default Dagster opens a connection for each of a run's two hundred statements; its web server pools them.
+        # The pool is recycled soon: the database may restart while an import waits for its rate limit.
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)
         return defs.resolve_job_def("sync_workspace").execute_in_process(
             instance=instance,
             partition_key=workspace,
-            # Somebody who has killed this does not want it back from the daemon.
+            # The daemon must not restart a command that was killed.
             tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
                 "resources": {"bitbucket": {"config": {"wait": wait}}},
                 "ops": {op_name(step): config for step in STEPS},
-                # The command has its own display; Dagster's log is in its UI.
+                # The command has its own progress display.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
             raise_on_error=False,
@@ -147,10 +147,10 @@ def _run(
 
 
 def _reason(result: "dg.ExecuteInProcessResult") -> str:
-    """What the first failed step said.
+    """The error of the first failed step.
 
     Raises:
-        KeyboardInterrupt: it was told to stop, which Dagster keeps to itself.
+        KeyboardInterrupt: the run was interrupted, which Dagster does not raise itself.
     """
     for event in result.filter_events(lambda event: event.is_step_failure):
         data = event.step_failure_data

@@ -13,7 +13,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Annotated[int, Port] = 3000,
 ) -> None:
-    """Serves Dagster's UI alone, behind the guard and the sign-in. `up` starts it.
+    """Serves Dagster's UI behind the guard and the sign-in. `up` starts it.
 
     Example: dx-dagster ui --port 3001
     """
@@ -23,7 +23,7 @@ def ui(
 
     settings = Settings.read()
     require_free(host, port, option="--port")
-    if "DAGSTER_PG_URL" not in os.environ:  # else `up` or `env` has done it
+    if "DAGSTER_PG_URL" not in os.environ:  # otherwise `up` or `env` has set it
         Installation.open(settings).activate()
-    with suppress(KeyboardInterrupt):  # all is shut down in good order by then
+    with suppress(KeyboardInterrupt):  # the server has shut down by then
         serve(settings, host, port, packaged("workspace.yaml"))

@@ -10,12 +10,13 @@ from dx_dagster.cli.ports import Port, require_free
 
 def up(
     ui_host: Annotated[
-        str, typer.Option(help="Address on which Dagster's UI listens; other than 127.0.0.1, it asks for an API key.")
+        str,
+        typer.Option(help="Address on which Dagster's UI listens; on any other than 127.0.0.1 it requires an API key."),
     ] = "127.0.0.1",
     ui_port: Annotated[int, Port] = 3000,
     api_port: Annotated[int, Port] = 8000,
 ) -> None:
-    """Runs everything on this machine: Dagster's UI and daemon, and the API. Ctrl-C ends it all.
+    """Runs all services on this machine: Dagster's UI, its daemon, and the API. Ctrl-C ends them.
 
     Example: dx-dagster up --ui-port 3001
     """

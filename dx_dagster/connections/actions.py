@@ -1,6 +1,6 @@
-"""Connections and their credentials: what the command line, the API and the page do with them.
+"""What the command line, the API and the pages do with connections and credentials.
 
-A credential is verified before it is stored, and nothing is stored when that fails.
+A credential is verified before it is stored. A failed verification stores nothing.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from dx_dagster.connections.input import Fields, GivenError, credential_of, new_credential, usable
-from dx_dagster.connections.verification import Failure, Subject, Verdict, VerificationFailed
-from dx_dagster.connections.verifier import Verifier
+from dx_dagster.connections.verification import Failure, Target, Verdict, VerificationFailed, Verifier
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials, rekeying, vault
 from dx_dagster.warehouse.connections.connections import AlreadyConnectedError, ConnectionType, StoredConnection
@@ -27,11 +26,11 @@ _CHANGES_AT_ONCE = 3
 
 
 class CredentialNotFoundError(LookupError):
-    """The connection has no credential of this number."""
+    """The connection has no credential with this number."""
 
 
 class ConnectionNotFoundError(LookupError):
-    """There is no such connection, or there is none any more."""
+    """The connection does not exist, or was removed."""
 
 
 async def connect(
@@ -47,7 +46,7 @@ async def connect(
     """Verifies the credential, then stores connection and credential together.
 
     Raises:
-        AlreadyConnectedError: under another spelling; nothing was asked or stored.
+        AlreadyConnectedError: the workspace is connected under another spelling. No request was sent.
         VerificationFailed: nothing was stored.
     """
     there = await connections.find(warehouse, workspace, kind)
@@ -55,7 +54,7 @@ async def connect(
         raise AlreadyConnectedError(workspace, kind, there.workspace)
     if kind != "bitbucket":
         workspace = await connections.stored_name(warehouse, workspace)
-    verifier = Verifier(settings, warehouse, Subject.of(settings, kind, workspace, jira_url))
+    verifier = Verifier(settings, warehouse, Target.of(settings, kind, workspace, jira_url))
     verdict = await verifier.require_good(new)
     vault, known = Vault.of(settings), {"jira_url": jira_url} if jira_url else {}
     async with warehouse.transaction() as transaction:
@@ -71,18 +70,18 @@ async def connect(
 async def add(
     settings: Settings, warehouse: Warehouse, connection: StoredConnection, new: NewCredential
 ) -> ShownCredential:
-    """Verifies one more credential, then stores it.
+    """Verifies another credential, then stores it.
 
     Raises:
         VerificationFailed: nothing was stored.
-        ConnectionNotFoundError: somebody removed the connection meanwhile.
+        ConnectionNotFoundError: the connection was removed meanwhile.
     """
-    verifier = Verifier(settings, warehouse, subject_of(settings, connection))
+    verifier = Verifier(settings, warehouse, target_of(settings, connection))
     verdict = await verifier.require_good(new)
     async with warehouse.transaction() as transaction:
         added = await _store(transaction, Vault.of(settings), connection.id, new)
     await verifier.book_first(new, added, verdict)
-    # Somebody may have removed it again by now.
+    # Another process may have removed it again by now.
     return await show(warehouse, connection, added, deleted=True)
 
 
@@ -95,7 +94,7 @@ async def _store(transaction: Transaction, vault: Vault, connection_id: int, new
 
 
 async def _found_good(transaction: Transaction, connection_id: int, credential_id: int) -> None:
-    """Keeps that the credential is good, and ends the waiting of deliveries that had none to be applied with."""
+    """Records that the credential is good, and makes deliveries due that waited for one."""
     await credentials.record_check(transaction, credential_id, None, None, None)
     await credentials.settle_connection(transaction, connection_id)
     await inbox.release(transaction, connection_id)
@@ -104,7 +103,7 @@ async def _found_good(transaction: Transaction, connection_id: int, credential_i
 async def add_fields(
     settings: Settings, warehouse: Warehouse, connection: StoredConnection, fields: Fields
 ) -> ShownCredential:
-    """As `add`, for a credential as the API and the forms name its parts."""
+    """As `add`, for a credential in the field names of the API and the forms."""
     return await add(settings, warehouse, connection, described(connection.type, fields))
 
 
@@ -112,7 +111,7 @@ def described(kind: ConnectionType, fields: Fields, before: StoredCredential | N
     """The credential that the fields describe.
 
     Raises:
-        VerificationFailed: they describe none.
+        VerificationFailed: the fields describe no credential.
     """
     try:
         return credential_of(kind, fields, before)
@@ -122,7 +121,7 @@ def described(kind: ConnectionType, fields: Fields, before: StoredCredential | N
 
 @dataclass(frozen=True)
 class Changes:
-    """What to change of a credential; what is left out, or empty, stays. A day of expiry may be taken away."""
+    """Changes of a credential. Missing and empty fields stay; `expires` with no date removes the expiry."""
 
     label: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -134,11 +133,11 @@ class Changes:
 async def update(
     settings: Settings, warehouse: Warehouse, connection: StoredConnection, credential_id: int, changes: Changes
 ) -> ShownCredential:
-    """Verifies the credential as it would be, then changes it; a new secret or user name enables it again.
+    """Verifies the changed credential, then stores it. A new secret or user name enables it again.
 
     Raises:
-        CredentialNotFoundError: there is none, or none any more.
-        VerificationFailed: the row is as it was.
+        CredentialNotFoundError: the credential does not exist.
+        VerificationFailed: the row is unchanged.
     """
     for _ in range(_CHANGES_AT_ONCE):
         before = await credentials.get(warehouse, Vault.of(settings), connection.id, credential_id)
@@ -147,22 +146,22 @@ async def update(
         expires = changes.expiration_date if changes.expires else before.expiration_date
         fields = Fields(changes.label, changes.settings, changes.secrets, expires)
         after = described(connection.type, fields, before)
-        await Verifier(settings, warehouse, subject_of(settings, connection)).require_good(after, credential_id)
+        await Verifier(settings, warehouse, target_of(settings, connection)).require_good(after, credential_id)
         enable = after.username != before.username or after.secret != before.secret
         async with warehouse.transaction() as transaction:
             if await credentials.replace(transaction, Vault.of(settings), before, after, enable=enable):
                 await _found_good(transaction, connection.id, credential_id)
                 break
-        # Somebody else has changed it since it was read: begin again with what it is now.
+        # Another process has changed the row since it was read: start again from its new state.
     else:
-        reason = "Others keep changing this credential at the same time."
+        reason = "Other requests keep changing this credential at the same time."
         raise VerificationFailed(Failure("unavailable", reason, hint="Try again."))
     return await show(warehouse, connection, credential_id, deleted=True)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A stored credential and what verifying it again has shown."""
+    """A stored credential and the verdict of its repeated verification."""
 
     credential: StoredCredential
     verdict: Verdict
@@ -171,10 +170,10 @@ class Checked:
 async def check(
     settings: Settings, warehouse: Warehouse, connection: StoredConnection, credential_id: int | None = None
 ) -> list[Checked]:
-    """Verifies the stored credentials again, or one of them; puts those that are good back into the pool.
+    """Verifies the stored credentials again, or one of them, and enables the good ones.
 
     Raises:
-        CredentialNotFoundError: there is none of this number.
+        CredentialNotFoundError: no credential has this number.
     """
     stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id, enabled=False)
     chosen = [one for one in stored if credential_id in {None, one.id}]
@@ -182,7 +181,7 @@ async def check(
         raise CredentialNotFoundError(credential_id)
     done = []
     for one in chosen:
-        verdict = await Verifier(settings, warehouse, subject_of(settings, connection)).verify(one, one.id)
+        verdict = await Verifier(settings, warehouse, target_of(settings, connection)).verify(one, one.id)
         failure = verdict.failure
         async with warehouse.transaction() as transaction:
             if failure is None:
@@ -196,10 +195,10 @@ async def check(
 
 
 async def disable(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
-    """Takes a credential out of the pool, which `check` puts a good one back into.
+    """Disables a credential; `check` enables a good one again.
 
     Raises:
-        CredentialNotFoundError: there is none.
+        CredentialNotFoundError: the credential does not exist.
     """
     await show(warehouse, connection, credential_id)
     await credentials.disable(warehouse, credential_id, reason.strip() or "disabled by hand")
@@ -208,7 +207,7 @@ async def disable(warehouse: Warehouse, connection: StoredConnection, credential
 
 
 async def take_out(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
-    """Disables a credential that was refused while it was used, and keeps why; one that was out already stays so."""
+    """Disables a credential that the service refused during an import, and records the reason."""
     if credential_id not in await credentials.usable_ids(warehouse, connection.id):
         return
     await credentials.disable(warehouse, credential_id, reason)
@@ -218,10 +217,10 @@ async def take_out(warehouse: Warehouse, connection: StoredConnection, credentia
 
 
 async def remove(warehouse: Warehouse, connection: StoredConnection, credential_id: int) -> None:
-    """Hides the credential and forgets its secret.
+    """Marks the credential as deleted and erases its secret.
 
     Raises:
-        CredentialNotFoundError: there is none.
+        CredentialNotFoundError: the credential does not exist.
     """
     await show(warehouse, connection, credential_id)
     if not await credentials.remove(warehouse, credential_id):
@@ -233,10 +232,10 @@ async def remove(warehouse: Warehouse, connection: StoredConnection, credential_
 async def show(
     warehouse: Warehouse, connection: StoredConnection, credential_id: int, *, deleted: bool = False
 ) -> ShownCredential:
-    """What may be shown of a credential; of a removed one when asked for.
+    """The credential without its secret; a removed one only with `deleted`.
 
     Raises:
-        CredentialNotFoundError: there is none.
+        CredentialNotFoundError: the credential does not exist.
     """
     found = await credentials.shown(warehouse, connection.id, credential_id=credential_id, deleted=deleted)
     if not found:
@@ -245,38 +244,38 @@ async def show(
 
 
 async def disable_connection(warehouse: Warehouse, connection: StoredConnection, reason: str) -> None:
-    """Sends nothing more over the connection, imports under way included, until it is enabled again."""
+    """Stops all requests over the connection, running imports included, until it is enabled again."""
     await connections.disable(warehouse, connection.id, reason.strip() or "disabled by hand")
 
 
 async def enable_connection(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> list[Checked]:
-    """Puts the connection back into service and verifies its credentials, which enables those that are good."""
+    """Enables the connection, verifies its credentials, and enables the good ones."""
     await connections.enable(warehouse, connection.id)
     return await check(settings, warehouse, connection)
 
 
 async def remove_connection(warehouse: Warehouse, connection: StoredConnection) -> None:
-    """Hides the connection and forgets its secrets; what was imported over it stays.
+    """Marks the connection as deleted and erases its secrets. Imported rows stay.
 
     Raises:
-        ConnectionNotFoundError: somebody else was faster.
+        ConnectionNotFoundError: it was removed already.
     """
     if not await connections.remove(warehouse, connection.id):
         raise ConnectionNotFoundError(connection.id)
 
 
 async def pool_for_pipelines(warehouse: Warehouse, workspace: str) -> ConnectionType:
-    """Whose credentials ask for pipelines: those of a connection of their own, where there is one that has any."""
+    """The connection that fetches pipelines: `bitbucket_pipelines` where it has a usable credential."""
     own = await connections.find(warehouse, workspace, "bitbucket_pipelines")
     has_some = own is not None and await credentials.usable_ids(warehouse, own.id)
     return "bitbucket_pipelines" if has_some else "bitbucket"
 
 
 async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
-    """Puts every stored secret under the first key; how many, and whether that key was made for it just now.
+    """Encrypts every stored secret with the first key; returns their number and whether the key is new.
 
     Raises:
-        VaultError: a secret does not open, and nothing was changed.
+        VaultError: no key decrypts a secret. Nothing was changed.
     """
     renewed = vault.renew(settings)
     done = await rekeying.rekey(warehouse, Vault.of(settings))
@@ -284,5 +283,5 @@ async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
     return done, renewed
 
 
-def subject_of(settings: Settings, connection: StoredConnection) -> Subject:
-    return Subject.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))
+def target_of(settings: Settings, connection: StoredConnection) -> Target:
+    return Target.of(settings, connection.type, connection.workspace, connection.settings.get("jira_url"))

@@ -1,4 +1,4 @@
-"""What is usually wrong when a credential fails, in a sentence or two."""
+"""Hints for a failed verification: the usual cause and its remedy."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ JIRA_ACCESS = (
 
 
 def of_form(secret: SecretStr) -> str:
-    """For a secret that cannot be sent at all."""
+    """For a secret that is no valid header value."""
     first = secret.get_secret_value().partition(" ")[0].lower()
     if first in {"bearer", "basic", "authorization:"}:
         return "Give the token alone, without the word before it."
@@ -38,11 +38,11 @@ def of_refusal(service: str, credential: Credential) -> str:
     if service == "Jira":
         return (
             "Check that the e-mail address is that of the token's Atlassian account, and that the token is neither "
-            f"revoked nor expired; one with scopes needs {jira.SCOPE}."
+            f"revoked nor expired; a token with scopes needs {jira.SCOPE}."
         )
     if secret.startswith(_APP_PASSWORD):
         return (
-            "It looks like an app password; Bitbucket removed those on 2026-07-28. Make a workspace access token, or "
+            "It looks like an app password; Bitbucket removed those on 2026-07-28. Create a workspace access token, or "
             "an API token with scopes."
         )
     return _of_access_token(secret) if credential.kind == "access_token" else _of_api_token(secret, credential)
@@ -52,11 +52,11 @@ def _of_access_token(secret: str) -> str:
     if secret.startswith(_API_TOKEN):
         return (
             "It looks like an API token, which belongs to a person and is sent with the e-mail address of the "
-            "Atlassian account: set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN in the place of BITBUCKET_TOKEN, or "
+            "Atlassian account: set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN instead of BITBUCKET_TOKEN, or "
             "choose Basic auth (settings.username and secrets.password)."
         )
     return (
-        "It may be revoked or expired, or be an API token: that one needs its account's e-mail address too "
+        "It may be revoked or expired, or be an API token, which needs the e-mail address of its account too "
         "(BITBUCKET_EMAIL and BITBUCKET_API_TOKEN; Basic auth)."
     )
 
@@ -71,46 +71,46 @@ def _of_api_token(secret: str, credential: Credential) -> str:
         return "The user name must be the e-mail address of the Atlassian account, not the name in Bitbucket."
     return (
         "Check that the e-mail address is that of the token's Atlassian account, and that the token was made with "
-        "scopes and has not expired (a year is the longest)."
+        "scopes and has not expired (they last a year at most)."
     )
 
 
 def of_scopes(kind: ConnectionType, credential: Credential) -> str:
-    """For a 403 that names scopes, which a token cannot get later."""
+    """For a 403 that names scopes; a token's scopes cannot be changed."""
     access, api = _SCOPES[kind]
-    return f"Make a new token with the scopes {access if credential.kind == 'access_token' else api}."
+    return f"Create a new token with the scopes {access if credential.kind == 'access_token' else api}."
 
 
 def of_absence(workspace: str, credential: Credential, seen: Sequence[str]) -> str:
-    """For a workspace that is not there, is closed, or seems empty."""
+    """For a workspace that does not exist, is not accessible, or seems empty."""
     others = [slug for slug in seen if slug != workspace]
     if others:
         return f"This credential sees {'workspaces' if len(others) > 1 else 'workspace'} {', '.join(others)}."
-    hint = "A workspace is named by the first part of its address: https://bitbucket.org/WORKSPACE/."
+    hint = "The name of a workspace is the first part of its address: https://bitbucket.org/WORKSPACE/."
     if credential.kind == "access_token":
-        hint += " An access token opens only the workspace, project or repository it was made in: is it one of another?"
+        hint += " An access token opens only the workspace, project or repository in which it was created."
     return hint
 
 
 def of_silence(service: str, host: str, error: BitbucketError) -> tuple[str, str]:
-    """A reason and a hint for a service that said nothing about the credential."""
+    """Reason and hint for an error that says nothing about the credential."""
     words = str(error)
     if isinstance(error, RateLimited):
         return (
-            f"{service} takes no more requests of this credential at the moment, so it could not be verified.",
-            "Its budget of the hour is used up: try again later.",
+            f"{service} limits the rate of this credential at the moment, so it could not be verified.",
+            "Its hourly rate limit is used up: try again later.",
         )
     if "CERTIFICATE" in words or "SSL" in words:
         return (
             f"The certificate of {host} cannot be verified, so nothing was sent.",
-            "If a proxy of yours opens TLS connections, set SSL_CERT_FILE to a file with its root certificate.",
+            "If a proxy intercepts TLS connections, set SSL_CERT_FILE to a file with its root certificate.",
         )
     if "Timeout" in words or "within" in words:
         return (f"{host} did not answer in time.", "Check the network, the firewall and HTTPS_PROXY, then try again.")
     if "not JSON" in words:
         return (
-            f"{host} answered with a page that is no answer of {service}'s API.",
-            "Check the address, and whether a proxy or a sign-in page stands in between.",
+            f"{host} answered with a page that is not an answer of {service}'s API.",
+            "Check the address, and whether a proxy or a sign-in page intercepts the request.",
         )
     if error.status is None:
         return (f"{host} cannot be reached.", "Check the address, the network, the firewall and HTTPS_PROXY.")

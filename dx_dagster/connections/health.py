@@ -1,4 +1,4 @@
-"""How the credentials of a connection are."""
+"""Health of a connection's credentials: state, expiry and remaining budget."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,12 +17,12 @@ WARNED_BEFORE_EXPIRY = timedelta(days=14)
 
 @dataclass(frozen=True)
 class Health:
-    """A credential with what is left of its budget, which all API tokens of an account share.
+    """A credential and the rest of its budget. All API tokens of an account share one budget.
 
     Attributes:
-        left, limit: requests of the window; None where none was counted yet.
-        assumed: nobody has told the limit yet.
-        rests_until: when the next may be sent, if not now.
+        left, limit: requests within the window; None before the first request.
+        assumed: no answer has stated the limit yet.
+        rests_until: earliest time of the next request, where it is not now.
     """
 
     credential: ShownCredential
@@ -33,7 +33,7 @@ class Health:
 
     @property
     def verdict(self) -> str:
-        """disabled, expired, expires soon, good, or the code of its last failure."""
+        """`disabled`, `expired`, `expires soon`, `good`, or the code of its last failure."""
         it = self.credential
         if it.disabled_at:
             return "disabled"

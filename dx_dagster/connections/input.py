@@ -1,4 +1,4 @@
-"""What people give, put right where it can be: names of workspaces, addresses of Jira sites, secrets."""
+"""Parses input: names of workspaces, addresses of Jira sites, credentials."""
 
 import re
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from dx_dagster.warehouse.connections.credentials import CredentialType, NewCred
 _BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
 _SLUG = re.compile(r"[A-Za-z0-9_.{}-]+")
 _GATEWAY = re.compile(r"/ex/jira/[A-Za-z0-9-]{1,64}(?=/|$)")  # of tokens with scopes
-_LONGEST = 4000  # characters of a secret, a label or an address; far beyond any
-# What comes along when a token is copied: quotes, and characters that nobody sees.
+_LONGEST = 4000  # characters of a secret, a label or an address; longer than any known one
+# Copying a token may add quotes and invisible characters.
 _AROUND = "\"'`\u200b\u200c\u200d\u2060\ufeff"
 
 
 class GivenError(ValueError):
-    """It cannot be what it is given as; the message says what it should look like, and holds no secret."""
+    """The input is invalid. The message describes the expected form and contains no secret."""
 
 
 def workspace_slug(given: str) -> str:
-    """The name of a workspace, as typed or out of any address within it.
+    """The name of a workspace, from the name itself or any address within the workspace.
 
     Raises:
-        GivenError: it cannot be one.
+        GivenError: it is not one.
     """
     trimmed = given.strip()
     slug = _BITBUCKET.sub("", trimmed).strip("/")
@@ -38,17 +38,17 @@ def workspace_slug(given: str) -> str:
         slug = slug.partition("/")[0].partition("?")[0]
     if not _SLUG.fullmatch(slug) or slug.strip(".") == "" or len(slug) > _LONGEST:
         raise GivenError(
-            f"{given[:100]!r} is no name of a workspace. It is the first part of the workspace's address: for "
+            f"{given[:100]!r} is not a valid workspace name. Use the first part of the workspace's address: for "
             "https://bitbucket.org/acme/ it is acme."
         )
     return slug
 
 
 def jira_site(given: str) -> str:
-    """The base of a Jira site, out of any address within it.
+    """The base URL of a Jira site, from any address within the site.
 
     Raises:
-        GivenError: it cannot be one.
+        GivenError: it is not one.
     """
     trimmed = given.strip()
     try:
@@ -57,13 +57,17 @@ def jira_site(given: str) -> str:
     except ValueError:
         host = port = None
     if not host or parts.username or parts.password or not re.fullmatch(r"[A-Za-z0-9.:-]+", host):
-        raise GivenError(f"{given[:100]!r} is no address of a Jira site; it looks like https://acme.atlassian.net.")
+        raise GivenError(
+            f"{given[:100]!r} is not a valid address of a Jira site; an example is https://acme.atlassian.net."
+        )
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise GivenError("The address of the Jira site must begin with https://: anything else would show the token.")
+        raise GivenError(
+            "The address of the Jira site must begin with https://: any other scheme would expose the token."
+        )
     if host == "api.atlassian.com":
         gateway = _GATEWAY.match(parts.path)
         if gateway is None:
-            raise GivenError("Give the address of the Jira site itself; it looks like https://acme.atlassian.net.")
+            raise GivenError("Give the address of the Jira site itself; an example is https://acme.atlassian.net.")
         return f"https://{host}{gateway[0]}"
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}"
@@ -71,7 +75,7 @@ def jira_site(given: str) -> str:
 
 @dataclass(frozen=True)
 class Fields:
-    """A credential as the Data Cloud API and the forms name its parts; empty ones count as not given."""
+    """A credential in the field names of the Data Cloud API and the forms. Empty fields count as missing."""
 
     label: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +100,7 @@ class Fields:
 def new_credential(
     secret: SecretStr, username: str | None = None, label: str | None = None, expires: date | None = None
 ) -> NewCredential:
-    """A credential as people give it: an access token alone, or an API token with its account's e-mail address."""
+    """A credential from its parts: an access token alone, or an API token with the e-mail address of its account."""
     clean = trimmed(secret)
     if username and username.strip():
         default = f"API token of {username.strip()}"
@@ -106,10 +110,10 @@ def new_credential(
 
 
 def credential_of(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:
-    """The credential that the fields describe; what they leave out is taken from the one `before`.
+    """The credential that the fields describe. Missing fields are taken from `before`.
 
     Raises:
-        GivenError: both kinds of it, or half of one.
+        GivenError: the fields describe two credentials, or half of one.
     """
     token, password, username = _parts(kind, fields)
     if token and (password or username):
@@ -147,7 +151,7 @@ def _parts(kind: ConnectionType, fields: Fields) -> tuple[SecretStr | None, Secr
 
 
 def _own_label(before: StoredCredential) -> str | None:
-    """The label that somebody chose; one that we made up goes with what it was made of."""
+    """The label that was chosen by hand; a generated one follows the credential."""
     return None if before.label == new_credential(before.secret, before.username).label else before.label
 
 
@@ -156,10 +160,10 @@ def trimmed(secret: SecretStr) -> SecretStr:
 
 
 def usable(stored: StoredCredential | NewCredential, credential_id: int = 0) -> Credential:
-    """A credential as the client sends it.
+    """The credential in the form that the client sends.
 
     Raises:
-        ValueError: its secret cannot be sent; the message does not show it.
+        ValueError: its secret is no valid header value. The message does not contain it.
     """
     identity = stored.id if isinstance(stored, StoredCredential) else credential_id
     return Credential(identity, stored.label, stored.type, stored.secret, stored.username, stored.expiration_date)

@@ -1,4 +1,4 @@
-"""Runs hear of it when a credential is removed or disabled under their feet."""
+"""Takes credentials that are removed or disabled during a run out of its pool."""
 
 import asyncio
 import logging
@@ -20,9 +20,9 @@ _log = logging.getLogger(__name__)
 async def following(
     warehouse: Warehouse, pool: CredentialPool, connection_id: int, every: float = EVERY
 ) -> AsyncIterator[None]:
-    """Takes credentials out of the pool as they are removed, disabled or expire, for as long as it lasts.
+    """Takes each credential out of the pool when it is removed, is disabled or expires.
 
-    One that is added meanwhile is for the next run.
+    A credential that is added meanwhile is used from the next run on.
     """
     # A task, not a task group: a run of Dagster enters and leaves in different tasks.
     over = asyncio.Event()
@@ -44,7 +44,7 @@ async def _watch(
         try:
             usable = await credentials.usable_ids(warehouse, connection_id)
         except (psycopg.OperationalError, WarehouseError) as error:
-            _log.warning("nobody can tell whether credentials were removed: %s", error)
+            _log.warning("cannot check whether credentials were removed: %s", error)
         else:
             for credential in pool.usable:
                 if credential.id not in usable:

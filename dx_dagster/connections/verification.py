@@ -1,4 +1,4 @@
-"""Whether a credential opens what an import needs; if not: why, what to do, and how to see it for oneself."""
+"""Verifies credentials: makes one test request for each required scope, and explains a failure."""
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,10 +29,12 @@ from dx_dagster.connections import advice
 from dx_dagster.connections.input import usable
 from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse.budgets import book
 from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.connections.credentials import NewCredential, StoredCredential
+from dx_dagster.warehouse.database import Warehouse
 
-# Somebody waits for the answer; yet a try that hangs, which takes ten seconds, is worth a second one.
+# A person waits for the answer. Still, a request that hangs for ten seconds is tried a second time.
 _IMPATIENT = Retries(attempts=3, total=12.0, patience=5.0)
 _TIMEOUTS = Timeouts(connect=5.0, read=10.0, write=10.0, pool=10.0, total=15.0)
 _REPOSITORIES_TO_TRY = 5
@@ -41,13 +43,13 @@ UNAVAILABLE = "unavailable"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a credential does not do.
+    """Why a credential cannot be used.
 
     Attributes:
-        code: invalid_credentials, invalid_permissions or no_resources; unavailable when nobody could tell.
+        code: invalid_credentials, invalid_permissions or no_resources; unavailable when the service did not answer.
         reason: one sentence.
-        curl: a command that shows the same answer, with a placeholder where the secret belongs; may be empty.
-        hint: what is usually wrong then, and what to do; may be empty.
+        curl: a command that reproduces the answer, with a placeholder for the secret; may be empty.
+        hint: the usual cause and its remedy; may be empty.
     """
 
     code: str
@@ -65,9 +67,9 @@ class Verdict:
     """How a verification ended.
 
     Attributes:
-        notes: what a good credential cannot do all the same.
-        base_url: where the credential was found good.
-        requests: how many were sent with it.
+        notes: optional features that a good credential lacks.
+        base_url: address at which the credential is good.
+        requests: number of requests sent.
     """
 
     failure: Failure | None = None
@@ -76,7 +78,7 @@ class Verdict:
     requests: int = 0
 
 
-class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not a fault of ours
+class VerificationFailed(Exception):  # noqa: N818 - an outcome, not a fault
     """The credential was refused, and nothing was stored."""
 
     def __init__(self, failure: Failure) -> None:
@@ -85,8 +87,8 @@ class VerificationFailed(Exception):  # noqa: N818 - the outcome of a check, not
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a credential is to open: a workspace of Bitbucket Cloud, or a Jira site."""
+class Target:
+    """What a credential must open: a workspace of Bitbucket Cloud, or a Jira site."""
 
     kind: ConnectionType
     workspace: str
@@ -100,62 +102,102 @@ class Subject:
     def host(self) -> str:
         return urlsplit(self.base_url).hostname or self.base_url
 
-    def at(self, base_url: str) -> "Subject":
+    def at(self, base_url: str) -> "Target":
         return replace(self, base_url=base_url)
 
     @classmethod
-    def of(cls, settings: Settings, kind: ConnectionType, workspace: str, jira_url: str | None = None) -> "Subject":
+    def of(cls, settings: Settings, kind: ConnectionType, workspace: str, jira_url: str | None = None) -> "Target":
         return cls(kind, workspace, (jira_url or "") if kind == "jira_cloud" else settings.bitbucket_api_url)
 
 
-async def verify(subject: Subject, stored: StoredCredential | NewCredential) -> Verdict:
-    """Asks for all that an import of this kind of connection needs."""
+async def verify(target: Target, stored: StoredCredential | NewCredential) -> Verdict:
+    """Makes one test request for each scope that an import over this type of connection needs."""
     try:
         credential = usable(stored)
     except ValueError:
-        reason = "This cannot be a credential: it is empty, or has spaces, line breaks or accented letters in it."
+        reason = "This is not a valid credential: it is empty, or contains spaces, line breaks or accented letters."
         return Verdict(Failure("invalid_credentials", reason, hint=advice.of_form(stored.secret)))
     if credential.expires is not None and credential.expires < HOST.now().date():
-        reason = f"Its day of expiry, {credential.expires}, is past."
-        return Verdict(Failure("invalid_credentials", reason, hint="If the token lives on, give a later day or none."))
-    verdict = await _ask(subject, credential)
-    if subject.kind == "jira_cloud" and verdict.failure and verdict.failure.code == Unauthorized.code:
-        # Jira refuses a token with scopes as if it were wrong.
-        gateway = await jira.gateway_of(subject.base_url, _TIMEOUTS)
+        reason = f"It expired on {credential.expires}."
+        return Verdict(
+            Failure("invalid_credentials", reason, hint="If the token is still valid, give a later day or none.")
+        )
+    verdict = await _ask(target, credential)
+    if target.kind == "jira_cloud" and verdict.failure and verdict.failure.code == Unauthorized.code:
+        # Jira answers 401 to a valid token with scopes: such a token needs the gateway.
+        gateway = await jira.gateway_of(target.base_url, _TIMEOUTS)
         if gateway is not None:
-            there = await _ask(subject.at(gateway), credential)
+            there = await _ask(target.at(gateway), credential)
             if there.failure is None or there.failure.code != Unauthorized.code:
                 return there
     return verdict
 
 
-async def _ask(subject: Subject, credential: Credential) -> Verdict:
-    async with asking(subject, credential) as client:
-        check = _Check(subject, credential, client)
-        failure = await (check.jira() if subject.kind == "jira_cloud" else check.bitbucket())
+@dataclass(frozen=True)
+class Verifier:
+    """Verifies for an installation: the requests count in the budgets that imports draw on."""
+
+    settings: Settings
+    warehouse: Warehouse
+    target: Target
+
+    async def require_good(self, new: NewCredential, credential_id: int | None = None) -> Verdict:
+        """The verdict on a good credential.
+
+        Raises:
+            VerificationFailed: the credential is not good.
+        """
+        verdict = await self.verify(new, credential_id)
+        if verdict.failure is not None:
+            raise VerificationFailed(verdict.failure)
+        return verdict
+
+    async def verify(self, one: StoredCredential | NewCredential, credential_id: int | None) -> Verdict:
+        """Verifies the credential and books the requests. A new access token has no number yet, and so no budget."""
+        verdict = await verify(self.target, one)
+        if credential_id is not None or one.type == "api_token":
+            await self._book(one, credential_id or 0, verdict)
+        return verdict
+
+    async def book_first(self, new: NewCredential, added: int, verdict: Verdict) -> None:
+        """Books the requests for a new access token, once it has its number."""
+        if new.type == "access_token":
+            await self._book(new, added, verdict)
+
+    async def _book(self, one: StoredCredential | NewCredential, credential_id: int, verdict: Verdict) -> None:
+        # Jira's rate limit is separate, and far above these few requests.
+        if self.target.kind != "jira_cloud" and verdict.requests:
+            budget = usable(one, credential_id).budget
+            await book(self.warehouse, self.settings.budget_window, budget, verdict.requests)
+
+
+async def _ask(target: Target, credential: Credential) -> Verdict:
+    async with asking(target, credential) as client:
+        check = _Check(target, credential, client)
+        failure = await (check.jira() if target.kind == "jira_cloud" else check.bitbucket())
         notes = await check.notes() if failure is None else ()
-        return Verdict(failure, notes, subject.base_url, client.client.requests)
+        return Verdict(failure, notes, target.base_url, client.client.requests)
 
 
 @asynccontextmanager
-async def asking(subject: Subject, credential: Credential) -> AsyncIterator[PinnedClient]:
-    """An impatient client with this one credential, which keeps no books: a credential may not be stored yet."""
+async def asking(target: Target, credential: Credential) -> AsyncIterator[PinnedClient]:
+    """A client for this one credential, with short timeouts and a ledger in memory: the credential has no row yet."""
     pool = CredentialPool([credential], MemoryLedger())
-    probe = jira.MYSELF.path if subject.kind == "jira_cloud" else f"{endpoints.repositories(subject.workspace).path}"
+    probe = jira.MYSELF.path if target.kind == "jira_cloud" else f"{endpoints.repositories(target.workspace).path}"
     async with BitbucketClient(
-        subject.base_url, pool, probe_path=probe, timeouts=_TIMEOUTS, retries=_IMPATIENT
+        target.base_url, pool, probe_path=probe, timeouts=_TIMEOUTS, retries=_IMPATIENT
     ) as client:
         yield client.using(credential)
 
 
 @dataclass(frozen=True)
 class _Check:
-    subject: Subject
+    target: Target
     credential: Credential
     client: PinnedClient
 
     async def bitbucket(self) -> Failure | None:
-        workspace = self.subject.workspace
+        workspace = self.target.workspace
         asked = endpoints.repositories(workspace)
         try:
             body = await self.client.get(asked.path, {"pagelen": 10, "sort": "-updated_on"})
@@ -169,30 +211,30 @@ class _Check:
             return Failure(
                 "no_resources",
                 f"The credential is good, but it sees no repository in workspace {workspace}.",
-                curl(self.subject, self.credential, asked),
+                curl(self.target, self.credential, asked),
                 advice.of_absence(workspace, self.credential, await self._seen()),
             )
         refusals = await self._members() + await self._parts(found[:_REPOSITORIES_TO_TRY])
         return await self._failure(refusals) if refusals else None
 
     async def _members(self) -> list[tuple[Endpoint, BitbucketError]]:
-        if self.subject.kind == "bitbucket_pipelines":
+        if self.target.kind == "bitbucket_pipelines":
             return []
-        members = endpoints.members(self.subject.workspace)
+        members = endpoints.members(self.target.workspace)
         error = await self._refusal(members)
         return [(members, error)] if error else []
 
     async def _parts(self, repositories: Sequence[str]) -> list[tuple[Endpoint, BitbucketError]]:
-        only_pipelines = self.subject.kind == "bitbucket_pipelines"
+        only_pipelines = self.target.kind == "bitbucket_pipelines"
         parts: list[Callable[[str, str], Endpoint]] = [endpoints.pipelines]
         if not only_pipelines:
             parts.insert(0, endpoints.pull_requests)
         refusals = []
         for part in parts:
             for repository in repositories:
-                asked = part(self.subject.workspace, repository)
+                asked = part(self.target.workspace, repository)
                 error = await self._refusal(asked)
-                # A repository may be closed to us, or have Pipelines off: only a missing scope speaks for the others.
+                # One repository may be inaccessible or have Pipelines off: only a missing scope holds for all.
                 if error is not None and _counts(error):
                     refusals.append((asked, error))
                 if not (isinstance(error, Forbidden) and not error.required):
@@ -207,7 +249,7 @@ class _Check:
         return None
 
     async def _seen(self) -> list[str]:
-        """The workspaces that the credential does see, where the API tells (access tokens may not ask)."""
+        """The workspaces that the credential sees; empty for access tokens, which may not list them."""
         try:
             body = await self.client.get("/user/workspaces", {"pagelen": 10}, attempts=1)
         except BitbucketError:
@@ -215,17 +257,17 @@ class _Check:
         return [slug for one in records(body, "values") if (slug := text(inner(one, "workspace", "slug")))]
 
     async def notes(self) -> tuple[str, ...]:
-        """Hooks need scopes that an import does without."""
-        if self.subject.kind != "bitbucket":
+        """Notes a missing webhook scope, which an import does not need."""
+        if self.target.kind != "bitbucket":
             return ()
-        error = await self._refusal(endpoints.hooks(self.subject.workspace))
+        error = await self._refusal(endpoints.hooks(self.target.workspace))
         if error is None or not isinstance(error, Forbidden):
             return ()
         scopes = f" (scope {', '.join(error.missing)})" if error.missing else ""
-        return (f"It cannot install webhooks{scopes}; the import does without.",)
+        return (f"It cannot install webhooks{scopes}; imports work without them.",)
 
     async def jira(self) -> Failure | None:
-        """Asks who the account is, and then for its address as an import asks for everybody's."""
+        """Requests the account itself, and then its e-mail address the way an import does."""
         asked = jira.MYSELF
         try:
             body = await self.client.get(asked.path, asked.params)
@@ -237,10 +279,10 @@ class _Check:
 
     async def _failure(self, refusals: Sequence[tuple[Endpoint, BitbucketError]]) -> Failure:
         asked, first = refusals[0]
-        command, service = curl(self.subject, self.credential, asked), self.subject.service
+        command, service = curl(self.target, self.credential, asked), self.target.service
         said = f" {service} said: {sentence(first.message)}" if first.message else ""
         if service == "Jira" and isinstance(first, Unauthorized | Forbidden) and "scope" in said:
-            hint = advice.of_scopes(self.subject.kind, self.credential)
+            hint = advice.of_scopes(self.target.kind, self.credential)
             return Failure("invalid_permissions", f"The token lacks the scope {jira.SCOPE}.{said}", command, hint)
         if isinstance(first, Unauthorized):
             how = "as an access token (Bearer)" if self.credential.kind == "access_token" else "as an API token (Basic)"
@@ -250,40 +292,40 @@ class _Check:
         if scoped:
             missing = sorted({scope for _, error in scoped for scope in error.missing})
             reason = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
-            command = curl(self.subject, self.credential, scoped[0][0])
-            return Failure("invalid_permissions", reason, command, advice.of_scopes(self.subject.kind, self.credential))
+            command = curl(self.target, self.credential, scoped[0][0])
+            return Failure("invalid_permissions", reason, command, advice.of_scopes(self.target.kind, self.credential))
         if isinstance(first, Forbidden | NotFound | Gone):
             reason, hint = await self._closed(first)
             return Failure(first.code or "", reason + said, command, hint)
-        reason, hint = advice.of_silence(service, self.subject.host, first)
+        reason, hint = advice.of_silence(service, self.target.host, first)
         return Failure(first.code or UNAVAILABLE, reason, command, hint)
 
     async def _closed(self, error: Forbidden | NotFound | Gone) -> tuple[str, str]:
-        """A reason and a hint for something that is not there, or not for this credential."""
-        subject = self.subject
-        if subject.kind == "jira_cloud":
+        """Reason and hint for a target that does not exist, or that the credential may not read."""
+        target = self.target
+        if target.kind == "jira_cloud":
             if isinstance(error, Forbidden):
                 return "The account may not look up users of this Jira site.", advice.JIRA_ACCESS
             return (
-                f"There is no Jira Cloud site at {subject.base_url}.",
-                "Its address looks like https://acme.atlassian.net.",
+                f"There is no Jira Cloud site at {target.base_url}.",
+                "An example of its address is https://acme.atlassian.net.",
             )
-        hint = advice.of_absence(subject.workspace, self.credential, await self._seen())
+        hint = advice.of_absence(target.workspace, self.credential, await self._seen())
         if isinstance(error, Forbidden):
-            return f"The credential may not read workspace {subject.workspace}.", hint
-        return f"There is no workspace {subject.workspace} that this credential can see.", hint
+            return f"The credential may not read workspace {target.workspace}.", hint
+        return f"There is no workspace {target.workspace} that this credential can see.", hint
 
 
 def _counts(error: BitbucketError) -> bool:
     return not isinstance(error, NotFound | Gone) and not (isinstance(error, Forbidden) and not error.required)
 
 
-def curl(subject: Subject, credential: Credential, asked: Endpoint) -> str:
-    """A command that asks the same; YOUR_TOKEN stands for the secret."""
+def curl(target: Target, credential: Credential, asked: Endpoint) -> str:
+    """A command that sends the same request; YOUR_TOKEN stands for the secret."""
     query = {name: value for name, value in asked.params.items() if name != "fields"}
     if asked.pagelen is not None:
         query["pagelen"] = endpoints.LEAST_PAGE
-    url = f"{subject.base_url}{asked.path}{f'?{urlencode(query, doseq=True)}' if query else ''}"
+    url = f"{target.base_url}{asked.path}{f'?{urlencode(query, doseq=True)}' if query else ''}"
     who = (
         "-H 'Authorization: Bearer YOUR_TOKEN'"
         if credential.kind == "access_token"

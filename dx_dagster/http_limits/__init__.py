@@ -1,8 +1,8 @@
-"""What a client may take of our HTTP servers: bytes and time for a request, and connections.
+"""Limits of the HTTP servers: bytes and time for a request, and connections for a client.
 
-uvicorn has deadlines for idle connections alone. Its protocol is subclassed here: the limits hold before a request has
-reached an application. When there are too many connections, those make room that have not sent their request yet: the
-deliveries of Bitbucket are sent in one piece, and go on arriving.
+uvicorn has deadlines for idle connections only. These subclasses of its protocols enforce the limits before a request
+reaches an application. Above the limit of connections, those with an incomplete request are closed first: Bitbucket
+sends a delivery in one piece, so deliveries still arrive.
 """
 
 from dx_dagster.http_limits.limits import Limits

@@ -1,4 +1,4 @@
-"""How much there may be of what."""
+"""The values of the limits."""
 
 import logging
 import resource
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dx_dagster.settings import Settings
 
 BACKLOG = 512
-# Connections that are accepted at once before others are closed for them, and files of ours: database, log, libraries.
+# Connections that wait in the backlog, and the process's own files: database, log, libraries.
 _OTHER_FILES = BACKLOG + 128
 _FEWEST_CONNECTIONS = 16
 
@@ -20,8 +20,8 @@ class Limits:
     """Sizes are in bytes, times in seconds.
 
     Attributes:
-        patience_seconds: what is younger makes no room for others; its request may be on its way.
-        uncounted: addresses and networks of proxies, whose connections are everybody's.
+        patience_seconds: a younger connection is not closed to make room; its request may be on its way.
+        uncounted: addresses and networks of proxies, whose connections belong to many clients.
     """
 
     request_line: int = 8 * 1024
@@ -47,7 +47,7 @@ class Limits:
 
 
 def affordable(connections: int) -> int:
-    """As many connections as there can be open files for, which are asked for where there are too few."""
+    """The number of connections that the limit of open files allows; raises that limit where it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -59,8 +59,8 @@ def affordable(connections: int) -> int:
     affordable = max(_FEWEST_CONNECTIONS, min(connections, soft - _OTHER_FILES))
     if affordable < connections:
         _log.warning(
-            "At most %d connections instead of %d (DX_HTTP_CONNECTIONS): this process may have %d files open. "
-            "Raise the limit of open files to %d (ulimit -n) for all.",
+            "At most %d connections instead of %d (DX_HTTP_CONNECTIONS): this process may open %d files. "
+            "To allow all connections, raise the limit of open files to %d (ulimit -n).",
             affordable,
             connections,
             soft,

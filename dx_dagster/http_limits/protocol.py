@@ -1,4 +1,4 @@
-"""uvicorn's protocols, with limits."""
+"""uvicorn's HTTP and WebSocket protocols with the limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,15 +9,15 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from dx_dagster.http_limits.door import Door, Place, Refusal, whose
+from dx_dagster.http_limits.admission import Admission, LimitRefusal, Place, whose
 from dx_dagster.http_limits.limits import BACKLOG, Limits
 
 _PIPELINED_REQUESTS = 32
 _LINGER_BYTES = 1024 * 1024
 
-_INVALID = Refusal(400, "it is not a valid HTTP request")
-_UNFRAMED = Refusal(400, "a body consists of next to nothing but its framing")
-_PIPELINED = Refusal(400, f"more than {_PIPELINED_REQUESTS} requests came before an answer")
+_INVALID = LimitRefusal(400, "it is not a valid HTTP request")
+_UNFRAMED = LimitRefusal(400, "the chunks of a body are too small")
+_PIPELINED = LimitRefusal(400, f"more than {_PIPELINED_REQUESTS} requests came before an answer")
 
 
 class Options(TypedDict):
@@ -32,10 +32,10 @@ class Options(TypedDict):
 
 
 def options(limits: Limits) -> Options:
-    """What uvicorn must be started with for the limits to hold. One call for each server."""
+    """Options of uvicorn that enforce the limits. Call it once for each server."""
 
     class Protocol(LimitedProtocol):
-        door = Door(limits)
+        admission = Admission(limits)
 
     return {
         "http": Protocol,
@@ -48,17 +48,17 @@ def options(limits: Limits) -> Options:
 
 
 class LimitError(Exception):
-    """Ends the parser's work in the middle of what was received."""
+    """Stops the parser within a chunk of received data."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: LimitRefusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. The parser calls the methods `on_…` for each part of a request while it is fed."""
+    """One HTTP connection. The parser calls the methods `on_…` for each part of a request."""
 
-    door: Door
+    admission: Admission
     address = ""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -72,18 +72,18 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
         super().connection_made(transport)
         self.address = whose(self.client)
-        refusal = self.door.enter(self)
+        refusal = self.admission.enter(self)
         if refusal is None:
-            self.move(self.door.heads)
+            self.move(self.admission.heads)
         else:
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.door.leave(self)
+        self.admission.leave(self)
         super().connection_lost(exc)
 
     def move(self, place: Place | None) -> None:
-        """Where the connection is from now on; it keeps its turn where it is there already."""
+        """Moves the connection to a place; a connection that is already there keeps its position."""
         if place is self._place:
             return
         if self._place is not None:
@@ -113,20 +113,20 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             # The parser keeps a field that is not complete to itself.
-            if self._unparsed > self.door.largest_head:
-                self._refuse(self.door.large_headers)
+            if self._unparsed > self.admission.largest_head:
+                self._refuse(self.admission.large_headers)
                 return
-            if len(self.url) > self.door.limits.request_line:
-                self._refuse(self.door.long_line)
+            if len(self.url) > self.admission.limits.request_line:
+                self._refuse(self.admission.long_line)
                 return
-        elif self._unparsed > self.door.largest_head:
+        elif self._unparsed > self.admission.largest_head:
             self._refuse(_UNFRAMED)
             return
         self._settle()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._place is self.door.heads and not self._in_head:
+        if self._place is self.admission.heads and not self._in_head:
             self.move(None)  # another request, with a time of its own
         self._in_head = True
         self._body_bytes = 0
@@ -136,31 +136,31 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self._unparsed = 0
-        if self._place is self.door.bodies:
+        if self._place is self.admission.bodies:
             self.move(None)
 
     def _require_small_head(self) -> None:
-        """Adds up once for each request: by then no more than one piece from the network is in memory."""
-        limits = self.door.limits
+        """Checks the head's size once for each request. At most one chunk from the network is in memory by then."""
+        limits = self.admission.limits
         if len(self.url) > limits.request_line:
-            raise LimitError(self.door.long_line)
+            raise LimitError(self.admission.long_line)
         if len(self.headers) > limits.fields:
-            raise LimitError(self.door.many_fields)
+            raise LimitError(self.admission.many_fields)
         size = 0
         for name, value in self.headers:
             size += len(name) + len(value) + 4  # with colon, space and the end of the line
             if name == b"content-length" and value.isdigit() and int(value) > limits.body:
-                raise LimitError(self.door.large_body)
+                raise LimitError(self.admission.large_body)
         if size > limits.headers:
-            raise LimitError(self.door.large_headers)
+            raise LimitError(self.admission.large_headers)
         if len(self.pipeline) >= _PIPELINED_REQUESTS:
             raise LimitError(_PIPELINED)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         self._body_bytes += len(body)
-        if self._body_bytes > self.door.limits.body:
-            raise LimitError(self.door.large_body)
+        if self._body_bytes > self.admission.limits.body:
+            raise LimitError(self.admission.large_body)
         super().on_body(body)
 
     def on_response_complete(self) -> None:
@@ -170,48 +170,48 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             self.move(None)
-            self.door.unread.setdefault(self, self.loop.time())
+            self.admission.unread.setdefault(self, self.loop.time())
         else:
             self._settle()
 
     def _settle(self) -> None:
-        door, cycle = self.door, self.cycle
+        admission, cycle = self.admission, self.cycle
         if self.transport.is_closing():
             return
         if cycle is None or self._in_head:
-            self.move(door.heads)
+            self.move(admission.heads)
         elif cycle.more_body:
-            self.move(door.bodies)
+            self.move(admission.bodies)
         elif cycle.response_complete:
-            self.move(door.idle)
+            self.move(admission.idle)
         else:
             self.move(None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.door.unread.setdefault(self, self.loop.time())
+        self.admission.unread.setdefault(self, self.loop.time())
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.door.unread.pop(self, None)
+        self.admission.unread.pop(self, None)
 
     def shutdown(self) -> None:
-        if self._place is None or self._place is self.door.idle:
+        if self._place is None or self._place is self.admission.idle:
             super().shutdown()
         else:  # its request is not complete, and would keep us
             self.drop()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """No line for each of them."""
+        """Writes no log line."""
 
     def end_head(self) -> None:
         if self._unparsed:
-            self._refuse(self.door.late_head)
+            self._refuse(self.admission.late_head)
         else:  # a browser opens connections before it needs them
             self.drop()
 
     def end_body(self) -> None:
-        self._refuse(self.door.late_body)
+        self._refuse(self.admission.late_body)
 
     def end_idle(self) -> None:
         if self.transport.is_closing():
@@ -219,29 +219,29 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._is_over = True
             self.transport.close()
-            self.door.linger(self)
+            self.admission.linger(self)
 
-    def make_room(self, reason: Refusal) -> None:
-        """Gives its place to another. What comes of its request meanwhile is answered, so that it is sent again."""
-        if self._place is self.door.idle:
-            self.door.tell(reason, self.address)
+    def make_room(self, reason: LimitRefusal) -> None:
+        """Closes the connection for another one. A partial request is answered 503, so that the client repeats it."""
+        if self._place is self.admission.idle:
+            self.admission.tell(reason, self.address)
             self.drop()
         else:
             self._refuse(reason)
 
     def end_unread(self) -> None:
-        self.door.tell(self.door.late_reader, self.address)
+        self.admission.tell(self.admission.late_reader, self.address)
         self.drop()
 
     def drop(self) -> None:
-        """Ends the connection at once, whatever is under way."""
+        """Aborts the connection at once."""
         self._is_over = True
-        self.door.leave(self)
+        self.admission.leave(self)
         self.transport.abort()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answers instead of the application, and takes nothing more."""
-        self.door.tell(refusal, self.address)
+    def _refuse(self, refusal: LimitRefusal) -> None:
+        """Answers instead of the application, and reads no further request."""
+        self.admission.tell(refusal, self.address)
         self._is_over = True
         cycle = self.cycle
         under_way = cycle is not None and not cycle.response_complete
@@ -263,18 +263,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join([*head, b"", body]))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.door.linger(self)
+        self.admission.linger(self)
 
 
 class LimitedWebSocket(WebSocketsSansIOProtocol):
-    """A connection that became a WebSocket counts as one until it ends."""
+    """A WebSocket counts as a connection until it ends."""
 
     _leave: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         before = transport.get_protocol()
         if isinstance(before, LimitedProtocol):
-            self._leave = lambda: before.door.leave(before)
+            self._leave = lambda: before.admission.leave(before)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,18 +1,21 @@
-"""Lines of a log that strangers can cause."""
+"""Rate limit for log lines that unauthenticated clients can cause."""
 
 import asyncio
 import logging
 
 
 class RareLines:
-    """At most so many lines a minute of each kind; the others are counted in one. Needs a running event loop."""
+    """Writes at most some lines a minute of each kind, and one line with the count of the others.
+
+    It needs a running event loop.
+    """
 
     def __init__(self, log: logging.Logger, most: int = 1, seconds: float = 60.0) -> None:
         self._log, self._most, self._seconds = log, most, seconds
         self._counts: dict[str, int] = {}
 
     def warning(self, kind: str, details: str = "") -> None:
-        """Writes the kind with its details, or counts it. There must be few kinds."""
+        """Writes the kind with its details, or counts it. The number of kinds must be small."""
         if self.allows(kind):
             self._log.warning("%s%s", kind, details and f" {details}")
 

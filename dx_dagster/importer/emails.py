@@ -62,10 +62,10 @@ async def _imported(
 
 
 async def _import(settings: Settings, workspace: Workspace, connection: StoredConnection, checked: Checked) -> None:
-    subject = actions.subject_of(settings, connection).at(checked.verdict.base_url)
+    target = actions.target_of(settings, connection).at(checked.verdict.base_url)
     account_ids = await emails.account_ids(workspace.warehouse, workspace.id)
     async with (
-        asking(subject, actions.usable(checked.credential)) as client,
+        asking(target, actions.usable(checked.credential)) as client,
         following(workspace.warehouse, client.client.pool, connection.id),
     ):
         async for accounts in jira.users(client, account_ids):

@@ -59,7 +59,7 @@ async def import_repositories(workspace: Workspace) -> Report:
     if not listing.seen:
         raise absence.nothing_listed(workspace)
     gone = await listing.gone(report)
-    workspace.client.pool.compared(all_see_the_same=listing.alike)
+    workspace.client.note_visibility(alike=listing.alike)
     warn_of_differences(workspace)
     async with workspace.warehouse.transaction() as transaction:
         await listing.settle(transaction, gone)

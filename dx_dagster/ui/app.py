@@ -1,4 +1,4 @@
-"""The UI's application: Dagster's own, and around it the guard and, where it is asked for, the sign-in."""
+"""The UI's application: Dagster's own behind the guard and, where required, the sign-in."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -9,7 +9,7 @@ from dx_dagster.settings import Settings, is_loopback
 
 _GRAPHQL = "/graphql"
 _READING = frozenset({"GET", "HEAD"})
-# What a form of any page can send without being asked first. Dagster's own pages send JSON.
+# Content types that a form of any page can send without a preflight. Dagster's pages send JSON.
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 
@@ -17,7 +17,7 @@ def create_app(dagster: ASGIApp, settings: Settings, host: str) -> ASGIApp:
     """Dagster's application as it is served on `host`.
 
     Raises:
-        EmbeddedDatabaseError: there is to be a sign-in, and the embedded database does not start.
+        EmbeddedDatabaseError: the sign-in needs the embedded database, which does not start.
     """
     guarded: ASGIApp = KeptApart(ChangesByPost(dagster))
     if may_need_sign_in(settings, host):
@@ -30,14 +30,14 @@ def create_app(dagster: ASGIApp, settings: Settings, host: str) -> ASGIApp:
 
 
 def may_need_sign_in(settings: Settings, host: str) -> bool:
-    """Where nothing is said, this machine alone does without: under another name there is a proxy before it."""
+    """Whether the UI may require a sign-in. By default only a loopback name does without."""
     if settings.ui_sign_in is not None:
         return settings.ui_sign_in == "on"
     return not is_loopback(host) or not all(is_loopback(name) for name in settings.served_hosts)
 
 
 class ChangesByPost:
-    """Lets GraphQL pass as JSON in a POST only. Dagster would take it from a link or a form as well."""
+    """Accepts GraphQL only as JSON in a POST. Dagster itself also accepts links and forms."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -66,7 +66,7 @@ def _refusal(scope: Scope) -> PlainTextResponse | None:
 
 
 class KeptApart:
-    """Headers by which browsers keep other pages from framing, embedding or reading what Dagster answers."""
+    """Adds headers that keep foreign pages from framing, embedding or reading Dagster's answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The sign-in of the UI, with the keys of the Data Cloud API: a page and a cookie for people, a header for programs."""
+"""The sign-in of the UI with API keys: a page and a cookie for browsers, a header for programs."""
 
 from contextlib import suppress
 from http import HTTPStatus
@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dx_dagster.api.bodies import limited
+from dx_dagster.api.bodies import BodyLimit
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import host_name
 from dx_dagster.api.headers import SafeHeaders
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.api.pages import connections
 from dx_dagster.api.pages.rendering import render
@@ -28,22 +28,22 @@ from dx_dagster.warehouse.api_keys import ApiKey
 from dx_dagster.warehouse.database import WarehouseError
 
 HOME = "/dx-dagster"
-# Not the name of the connections page's: browsers give a cookie to every port of a host.
+# Another name than the connections pages use: browsers send a cookie to every port of a host.
 SESSION = "dx_ui_session"
 _SIGN_IN = f"{HOME}/sign-in"
-# Versions of Dagster's packages, for probes and for Dagster's own tools: nothing of the installation.
+# Shows versions of Dagster's packages to probes and tools, and no data of the installation.
 _OPEN = "/server_info"
-_WRONG = "This is no key of this installation, or it was revoked."
+_WRONG = "This API key is unknown or revoked."
 _AWAY = (WarehouseError, PoolTimeout, psycopg.OperationalError)
 
 
 class SignIn:
-    """Lets pass what a session or a key speaks for; the others are sent to the sign-in page or get 401."""
+    """Requires a session or an API key; other requests are redirected to the sign-in page or get 401."""
 
     def __init__(self, app: ASGIApp, settings: Settings, url: str, *, everywhere: bool) -> None:
         self.app, self._everywhere = app, everywhere
-        self._keys = Keys(Installation(settings, url))
-        self._pages = SafeHeaders(_Pages(self._keys).app())
+        self._keys = Keys(ServedInstallation(settings, url))
+        self._pages = SafeHeaders(BodyLimit(_Pages(self._keys).app()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -59,7 +59,7 @@ class SignIn:
         await (refused or self.app)(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        """Only this machine itself needs no key, and only where nothing says that it does."""
+        """Whether the request needs no key: a loopback name, unless DX_UI_SIGN_IN is on."""
         if scope["path"] == _OPEN:
             return True
         return not self._everywhere and is_loopback(host_name(Headers(scope=scope).get("host", "")))
@@ -87,11 +87,11 @@ def _refused(status: HTTPStatus, sentence: str, headers: dict[str, str] | None =
 
 
 async def _signed_in(keys: Keys, connection: HTTPConnection) -> ApiKey | None:
-    """The key that the session or the header has; None where there is neither.
+    """The API key of the session or the header; None without either.
 
     Raises:
-        WrongKeyError: the header holds no key of this installation.
-        TooManyWrongKeysError: likewise, and too often.
+        WrongKeyError: the header has an unknown or revoked key.
+        TooManyWrongKeysError: likewise, and its address gave too many wrong keys.
     """
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -105,7 +105,7 @@ def _address(connection: HTTPConnection) -> str:
 
 
 class _Pages:
-    """The pages themselves. That a page of ours sent their forms is for the guard to see, which comes before them."""
+    """The sign-in pages. The guard, which runs before them, rejects foreign forms."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -137,7 +137,6 @@ class _Pages:
         return _form(request, _local(request.query_params.get("next", "")))
 
     async def sign_in(self, request: Request) -> Response:
-        await limited(request)
         sent = await request.form(max_files=0, max_fields=10)
         given, after = sent.get("key"), _local(str(sent.get("next", "")))
         try:
@@ -156,7 +155,7 @@ class _Pages:
             max_age=int(api_keys.SESSION_LASTS.total_seconds()),
             secure=request.url.scheme == "https",
             httponly=True,
-            # Not strict: a link to a run, in a message, is to open it. The guard refuses all else from other pages.
+            # Not strict: a link to a run in a message must open it. The guard refuses all other foreign requests.
             samesite="lax",
         )
         return response
@@ -179,12 +178,12 @@ async def _unreadable(_: Request, error: Exception) -> Response:
 
 def _form(request: Request, after: str, error: str = "", status: int = HTTPStatus.OK) -> Response:
     encrypted = request.url.scheme == "https" or is_loopback(request.url.hostname)
-    plain = "" if encrypted else "Others in the network can read the key."
+    plain = "" if encrypted else "Others in the network can read the API key."
     return render(
         request, "sign_in.html", status=status, csrf_cookie="none", home=HOME, next=after, error=error, plain=plain
     )
 
 
 def _local(path: str) -> str:
-    """A path of this server to go on to; the first page where it is anything else."""
+    """The path to continue at; `/` unless it is a path of this server."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"

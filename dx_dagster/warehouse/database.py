@@ -83,6 +83,10 @@ class Transaction:
         self.written[how.table.name] += counts
         return counts
 
+    def count_updated(self, table: str, rows: int) -> None:
+        """Counts rows that a statement other than `merge` has updated."""
+        self.written[table].updated += rows
+
     def not_merged_before(self, rows: Iterable[Row]) -> list[Row]:
         """Which of these rows the process has not merged before with the same values; call it before merging them."""
         new = [row for row in rows if row not in self._merged_before]

@@ -21,8 +21,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from dx_dagster.api import throttle
 from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Timeouts
-from dx_dagster.connections import actions as doors
-from dx_dagster.connections import verification
+from dx_dagster.connections import actions, verification
 from dx_dagster.connections.input import new_credential
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
@@ -41,7 +40,7 @@ def key(settings, database_url) -> str:
     """A key for an installation with one connection, which has one credential."""
 
     async def prepare(warehouse: Warehouse) -> SecretStr:
-        await doors.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
+        await actions.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
         return await api_keys.create(warehouse, "tests")
 
     made: SecretStr = on_warehouse(database_url, prepare)
@@ -200,7 +199,7 @@ def test_an_id_that_cannot_be_one(client):
 
 def test_a_credential_of_another_connection(client, settings, database_url):
     new = new_credential(SecretStr(SECOND))
-    on_warehouse(database_url, lambda w: doors.connect(settings, w, "acme", new, kind="bitbucket_pipelines"))
+    on_warehouse(database_url, lambda w: actions.connect(settings, w, "acme", new, kind="bitbucket_pipelines"))
     listed = client.get("/api/connections.list").json()["connections"]
     assert [one["type"] for one in listed] == ["bitbucket", "bitbucket_pipelines"]
     assert error(client.get("/api/connections/1/credentials.info/2")) == (422, "credential_not_found")

@@ -268,7 +268,7 @@ def test_the_ui_asks_for_a_key_where_it_is_told_to(start, environment, browser: 
     page.goto(f"{ui}/runs?q=x")
     page.get_by_label("API key").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("no key of this installation")
+    expect(page.get_by_role("alert")).to_contain_text("unknown or revoked")
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{ui}/runs?q=x")

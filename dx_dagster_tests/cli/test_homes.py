@@ -117,9 +117,9 @@ def test_no_shell_reads_the_name_of_a_home(run_cli: RunCli, bare_environment, dx
 def test_a_home_whose_name_is_no_name_is_refused(run_cli: RunCli, bare_environment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, said in (
-        ("$HOME/dx", "nothing here puts the value in"),
-        ("${HOME}/dx", "nothing here puts the value in"),
-        ("~no-such-user/dx", "there is no such user"),
+        ("$HOME/dx", "the variable in it is not expanded"),
+        ("${HOME}/dx", "the variable in it is not expanded"),
+        ("~no-such-user/dx", "this user does not exist"),
         (f"{tmp_path}/a\nb", "line breaks"),
     ):
         alone(run_cli("status", env=bare_environment | {"DX_HOME": name}), "DX_HOME is ", said)

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, VerificationFailed
 from dx_dagster.connections.input import Fields, new_credential
 from dx_dagster.settings import Settings
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def updating(settings: Settings, connection: StoredConnection, changes: Changes) -> Work:
-    return lambda warehouse: doors.update(settings, warehouse, connection, 1, changes)
+    return lambda warehouse: actions.update(settings, warehouse, connection, 1, changes)
 
 
 def test_update_keeps_what_is_left_out(settings):
@@ -39,19 +39,19 @@ def test_update_keeps_what_is_left_out(settings):
         after = stored(settings)[0]
         assert (after[1:4], after[5:10]) == (before[1:4], before[5:10])
     day = date(2030, 1, 31)
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes("mine", {}, {}, True, day)))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, Changes("mine", {}, {}, True, day)))
     assert (shown.label, shown.username, shown.expiration_date) == ("mine", EMAIL, day)
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(expires=True)))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, Changes(expires=True)))
     assert (shown.label, shown.expiration_date) == ("mine", None)
 
 
 def test_update_can_change_the_kind_of_credential(settings):
     connection = connect(settings, API_TOKEN, EMAIL)
     changes = Changes(secrets={"api_token": SecretStr(TOKEN)})
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, changes))
     assert (shown.type, shown.label, shown.username) == ("access_token", "Access token …0001", None)
     changes = Changes(settings={"username": EMAIL}, secrets={"password": SecretStr(API_TOKEN)})
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, changes))
     assert (shown.type, shown.username) == ("api_token", EMAIL)
 
 
@@ -69,45 +69,45 @@ def test_an_update_that_fails_leaves_the_row_as_it_was(settings, sandbox):
         assert caught.value.failure.code == "invalid_credentials"
     sandbox.tokens[0].revoked = True
     with pytest.raises(VerificationFailed):
-        run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(label="new")))
+        run(settings, lambda w: actions.update(settings, w, connection, 1, Changes(label="new")))
     assert stored(settings) == before
 
 
 def test_a_label_alone_does_not_enable_but_a_new_secret_does(settings):
     connection = connect(settings)
-    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    run(settings, lambda w: actions.disable(w, connection, 1, "resting"))
     assert run(settings, lambda w: connections.get(w, connection.id)).state == "failed"
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, Changes(label="new")))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, Changes(label="new")))
     assert shown.disabled_reason == "resting"
     changes = Changes(secrets={"api_token": SecretStr(SECOND)})
-    shown = run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    shown = run(settings, lambda w: actions.update(settings, w, connection, 1, changes))
     assert (shown.disabled_at, shown.hint) == (None, "0002")
     assert run(settings, lambda w: connections.get(w, connection.id)).state == "verified"
 
 
 def test_removed_credentials_keep_no_secret_and_cannot_be_touched(settings):
     connection = connect(settings)
-    run(settings, lambda w: doors.remove(w, connection, 1))
+    run(settings, lambda w: actions.remove(w, connection, 1))
     [row] = stored(settings)
     assert (row[4], row[9] is not None) == ("", True)
     for work in (
-        lambda w: doors.remove(w, connection, 1),
-        lambda w: doors.disable(w, connection, 1, "x"),
-        lambda w: doors.check(settings, w, connection, 1),
-        lambda w: doors.update(settings, w, connection, 1, Changes(label="x")),
-        lambda w: doors.show(w, connection, 1),
+        lambda w: actions.remove(w, connection, 1),
+        lambda w: actions.disable(w, connection, 1, "x"),
+        lambda w: actions.check(settings, w, connection, 1),
+        lambda w: actions.update(settings, w, connection, 1, Changes(label="x")),
+        lambda w: actions.show(w, connection, 1),
     ):
-        with pytest.raises(doors.CredentialNotFoundError):
+        with pytest.raises(actions.CredentialNotFoundError):
             run(settings, work)
-    assert run(settings, lambda w: doors.show(w, connection, 1, deleted=True)).deleted_at is not None
+    assert run(settings, lambda w: actions.show(w, connection, 1, deleted=True)).deleted_at is not None
 
 
 def test_checking_again_enables_the_good_and_notes_the_bad(settings, sandbox):
     connection = connect(settings)
-    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
-    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    run(settings, lambda w: actions.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    run(settings, lambda w: actions.disable(w, connection, 1, "resting"))
     sandbox.tokens[1].revoked = True
-    first, second = run(settings, lambda w: doors.check(settings, w, connection))
+    first, second = run(settings, lambda w: actions.check(settings, w, connection))
     assert (first.verdict.failure, second.verdict.failure.code) == (None, "invalid_credentials")
     one, two = run(settings, lambda w: credentials.shown(w, connection.id))
     assert (one.disabled_at, one.code, two.code) == (None, None, "invalid_credentials")
@@ -117,8 +117,8 @@ def test_checking_again_enables_the_good_and_notes_the_bad(settings, sandbox):
 def test_the_same_secret_again_keeps_its_row_and_what_was_chosen_for_it(settings):
     connection = connect(settings)
     again = new_credential(SecretStr(TOKEN), label="again", expires=date(2030, 1, 31))
-    run(settings, lambda w: doors.add(settings, w, connection, again))
-    run(settings, lambda w: doors.disable(w, connection, 1, "resting"))
+    run(settings, lambda w: actions.add(settings, w, connection, again))
+    run(settings, lambda w: actions.disable(w, connection, 1, "resting"))
     connect(settings)
     [row] = stored(settings)
     assert (row[0], row[2], row[6], row[7], row[8], row[9]) == (1, "again", date(2030, 1, 31), None, None, None)
@@ -126,9 +126,9 @@ def test_the_same_secret_again_keeps_its_row_and_what_was_chosen_for_it(settings
 
 def test_an_update_to_the_secret_of_another_replaces_that_one(settings):
     connection = connect(settings)
-    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    run(settings, lambda w: actions.add(settings, w, connection, new_credential(SecretStr(SECOND))))
     changes = Changes(secrets={"api_token": SecretStr(SECOND)})
-    run(settings, lambda w: doors.update(settings, w, connection, 1, changes))
+    run(settings, lambda w: actions.update(settings, w, connection, 1, changes))
     assert [(row[0], row[5]) for row in stored(settings) if row[9] is None] == [(1, "0002")]
 
 
@@ -137,7 +137,7 @@ def test_an_update_to_the_secret_of_another_replaces_that_one(settings):
 
 def test_swapped_ciphertexts_do_not_open(settings, database_url):
     connection = connect(settings)
-    run(settings, lambda w: doors.add(settings, w, connection, new_credential(SecretStr(SECOND))))
+    run(settings, lambda w: actions.add(settings, w, connection, new_credential(SecretStr(SECOND))))
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET secret = (SELECT secret FROM credentials WHERE id = 2) WHERE id = 1")
     with pytest.raises(VaultError, match="belongs to credential 2"):
@@ -149,12 +149,12 @@ def test_rekeying_with_keys_of_ones_own(settings):
     old = settings.secret_keys.get_secret_value()
     new = Fernet.generate_key().decode()
     rotating = settings.model_copy(update={"secret_keys": SecretStr(f"{new},{old}")})
-    assert run(rotating, lambda w: doors.rekey(rotating, w)) == (1, False)
+    assert run(rotating, lambda w: actions.rekey(rotating, w)) == (1, False)
     only_new = settings.model_copy(update={"secret_keys": SecretStr(new)})
     [one] = run(only_new, lambda w: credentials.all_of(w, Vault.of(only_new), connection.id))
     assert one.secret.get_secret_value() == TOKEN
     with pytest.raises(VaultError):
-        run(settings, lambda w: doors.rekey(settings, w))
+        run(settings, lambda w: actions.rekey(settings, w))
 
 
 def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
@@ -163,7 +163,7 @@ def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
     file, before = own.home / "secret_keys", []
     for _ in range(3):
         before.append(file.read_text().split(",")[0])
-        assert run(own, lambda w: doors.rekey(own, w)) == (1, True)
+        assert run(own, lambda w: actions.rekey(own, w)) == (1, True)
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.read_text().split(",")[1:] == before[-1:]
     [one] = run(own, lambda w: credentials.all_of(w, Vault.of(own), connection.id))
@@ -171,7 +171,7 @@ def test_rekeying_with_the_key_that_dx_dagster_keeps(settings, database_url):
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET secret = 'damaged'")
     with pytest.raises(VaultError):
-        run(own, lambda w: doors.rekey(own, w))
+        run(own, lambda w: actions.rekey(own, w))
     assert file.read_text().split(",")[2:] == before[-1:]  # nothing is forgotten while something does not open
 
 
@@ -181,7 +181,7 @@ def test_keys_that_others_can_read_are_theirs_no_more(settings, caplog):
     file = own.home / "secret_keys"
     assert caplog.messages == []
     file.chmod(0o644)
-    run(own, lambda w: doors.rekey(own, w))
+    run(own, lambda w: actions.rekey(own, w))
     assert file.stat().st_mode & 0o777 == 0o600
     [said] = caplog.messages
     assert said.startswith(f"Others on this machine could read the keys in {file} (mode 0644)")
@@ -197,11 +197,11 @@ def test_two_at_once_lose_no_update(settings):
 
     async def work(warehouse: Warehouse) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(doors.update, settings, warehouse, connection, 1, Changes(label="new"))
+            group.start_soon(actions.update, settings, warehouse, connection, 1, Changes(label="new"))
             group.start_soon(
-                doors.update, settings, warehouse, connection, 1, Changes(expires=True, expiration_date=day)
+                actions.update, settings, warehouse, connection, 1, Changes(expires=True, expiration_date=day)
             )
-            group.start_soon(doors.disable, warehouse, connection, 1, "resting")
+            group.start_soon(actions.disable, warehouse, connection, 1, "resting")
 
     run(settings, work)
     [row] = stored(settings)
@@ -210,12 +210,12 @@ def test_two_at_once_lose_no_update(settings):
 
 def test_a_check_does_not_undo_a_disabling_that_came_meanwhile(settings, sandbox):
     connection = connect(settings)
-    run(settings, lambda w: doors.disable(w, connection, 1, "before"))
+    run(settings, lambda w: actions.disable(w, connection, 1, "before"))
     sandbox.faults.latency = 0.1
 
     async def work(warehouse: Warehouse) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(doors.check, settings, warehouse, connection)
+            group.start_soon(actions.check, settings, warehouse, connection)
             await anyio.sleep(0.15)
             await credentials.disable(warehouse, 1, "no-op")
             async with warehouse.transaction() as transaction:
@@ -233,7 +233,7 @@ def test_the_same_secret_added_twice_at_once_is_one_credential(settings):
     async def work(warehouse: Warehouse) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(4):
-                group.start_soon(doors.add_fields, settings, warehouse, connection, _fields(SECOND))
+                group.start_soon(actions.add_fields, settings, warehouse, connection, _fields(SECOND))
 
     run(settings, work)
     assert len([row for row in stored(settings) if row[9] is None]) == 2
@@ -247,12 +247,12 @@ def test_expired_credentials_are_not_used(settings, database_url):
     connection = connect(settings)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with pytest.raises(VerificationFailed, match="is past"):
-        run(settings, lambda w: doors.update(settings, w, connection, 1, Changes("", {}, {}, True, yesterday)))
+        run(settings, lambda w: actions.update(settings, w, connection, 1, Changes("", {}, {}, True, yesterday)))
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET expiration_date = current_date - 1")
-    assert run(settings, lambda w: doors.show(w, connection, 1)).expired
+    assert run(settings, lambda w: actions.show(w, connection, 1)).expired
     assert run(settings, lambda w: credentials.usable_ids(w, connection.id)) == set()
-    [checked] = run(settings, lambda w: doors.check(settings, w, connection))
+    [checked] = run(settings, lambda w: actions.check(settings, w, connection))
     assert checked.verdict.failure.code == "invalid_credentials"
 
 
@@ -276,7 +276,7 @@ def test_requests_of_a_verification_count_in_the_budget(settings, sandbox):
     with pytest.raises(VerificationFailed):
         connect(settings, "ATATT3xWrong", EMAIL)
     of_account += sent()
-    run(settings, lambda w: doors.check(settings, w, connection, 1))
+    run(settings, lambda w: actions.check(settings, w, connection, 1))
     token += sent()
     run(settings, updating(settings, connection, Changes(label="other")))
     token += sent()

@@ -16,7 +16,7 @@ import psycopg
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, CredentialPool, MemoryLedger, endpoints
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError
 from dx_dagster.connections.input import new_credential, usable
 from dx_dagster.connections.revocation import following
@@ -135,8 +135,8 @@ async def _update(settings: Settings, warehouse: Warehouse, connection: StoredCo
         number += 1
         day = _FIRST_DAY + timedelta(days=number)
         changes = Changes(label=f"label {number}") if me.who == "A" else Changes(expires=True, expiration_date=day)
-        with suppress(doors.VerificationFailed):  # too many changes at once: it says so, and nothing was changed
-            await doors.update(settings, warehouse, connection, 1, changes)
+        with suppress(actions.VerificationFailed):  # too many changes at once: it says so, and nothing was changed
+            await actions.update(settings, warehouse, connection, 1, changes)
             me.label, me.expires = f"label {number}", day.isoformat()
         await asyncio.sleep(random.uniform(0.1, 0.3))
 
@@ -147,17 +147,17 @@ async def _manage(settings: Settings, warehouse: Warehouse, connection: StoredCo
     while time.monotonic() < me.deadline - 2:
         number += 1
         secret = token(me.who, number)
-        shown = await doors.add(settings, warehouse, connection, new_credential(SecretStr(secret)))
+        shown = await actions.add(settings, warehouse, connection, new_credential(SecretStr(secret)))
         me.added[secret] = time.time()
         mine.append((shown.id, secret))
         if len(mine) > 5:
             chosen, secret = mine.pop(random.randrange(len(mine)))
             if number % 3:
                 with suppress(CredentialNotFoundError):
-                    await doors.remove(warehouse, connection, chosen)
+                    await actions.remove(warehouse, connection, chosen)
                     me.removed[secret] = time.time()
             else:
-                await doors.disable(warehouse, connection, chosen, "resting")
+                await actions.disable(warehouse, connection, chosen, "resting")
                 me.disabled[secret] = time.time()
         await asyncio.sleep(random.uniform(0, 0.3))
 
@@ -165,7 +165,7 @@ async def _manage(settings: Settings, warehouse: Warehouse, connection: StoredCo
 async def _connect() -> None:
     settings = Settings.read()
     async with Warehouse(settings.database_url.get_secret_value()) as warehouse:  # type: ignore[union-attr]
-        await doors.connect(settings, warehouse, "acme", new_credential(SecretStr(FIRST)))
+        await actions.connect(settings, warehouse, "acme", new_credential(SecretStr(FIRST)))
 
 
 if __name__ == "__main__":

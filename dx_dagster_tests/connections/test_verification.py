@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.warehouse.connections import connections
@@ -95,7 +95,7 @@ def test_missing_scopes_are_named_all_at_once(settings, sandbox, kind, scopes, m
     failed = failure(settings, "ATxTT3xNarrowToken", email)
     assert failed.code == "invalid_permissions"
     assert missing in failed.reason
-    assert "Make a new token with the scopes" in failed.hint
+    assert "Create a new token with the scopes" in failed.hint
     assert "YOUR_TOKEN" in failed.curl
 
 
@@ -103,7 +103,7 @@ def test_a_token_of_another_workspace(settings, sandbox):
     sandbox.tokens[:] = [Token(TOKEN, workspaces=["other"]), Token(API_TOKEN, kind="api", email=EMAIL)]
     failed = failure(settings)
     assert failed.code in {"invalid_permissions", "no_resources"}
-    assert "is it one of another?" in failed.hint
+    assert "in which it was created" in failed.hint
     failed = failure(settings, API_TOKEN, EMAIL, workspace="amce")
     assert failed.code in {"invalid_permissions", "no_resources"}
     assert failed.hint == "This credential sees workspace acme."
@@ -131,10 +131,10 @@ def test_a_missing_workspace_is_no_resources_with_one_full_stop_after_what_bitbu
     ("action", "sentence"),
     [
         ("hang", "127.0.0.1 did not answer in time."),
-        ("html", "127.0.0.1 answered with a page that is no answer of Bitbucket's API."),
+        ("html", "127.0.0.1 answered with a page that is not an answer of Bitbucket's API."),
         ("reset", "127.0.0.1 cannot be reached."),
         (503, "Bitbucket answered 503, so the credential could not be verified."),
-        ("throttle", "Bitbucket takes no more requests of this credential at the moment"),
+        ("throttle", "Bitbucket limits the rate of this credential at the moment"),
     ],
 )
 def test_silence_is_unavailable_and_says_so(settings, sandbox, action, sentence):
@@ -164,10 +164,10 @@ def test_pipelines_connection_needs_pipelines_only(settings, sandbox):
     sandbox.tokens[:] = [Token(TOKEN), Token(SECOND, scopes=["repository", "pipeline"])]
     connect(settings)
     connect(settings, SECOND, kind="bitbucket_pipelines")
-    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket_pipelines"
+    assert run(settings, lambda w: actions.pool_for_pipelines(w, "acme")) == "bitbucket_pipelines"
     connection = run(settings, lambda w: connections.find(w, "acme", "bitbucket_pipelines"))
-    run(settings, lambda w: doors.disable(w, connection, 2, "resting"))
-    assert run(settings, lambda w: doors.pool_for_pipelines(w, "acme")) == "bitbucket"
+    run(settings, lambda w: actions.disable(w, connection, 2, "resting"))
+    assert run(settings, lambda w: actions.pool_for_pipelines(w, "acme")) == "bitbucket"
 
 
 def test_names_and_addresses_are_read_out_of_what_people_paste():

@@ -143,7 +143,7 @@ def test_an_interrupted_import_ends_at_once_and_says_only_so(number, sandbox, co
         _, errors = importing.communicate(timeout=10)
     assert importing.returncode == 1
     *_, last = errors.decode().splitlines()
-    assert last == "Interrupted. What was fetched is stored; run the command again to go on."
+    assert last == "Interrupted. Fetched data is stored; run the command again to continue."
     assert b"Traceback" not in errors
     sandbox.faults.latency = 0
     sync()

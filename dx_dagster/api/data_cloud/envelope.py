@@ -1,4 +1,4 @@
-"""What the Data Cloud API answers: `{"ok": true, …}`, or `{"ok": false, "error": CODE, "message": …}`."""
+"""Answers of the Data Cloud API: `{"ok": true, …}`, or `{"ok": false, "error": CODE, "message": …}`."""
 
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -24,7 +24,7 @@ ErrorCode = Literal[
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error code."""
+    """The request is answered with an error code."""
 
     def __init__(
         self, code: str, message: str, *, status: int = 422, curl: str = "", headers: dict[str, str] | None = None
@@ -41,11 +41,11 @@ class RefusedError(Exception):
         return JSONResponse(body | ({"curl": self.curl} if self.curl else {}), self.status, self.headers)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Refusal(_Answer):
+class Refusal(Answer):
     ok: Literal[False]
     error: ErrorCode
     message: str = Field(description="Why, in a sentence.")
@@ -54,7 +54,7 @@ class Refusal(_Answer):
     )
 
 
-class Connection(_Answer):
+class ConnectionItem(Answer):
     id: int
     type: ConnectionType
     name: str
@@ -66,13 +66,13 @@ class Connection(_Answer):
     supports_multiple_credentials: bool
 
 
-class WholeConnection(Connection):
+class ConnectionDetails(ConnectionItem):
     settings: dict[str, Any]
     disabled_reason: str | None
     updated_at: str
 
 
-class Credential(_Answer):
+class CredentialItem(Answer):
     id: int
     type: ConnectionType
     label: str
@@ -82,32 +82,32 @@ class Credential(_Answer):
     expiration_date: str | None
 
 
-class WholeCredential(Credential):
+class CredentialDetails(CredentialItem):
     deleted_at: str | None
 
 
-class Done(_Answer):
+class Success(Answer):
     ok: Literal[True] = True
 
 
-class Connections(Done):
-    connections: list[Connection]
+class ConnectionsAnswer(Success):
+    connections: list[ConnectionItem]
 
 
-class OneConnection(Done):
-    connection: WholeConnection
+class ConnectionAnswer(Success):
+    connection: ConnectionDetails
 
 
-class Credentials(Done):
-    credentials: list[Credential]
+class CredentialsAnswer(Success):
+    credentials: list[CredentialItem]
 
 
-class OneCredential(Done):
-    credential: Credential
+class CredentialAnswer(Success):
+    credential: CredentialItem
 
 
-class OneWholeCredential(Done):
-    credential: WholeCredential
+class CredentialDetailsAnswer(Success):
+    credential: CredentialDetails
 
 
 def time(moment: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The description of the Data Cloud API as a page: what its OpenAPI document says, with nothing from elsewhere."""
+"""The reference page of the Data Cloud API, rendered from its OpenAPI document."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def reference(request: Request) -> HTMLResponse:
 
 
 def _body(operation: dict[str, Any]) -> dict[str, Any]:
-    """Names of arguments with their descriptions, nested ones with their parent's name before."""
+    """Descriptions of arguments by name; a nested name begins with its parent's."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     found: dict[str, Any] = {}
     for name, schema in content.get("schema", {}).get("properties", {}).items():

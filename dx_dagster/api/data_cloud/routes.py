@@ -7,12 +7,12 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from dx_dagster.api.bodies import Arguments, arguments
 from dx_dagster.api.data_cloud import envelope
+from dx_dagster.api.data_cloud.arguments import Arguments, arguments
 from dx_dagster.api.data_cloud.envelope import RefusedError
-from dx_dagster.api.installation import Installation, installation
+from dx_dagster.api.installation import ServedInstallation, installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.input import Fields
 from dx_dagster.warehouse import api_keys
@@ -25,7 +25,7 @@ bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key 
 
 
 async def authenticated(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
-    """Lets nobody pass without a key.
+    """Requires an API key.
 
     Raises:
         RefusedError: not_authed, or rate_limited after too many wrong keys.
@@ -38,7 +38,7 @@ async def authenticated(request: Request, _: Annotated[object, Depends(bearer)])
 
 
 async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
-    """Whose key it is.
+    """The API key of the request.
 
     Raises:
         RefusedError: not_authed, or rate_limited after too many wrong keys.
@@ -64,33 +64,33 @@ def _not_authed() -> RefusedError:
 
 ConnectionId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="Number of the connection.")]
 CredentialId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="Number of the credential.")]
-Doors = Annotated[Installation, Depends(installation)]
+Served = Annotated[ServedInstallation, Depends(installation)]
 
 
-async def connection_of(found: Doors, connection_id: int) -> StoredConnection:
-    connection = await connections.get(await found.warehouse(), connection_id)
+async def connection_of(served: Served, connection_id: int) -> StoredConnection:
+    connection = await connections.get(await served.warehouse(), connection_id)
     if connection is None:
         raise RefusedError("connection_not_found", "No connection exists for the given connection_id.")
     return connection
 
 
-async def _in_path(found: Doors, connection_id: ConnectionId) -> StoredConnection:
-    return await connection_of(found, connection_id)
+async def _in_path(served: Served, connection_id: ConnectionId) -> StoredConnection:
+    return await connection_of(served, connection_id)
 
 
-Connection = Annotated[StoredConnection, Depends(_in_path)]
+Found = Annotated[StoredConnection, Depends(_in_path)]
 Body = Annotated[Arguments, Depends(arguments)]
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"model": envelope.Refusal, "description": "not_authed"},
-    422: {"model": envelope.Refusal, "description": "Understood and refused: `error` says why."},
+    422: {"model": envelope.Refusal, "description": "The request was refused; `error` is the reason."},
     429: {"model": envelope.Refusal, "description": "rate_limited: too many wrong keys from this address."},
     503: {"model": envelope.Refusal, "description": "unavailable: the database does not answer."},
 }
 
 
 def _takes(**schema: Any) -> dict[str, Any]:
-    """The description of a body that is read by hand."""
+    """OpenAPI's description of a body, which `arguments` parses."""
     content = {"schema": {"type": "object", **schema}}
     return {
         "requestBody": {
@@ -108,7 +108,7 @@ def _takes(**schema: Any) -> dict[str, Any]:
 
 _ID = {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID, "description": "Number of the credential."}
 _FIELDS = {
-    "label": {"type": "string", "maxLength": 4000, "description": "Display name; one is chosen when it is left out."},
+    "label": {"type": "string", "maxLength": 4000, "description": "Display name; by default generated."},
     "settings": {
         "type": "object",
         "properties": {
@@ -127,38 +127,40 @@ _FIELDS = {
             "password": {"type": "string", "format": "password", "description": "bitbucket: API token of `username`."},
         },
     },
-    "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day on which it expires."},
+    "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day of expiry."},
 }
 
 routes = APIRouter(prefix="/api", dependencies=[Depends(authenticated)], responses=_REFUSED, tags=["Data Cloud API"])
 
 
-@routes.get("/connections.list", response_model=envelope.Connections)
-async def connections_list(found: Doors) -> dict[str, Any]:
+@routes.get("/connections.list", response_model=envelope.ConnectionsAnswer)
+async def connections_list(served: Served) -> dict[str, Any]:
     """Returns all connections, ordered by type."""
-    every = await connections.all_connections(await found.warehouse())
+    every = await connections.all_connections(await served.warehouse())
     ordered = sorted(every, key=lambda one: (one.type, one.id))
     return {"ok": True, "connections": [envelope.connection(one) for one in ordered]}
 
 
-@routes.get("/connections.info/{connection_id}", response_model=envelope.OneConnection)
-async def connections_info(connection: Connection) -> dict[str, Any]:
+@routes.get("/connections.info/{connection_id}", response_model=envelope.ConnectionAnswer)
+async def connections_info(connection: Found) -> dict[str, Any]:
     """Returns details of one connection."""
     return {"ok": True, "connection": envelope.whole_connection(connection)}
 
 
-@routes.get("/connections/{connection_id}/credentials.list", response_model=envelope.Credentials)
-async def credentials_list(found: Doors, connection: Connection) -> dict[str, Any]:
-    """Lists the credentials of a connection; never their secrets."""
-    every = await credentials.shown(await found.warehouse(), connection.id)
+@routes.get("/connections/{connection_id}/credentials.list", response_model=envelope.CredentialsAnswer)
+async def credentials_list(served: Served, connection: Found) -> dict[str, Any]:
+    """Lists the credentials of a connection, without their secrets."""
+    every = await credentials.shown(await served.warehouse(), connection.id)
     return {"ok": True, "credentials": [envelope.credential(connection, one) for one in every]}
 
 
-@routes.get("/connections/{connection_id}/credentials.info/{credential_id}", response_model=envelope.OneWholeCredential)
-async def credentials_info(found: Doors, connection: Connection, credential_id: CredentialId) -> dict[str, Any]:
-    """Returns details of one credential, a removed one too; never its secret."""
+@routes.get(
+    "/connections/{connection_id}/credentials.info/{credential_id}", response_model=envelope.CredentialDetailsAnswer
+)
+async def credentials_info(served: Served, connection: Found, credential_id: CredentialId) -> dict[str, Any]:
+    """Returns details of one credential, removed ones included, without its secret."""
     try:
-        one = await doors.show(await found.warehouse(), connection, credential_id, deleted=True)
+        one = await actions.show(await served.warehouse(), connection, credential_id, deleted=True)
     except CredentialNotFoundError:
         raise _no_credential() from None
     return {"ok": True, "credential": envelope.whole_credential(connection, one)}
@@ -167,35 +169,35 @@ async def credentials_info(found: Doors, connection: Connection, credential_id: 
 @routes.post(
     "/connections/{connection_id}/credentials.create",
     status_code=201,
-    response_model=envelope.OneCredential,
+    response_model=envelope.CredentialAnswer,
     openapi_extra=_takes(properties=_FIELDS),
 )
-async def credentials_create(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
-    """Verifies a credential, then adds it; nothing is stored when verification fails.
+async def credentials_create(served: Served, connection: Found, body: Body) -> dict[str, Any]:
+    """Verifies a credential, then adds it. A failed verification stores nothing.
 
     For Bitbucket: `secrets.api_token` alone, or `settings.username` with `secrets.password`.
     """
     fields = Fields(body.label, body.settings, body.secrets, body.expiration_date)
     try:
-        one = await doors.add_fields(found.settings, await found.warehouse(), connection, fields)
+        one = await actions.add_fields(served.settings, await served.warehouse(), connection, fields)
     except VerificationFailed as error:
         raise RefusedError.of(error.failure) from None
-    except doors.ConnectionNotFoundError:
+    except actions.ConnectionNotFoundError:
         raise RefusedError("connection_not_found", "The connection was removed meanwhile.") from None
     return {"ok": True, "credential": envelope.credential(connection, one)}
 
 
 @routes.post(
     "/connections/{connection_id}/credentials.update",
-    response_model=envelope.OneCredential,
+    response_model=envelope.CredentialAnswer,
     openapi_extra=_takes(required=["id"], properties={"id": _ID, **_FIELDS}),
 )
-async def credentials_update(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
-    """Verifies a credential as it would be, then changes it; what is left out stays, and all of it on failure."""
+async def credentials_update(served: Served, connection: Found, body: Body) -> dict[str, Any]:
+    """Verifies the changed credential, then stores it. Missing arguments stay; a failure changes nothing."""
     changes = Changes(body.label, body.settings, body.secrets, "expiration_date" in body.given, body.expiration_date)
-    warehouse = await found.warehouse()
+    warehouse = await served.warehouse()
     try:
-        one = await doors.update(found.settings, warehouse, connection, _id(body), changes)
+        one = await actions.update(served.settings, warehouse, connection, _id(body), changes)
     except VerificationFailed as error:
         raise RefusedError.of(error.failure) from None
     except CredentialNotFoundError:
@@ -205,13 +207,13 @@ async def credentials_update(found: Doors, connection: Connection, body: Body) -
 
 @routes.post(
     "/connections/{connection_id}/credentials.delete",
-    response_model=envelope.Done,
+    response_model=envelope.Success,
     openapi_extra=_takes(required=["id"], properties={"id": _ID}),
 )
-async def credentials_delete(found: Doors, connection: Connection, body: Body) -> dict[str, Any]:
-    """Removes a credential: it is no longer listed or used, and its secret is forgotten."""
+async def credentials_delete(served: Served, connection: Found, body: Body) -> dict[str, Any]:
+    """Removes a credential: it is no longer listed or used, and its secret is erased."""
     try:
-        await doors.remove(await found.warehouse(), connection, _id(body))
+        await actions.remove(await served.warehouse(), connection, _id(body))
     except CredentialNotFoundError:
         raise _no_credential() from None
     return {"ok": True}

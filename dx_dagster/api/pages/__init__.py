@@ -1,1 +1,1 @@
-"""The connections page, for people: lists, forms and sign-in."""
+"""The connections pages: lists, forms and sign-in."""

@@ -1,4 +1,4 @@
-"""The page of one connection: its credentials, their health, its webhook, and what a person may change of them."""
+"""The page of one connection: its credentials, their health, and its webhook."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dx_dagster.api.data_cloud.routes import ConnectionId, CredentialId, Doors, connection_of
-from dx_dagster.api.installation import Installation
+from dx_dagster.api.data_cloud.routes import ConnectionId, CredentialId, Served, connection_of
+from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.pages.forms import Form, line
 from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import signed_form, signed_in
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.health import health
 from dx_dagster.warehouse.connections.connections import StoredConnection
@@ -24,14 +24,14 @@ from dx_dagster.webhooks.address import PATH
 
 _HOME = "/connections"
 _DONE = {
-    "connected": "The credential is good, and the workspace is connected. Its first import begins within minutes.",
-    "added": "The credential is good, and was added.",
-    "changed": "The credential is good, and was changed.",
-    "checked": "Verified again: what came of it stands with each credential.",
+    "connected": "The credential is good, and the workspace is connected. The first import starts within minutes.",
+    "added": "The credential is good and was added.",
+    "changed": "The credential is good and was changed.",
+    "checked": "Verified again. Each credential shows its result.",
     "disabled": "The credential is disabled: no request is sent with it.",
-    "removed": "The credential was removed, and its secret forgotten.",
-    "gone": "That credential is no longer there.",
-    "rotated": "There is a new secret. Deliveries signed with the old one are taken for an hour more.",
+    "removed": "The credential was removed and its secret erased.",
+    "gone": "This credential no longer exists.",
+    "rotated": "The secret was replaced. Deliveries signed with the old one are accepted for another hour.",
     "off": "The connection is disabled: no request is sent over it.",
     "on": "The connection is enabled, and its credentials were verified.",
 }
@@ -40,31 +40,31 @@ routes = APIRouter(prefix=_HOME, include_in_schema=False)
 _signed_in, _signed_form = [Depends(signed_in)], [Depends(signed_form)]
 
 
-async def _chosen(found: Doors, connection_id: ConnectionId) -> StoredConnection:
-    return await connection_of(found, connection_id)
+async def _chosen(served: Served, connection_id: ConnectionId) -> StoredConnection:
+    return await connection_of(served, connection_id)
 
 
 Chosen = Annotated[StoredConnection, Depends(_chosen)]
 
 
 @routes.get("/{connection_id}", dependencies=_signed_in)
-async def details(request: Request, found: Doors, connection: Chosen) -> Response:
-    return await _details(request, found, connection, done=_DONE.get(request.query_params.get("done", "")))
+async def details(request: Request, served: Served, connection: Chosen) -> Response:
+    return await _details(request, served, connection, done=_DONE.get(request.query_params.get("done", "")))
 
 
 async def _details(
-    request: Request, found: Installation, connection: StoredConnection, *, status: int = 200, **shown: Any
+    request: Request, served: ServedInstallation, connection: StoredConnection, *, status: int = 200, **shown: Any
 ) -> Response:
     jira = connection.type == "jira_cloud"
     values: dict[str, Any] = {
         "connection": connection,
-        "credentials": await health(found.settings, await found.warehouse(), connection),
-        "since": await bounds.of_workspace(await found.warehouse(), connection.workspace),
+        "credentials": await health(served.settings, await served.warehouse(), connection),
+        "since": await bounds.of_workspace(await served.warehouse(), connection.workspace),
         "form": Form(type=connection.type, method="basic" if jira else "api_token"),
         "failure": None,
         "done": None,
-        "webhook": f"{(found.settings.public_url or str(request.base_url)).rstrip('/')}{PATH}",
-        "public": found.settings.public_url is not None,
+        "webhook": f"{(served.settings.public_url or str(request.base_url)).rstrip('/')}{PATH}",
+        "public": served.settings.public_url is not None,
         "secret": None,
     }
     return render(request, "connection.html", status=status, **(values | shown))
@@ -74,27 +74,27 @@ async def _details(
 
 
 @routes.post("/{connection_id}/check", dependencies=_signed_form)
-async def check_all(found: Doors, connection: Chosen) -> Response:
-    await doors.check(found.settings, await found.warehouse(), connection)
+async def check_all(served: Served, connection: Chosen) -> Response:
+    await actions.check(served.settings, await served.warehouse(), connection)
     return _to(connection.id, "checked")
 
 
 @routes.post("/{connection_id}/disable", dependencies=_signed_form)
-async def disable_connection(request: Request, found: Doors, connection: Chosen) -> Response:
-    await doors.disable_connection(await found.warehouse(), connection, await _reason(request))
+async def disable_connection(request: Request, served: Served, connection: Chosen) -> Response:
+    await actions.disable_connection(await served.warehouse(), connection, await _reason(request))
     return _to(connection.id, "off")
 
 
 @routes.post("/{connection_id}/enable", dependencies=_signed_form)
-async def enable_connection(found: Doors, connection: Chosen) -> Response:
-    await doors.enable_connection(found.settings, await found.warehouse(), connection)
+async def enable_connection(served: Served, connection: Chosen) -> Response:
+    await actions.enable_connection(served.settings, await served.warehouse(), connection)
     return _to(connection.id, "on")
 
 
 @routes.post("/{connection_id}/remove", dependencies=_signed_form)
-async def remove_connection(found: Doors, connection: Chosen) -> Response:
-    with suppress(ConnectionNotFoundError):  # somebody else was faster
-        await doors.remove_connection(await found.warehouse(), connection)
+async def remove_connection(served: Served, connection: Chosen) -> Response:
+    with suppress(ConnectionNotFoundError):  # it was removed already
+        await actions.remove_connection(await served.warehouse(), connection)
     return RedirectResponse(f"{_HOME}?removed", 303)
 
 
@@ -102,27 +102,27 @@ async def remove_connection(found: Doors, connection: Chosen) -> Response:
 
 
 @routes.post("/{connection_id}/credentials", dependencies=_signed_form)
-async def add(request: Request, found: Doors, connection: Chosen) -> Response:
+async def add(request: Request, served: Served, connection: Chosen) -> Response:
     form = await Form.read(request, connection.type)
     try:
-        await doors.add_fields(found.settings, await found.warehouse(), connection, form.fields())
+        await actions.add_fields(served.settings, await served.warehouse(), connection, form.fields())
     except VerificationFailed as error:
-        return await _details(request, found, connection, status=422, form=form, failure=error.failure)
+        return await _details(request, served, connection, status=422, form=form, failure=error.failure)
     return _to(connection.id, "added")
 
 
 @routes.post("/{connection_id}/credentials/{credential_id}/check", dependencies=_signed_form)
-async def check(found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+async def check(served: Served, connection: Chosen, credential_id: CredentialId) -> Response:
     async def work() -> None:
-        await doors.check(found.settings, await found.warehouse(), connection, credential_id)
+        await actions.check(served.settings, await served.warehouse(), connection, credential_id)
 
     return await _change(work, connection, "checked")
 
 
 @routes.get("/{connection_id}/credentials/{credential_id}", dependencies=_signed_in)
-async def edit_form(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+async def edit_form(request: Request, served: Served, connection: Chosen, credential_id: CredentialId) -> Response:
     try:
-        shown = await doors.show(await found.warehouse(), connection, credential_id)
+        shown = await actions.show(await served.warehouse(), connection, credential_id)
     except CredentialNotFoundError:
         return _to(connection.id, "gone")
     form = Form(
@@ -136,12 +136,12 @@ async def edit_form(request: Request, found: Doors, connection: Chosen, credenti
 
 
 @routes.post("/{connection_id}/credentials/{credential_id}", dependencies=_signed_form)
-async def edit(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
-    warehouse = await found.warehouse()
+async def edit(request: Request, served: Served, connection: Chosen, credential_id: CredentialId) -> Response:
+    warehouse = await served.warehouse()
     try:
-        shown = await doors.show(warehouse, connection, credential_id)
+        shown = await actions.show(warehouse, connection, credential_id)
         form = await Form.read(request, connection.type, shown.type)
-        await doors.update(found.settings, warehouse, connection, credential_id, form.changes(shown.label))
+        await actions.update(served.settings, warehouse, connection, credential_id, form.changes(shown.label))
     except CredentialNotFoundError:
         return _to(connection.id, "gone")
     except VerificationFailed as error:
@@ -157,19 +157,19 @@ def _edit_page(
 
 
 @routes.post("/{connection_id}/credentials/{credential_id}/disable", dependencies=_signed_form)
-async def disable(request: Request, found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+async def disable(request: Request, served: Served, connection: Chosen, credential_id: CredentialId) -> Response:
     reason = await _reason(request)
 
     async def work() -> None:
-        await doors.disable(await found.warehouse(), connection, credential_id, reason)
+        await actions.disable(await served.warehouse(), connection, credential_id, reason)
 
     return await _change(work, connection, "disabled")
 
 
 @routes.post("/{connection_id}/credentials/{credential_id}/remove", dependencies=_signed_form)
-async def remove(found: Doors, connection: Chosen, credential_id: CredentialId) -> Response:
+async def remove(served: Served, connection: Chosen, credential_id: CredentialId) -> Response:
     async def work() -> None:
-        await doors.remove(await found.warehouse(), connection, credential_id)
+        await actions.remove(await served.warehouse(), connection, credential_id)
 
     return await _change(work, connection, "removed")
 
@@ -182,7 +182,7 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
     try:
         await work()
     except CredentialNotFoundError:
-        done = "gone"  # somebody else was faster
+        done = "gone"  # it was removed already
     return _to(connection.id, done)
 
 
@@ -190,15 +190,15 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
 
 
 @routes.post("/{connection_id}/webhook/show", dependencies=_signed_form)
-async def show_secret(request: Request, found: Doors, connection: Chosen) -> Response:
-    _, secret = await signing.current_or_new(found.settings, await found.warehouse(), connection.id)
-    return await _details(request, found, connection, secret=secret)
+async def show_secret(request: Request, served: Served, connection: Chosen) -> Response:
+    _, secret = await signing.current_or_new(served.settings, await served.warehouse(), connection.id)
+    return await _details(request, served, connection, secret=secret)
 
 
 @routes.post("/{connection_id}/webhook/rotate", dependencies=_signed_form)
-async def rotate_secret(request: Request, found: Doors, connection: Chosen) -> Response:
-    _, secret = await signing.rotate(found.settings, await found.warehouse(), connection.id)
-    return await _details(request, found, connection, secret=secret, done=_DONE["rotated"])
+async def rotate_secret(request: Request, served: Served, connection: Chosen) -> Response:
+    _, secret = await signing.rotate(served.settings, await served.warehouse(), connection.id)
+    return await _details(request, served, connection, secret=secret, done=_DONE["rotated"])
 
 
 def _to(connection_id: int, done: str) -> Response:

@@ -1,4 +1,4 @@
-"""The connections page, for a person: every change is a form, so that it works without scripts and by keyboard."""
+"""The list of connections and the sign-in. Every change is a form: the pages work without scripts."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from dx_dagster.api.data_cloud.envelope import RefusedError
-from dx_dagster.api.data_cloud.routes import Doors, recognized
-from dx_dagster.api.installation import Installation, installation
+from dx_dagster.api.data_cloud.routes import Served, recognized
+from dx_dagster.api.installation import ServedInstallation, installation
 from dx_dagster.api.pages import sessions
 from dx_dagster.api.pages.forms import Form
 from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
-from dx_dagster.connections import actions as doors
+from dx_dagster.connections import actions
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.connections.health import health
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
@@ -44,7 +44,7 @@ async def static(name: str) -> Response:
 
 @routes.get("/sign-in")
 async def sign_in_form(request: Request, once: str | None = None) -> Response:
-    """The form, or the way in for a browser on this machine that opens a link which signs in once."""
+    """The sign-in form. With `once`, a sign-in link: it opens a session, once, for a browser on this machine."""
     if once is None:
         return _sign_in_page(request)
     warehouse = await installation(request).warehouse()
@@ -63,7 +63,7 @@ async def sign_in(request: Request) -> Response:
     try:
         key = await recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
     except RefusedError as error:
-        wrong = "This is no key of this installation, or it was revoked."
+        wrong = "This API key is unknown or revoked."
         return _sign_in_page(request, wrong if error.status == 401 else error.message, error.status)  # noqa: PLR2004
     return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key))
 
@@ -79,7 +79,7 @@ def _entered(request: Request, token: SecretStr) -> Response:
 def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Response:
     plain = ""
     if sessions.must_be_secure(request) and request.url.scheme != "https":
-        plain = "Browsers keep its session only over https, or on the machine itself (http://127.0.0.1)."
+        plain = "Browsers keep the session only over https, or on this machine (http://127.0.0.1)."
     visit = sessions.visit(request)
     response = render(request, "sign_in.html", status=status, csrf_cookie=visit, error=error, plain=plain)
     sessions.set_cookie(request, response, VISIT, visit)
@@ -87,19 +87,19 @@ def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Respo
 
 
 @routes.post("/sign-out", dependencies=_signed_form)
-async def sign_out(request: Request, found: Doors) -> Response:
-    await api_keys.close_session(await found.warehouse(), SecretStr(request.cookies.get(SESSION, "")))
+async def sign_out(request: Request, served: Served) -> Response:
+    await api_keys.close_session(await served.warehouse(), SecretStr(request.cookies.get(SESSION, "")))
     response = RedirectResponse(f"{_HOME}/sign-in", 303)
     sessions.drop_cookie(request, response, SESSION)
     return response
 
 
 @routes.get("", dependencies=_signed_in)
-async def overview(request: Request, found: Doors) -> Response:
-    warehouse = await found.warehouse()
+async def overview(request: Request, served: Served) -> Response:
+    warehouse = await served.warehouse()
     every = await connections.all_connections(warehouse)
-    shown = [(one, await health(found.settings, warehouse, one)) for one in every]
-    done = "The connection was removed, and its secrets forgotten. What was imported stays."
+    shown = [(one, await health(served.settings, warehouse, one)) for one in every]
+    done = "The connection was removed and its secrets erased. Imported rows stay."
     return render(request, "overview.html", connections=shown, done=done if "removed" in request.query_params else None)
 
 
@@ -109,36 +109,36 @@ async def new_form(request: Request) -> Response:
 
 
 @routes.post("/new", dependencies=_signed_form)
-async def new(request: Request, found: Doors) -> Response:
+async def new(request: Request, served: Served) -> Response:
     form = await Form.read(request)
     try:
-        connection = await _connect(found, form)
+        connection = await _connect(served, form)
     except VerificationFailed as error:
         return render(request, "new.html", status=422, form=form, failure=error.failure)
     return RedirectResponse(f"{_HOME}/{connection.id}?done=connected", 303)
 
 
-async def _connect(found: Installation, form: Form) -> StoredConnection:
+async def _connect(served: ServedInstallation, form: Form) -> StoredConnection:
     try:
         workspace = workspace_slug(form.workspace)
         site = jira_site(form.jira_url) if form.type == "jira_cloud" else None
     except GivenError as error:
         raise VerificationFailed(Failure("no_resources", str(error))) from None
-    credential = doors.described(form.type, form.fields())
-    warehouse = await found.warehouse()
+    credential = actions.described(form.type, form.fields())
+    warehouse = await served.warehouse()
     name = form.name or None
     try:
-        return await doors.connect(
-            found.settings, warehouse, workspace, credential, kind=form.type, name=name, jira_url=site
+        return await actions.connect(
+            served.settings, warehouse, workspace, credential, kind=form.type, name=name, jira_url=site
         )
     except AlreadyConnectedError as error:
         raise VerificationFailed(Failure("already_connected", str(error))) from None
 
 
 async def to_sign_in(request: Request, error: Exception) -> Response:
-    """Where requests of nobody, or from elsewhere, go."""
+    """Answers requests without a session, and forged forms."""
     if isinstance(error, ForgedError):
-        text = "This form is out of date. Go back, load the page again, and repeat what you did."
+        text = "This form is out of date. Go back, reload the page, and submit it again."
         return render(request, "message.html", status=403, csrf_cookie="none", text=text)
     if not isinstance(error, SignInNeededError):
         raise error

@@ -1,4 +1,4 @@
-"""What the forms of the connections page hold."""
+"""The forms of the connections pages."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -18,7 +18,7 @@ _TYPES: dict[str, ConnectionType] = {"bitbucket_pipelines": "bitbucket_pipelines
 
 @dataclass
 class Form:
-    """What was typed, without the secret, which is never sent back."""
+    """The values of a form. The secret is never sent back."""
 
     type: ConnectionType = "bitbucket"
     method: str = "api_token"
@@ -34,7 +34,7 @@ class Form:
     async def read(
         cls, request: Request, kind: ConnectionType | None = None, credential: CredentialType | None = None
     ) -> "Form":
-        """What was sent; the types of connection and credential are chosen in the form where none are given."""
+        """Reads the form. Without `kind` and `credential`, the form chooses the types."""
         form = await request.form(max_files=0, max_fields=50)
         type_ = kind or _TYPES.get(line(form, "type"), "bitbucket")
         basic = (
@@ -49,10 +49,10 @@ class Form:
         )
 
     def fields(self) -> Fields:
-        """The credential, as the API would be given it.
+        """The credential in the field names of the API.
 
         Raises:
-            VerificationFailed: the day cannot be read.
+            VerificationFailed: the date is invalid.
         """
         basic = self.method == "basic"
         password = "api_token" if self.type == "jira_cloud" else "password"
@@ -61,10 +61,10 @@ class Form:
         return Fields(self.label or None, username, secret, self._day())
 
     def changes(self, label: str) -> Changes:
-        """What to change of a credential that was labelled `label`: an empty secret stays, an empty day goes.
+        """Changes of a credential with the given label. An empty secret stays, an empty day removes the expiry.
 
         Raises:
-            VerificationFailed: the day cannot be read.
+            VerificationFailed: the date is invalid.
         """
         fields = self.fields()
         new_label = self.label if self.label != label else None
@@ -74,12 +74,12 @@ class Form:
         try:
             return date.fromisoformat(self.expiration_date) if self.expiration_date else None
         except ValueError:
-            reason = f"{self.expiration_date[:40]!r} is no day; write it as 2027-01-31."
+            reason = f"{self.expiration_date[:40]!r} is not a date. Use the form 2027-01-31."
             raise VerificationFailed(Failure("invalid_credentials", reason)) from None
 
 
 def line(form: FormData, name: str) -> str:
-    """One field as a line of text without what surrounds it; empty where it is missing."""
+    """One field as a trimmed line of text; empty if it is missing."""
     value = form.get(name)
     text = value.strip() if isinstance(value, str) else ""
     return "".join(character for character in text[:_LONGEST] if character.isprintable())

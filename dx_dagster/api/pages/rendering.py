@@ -1,4 +1,4 @@
-"""HTML out of templates."""
+"""Renders templates to HTML."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -34,7 +34,7 @@ def _templates() -> Environment:
 
 
 def render(request: Request, template: str, *, status: int = 200, csrf_cookie: str = "", **values: Any) -> HTMLResponse:
-    """A page; its forms carry the token that belongs to the session, or to `csrf_cookie` before there is one."""
+    """Renders a page. Its forms contain the CSRF token of the session, or of `csrf_cookie` before sign-in."""
     secret = csrf_cookie or request.cookies.get(sessions.SESSION, "")
     known = {"home": "/connections", "next": "", "csrf": sessions.csrf_token(secret), "signed_in": not csrf_cookie}
     return HTMLResponse(_templates().get_template(template).render(known | values), status)

@@ -1,4 +1,4 @@
-"""Who is signed in to the page, and that a form was sent from it."""
+"""Sessions of the pages, and CSRF tokens of their forms."""
 
 import hmac
 import secrets
@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dx_dagster.api.bodies import limited
 from dx_dagster.api.installation import installation
 from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse import api_keys
@@ -23,18 +22,18 @@ _PATH = "/connections"
 
 
 class SignInNeededError(Exception):
-    """Nobody is signed in."""
+    """The request has no valid session."""
 
 
 class ForgedError(Exception):
-    """The form was not sent from our page, or the session it was made for has ended."""
+    """The form lacks the CSRF token of its session."""
 
 
 async def signed_in(request: Request) -> api_keys.ApiKey:
-    """The key that somebody has signed in with.
+    """The API key of the session.
 
     Raises:
-        SignInNeededError: nobody has, or the session has ended.
+        SignInNeededError: there is no session, or it has ended.
     """
     token = request.cookies.get(SESSION)
     key = await api_keys.session(await installation(request).warehouse(), SecretStr(token)) if token else None
@@ -55,7 +54,7 @@ SignedIn = Annotated[api_keys.ApiKey, Depends(signed_in)]
 
 
 def csrf_token(secret: str) -> str:
-    """What the forms of one session carry; it tells nothing about the cookie it is derived from."""
+    """The CSRF token of a session, derived from its cookie one way."""
     return hmac.new(secret.encode(), b"dx-dagster form", sha256).hexdigest()
 
 
@@ -63,9 +62,8 @@ async def from_our_page(request: Request, cookie: str = SESSION) -> None:
     """Compares the form's token with the cookie.
 
     Raises:
-        ForgedError: they do not belong together.
+        ForgedError: they do not match.
     """
-    await limited(request)
     try:
         form = await request.form(max_files=0, max_fields=50)
     except (HTTPException, FormParserError, ValueError):
@@ -80,7 +78,7 @@ async def signed_form(request: Request, _: SignedIn) -> None:
 
 
 def visit(request: Request) -> str:
-    """What the sign-in form is bound to, before there is a session."""
+    """The cookie that the sign-in form's CSRF token is derived from."""
     return request.cookies.get(VISIT) or secrets.token_urlsafe(32)
 
 
@@ -95,10 +93,10 @@ def drop_cookie(request: Request, response: Response, name: str) -> None:
 
 
 def is_local(request: Request) -> bool:
-    """Whether a client on this machine asks for a name of this machine."""
+    """Whether the client is on this machine and uses a loopback name."""
     return is_loopback(request.url.hostname) and request.client is not None and is_loopback(request.client.host)
 
 
 def must_be_secure(request: Request) -> bool:
-    """Only a browser on this machine may send the session without encryption."""
+    """Whether the session cookie needs https; only a loopback name does without."""
     return not is_loopback(request.url.hostname)

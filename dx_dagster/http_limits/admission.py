@@ -1,4 +1,4 @@
-"""The connections of one server: who is let in, who makes room, and whose time is up."""
+"""Admits connections to a server, and closes those that exceed a limit or a deadline."""
 
 import asyncio
 import logging
@@ -10,24 +10,25 @@ from typing import Protocol
 from dx_dagster.http_limits.limits import Limits, affordable
 from dx_dagster.http_limits.rare_lines import RareLines
 
-# Who is refused while he sends must be read for a moment, or the system discards the answer together with the rest.
+# After a refusal the rest of the request is read for a moment: otherwise the kernel resets the connection and the
+# client never sees the answer.
 _LINGER_SECONDS = 2.0
 _MOST_LINGERING = 64
-_IPV6_HOST_BITS = 64  # who is given one address is given the whole network
+_IPV6_HOST_BITS = 64  # a client is usually assigned a whole /64 network
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a connection is closed; `status` is None where nothing is answered."""
+class LimitRefusal:
+    """Why a connection is closed; `status` is None where no answer is sent."""
 
     status: int | None
     reason: str
 
 
-class Connection(Protocol):
-    """What the door asks of a connection."""
+class LimitedConnection(Protocol):
+    """The methods of a connection that `Admission` calls."""
 
     loop: asyncio.AbstractEventLoop
     client: tuple[str, int] | None
@@ -35,7 +36,7 @@ class Connection(Protocol):
 
     def move(self, place: "Place | None") -> None: ...
 
-    def make_room(self, reason: Refusal) -> None: ...
+    def make_room(self, reason: LimitRefusal) -> None: ...
 
     def end_head(self) -> None: ...
 
@@ -48,14 +49,14 @@ class Connection(Protocol):
     def drop(self) -> None: ...
 
 
-Place = OrderedDict[Connection, float]
+Place = OrderedDict[LimitedConnection, float]
 
 
 @dataclass(eq=False)
-class Door:
-    """The connections of one server, in the order in which they came to be where they are.
+class Admission:
+    """The connections of one server by state, each state in order of arrival.
 
-    A connection is in one place at a time, and in none while the application is at work on it.
+    A connection is in one place at a time, and in none while the application handles its request.
     """
 
     limits: Limits
@@ -68,7 +69,7 @@ class Door:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        self._by_address: dict[str, set[Connection]] = {}
+        self._by_address: dict[str, set[LimitedConnection]] = {}
         self._lines = RareLines(_log)
         self._sweeping: asyncio.TimerHandle | None = None
         self.largest_head = limits.request_line + limits.headers
@@ -82,19 +83,21 @@ class Door:
         )
         self._tick = min(deadlines) / 4
         self._uncounted = [ip_network(one) for one in limits.uncounted]
-        self.long_line = Refusal(414, f"the request line is longer than {limits.request_line} bytes")
-        self.large_headers = Refusal(431, f"the headers are larger than {limits.headers} bytes")
-        self.many_fields = Refusal(431, f"there are more than {limits.fields} header fields")
-        self.large_body = Refusal(413, f"the body is larger than {limits.body} bytes")
-        self.late_head = Refusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
-        self.late_body = Refusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
-        self.late_reader = Refusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
+        self.long_line = LimitRefusal(414, f"the request line is longer than {limits.request_line} bytes")
+        self.large_headers = LimitRefusal(431, f"the headers are larger than {limits.headers} bytes")
+        self.many_fields = LimitRefusal(431, f"there are more than {limits.fields} header fields")
+        self.large_body = LimitRefusal(413, f"the body is larger than {limits.body} bytes")
+        self.late_head = LimitRefusal(408, f"the head of a request was not complete within {limits.head_seconds:g} s")
+        self.late_body = LimitRefusal(408, f"the body of a request was not complete within {limits.body_seconds:g} s")
+        self.late_reader = LimitRefusal(None, f"an answer was not read within {limits.answer_seconds:g} s")
         most_theirs = limits.connections_per_address
-        self.full = Refusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
-        self.full_address = Refusal(503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)")
+        self.full = LimitRefusal(503, f"there are {self.most} connections (DX_HTTP_CONNECTIONS)")
+        self.full_address = LimitRefusal(
+            503, f"an address has {most_theirs} connections (DX_HTTP_CONNECTIONS_PER_ADDRESS)"
+        )
 
-    def enter(self, connection: Connection) -> Refusal | None:
-        """Counts a connection, or says why it cannot be taken in."""
+    def enter(self, connection: LimitedConnection) -> LimitRefusal | None:
+        """Counts a new connection, or returns why it is refused."""
         self._sweep_later(connection.loop)
         address = connection.address
         theirs = self._by_address.get(address, set())
@@ -107,8 +110,8 @@ class Door:
         self.total += 1
         return None
 
-    def leave(self, connection: Connection) -> None:
-        """Forgets a connection; it may have been forgotten before."""
+    def leave(self, connection: LimitedConnection) -> None:
+        """Removes a connection; a second call does nothing."""
         connection.move(None)
         self.unread.pop(connection, None)
         theirs = self._by_address.get(connection.address, set())
@@ -118,25 +121,25 @@ class Door:
         if not theirs:
             self._by_address.pop(connection.address, None)
 
-    def linger(self, connection: Connection) -> None:
-        """Keeps a connection, which counts no more, for as long as its client needs to read the answer."""
+    def linger(self, connection: LimitedConnection) -> None:
+        """Keeps a closed connection open until its client has read the answer. It no longer counts."""
         self.leave(connection)
         while len(self.lingering) >= _MOST_LINGERING:
             next(iter(self.lingering)).drop()
         connection.move(self.lingering)
 
-    def tell(self, refusal: Refusal, address: str) -> None:
+    def tell(self, refusal: LimitRefusal, address: str) -> None:
         answer = f"answered {refusal.status}" if refusal.status else "closed"
         self._lines.warning(f"HTTP limit: {refusal.reason}", f"(from {address or 'a socket'}, {answer})")
 
-    def _is_uncounted(self, connection: Connection) -> bool:
+    def _is_uncounted(self, connection: LimitedConnection) -> bool:
         if not self._uncounted or not connection.client:
             return False
         address = _parsed(connection.client[0])
         return address is not None and any(address in network for network in self._uncounted)
 
-    def _make_room(self, reason: Refusal, now: float, among: set[Connection] | None = None) -> bool:
-        """Closes the connection that has kept us waiting for longest, if one has for long enough."""
+    def _make_room(self, reason: LimitRefusal, now: float, among: set[LimitedConnection] | None = None) -> bool:
+        """Closes the connection that has waited longest, if that is longer than `patience_seconds`."""
         for place in (self.heads, self.idle, self.bodies, self.unread):
             if among is None:
                 oldest = next(iter(place), None)
@@ -152,7 +155,7 @@ class Door:
             self._sweeping = loop.call_later(self._tick, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all connections: timers of their own would cost more than the rest of the limits."""
+        """Ends overdue connections. One timer serves all: a timer each costs more than all other limits."""
         self._sweeping = None
         limits, now = self.limits, loop.time()
         for connection in _since(self.heads, now - limits.head_seconds):
@@ -169,7 +172,7 @@ class Door:
             self._sweep_later(loop)
 
 
-def _since(place: Place, moment: float) -> list[Connection]:
+def _since(place: Place, moment: float) -> list[LimitedConnection]:
     found = []
     for connection, since in place.items():
         if since > moment:
@@ -187,7 +190,7 @@ def _parsed(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def whose(client: tuple[str, int] | None) -> str:
-    """Whose connection it is: an address, or the network of an IPv6 one."""
+    """The address that a connection counts for; for IPv6 its /64 network."""
     host = client[0] if client else ""
     if ":" not in host:
         return host

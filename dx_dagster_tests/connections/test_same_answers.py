@@ -16,8 +16,7 @@ from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.cli.arguments import ConnectionType
 from dx_dagster.cli.connect import connect_workspace
 from dx_dagster.cli.errors import CommandError
-from dx_dagster.connections import actions as doors
-from dx_dagster.connections import verification
+from dx_dagster.connections import actions, verification
 from dx_dagster.connections.input import new_credential
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig
@@ -62,12 +61,12 @@ CASES = [
     ("empty", "no_resources", "sees no repository"),
     ("time-out", "unavailable", "did not answer in time"),
     ("tls", "unavailable", "The certificate of 127.0.0.1 cannot be verified"),
-    ("html", "unavailable", "a page that is no answer"),
+    ("html", "unavailable", "a page that is not an answer"),
 ]
 
 
 @pytest.mark.parametrize("expected", CASES, ids=[case for case, _, _ in CASES])
-def test_every_door_says_the_same(expected, environment, sandbox, tmp_path):
+def test_command_api_and_page_say_the_same(expected, environment, sandbox, tmp_path):
     case, code, words = expected
     ours = {name: environment[name] for name in environment if name.startswith("DX_")}
     settings = Settings.model_validate({**ours, "BITBUCKET_API_URL": sandbox.url})
@@ -94,14 +93,14 @@ def test_every_door_says_the_same(expected, environment, sandbox, tmp_path):
 
 
 async def _prepare(settings: Settings, warehouse: Warehouse) -> str:
-    await doors.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
-    return (await api_keys.create(warehouse, "doors")).get_secret_value()
+    await actions.connect(settings, warehouse, "acme", new_credential(SecretStr(TOKEN)))
+    return (await api_keys.create(warehouse, "tests")).get_secret_value()
 
 
 def _command(settings: Settings, secret: str) -> Said:
     with pytest.raises(CommandError) as caught:
         connect_workspace(settings, "acme", SecretStr(secret), kind=ConnectionType.bitbucket)
-    said = re.fullmatch(r"(\w+): (.*) Nothing was stored\. To see for yourself: (curl .*)", str(caught.value))
+    said = re.fullmatch(r"(\w+): (.*) Nothing was stored\. To reproduce: (curl .*)", str(caught.value))
     assert said
     return Said(*said.groups())
 
