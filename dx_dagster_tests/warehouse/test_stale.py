@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from dx_dagster.warehouse.imported.stale import Scope, StalePull
 
 WORKSPACE, REPOSITORY, PULL, AUTHOR, REVIEWER = (f"00000000-0000-0000-0000-00000000000{n}" for n in range(1, 6))
 SHORT, WHOLE = "a" * 12, "b" * 40
+BEFORE, AFTER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)  # it last changed in between
 # One merged pull request with a feed that tells everything, complete in every respect.
 COMPLETE = f"""
     INSERT INTO bitbucket_workspaces (id, source_id, slug) VALUES ('{WORKSPACE}', '{{w}}', 'acme');
@@ -214,3 +216,22 @@ def test_comments_are_settled_where_no_request_would_bring_more(ask, changes, is
         return await COMMENTS(warehouse, Scope([REPOSITORY]))
 
     assert (ask(changes, settle) == []) is is_settled
+
+
+@pytest.mark.parametrize(
+    ("changes", "listed_from", "horizon", "expected"),
+    [
+        ("", BEFORE, AFTER, [True]),
+        ("", None, BEFORE, []),
+        ("", AFTER, BEFORE, []),
+        ("UPDATE bitbucket_pulls SET state = 'OPEN';", None, BEFORE, [True]),
+        ("UPDATE bitbucket_pulls SET state = 'OPEN';", None, AFTER, []),
+        ("UPDATE bitbucket_pulls SET updated_at = '1970-01-01';", BEFORE, BEFORE, [False]),
+        ("UPDATE bitbucket_pulls SET deleted_at = now();", BEFORE, BEFORE, []),
+    ],
+    ids=["all since", "open ones only", "all since later", "open", "open, not since", "an absurd date", "deleted"],
+)
+def test_a_listing_is_expected_to_hold_what_it_was_asked_for(ask, changes, listed_from, horizon, expected):
+    found = ask(changes, stale.pulls_expected, REPOSITORY, listed_from, horizon)
+
+    assert [one.expected for one in found] == expected
