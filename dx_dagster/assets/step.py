@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dx_dagster.assets.steps import STEPS
-from dx_dagster.bitbucket import BitbucketError, sentence
+from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
-from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
+from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import failing
-from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import counts
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.marks import Quiet
@@ -85,27 +85,10 @@ def materialize(
     table = STEPS[context.asset_key.path[-1]][0]
     try:
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
-        wanted = _bound(config.since) if config.since else None
 
         async def run() -> dict[str, Any]:
-            workspace = await open_workspace(
-                context.partition_key,
-                client,
-                warehouse.connected,
-                listener,
-                full=config.full,
-                wanted=wanted,
-                quiet=_quiet() if config.scheduled else None,
-                reconcile=timedelta(days=Settings.read().reconcile_pipeline_days) if config.reconcile else None,
-            )
-            requests, written = client.requests, warehouse.connected.written_so_far()
-            report = await step(workspace)
-            report.requests = client.requests - requests
-            report.written = warehouse.connected.written_so_far() - written
-            if table is tables.pulls:  # only this step shows whether the credentials can read anything
-                await failing.clear(warehouse.connected, context.partition_key)
-            workspace = await open_workspace(context.partition_key, client, warehouse.connected, listener)
-            return await _metadata(workspace, report, table)
+            workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
+            return await _import(workspace, step, table)
 
         return dg.MaterializeResult(metadata=warehouse.run(run()))
     except (
@@ -115,6 +98,36 @@ def materialize(
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
             warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
         raise dg.Failure(description=_sentence(error), allow_retries=False) from None
+
+
+async def _open(
+    slug: str, config: ImportConfig, client: BitbucketClient, warehouse: Warehouse, listener: Listener
+) -> Workspace:
+    return await open_workspace(
+        slug,
+        client,
+        warehouse,
+        listener,
+        full=config.full,
+        wanted=_bound(config.since) if config.since else None,
+        quiet=_quiet() if config.scheduled else None,
+        reconcile=timedelta(days=Settings.read().reconcile_pipeline_days) if config.reconcile else None,
+    )
+
+
+async def _import(workspace: Workspace, step: Step, table: Table) -> dict[str, Any]:
+    """Runs the step; returns the metadata of its materialization."""
+    client, warehouse = workspace.client, workspace.warehouse
+    requests, written = client.requests, warehouse.written_so_far()
+    report = await step(workspace)
+    report.requests = client.requests - requests
+    report.written = warehouse.written_so_far() - written
+    if table is tables.pulls:  # only this step shows whether the credentials can read anything
+        await failing.clear(warehouse, workspace.slug)
+    after = await open_workspace(
+        workspace.slug, client, warehouse, workspace.listener
+    )  # the step may have stored its row
+    return await _metadata(after, report, table)
 
 
 def _bound(text: str) -> Wanted:

@@ -1,4 +1,4 @@
-"""Writes one service's log: rotated while it grows, repeated entries counted. Needs Python's own library alone.
+"""Writes the log of one service: rotates it, and counts repeated entries. Uses the standard library only.
 
 It is a process of its own at the far end of a pipe. The service, and everything that it starts, writes into the pipe as
 into a file. The process ends with the last of the writers, so it outlives a supervisor that is killed.
@@ -24,17 +24,17 @@ _READ_BYTES = 65_536
 _MOST_READS = 16  # a pipe holds 64 KiB, and may be set to hold a megabyte
 _LONGEST_ENTRY = 65_536
 _LONGEST_QUOTE = 500
-_QUIET_SECONDS = 0.2  # an entry that goes on after such a pause is two
+_QUIET_SECONDS = 0.2  # a longer pause ends an entry
 _COUNTED_SECONDS = 60.0
 _MOST_COUNTED = 200
-# Every byte is a character of its own: what a service writes need not be text.
+# Each byte is one character: the output of a service need not be text.
 _BYTES = "latin-1"
 _COLOUR = r"(?:\x1b\[[\d;]*m)*"
 _TIME = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d"
-# An entry begins with a time, or with a level as uvicorn's do. A traceback may come without either.
+# An entry begins with a time, or with a level as in uvicorn's log. A traceback may have neither.
 _BEGINNING = re.compile(rf"{_COLOUR}(?:{_TIME}|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b)")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|\s*[+|] Exception Group Traceback")
-# Two entries that differ in these alone are the same: the time, and the port that a client happens to have.
+# Entries that differ only in the time or the client's port are repetitions.
 _VARYING = re.compile(rf'^{_COLOUR}{_TIME}[\d.,]*(?: ?[+-]\d\d:?\d\d|Z)?|:\d+(?= - ")')
 
 
@@ -60,7 +60,7 @@ class LogFile(RotatingFileHandler):
 
     def doRollover(self) -> None:  # noqa: N802 - the name of the base class
         super().doRollover()
-        # An earlier release, or a larger limit, may have left larger ones.
+        # An earlier release or a larger limit may have left larger files.
         files = [file for file in files_of(Path(self.baseFilename)) if file.exists()]
         while sum(file.stat().st_size for file in files) > self._limit:
             files.pop(0).unlink()
@@ -74,11 +74,11 @@ class LogFile(RotatingFileHandler):
                     file=sys.stderr,
                     flush=True,
                 )
-        with suppress(OSError, ValueError):  # to be opened anew
+        with suppress(OSError, ValueError):  # the next entry opens it again
             self.close()
 
     def _open(self) -> io.TextIOWrapper:
-        """Without buffers: what does not fit on the disk is lost, and does not come again later in halves."""
+        """Opens the file without a buffer: on a full disk an entry is lost whole, not written in parts later."""
         raw = Path(self.baseFilename).open("ab", buffering=0)  # noqa: SIM115 - the stream closes it
         return io.TextIOWrapper(raw, encoding=_BYTES, newline="", write_through=True)
 
@@ -96,12 +96,12 @@ class _Counted:
 
 
 class Counting:
-    """Lets an entry through, and counts those of the next minute that are the same."""
+    """Writes an entry, and counts its repetitions within a minute."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._counted: dict[int, _Counted] = {}  # those whose minute began first come first
+        self._counted: dict[int, _Counted] = {}  # in the order in which their minutes began
 
     def add(self, entry: str) -> None:
         if not entry.strip():
@@ -118,12 +118,12 @@ class Counting:
         self._counted[key] = _Counted(self._clock())
 
     def seconds_left(self) -> float | None:
-        """Until the first minute is over; None where nothing is counted."""
+        """Seconds until the first minute ends; None if nothing is counted."""
         first = next(iter(self._counted.values()), None)
         return None if first is None else max(0.0, first.since + _COUNTED_SECONDS - self._clock())
 
     def end_minutes(self) -> None:
-        """Says how many came within each minute that is over. What still comes is counted on."""
+        """Writes the count of repetitions of each minute that has ended."""
         while self.seconds_left() == 0:
             key = next(iter(self._counted))
             found = self._counted.pop(key)
@@ -144,7 +144,7 @@ class Counting:
 
 
 class Entries:
-    """Puts the lines of an entry together: the first one, and those behind it that begin no other, as a traceback's."""
+    """Joins the lines of an entry: its first line, and following lines such as a traceback's."""
 
     def __init__(self, add: Callable[[str], None]) -> None:
         self._add = add
@@ -165,7 +165,7 @@ class Entries:
             self._rest = self._rest[_LONGEST_ENTRY:]
 
     def flush(self) -> None:
-        """Takes for whole what has come."""
+        """Ends the entry."""
         if self._rest:
             rest, self._rest = self._rest, ""
             self._line(rest)
@@ -188,7 +188,7 @@ class Entries:
 
 
 def write_log(path: Path, limit: int, output: int, requests: socket.socket) -> None:
-    """Writes what comes through the pipe `output`, to its end.
+    """Writes the content of the pipe `output` until its end.
 
     For each byte of `requests` it writes at once what it holds back, starts counting anew, and answers with a byte.
     """
@@ -222,7 +222,7 @@ def _read(output: int, entries: Entries) -> bool:
 
 
 def _answer(requests: socket.socket, output: int, entries: Entries, counting: Counting) -> bool:
-    """Whether more may come. What the pipe held when it was asked for is written by then."""
+    """Answers requests of the supervisor; returns whether to go on. The pipe's content is written first."""
     try:
         if not requests.recv(1):
             return False
@@ -241,5 +241,5 @@ def _answer(requests: socket.socket, output: int, entries: Entries, counting: Co
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it has to write what the service says as it ends
+        signal.signal(number, signal.SIG_IGN)  # the service's last output must still be written
     write_log(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.fileno(), socket.socket(fileno=int(sys.argv[3])))

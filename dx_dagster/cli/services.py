@@ -54,12 +54,13 @@ def where_to_look(
         once = f"\n                 (signs in once, within {LINK_LASTS.total_seconds() / 60:.0f} minutes)"
     pages = "Dagster's UI, the connections page" if may_need_sign_in(settings, ui_host) else "The connections page"
     return (
+        "\nOpen in a browser:\n"
         f"\n  Dagster's UI   {ui_url}"
         f"\n  Lineage        {ui_url}/asset-groups"
         f"\n  Connections    {api_url}{page}{once}"
         f"\n  API            {api_url}/docs"
-        f"\n  Logs           {settings.log_folder}"
-        f"\n\n{pages} and the API accept an API key. To make one:"
+        f"\n\nLogs are in {settings.log_folder}."
+        f"\n\n{pages} and the API need an API key. To create one:"
         f"\n\n  {command_line(settings)} api-keys create NAME"
         "\n\nCtrl-C ends everything."
     )

@@ -1,7 +1,7 @@
-"""Dagster's webserver as its command `dagster-webserver` starts it, but for the application that it serves.
+"""Starts Dagster's webserver as `dagster-webserver` does, with another application around it.
 
-Dagster has no public way to put anything around that, so this takes what the command is made of. Which Dagster it works
-with, `pyproject.toml` says.
+Dagster has no public interface for that, so this uses the parts of its command. `pyproject.toml` limits the versions
+of Dagster to those that have them.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from dx_dagster.http_limits import Limits, options
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import create_app
 
-# The command's own.
+# The defaults of `dagster-webserver`.
 _STATEMENT_MILLISECONDS = 15_000
 _RECYCLE_SECONDS = 3600
 _MOST_OVERFLOW = 20
@@ -26,7 +26,7 @@ _POLL_MILLISECONDS = 2000
 
 
 def serve(settings: Settings, host: str, port: int, workspace: Path) -> None:
-    """Serves the UI until an interrupt; the processes that load the code end with it.
+    """Serves the UI until an interrupt; its code servers end with it.
 
     Raises:
         KeyboardInterrupt: at the end.
@@ -43,7 +43,7 @@ def serve(settings: Settings, host: str, port: int, workspace: Path) -> None:
                 port=port,
                 log_level="warning",
                 server_header=False,
-                # uvicorn would believe every process on this machine.
+                # By default uvicorn trusts every process on this machine.
                 proxy_headers=bool(settings.proxies),
                 forwarded_allow_ips=settings.proxies,
                 **options(Limits.of(settings)),

@@ -136,7 +136,7 @@ def test_a_server_that_is_not_there(run_cli, env, host):
         pytest.param(
             {"BITBUCKET_API_TOKEN": PERSONAL}, ["BITBUCKET_EMAIL and BITBUCKET_API_TOKEN"], id="API token alone"
         ),
-        pytest.param({}, ["No credential is given", "BITBUCKET_TOKEN"], id="none, and nobody to ask"),
+        pytest.param({}, ["No credential is set", "BITBUCKET_TOKEN"], id="none, and nobody to ask"),
         pytest.param({"BITBUCKET_TOKEN": f"{GOOD} {GOOD}"}, ["spaces"], id="not one word"),
         pytest.param(
             {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": "http://bitbucket.example.com/2.0"},
@@ -182,10 +182,10 @@ def test_settings_that_cannot_be_used(run_cli, env, given, said):
 
 @pytest.mark.parametrize("name", ["", "ac me", "https://example.com/acme"])
 def test_a_workspace_that_can_be_none(run_cli, env, name):
-    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace", "acme")
+    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "not a valid workspace name", "acme")
     assert_nothing_stored(env)
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_workspace_that_leads_out_of_the_api(run_cli, env, name):
-    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "no name of a workspace")
+    usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "not a valid workspace name")

@@ -31,7 +31,7 @@ _DONE = {
     "disabled": "The credential is disabled: no request is sent with it.",
     "removed": "The credential was removed and its secret erased.",
     "gone": "This credential no longer exists.",
-    "rotated": "The secret was replaced. Deliveries signed with the old one are accepted for another hour.",
+    "rotated": "There is a new secret. Deliveries signed with the old one are accepted for another hour.",
     "off": "The connection is disabled: no request is sent over it.",
     "on": "The connection is enabled, and its credentials were verified.",
 }
