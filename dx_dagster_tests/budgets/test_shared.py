@@ -136,7 +136,8 @@ async def test_a_budget_that_is_near_its_limit_lets_the_others_go_first(warehous
     assert {one.budget for one in taken if isinstance(one, Lease)} == {"credential:2"}
 
 
-def test_the_ledger_costs_next_to_nothing(database_url: str) -> None:
+@pytest.mark.timing
+def test_the_ledger_takes_little_cpu_for_each_request(database_url: str) -> None:
     """A transaction for every block: far from one for every request."""
 
     async def taken() -> float:
