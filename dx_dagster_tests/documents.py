@@ -44,11 +44,14 @@ def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _tables(*, imported: bool) -> list[Table]:
     """Imported tables in the order of their declaration, the others by name."""
-    for module in sorted(one.name for one in pkgutil.iter_modules(schema.__path__)):
-        importlib.import_module(f"{schema.__name__}.{module}")
-    metadata = importlib.import_module(f"{schema.__name__}.bitbucket").metadata
-    found = [table for table in metadata.tables.values() if table.name.startswith("bitbucket_") == imported]
+    names = sorted(f"{schema.__name__}.{one.name}" for one in pkgutil.iter_modules(schema.__path__))
+    every = {value.name: value for name in names for value in _tables_of(name)}
+    found = [table for name, table in every.items() if name.startswith("bitbucket_") == imported]
     return found if imported else sorted(found, key=lambda table: str(table.name))
+
+
+def _tables_of(module: str) -> Iterator[Table]:
+    return (value for value in vars(importlib.import_module(module)).values() if isinstance(value, Table))
 
 
 def _described(tables: Sequence[Table]) -> str:
