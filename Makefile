@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help venv demo test lint bench lock
+.PHONY: help venv demo test lint bench docs lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ lint: venv ## style, types, walls between the rooms, and workspace.yaml
 bench: venv .venv-bench/.installed ## what an import costs, beside other ways, and the tests that measure time; ARGS="all --write" fills docs/performance.md
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(if $(ARGS),,$(BIN)/pytest -m timing)
+
+docs: venv ## the generated parts of docs/, written anew
+	$(BIN)/python -m dx_dagster_tests.documents
 
 lock: venv ## resolves both locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
