@@ -15,7 +15,7 @@ from dx_dagster.importer.workspace import NotImportedError, open_workspace
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections.vault import VaultError
-from dx_dagster.warehouse.database import LockLostError
+from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.drain import drain
 from dx_dagster.webhooks.outcomes import Applied
@@ -51,7 +51,7 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
         client = bitbucket.open_import(workspace, listener)
         for_pipelines = bitbucket.open_import(workspace, listener, for_pipelines=True)
         result = warehouse.run(run())
-    except LockLostError as error:  # another run has the lock, and applies the deliveries
+    except WarehouseError as error:  # without the database or the lock, this run can postpone nothing
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
         warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))

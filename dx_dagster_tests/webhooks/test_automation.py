@@ -1,6 +1,7 @@
 """Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -117,6 +118,46 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
         assert not failed.success
         assert not tick().run_requests
     assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
+
+
+def test_a_run_whose_database_goes_away_fails_with_a_sentence(installation, postgres, defs):
+    watcher = Watcher(installation.sandbox.world)
+    for _ in range(20):
+        installation.sandbox.world.step()
+    installation.deliver(*watcher.deliveries())
+    installation.sandbox.requests.reset()
+    installation.sandbox.faults.latency = 0.3
+    name = installation.database_url.partition("@/")[2].partition("?")[0]
+
+    def administrator(*statements: str) -> None:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def go_away() -> None:
+        while not len(installation.sandbox.requests):
+            time.sleep(0.01)
+        administrator(
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
+
+    job = defs.resolve_job_def("refresh_workspace")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("workspaces", ["acme"])
+        accident = threading.Thread(target=go_away)
+        accident.start()
+        failed = job.execute_in_process(instance=instance, partition_key="acme", raise_on_error=False)
+        accident.join()
+        (step,) = [event for event in failed.all_events if event.is_step_failure]
+        assert step.step_failure_data.user_failure_data.description.startswith(
+            "The database at DX_DATABASE_URL does not"
+        )
+        administrator(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        installation.let_retries_come()
+        assert job.execute_in_process(instance=instance, partition_key="acme").success
+    installation.sync()
+    assert installation.differences() == {}
 
 
 def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installation, defs):
