@@ -139,7 +139,7 @@ class CredentialPool:
         """The error to raise when all credentials have been taken out, with the reason of each."""
         reasons = "; ".join(f"{one.label!r}: {clause(self._standings[one.id].out or '')}" for one in self.credentials)
         return CredentialsExhausted(
-            f"no usable credential is left ({reasons or 'the pool is empty'})", status=401, message=reasons
+            f"no credential is left ({reasons or 'the pool is empty'})", status=401, message=reasons
         )
 
     async def take(self, only: Credential | None = None, tried: Collection[int] = ()) -> Grant | Rest | None:

@@ -127,7 +127,7 @@ async def test_with_no_credential_left_the_import_fails_with_invalid_credentials
         chosen = await connected(configured, warehouse, sandbox)
         for token in sandbox.tokens:
             token.revoked = True
-        with pytest.raises(NothingReadError, match="no usable credential is left") as refused:
+        with pytest.raises(NothingReadError, match="no credential is left") as refused:
             await import_all(chosen, warehouse, Heard())
         assert refused.value.code == "invalid_credentials"
         with pytest.raises(NotConnectedError, match="invalid_credentials"):
