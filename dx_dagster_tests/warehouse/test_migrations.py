@@ -34,6 +34,7 @@ LANDED = {
     "0008_bounds_ends_and_pauses.py": "b8c37fde99362c7576e45a18664f2fc8914e4a63fb6bb8226c3ab6ab69138f52",
     "0009_parts_that_landed_late.py": "201b6c93b80b1488293985e0e6fbb1d224340d7a30e905b0b8b671845676b31a",
     "0010_who_imports_a_workspace.py": "37e74379b465c68eb05ba9d276990e2a187ddc867c8aaa674ca111d9150aeebc",
+    "0011_what_marks_hold.py": "11884b7184a89cc890d2fded94a4de6ed498640c61e9f25e727f095d0c00e7d1",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"

@@ -19,7 +19,10 @@ sync_marks = Table(
     text("older", "Where the feed goes on with entries before the bound (activity)"),
     text("head", "Head that the walk under way, or the last one, began at (commits)"),
     text("branch", "Branch that was walked (commits)"),
-    text("checked", "Version of the repository that was last found up to date (commits)"),
+    text(
+        "checked",
+        "What was last found up to date: the repository's version (commits), day and listed pull requests (activity)",
+    ),
     time("asked_at", "When it was last asked to the end, or refused"),
     time("listed_at", "When all open pull requests, or the pipelines of the last days, were last listed again"),
     text("fallback", "Why the short way does not work here, when it does not"),
@@ -40,7 +43,10 @@ pull_marks = Table(
         default=False,
     ),
     time("comments_synced_to", "updated_at for which its comments are complete"),
-    text("commits_synced_for", "Source commit and target branch for which its commits are complete"),
+    text(
+        "commits_synced_for",
+        "Source, target and state of the target for which its commits are complete, or unconfirmed behind them",
+    ),
     text("hashes_resolved_for", "Short hashes that were asked for one by one"),
     time("refused_since", "When Bitbucket first refused something of it; null when it did not"),
     time("refused_at", "When Bitbucket last refused something of it"),
