@@ -246,7 +246,7 @@ def _fields(token: str) -> Fields:
 def test_expired_credentials_are_not_used(settings, database_url):
     connection = connect(settings)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    with pytest.raises(VerificationFailed, match="is past"):
+    with pytest.raises(VerificationFailed, match="expired on"):
         run(settings, lambda w: actions.update(settings, w, connection, 1, Changes("", {}, {}, True, yesterday)))
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET expiration_date = current_date - 1")
