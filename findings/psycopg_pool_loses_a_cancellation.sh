@@ -6,7 +6,7 @@
 # Seen: where the connection came back in the same turn of the event loop, `getconn()` returns it and the body runs.
 # The pool waits with `asyncio.wait_for`, which in Python 3.11 returns the result of a future that is done even if its
 # caller was cancelled meanwhile (python/cpython issue 86296). A background task that is ended by `cancel()` alone, and
-# awaited, may so never end: it needs an event as well (dx_dagster/importer/revocation.py).
+# awaited, may so never end: it needs an event as well (dx_dagster/connections/revocation.py).
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
