@@ -72,6 +72,3 @@ def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: 
 def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Runs of Bitbucket Pipelines."""
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
-
-
-ASSETS = dg.load_assets_from_current_module()
