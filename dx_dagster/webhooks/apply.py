@@ -49,7 +49,7 @@ from dx_dagster.warehouse.imported.marks import (
     Repository,
 )
 from dx_dagster.warehouse.webhooks import inbox
-from dx_dagster.warehouse.webhooks.inbox import Event
+from dx_dagster.warehouse.webhooks.inbox import StoredDelivery
 from dx_dagster.webhooks import payloads
 from dx_dagster.webhooks.outcomes import Applied, Outcomes
 from dx_dagster.webhooks.payloads import RepositoryNews
@@ -97,7 +97,7 @@ async def apply_deliveries(
 
 async def _apply(
     workspace: Workspace,
-    deliveries: Sequence[Event],
+    deliveries: Sequence[StoredDelivery],
     for_pipelines: BitbucketClient,
     *,
     run: str,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dx_dagster.frames.pulls import states_participants
 from dx_dagster.frames.reading import Json, record, records, text, time
-from dx_dagster.warehouse.webhooks.inbox import Event
+from dx_dagster.warehouse.webhooks.inbox import StoredDelivery
 
 # Every pullrequest:… says that the pull request has changed; of comments, the feed does not show every change.
 _PULL = "pullrequest:"
@@ -93,22 +93,22 @@ class RepositoryNews:
 
     @property
     def all_deliveries(self) -> list[int]:
-        return [*self.deliveries, *(event for pull in self.pulls.values() for event in pull.deliveries)]
+        return [*self.deliveries, *(delivery for pull in self.pulls.values() for delivery in pull.deliveries)]
 
 
-def read(deliveries: Iterable[Event]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
+def read(deliveries: Iterable[StoredDelivery]) -> tuple[list[RepositoryNews], dict[str, list[int]]]:
     """Groups deliveries by repository; returns also the ids of those that need no work, by reason."""
     news: dict[str, RepositoryNews] = {}
     nothing: dict[str, list[int]] = {}
-    for event in deliveries:
-        reason = _read_one(event, json.loads(event.body), news)
+    for delivery in deliveries:
+        reason = _read_one(delivery, json.loads(delivery.body), news)
         if reason is not None:
-            nothing.setdefault(reason, []).append(event.id)
+            nothing.setdefault(reason, []).append(delivery.id)
     return list(news.values()), nothing
 
 
-def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> str | None:
-    key = event.event_key
+def _read_one(delivery: StoredDelivery, payload: Json, news: dict[str, RepositoryNews]) -> str | None:
+    key = delivery.event_key
     if not key.startswith(_PULL) and key != _PUSH and key not in _STATUS and key not in _REPOSITORY:
         return f"nothing depends on {key}"
     name = _name(record(payload, "repository"))
@@ -116,17 +116,17 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
         return "it names no repository"
     if key in _STATUS and not _is_of_pipelines(record(payload, "commit_status")):
         return "the status is not of Bitbucket Pipelines"
-    if key.startswith(_PULL) and event.pull_number is None:
+    if key.startswith(_PULL) and delivery.pull_number is None:
         return "it names no pull request"
     about = news.setdefault(name, RepositoryNews(name))
     about.itself = about.itself or key in _PUSHES
     if key.startswith(_PULL):
-        _read_pull(event, payload, about.pulls)
+        _read_pull(delivery, payload, about.pulls)
         return None
-    about.deliveries.append(event.id)
+    about.deliveries.append(delivery.id)
     about.itself = about.itself or key not in _STATUS
     if key in _STATUS:
-        about.pipelines.append(event.id)
+        about.pipelines.append(delivery.id)
         about.pipeline_numbers.add(_run_number(record(payload, "commit_status")))
     if key == _PUSH:
         about.pushed.update(_branches(payload))
@@ -139,12 +139,12 @@ def _read_one(event: Event, payload: Json, news: dict[str, RepositoryNews]) -> s
     return None
 
 
-def _read_pull(event: Event, payload: Json, pulls: dict[int, PullNews]) -> None:
-    number = event.pull_number or 0
+def _read_pull(delivery: StoredDelivery, payload: Json, pulls: dict[int, PullNews]) -> None:
+    number = delivery.pull_number or 0
     pull = pulls.setdefault(number, PullNews(number))
-    pull.deliveries.append(event.id)
-    pull.versions.append((record(payload, "pullrequest"), event.received_at))
-    pull.comments = pull.comments or event.event_key.startswith(_COMMENT)
+    pull.deliveries.append(delivery.id)
+    pull.versions.append((record(payload, "pullrequest"), delivery.received_at))
+    pull.comments = pull.comments or delivery.event_key.startswith(_COMMENT)
 
 
 def _name(repository: Json) -> str | None:

@@ -18,7 +18,7 @@ _PRUNED_AT_ONCE = 5000
 
 
 @dataclass(frozen=True)
-class Event:
+class StoredDelivery:
     """A delivery of the inbox that is about to be applied."""
 
     id: int
@@ -86,11 +86,11 @@ _TAKE = SQL("""
 )
 
 
-async def take(warehouse: Warehouse, workspace: str, most: int) -> list[Event]:
+async def take(warehouse: Warehouse, workspace: str, most: int) -> list[StoredDelivery]:
     """Takes the oldest due deliveries. They are due again after a pause unless they are settled."""
     bound = {"workspace": workspace, "most": most, **_PAUSES}
     async with warehouse.transaction() as transaction:
-        deliveries = await transaction.fetch(Event, _TAKE, bound)
+        deliveries = await transaction.fetch(StoredDelivery, _TAKE, bound)
     return sorted(deliveries, key=lambda delivery: delivery.id)
 
 
@@ -105,34 +105,34 @@ async def postpone(warehouse: Warehouse, workspace: str, error: str) -> None:
         )
 
 
-async def settle(transaction: Transaction, events: Collection[int], run: str, outcome: str) -> None:
+async def settle(transaction: Transaction, deliveries: Collection[int], run: str, outcome: str) -> None:
     """Marks deliveries as applied; call it in the transaction that stores their contents."""
     await transaction.execute(
         "UPDATE webhook_events SET applied_at = now(), applied_by = %s, outcome = %s, error = NULL, "
         "attempts = attempts - 1 WHERE id = ANY(%s) AND applied_at IS NULL",
-        [run, outcome, list(events)],
+        [run, outcome, list(deliveries)],
     )
 
 
-async def fail(transaction: Transaction, events: Collection[int], error: str) -> int:
+async def fail(transaction: Transaction, deliveries: Collection[int], error: str) -> int:
     """Records why deliveries could not be applied; returns how many are set aside, after too many attempts."""
     rows = await transaction.rows(
         SQL("""
             UPDATE webhook_events
             SET error = %s, {rest}, set_aside_at = CASE WHEN attempts >= %s THEN now() END
             WHERE id = ANY(%s) AND applied_at IS NULL RETURNING set_aside_at""").format(rest=_REST),
-        [error, MOST_ATTEMPTS, list(events)],
+        [error, MOST_ATTEMPTS, list(deliveries)],
     )
     return sum(1 for row in rows if row.set_aside_at)
 
 
-async def give_back(transaction: Transaction, events: Collection[int], error: str) -> None:
+async def give_back(transaction: Transaction, deliveries: Collection[int], error: str) -> None:
     """Records a failure that no delivery causes (Bitbucket does not answer): the attempt does not count."""
     await transaction.execute(
         SQL("""
             UPDATE webhook_events SET error = %s, {rest}, attempts = attempts - 1
             WHERE id = ANY(%s) AND applied_at IS NULL""").format(rest=_REST),
-        [error, list(events)],
+        [error, list(deliveries)],
     )
 
 
@@ -208,15 +208,15 @@ async def set_aside(warehouse: Warehouse, workspace: str) -> list[Any]:
     )
 
 
-async def replay(warehouse: Warehouse, workspace: str, events: Sequence[int] | None = None) -> int:
+async def replay(warehouse: Warehouse, workspace: str, deliveries: Sequence[int] | None = None) -> int:
     """Makes deliveries due again: those with the given ids, or all that are set aside. Returns how many."""
     async with warehouse.transaction() as transaction:
         return await transaction.execute(
             "UPDATE webhook_events SET applied_at = NULL, applied_by = NULL, outcome = NULL, set_aside_at = NULL, "
             "attempts = 0, tried_at = NULL, next_attempt_at = now() "
             "WHERE workspace = %(workspace)s AND "
-            "CASE WHEN %(events)s::bigint[] IS NULL THEN set_aside_at IS NOT NULL ELSE id = ANY(%(events)s) END",
-            {"workspace": workspace, "events": None if events is None else list(events)},
+            "CASE WHEN %(ids)s::bigint[] IS NULL THEN set_aside_at IS NOT NULL ELSE id = ANY(%(ids)s) END",
+            {"workspace": workspace, "ids": None if deliveries is None else list(deliveries)},
         )
 
 
