@@ -43,12 +43,12 @@ class Clock:
         clock.set(HOST.now().timestamp(), moment, moment)
         return clock
 
-    def set(self, told: float, asked: float, answered: float) -> None:
-        """Sets the clock: the server's time was `told` (seconds since 1970) between `asked` and `answered`.
+    def set(self, server_time: float, asked: float, answered: float) -> None:
+        """Sets the clock: the server's time was `server_time` (seconds since 1970) between `asked` and `answered`.
 
         A running clock moves no further than necessary.
         """
-        earliest, latest = told - answered, told - asked
+        earliest, latest = server_time - answered, server_time - asked
         within = (earliest + latest) / 2 if self._offset is None else self._offset
         self._offset = min(max(within, earliest), latest)
 

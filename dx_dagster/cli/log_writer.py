@@ -136,11 +136,11 @@ class Counting:
             self._say(found)
         self._counted.clear()
 
-    def _say(self, found: _Counted) -> None:
-        if found.more:
-            seconds = round(self._clock() - found.since)
-            times = "once" if found.more == 1 else f"{found.more} times"
-            self._write(f"{found.last} ({times} more within {seconds} s)")
+    def _say(self, counted: _Counted) -> None:
+        if counted.more:
+            seconds = round(self._clock() - counted.since)
+            times = "once" if counted.more == 1 else f"{counted.more} times"
+            self._write(f"{counted.last} ({times} more within {seconds} s)")
 
 
 class Entries:

@@ -105,11 +105,11 @@ def _address(settings: Settings) -> str | None:
     return address.receiver(settings) if settings.public_url else None
 
 
-def _shown(subject: "HookSubject", found: "Sequence[Hook]", refused: str | None) -> list[dict[str, Any]]:
+def _shown(subject: "HookSubject", hooks: "Sequence[Hook]", refused: str | None) -> list[dict[str, Any]]:
     """The subject's hooks as `--json` prints them."""
-    if not found:
+    if not hooks:
         return [{"subject": str(subject), "uuid": None, "url": None, "wrong": [refused or "there is no hook"]}]
-    return [{"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)} for one in found]
+    return [{"subject": str(subject), "uuid": one.uuid, "url": one.url, "wrong": list(one.wrong)} for one in hooks]
 
 
 def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> None:

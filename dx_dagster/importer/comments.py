@@ -41,10 +41,10 @@ async def import_comments(workspace: Workspace) -> Report:
         await stale.settle_comments(transaction, workspace_id)
     commit = GroupCommit[FetchedComments](lambda batch: store(workspace, batch))
 
-    async def one(row: PullRow) -> None:
+    async def import_pull(row: PullRow) -> None:
         await commit(await fetch(workspace, row))
 
-    await for_each_pull(workspace, report, await pull_rows(workspace, stale.pulls_without_comments), one)
+    await for_each_pull(workspace, report, await pull_rows(workspace, stale.pulls_without_comments), import_pull)
     return report
 
 

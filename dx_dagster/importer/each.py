@@ -115,7 +115,7 @@ async def for_each_repository(
     refusals = _Refusals(workspace, report, refused)
     progress = Progress(workspace, report, len(repositories))
 
-    async def one(repository: OneRepository) -> None:
+    async def work_on(repository: OneRepository) -> None:
         try:
             await work(repository)
             refusals.answered += 1
@@ -128,7 +128,7 @@ async def for_each_repository(
             refusals.unavailable.append(error)
         progress.add()
 
-    await for_each(repositories, one, at_once or workspace.at_once)
+    await for_each(repositories, work_on, at_once or workspace.at_once)
     await refusals.settle(len(repositories))
 
 

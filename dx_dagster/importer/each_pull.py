@@ -66,7 +66,7 @@ async def for_each_pull(
     lost = 0
     progress = progress or Progress(workspace, report, len(rows))
 
-    async def one(row: PullRow) -> None:
+    async def work_on(row: PullRow) -> None:
         nonlocal lost
         try:
             await _work_or_mark(workspace, row, work)
@@ -86,7 +86,7 @@ async def for_each_pull(
                     await pulls.refused(transaction, row, row.updated_at)
         progress.add()
 
-    await for_each(rows, one, workspace.at_once)
+    await for_each(rows, work_on, workspace.at_once)
 
 
 async def _work_or_mark(workspace: Workspace, row: PullRow, work: Callable[[PullRow], Awaitable[None]]) -> None:

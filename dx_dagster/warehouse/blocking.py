@@ -75,8 +75,8 @@ async def _watch_async(url: str, pid: int, what: str, tell: Callable[[str], None
         await asyncio.sleep(look_every)
 
 
-def _tell_new(found: list[_Blocking], told: set[int], what: str, tell: Callable[[str], None]) -> None:
-    for blocking in found:
+def _tell_new(blockers: list[_Blocking], told: set[int], what: str, tell: Callable[[str], None]) -> None:
+    for blocking in blockers:
         if blocking.pid not in told:
             tell(f"{what} waits for a lock that {_holder(blocking)}.")
         told.add(blocking.pid)

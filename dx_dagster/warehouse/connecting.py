@@ -149,8 +149,8 @@ async def why_unfit_async(connection: AsyncConnection[Any]) -> str | None:
     return _why_unfit(await (await connection.execute(_FIT)).fetchone())
 
 
-def _why_unfit(found: TupleRow | None) -> str | None:
-    is_standby, encoding = found or (False, None)
+def _why_unfit(row: TupleRow | None) -> str | None:
+    is_standby, encoding = row or (False, None)
     if encoding != "UTF8":
         return (
             f"The database at DX_DATABASE_URL has the encoding {encoding}, which cannot hold everything that Bitbucket "

@@ -118,40 +118,40 @@ def day(date_: date | None) -> str | None:
     return date_.isoformat() if date_ else None
 
 
-def connection(found: StoredConnection) -> dict[str, Any]:
+def connection(stored: StoredConnection) -> dict[str, Any]:
     return {
-        "id": found.id,
-        "type": found.type,
-        "name": found.name,
-        "state": found.standing,
-        "last_error": found.last_error,
-        "disabled_at": time(found.disabled_at),
-        "last_synced_at": time(found.last_synced_at),
-        "created_at": time(found.created_at),
+        "id": stored.id,
+        "type": stored.type,
+        "name": stored.name,
+        "state": stored.standing,
+        "last_error": stored.last_error,
+        "disabled_at": time(stored.disabled_at),
+        "last_synced_at": time(stored.last_synced_at),
+        "created_at": time(stored.created_at),
         "supports_multiple_credentials": True,
     }
 
 
-def whole_connection(found: StoredConnection) -> dict[str, Any]:
-    return connection(found) | {
-        "settings": {"workspace": found.workspace} | found.settings,
-        "disabled_reason": found.disabled_reason,
-        "updated_at": time(found.updated_at),
+def whole_connection(stored: StoredConnection) -> dict[str, Any]:
+    return connection(stored) | {
+        "settings": {"workspace": stored.workspace} | stored.settings,
+        "disabled_reason": stored.disabled_reason,
+        "updated_at": time(stored.updated_at),
     }
 
 
-def credential(of: StoredConnection, found: ShownCredential) -> dict[str, Any]:
+def credential(of: StoredConnection, shown: ShownCredential) -> dict[str, Any]:
     username = "jira_user" if of.type == "jira_cloud" else "username"
     return {
-        "id": found.id,
+        "id": shown.id,
         "type": of.type,
-        "label": found.label,
-        "settings": {username: found.username} if found.username else {},
-        "created_at": time(found.created_at),
-        "disabled_at": time(found.disabled_at),
-        "expiration_date": day(found.expiration_date),
+        "label": shown.label,
+        "settings": {username: shown.username} if shown.username else {},
+        "created_at": time(shown.created_at),
+        "disabled_at": time(shown.disabled_at),
+        "expiration_date": day(shown.expiration_date),
     }
 
 
-def whole_credential(of: StoredConnection, found: ShownCredential) -> dict[str, Any]:
-    return credential(of, found) | {"deleted_at": time(found.deleted_at)}
+def whole_credential(of: StoredConnection, shown: ShownCredential) -> dict[str, Any]:
+    return credential(of, shown) | {"deleted_at": time(shown.deleted_at)}
