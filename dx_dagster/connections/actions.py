@@ -206,7 +206,7 @@ async def disable(warehouse: Warehouse, connection: StoredConnection, credential
         await credentials.settle_connection(transaction, connection.id)
 
 
-async def take_out(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
+async def disable_refused(warehouse: Warehouse, connection: StoredConnection, credential_id: int, reason: str) -> None:
     """Disables a credential that the service refused during an import, and records the reason."""
     if credential_id not in await credentials.usable_ids(warehouse, connection.id):
         return

@@ -9,7 +9,7 @@ import anyio
 
 from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints, sentence
 from dx_dagster.clock import HOST
-from dx_dagster.connections.actions import take_out, usable
+from dx_dagster.connections.actions import disable_refused, usable
 from dx_dagster.connections.health import WARNED_BEFORE_EXPIRY
 from dx_dagster.connections.revocation import following
 from dx_dagster.importer.workspace import Listener
@@ -77,7 +77,7 @@ async def open_pool(
         )
 
     async def disable(credential: Credential, reason: str) -> None:
-        await take_out(warehouse, connection, credential.id, reason)
+        await disable_refused(warehouse, connection, credential.id, reason)
         listener.warning(f"credential {credential.label!r} is disabled: {reason}")
 
     def waiting(seconds: float, reason: str) -> None:

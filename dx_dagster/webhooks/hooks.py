@@ -21,9 +21,9 @@ from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import repositories as stored
 from dx_dagster.warehouse.webhooks import secrets
-from dx_dagster.webhooks import signing
+from dx_dagster.webhooks import secret_rotation
 from dx_dagster.webhooks.payloads import UNDERSTOOD
-from dx_dagster.webhooks.signing import NumberedSecret
+from dx_dagster.webhooks.secret_rotation import NumberedSecret
 
 DESCRIPTION = "dx-dagster"
 
@@ -175,7 +175,7 @@ async def install_all(
     tell: Tell,
 ) -> Result:
     """Installs the hook on each subject, with a new secret where `rotate` is on."""
-    choose = signing.add if rotate else signing.current_or_new
+    choose = secret_rotation.add if rotate else secret_rotation.current_or_new
     secret = await choose(settings, warehouse, connection.id)
     made = await secrets.hooks(warehouse, connection.id)
     result = Result()

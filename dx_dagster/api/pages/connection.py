@@ -19,7 +19,7 @@ from dx_dagster.connections.health import health
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.imported import bounds
-from dx_dagster.webhooks import signing
+from dx_dagster.webhooks import secret_rotation
 from dx_dagster.webhooks.address import PATH
 
 _HOME = "/connections"
@@ -191,13 +191,13 @@ async def _change(work: Callable[[], Awaitable[None]], connection: StoredConnect
 
 @routes.post("/{connection_id}/webhook/show", dependencies=_signed_form)
 async def show_secret(request: Request, served: Served, connection: Chosen) -> Response:
-    _, secret = await signing.current_or_new(served.settings, await served.warehouse(), connection.id)
+    _, secret = await secret_rotation.current_or_new(served.settings, await served.warehouse(), connection.id)
     return await _details(request, served, connection, secret=secret)
 
 
 @routes.post("/{connection_id}/webhook/rotate", dependencies=_signed_form)
 async def rotate_secret(request: Request, served: Served, connection: Chosen) -> Response:
-    _, secret = await signing.rotate(served.settings, await served.warehouse(), connection.id)
+    _, secret = await secret_rotation.rotate(served.settings, await served.warehouse(), connection.id)
     return await _details(request, served, connection, secret=secret, done=_DONE["rotated"])
 
 
