@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from pydantic import SecretStr
+from starlette.requests import HTTPConnection
 
 from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.throttle import Guessing
@@ -41,13 +42,14 @@ class Keys:
     _listed_at: float = float("-inf")
     _listing: anyio.Lock = field(default_factory=anyio.Lock)
 
-    async def recognized(self, address: str, key: SecretStr) -> ApiKey:
-        """The key.
+    async def recognized(self, connection: HTTPConnection, key: SecretStr) -> ApiKey:
+        """The key that came over the connection.
 
         Raises:
             WrongKeyError: it is unknown or revoked.
             TooManyWrongKeysError: likewise, and its address gave too many wrong keys.
         """
+        address = connection.client.host if connection.client else ""
         wait = self.guessing.must_wait(address)
         if wait > 0 and not await self._is_listed(key):
             raise TooManyWrongKeysError(wait)

@@ -4,7 +4,8 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+
+from dx_dagster.http_limits.addresses import counted_as
 
 _WRONG_KEYS = 20
 _SECONDS = 60.0
@@ -25,7 +26,7 @@ class Guessing:
 
     def must_wait(self, address: str) -> float:
         """Seconds until the address may give another wrong key; 0 when it may now."""
-        wrong = self._wrong.get(_network(address))
+        wrong = self._wrong.get(counted_as(address))
         if wrong is None:
             return 0.0
         now = self.clock()
@@ -34,17 +35,8 @@ class Guessing:
         return wrong[0] + self.seconds - now if len(wrong) >= self.most else 0.0
 
     def was_wrong(self, address: str) -> None:
-        network = _network(address)
+        network = counted_as(address)
         self._wrong.setdefault(network, deque(maxlen=self.most)).append(self.clock())
         self._wrong.move_to_end(network)
         while len(self._wrong) > _REMEMBERED:
             self._wrong.popitem(last=False)
-
-
-def _network(address: str) -> str:
-    """The address that counts: for IPv6 its /64 network, of which a client can use every address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    return str(ip_network((int(parsed) >> 64 << 64, 64))) if isinstance(parsed, IPv6Address) else address

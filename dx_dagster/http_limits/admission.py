@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Protocol
 
+from dx_dagster.http_limits.addresses import parsed
 from dx_dagster.http_limits.limits import Limits, affordable
 from dx_dagster.http_limits.rare_lines import RareLines
 
@@ -14,7 +15,6 @@ from dx_dagster.http_limits.rare_lines import RareLines
 # client never sees the answer.
 _LINGER_SECONDS = 2.0
 _MOST_LINGERING = 64
-_IPV6_HOST_BITS = 64  # a client is usually assigned a whole /64 network
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Admission:
     def _is_uncounted(self, connection: LimitedConnection) -> bool:
         if not self._uncounted or not connection.client:
             return False
-        address = _parsed(connection.client[0])
+        address = parsed(connection.client[0])
         return address is not None and any(address in network for network in self._uncounted)
 
     def _make_room(self, reason: LimitRefusal, now: float, among: set[LimitedConnection] | None = None) -> bool:
@@ -179,22 +179,3 @@ def _since(place: Place, moment: float) -> list[LimitedConnection]:
             break
         found.append(connection)
     return found
-
-
-def _parsed(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def whose(client: tuple[str, int] | None) -> str:
-    """The address that a connection counts for; for IPv6 its /64 network."""
-    host = client[0] if client else ""
-    if ":" not in host:
-        return host
-    address = _parsed(host)
-    if not isinstance(address, IPv6Address):
-        return str(address or host)
-    return f"{IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/{128 - _IPV6_HOST_BITS}"

@@ -9,7 +9,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from dx_dagster.http_limits.admission import Admission, LimitRefusal, Place, whose
+from dx_dagster.http_limits.addresses import counted_as
+from dx_dagster.http_limits.admission import Admission, LimitRefusal, Place
 from dx_dagster.http_limits.limits import BACKLOG, Limits
 
 _PIPELINED_REQUESTS = 32
@@ -71,7 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
         super().connection_made(transport)
-        self.address = whose(self.client)
+        self.address = counted_as(self.client[0] if self.client else "")
         refusal = self.admission.enter(self)
         if refusal is None:
             self.move(self.admission.heads)

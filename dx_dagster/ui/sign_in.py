@@ -95,13 +95,9 @@ async def _signed_in(keys: Keys, connection: HTTPConnection) -> ApiKey | None:
     """
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return await keys.recognized(_address(connection), SecretStr(given.strip()))
+        return await keys.recognized(connection, SecretStr(given.strip()))
     token = connection.cookies.get(SESSION)
     return await api_keys.session(await keys.installation.warehouse(), SecretStr(token)) if token else None
-
-
-def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
 
 
 class _Pages:
@@ -140,9 +136,7 @@ class _Pages:
         sent = await request.form(max_files=0, max_fields=10)
         given, after = sent.get("key"), _local(str(sent.get("next", "")))
         try:
-            key = await self._keys.recognized(
-                _address(request), SecretStr(given.strip() if isinstance(given, str) else "")
-            )
+            key = await self._keys.recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
         except WrongKeyError:
             return _form(request, after, _WRONG, HTTPStatus.UNAUTHORIZED)
         except TooManyWrongKeysError as error:

@@ -45,7 +45,7 @@ async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
     """
     keys: Keys = request.app.state.keys
     try:
-        return await keys.recognized(request.client.host if request.client else "", key)
+        return await keys.recognized(request, key)
     except WrongKeyError:
         raise _not_authed() from None
     except TooManyWrongKeysError as error:
