@@ -4,7 +4,7 @@ Ids are derived from Bitbucket's own identifiers (`dx_dagster.frames.identifiers
 and there are no foreign keys between them: a comment may arrive before its pull request.
 """
 
-from sqlalchemy import Column, DateTime, Index, Integer, Table, Text, Uuid, func
+from sqlalchemy import Column, DateTime, Index, Integer, Table, Text, func
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -126,8 +126,8 @@ pulls = Table(
 pull_participants = Table(
     "bitbucket_pull_participants",
     metadata,
-    Column("pull_id", Uuid, primary_key=True, comment="bitbucket_pulls.id"),
-    Column("user_id", Uuid, primary_key=True, comment="bitbucket_users.id"),
+    uuid_key("bitbucket_pulls.id", "pull_id"),
+    uuid_key("bitbucket_users.id", "user_id"),
     text("role", "REVIEWER or PARTICIPANT"),
     flag("approved", "Whether the pull request has the user's approval now"),
     text("state", "approved, changes_requested or null"),
