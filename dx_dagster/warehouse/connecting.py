@@ -15,11 +15,12 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import QueryCanceled
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
 _SETTINGS = {
-    # First, or it may cancel the statement that sets the others.
+    # First, or it may cancel the statement that sets the others. It may still cancel itself: see `_ATTEMPTS`.
     "statement_timeout": "0",
     # PostgreSQL's default is "$user", public: with a role called dagster, tables would be made in Dagster's schema.
     "search_path": "public",
@@ -57,6 +58,8 @@ _KEEPALIVES = {
 _SINCE = {"tcp_user_timeout": 120000, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 # libpq sends these with each connection, and the server applies them after the options.
 _SETTINGS_OF_LIBPQ = {"PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"}
+# A statement timeout of a millisecond, as an administrator or PGOPTIONS may set it, ends 2 of 100 settings of it.
+_ATTEMPTS = 20
 _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 
@@ -111,14 +114,26 @@ def _shut(connection: Connection[Any]) -> None:
 def set_up(connection: Connection[Any], *, statement_timeout: float = 0) -> None:
     autocommit = connection.autocommit
     connection.autocommit = True  # in a transaction, a rollback would take it back
-    connection.execute(_statement(connection.info.server_version, statement_timeout))
+    statement = _statement(connection.info.server_version, statement_timeout)
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(QueryCanceled):
+            connection.execute(statement)
+            break
+    else:
+        connection.execute(statement)
     connection.autocommit = autocommit
 
 
 async def set_up_async(connection: AsyncConnection[Any], *, statement_timeout: float = 0) -> None:
     autocommit = connection.autocommit
     await connection.set_autocommit(True)
-    await connection.execute(_statement(connection.info.server_version, statement_timeout))
+    statement = _statement(connection.info.server_version, statement_timeout)
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(QueryCanceled):
+            await connection.execute(statement)
+            break
+    else:
+        await connection.execute(statement)
     await connection.set_autocommit(autocommit)
 
 

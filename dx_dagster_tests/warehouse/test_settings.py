@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import migrations, runs
+from dx_dagster.warehouse import connecting, migrations, runs
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
@@ -110,6 +111,20 @@ def test_locks_outlive_the_databases_time_out_for_idle_sessions(postgres, databa
             assert await runs.without_process(warehouse, ["run"]) == []
 
     asyncio.run(work())
+
+
+def test_a_statement_timeout_of_a_millisecond_refuses_no_connection(postgres, database_url):
+    Administrator(postgres, database_url).set({"statement_timeout": "1ms"})
+
+    def timeouts(connections: int) -> set[str]:
+        said: set[str] = set()
+        for _ in range(connections):
+            with connecting.connect(database_url) as connection:
+                said.update(connection.execute("SELECT current_setting('statement_timeout')").fetchone() or ())
+        return said
+
+    with ThreadPoolExecutor(8) as at_once:
+        assert set().union(*at_once.map(timeouts, [40] * 8)) == {"0"}
 
 
 def test_dagsters_storage_takes_no_notice_of_them_either(postgres, run_cli, environment, database_url):
