@@ -2,7 +2,19 @@
 
 from sqlalchemy import Table
 
-from dx_dagster.warehouse.schema import api_keys, bitbucket, budgets, connections, marks, webhooks
+from dx_dagster.warehouse.schema import api_keys, bitbucket, budgets, connections, marks, people, unified, webhooks
 from dx_dagster.warehouse.schema.columns import metadata, type_name
 
-__all__ = ["Table", "api_keys", "bitbucket", "budgets", "connections", "marks", "metadata", "type_name", "webhooks"]
+__all__ = [
+    "Table",
+    "api_keys",
+    "bitbucket",
+    "budgets",
+    "connections",
+    "marks",
+    "metadata",
+    "people",
+    "type_name",
+    "unified",
+    "webhooks",
+]

@@ -1,0 +1,97 @@
+"""One person, however many accounts; and their teams. Named as DX names them."""
+
+from sqlalchemy import BigInteger, Column, Date, Index, Integer, Table
+
+from dx_dagster.warehouse.schema.columns import (
+    flag,
+    metadata,
+    number,
+    number_key,
+    reference,
+    text,
+    time,
+    time_of_insert,
+)
+
+users = Table(
+    "dx_users",
+    metadata,
+    number_key("Stays the same for ever for the same person", BigInteger),
+    text("source_id", "Unique text of the person: what the first account or address was joined by", nullable=False),
+    number("team_id", "dx_teams.id"),
+    text("name", "Name"),
+    text("email", "E-mail address in lower case"),
+    text("avatar", "Not imported"),
+    text("github_username", "Not imported"),
+    text("additional_github_username", "Not imported"),
+    text("gitlab_username", "Not imported"),
+    flag("developer", "Whether the person counts as a developer; false for bots", default=True),
+    text("type", "human, bot or ai_bot"),
+    text("tz", "IANA time zone of the person; null for DX_TIME_ZONE"),
+    Column("start_date", Date, comment="Not imported"),
+    Column("ai_light_adoption_date", Date, comment="Not imported"),
+    Column("ai_moderate_adoption_date", Date, comment="Not imported"),
+    Column("ai_heavy_adoption_date", Date, comment="Not imported"),
+    time("deleted_at", "When the last of the person's accounts was gone; their history stays"),
+    Index("ix_dx_users_source_id", "source_id", unique=True),
+    Index("ix_dx_users_email", "email"),
+    comment="People: one row for one person, however many accounts, workspaces and addresses",
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    number_key("Stays the same for ever for the same account", BigInteger),
+    number("dx_user_id", "dx_users.id", nullable=False),
+    reference("source_id", "bitbucket_users.id", nullable=False),
+    text("source", "bitbucket", nullable=False),
+    text(
+        "reason", "Why the account is this person's: account_id, email, commit_email, manual or alone", nullable=False
+    ),
+    time_of_insert("linked_at", "When the account was last linked to the person"),
+    flag("by_hand", "Whether somebody said so: no sync changes it", default=False),
+    Index("ix_identities_source_source_id", "source", "source_id", unique=True),
+    Index("ix_identities_dx_user_id", "dx_user_id"),
+    comment="Which account is whose",
+)
+
+identifiers = Table(
+    "dx_user_identifiers",
+    metadata,
+    number_key("Unique number", BigInteger),
+    number("user_id", "dx_users.id", nullable=False),
+    text("kind", "email", nullable=False),
+    text("value", "The address in lower case", nullable=False),
+    Index("ix_dx_user_identifiers_kind_value", "kind", "value", unique=True),
+    Index("ix_dx_user_identifiers_user_id", "user_id"),
+    comment="E-mail addresses of people",
+)
+
+teams = Table(
+    "dx_teams",
+    metadata,
+    number_key("Stays the same for ever for the same team", BigInteger),
+    text("source_id", "Path of the team, as Engineering/Platform", nullable=False),
+    text("source_parent_id", "Path of the team above"),
+    text("source_manager_id", "Not imported"),
+    text("name", "Last part of the path", nullable=False),
+    flag("parent", "Whether the team has teams below it", default=False),
+    text("flattened_parent", "Names of the teams above it, the highest first"),
+    number("contributors", "People whose team it is", Integer),
+    text("reference_id", "Not imported"),
+    number("parent_id", "dx_teams.id of the team above"),
+    time("deleted_at", "When an import of people no longer named the team"),
+    Index("ix_dx_teams_source_id", "source_id", unique=True),
+    comment="Teams, as `people import` named them",
+)
+
+team_hierarchies = Table(
+    "dx_team_hierarchies",
+    metadata,
+    number_key("Unique number", BigInteger),
+    number("ancestor_id", "dx_teams.id", nullable=False),
+    number("descendant_id", "dx_teams.id; the team itself with generations 0", nullable=False),
+    number("generations", "How many steps the descendant is below the ancestor", Integer, nullable=False),
+    Index("ix_dx_team_hierarchies_ancestor_id_descendant_id", "ancestor_id", "descendant_id", unique=True),
+    comment="Every team with every team below it, itself included",
+)
