@@ -83,9 +83,9 @@ class Transaction:
         self.written[how.table.name] += counts
         return counts
 
-    def count_updated(self, table: str, rows: int) -> None:
-        """Counts rows that a statement other than `merge` has updated."""
-        self.written[table].updated += rows
+    def count(self, table: str, *, inserted: int = 0, updated: int = 0) -> None:
+        """Counts rows that a statement other than `merge` has written."""
+        self.written[table] += Counts(inserted, updated)
 
     def not_merged_before(self, rows: Iterable[Row]) -> list[Row]:
         """Which of these rows the process has not merged before with the same values; call it before merging them."""

@@ -22,4 +22,4 @@ async def store(warehouse: Warehouse, workspace_id: str, rows: str) -> None:
                  AND u.email IS DISTINCT FROM told.email""",
             {"rows": rows, "workspace": workspace_id},
         )
-        transaction.count_updated("bitbucket_users", changed)
+        transaction.count("bitbucket_users", updated=changed)

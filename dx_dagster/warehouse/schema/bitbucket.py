@@ -123,6 +123,7 @@ pulls = Table(
     synced_at(),
     Index("ix_bitbucket_pulls_repository_id_source_id", "repository_id", "source_id", unique=True),
     Index("ix_bitbucket_pulls_user_id", "user_id"),
+    Index("ix_bitbucket_pulls_merged_by_user_id", "merged_by_user_id"),
     Index("ix_bitbucket_pulls_merged_at", "merged_at"),
     comment="Bitbucket Cloud pull requests",
 )

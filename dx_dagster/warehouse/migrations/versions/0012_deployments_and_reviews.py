@@ -11,17 +11,15 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 
-PULLS = (
-    sa.Column("first_commit_at", sa.DateTime(timezone=True), nullable=True, comment="Date of the oldest commit that belongs to it"),
-    sa.Column("additions", sa.BigInteger(), nullable=True, comment="Lines added; null until fetched (DX_PULL_REQUEST_SIZE) or where Bitbucket cannot tell"),
-    sa.Column("deletions", sa.BigInteger(), nullable=True, comment="Lines removed, likewise"),
-    sa.Column("changed_files", sa.Integer(), nullable=True, comment="Files changed, likewise"),
-)
+PULLS = ("first_commit_at", "additions", "deletions", "changed_files")
 
 
 def upgrade() -> None:
-    for column in PULLS:
-        op.add_column("bitbucket_pulls", column.copy())
+    op.add_column("bitbucket_pulls", sa.Column("first_commit_at", sa.DateTime(timezone=True), nullable=True, comment="Date of the oldest commit that belongs to it"))
+    op.add_column("bitbucket_pulls", sa.Column("additions", sa.BigInteger(), nullable=True, comment="Lines added; null until fetched (DX_PULL_REQUEST_SIZE) or where Bitbucket cannot tell"))
+    op.add_column("bitbucket_pulls", sa.Column("deletions", sa.BigInteger(), nullable=True, comment="Lines removed, likewise"))
+    op.add_column("bitbucket_pulls", sa.Column("changed_files", sa.Integer(), nullable=True, comment="Files changed, likewise"))
+    op.create_index("ix_bitbucket_pulls_merged_by_user_id", "bitbucket_pulls", ["merged_by_user_id"])
     op.create_table("bitbucket_environments",
     sa.Column("id", sa.Uuid(), nullable=False, comment="Bitbucket's uuid of the environment"),
     sa.Column("source_id", sa.Text(), nullable=False, comment="Bitbucket's uuid of the environment, with braces"),
@@ -78,5 +76,6 @@ def downgrade() -> None:
     op.drop_table("bitbucket_reviews")
     op.drop_table("bitbucket_deployments")
     op.drop_table("bitbucket_environments")
+    op.drop_index("ix_bitbucket_pulls_merged_by_user_id", "bitbucket_pulls")
     for column in PULLS:
-        op.drop_column("bitbucket_pulls", column.name)
+        op.drop_column("bitbucket_pulls", column)

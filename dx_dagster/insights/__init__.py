@@ -1,0 +1,1 @@
+"""From imported rows to meaning: people, reviews and DX's unified tables."""

@@ -1,0 +1,57 @@
+"""Builds of derived tables: each brings its rows up to date in one transaction, which also moves its mark."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Table
+
+from dx_dagster.insights import changes
+from dx_dagster.insights.changes import Scope
+from dx_dagster.insights.derivation import Derivation
+from dx_dagster.warehouse.database import Transaction, Warehouse
+
+
+@dataclass(frozen=True)
+class Build:
+    """How one derived table is built.
+
+    Attributes:
+        key: key of its asset.
+        table: the table.
+        after: keys of the assets that it reads.
+        derivations: where its columns come from.
+        work: writes what changed in the scope.
+        rules: version of the rules. A new one builds everything again.
+    """
+
+    key: str
+    table: Table
+    after: tuple[str, ...]
+    derivations: tuple[Derivation, ...]
+    work: Callable[[Transaction, Scope], Awaitable[None]]
+    rules: str = "1"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did: rows written, and whether it looked at everything."""
+
+    inserted: int
+    updated: int
+    everything: bool
+
+
+async def run(
+    warehouse: Warehouse, build: Build, workspace_id: str, *, settings: str = "", full: bool = False
+) -> Built:
+    """Builds the workspace's rows.
+
+    `settings`: text of the settings that change rows. When it differs from the last build's, everything is built.
+    """
+    rules = f"{build.rules} {settings}".strip()
+    async with warehouse.transaction() as transaction:
+        scope = await changes.begin(transaction, workspace_id, build.key, rules, full=full)
+        await build.work(transaction, scope)
+        await changes.finish(transaction, build.key, rules, scope)
+        written = transaction.written[str(build.table.name)]
+    return Built(written.inserted, written.updated, scope.everything)

@@ -1,0 +1,100 @@
+"""What changed since an asset was last built, counted in transactions and not by any clock.
+
+Triggers note in `changed_rows` the transaction that last changed each pull request, pipeline and so on. A build notes
+the oldest transaction that was under way when it began: every change that it did not see belongs to that one or a
+later one. So the next build looks at some changes twice, and misses none.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.sql import SQL
+
+from dx_dagster.warehouse.database import Transaction
+
+# Numbers of transactions begin again in a restored database: then a mark lies ahead of them, and everything is built.
+_NOW = "SELECT pg_snapshot_xmin(s)::text::bigint AS oldest, pg_snapshot_xmax(s)::text::bigint AS next "
+_NOW += "FROM pg_current_snapshot() s"
+_MARK = "SELECT built_to, rules FROM build_marks WHERE workspace_id = %s AND asset = %s"
+_SET_MARK = """
+    INSERT INTO build_marks (workspace_id, asset, built_to, rules) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (workspace_id, asset) DO UPDATE SET built_to = EXCLUDED.built_to, rules = EXCLUDED.rules"""
+_RENUMBER = "UPDATE changed_rows SET changed_in = %(next)s WHERE changed_in > %(next)s"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one build looks at.
+
+    Attributes:
+        workspace_id: id of the workspace.
+        everything: whether all its rows are built; otherwise what changed in `since` or later.
+        since: number of a transaction; 0 with `everything`.
+        built_to: what `since` of the next build will be.
+    """
+
+    workspace_id: str
+    everything: bool
+    since: int
+    built_to: int
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """Parameters for statements."""
+        return {"workspace": self.workspace_id, "everything": self.everything, "since": self.since}
+
+
+async def begin(transaction: Transaction, workspace_id: str, asset: str, rules: str, *, full: bool) -> Scope:
+    """The scope of a build. Another build of the same asset waits until this transaction ends.
+
+    `rules`: version of the rules, and settings that change rows. When they differ from the last build's, everything is
+    built.
+    """
+    await transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{asset} {workspace_id}"])
+    # Before anything else is read: what later statements see besides, the next build sees again.
+    now = await transaction.row(_NOW)
+    mark = await transaction.row(_MARK, [workspace_id, asset])
+    if mark is not None and mark.built_to > now.next:
+        await transaction.execute(_RENUMBER, {"next": now.next})
+        mark = None
+    everything = full or mark is None or mark.rules != rules
+    return Scope(workspace_id, everything, 0 if everything else mark.built_to, now.oldest)
+
+
+async def finish(transaction: Transaction, asset: str, rules: str, scope: Scope) -> None:
+    """Notes how far the asset is built."""
+    await transaction.execute(_SET_MARK, [scope.workspace_id, asset, scope.built_to, rules])
+
+
+_OF_WORKSPACE = SQL("""
+    INSERT INTO changed_pulls SELECT p.id FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
+    WHERE r.workspace_id = %(workspace)s""")
+# Of a user that changed: all pull requests that name the account in a column or in a review.
+_CHANGED = SQL("""
+    WITH changed AS MATERIALIZED (SELECT kind, id FROM changed_rows WHERE changed_in >= %(since)s),
+    users AS MATERIALIZED (
+        SELECT u.id FROM changed c JOIN bitbucket_users u USING (id)
+        WHERE c.kind = 'user' AND u.workspace_id = %(workspace)s),
+    found AS (
+        SELECT id FROM changed WHERE kind = 'pull'
+        UNION SELECT p.id FROM changed c JOIN bitbucket_pulls p ON p.repository_id = c.id WHERE c.kind = 'repository'
+        UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.user_id = u.id
+        UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.merged_by_user_id = u.id
+        UNION SELECT o.pull_id FROM users u JOIN bitbucket_pull_participants o ON o.user_id = u.id
+        UNION SELECT c.pull_id FROM users u JOIN bitbucket_pull_comments c ON c.user_id = u.id
+        UNION SELECT v.pull_id FROM users u JOIN bitbucket_reviews v ON v.user_id = u.id)
+    INSERT INTO changed_pulls
+    SELECT f.id FROM found f LEFT JOIN bitbucket_pulls p USING (id)
+    LEFT JOIN bitbucket_repositories r ON r.id = p.repository_id
+    WHERE p.id IS NULL OR r.workspace_id = %(workspace)s""")
+
+
+async def find_pulls(transaction: Transaction, scope: Scope) -> int:
+    """Fills the temporary table `changed_pulls` (id) with the pull requests to build; returns their number.
+
+    It includes pull requests that no longer have a row, of whatever workspace.
+    """
+    await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid PRIMARY KEY) ON COMMIT DROP")
+    found = await transaction.execute(_OF_WORKSPACE if scope.everything else _CHANGED, scope.bound)
+    await transaction.execute("ANALYZE changed_pulls")
+    return found
