@@ -13,10 +13,13 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dx_dagster.business_week import BusinessWeek
 
 _FILE = "settings"
 DEFAULT_HOME = Path(".dx")
@@ -158,6 +161,9 @@ class Settings(BaseSettings):
     webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
     webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
 
+    time_zone: Annotated[str, Field(alias="DX_TIME_ZONE")] = "UTC"
+    business_hours: Annotated[str, Field(alias="DX_BUSINESS_HOURS")] = "Mon-Fri 08:00-18:00"
+
     bitbucket_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_TOKEN"), _PRIVATE] = None
     bitbucket_email: Annotated[str | None, Field(alias="BITBUCKET_EMAIL"), _PRIVATE] = None
     bitbucket_api_token: Annotated[SecretStr | None, Field(alias="BITBUCKET_API_TOKEN"), _PRIVATE] = None
@@ -251,6 +257,23 @@ class Settings(BaseSettings):
                 f"is {expression!r}, which is not a cron expression; it needs five fields, such as */5 * * * *"
             )
         return expression
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        """Checks the name against Python's zones; `insights/business_hours.py` checks it against the server's."""
+        try:
+            return ZoneInfo(zone).key
+        except (ValueError, KeyError, OSError):  # a path, an unknown name, a folder such as Europe
+            raise ValueError(
+                f"is {zone!r}, which is not an IANA time zone; write a name such as Europe/Berlin or UTC"
+            ) from None
+
+    @field_validator("business_hours")
+    @classmethod
+    def _are_hours(cls, hours: str) -> str:
+        BusinessWeek.parse(hours)
+        return hours
 
     @field_validator("database_url")
     @classmethod

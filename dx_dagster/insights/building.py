@@ -1,7 +1,7 @@
 """Builds of derived tables: each brings its rows up to date in one transaction, which also moves its mark."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Table
 
@@ -50,7 +50,8 @@ async def run(
     """
     rules = f"{build.rules} {settings}".strip()
     async with warehouse.transaction() as transaction:
-        scope = await changes.begin(transaction, workspace_id, build.key, rules, full=full)
+        begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full)
+        scope = replace(begun, settings=settings)
         await build.work(transaction, scope)
         await changes.finish(transaction, build.key, rules, scope)
         written = transaction.written[str(build.table.name)]

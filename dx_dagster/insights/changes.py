@@ -31,12 +31,14 @@ class Scope:
         everything: whether all its rows are built; otherwise what changed in `since` or later.
         since: number of a transaction; 0 with `everything`.
         built_to: what `since` of the next build will be.
+        settings: text of the settings that change rows.
     """
 
     workspace_id: str
     everything: bool
     since: int
     built_to: int
+    settings: str = ""
 
     @property
     def bound(self) -> dict[str, Any]:
