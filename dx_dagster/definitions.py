@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from dx_dagster.assets import bitbucket
+from dx_dagster.assets.bitbucket import IMPORTED
+from dx_dagster.assets.derived import DERIVED
+from dx_dagster.assets.external import EXTERNAL
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.schedules import SCHEDULES
@@ -10,8 +12,7 @@ from dx_dagster.automation.sensors import SENSORS
 from dx_dagster.resources import RESOURCES
 
 defs = dg.Definitions(
-    # From a module that is named: to find the current one, Dagster inspects the stack, which takes 0.1 s.
-    assets=dg.load_assets_from_modules([bitbucket]),
+    assets=[*EXTERNAL, *IMPORTED, *DERIVED],
     jobs=[sync_workspace, refresh_workspace],
     schedules=SCHEDULES,
     sensors=SENSORS,

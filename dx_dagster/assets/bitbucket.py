@@ -1,12 +1,16 @@
 """The assets that are imported from Bitbucket Cloud, one for each of `STEPS`."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from dx_dagster.assets.code_references import code_of
+from dx_dagster.assets.external import read_by
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.step import ImportConfig, materialize
+from dx_dagster.assets.step import ImportConfig, Materialized, column_schema, materialize
+from dx_dagster.assets.steps import STEPS
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
@@ -25,50 +29,62 @@ _bitbucket_asset = partial(
     kinds={"python", "polars", "postgres", "bitbucket"},
     owners=["team:platform"],
 )
-Materialized = dg.MaterializeResult[Any]
+
+
+def _shown(step: str, function: Callable[..., Any]) -> dict[str, Any]:
+    table = STEPS[step][0]
+    return {**code_of(function), "dagster/table_name": table.name, "dagster/column_schema": column_schema(table)}
+
 
 # Pull requests get the budget first, then people. Pipelines take the most requests and come last.
 _AFTER_PULL_REQUESTS = {"dagster/priority": "-1"}
 _LAST = {"dagster/priority": "-2"}
 
 
-@_bitbucket_asset()
+@_bitbucket_asset(deps=read_by("repositories"), metadata=_shown("repositories", import_repositories))
 def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """The workspace and its repositories. A repository that a complete listing lacks gets `deleted_at`."""
     return materialize(context, config, bitbucket, import_repositories)
 
 
-@_bitbucket_asset(deps=[repositories], op_tags=_AFTER_PULL_REQUESTS)
+@_bitbucket_asset(
+    deps=[repositories, *read_by("members")], op_tags=_AFTER_PULL_REQUESTS, metadata=_shown("members", import_people)
+)
 def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Users, with e-mail addresses from a Jira connection. Authors who are not members are inactive."""
     return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 
-@_bitbucket_asset(deps=[repositories])
+@_bitbucket_asset(deps=[repositories, *read_by("pullrequests")], metadata=_shown("pullrequests", import_pull_requests))
 def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Pull requests in all states, with their reviewers and participants."""
     return materialize(context, config, bitbucket, import_pull_requests)
 
 
-@_bitbucket_asset(deps=[pullrequests])
+@_bitbucket_asset(deps=[pullrequests, *read_by("activity")], metadata=_shown("activity", import_activity))
 def activity(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Updates, approvals, change requests and comments of pull requests, and the durations computed from them."""
     return materialize(context, config, bitbucket, import_activity)
 
 
-@_bitbucket_asset(deps=[activity])
+@_bitbucket_asset(deps=[activity, *read_by("comments")], metadata=_shown("comments", import_comments))
 def comments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Current text of comments on pull requests, with edited and deleted comments."""
     return materialize(context, config, bitbucket, import_comments)
 
 
-@_bitbucket_asset(deps=[pullrequests])
+@_bitbucket_asset(deps=[pullrequests, *read_by("commits")], metadata=_shown("commits", import_commits))
 def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Commits of pull requests and of default branches."""
     return materialize(context, config, bitbucket, import_commits)
 
 
-@_bitbucket_asset(deps=[repositories], op_tags=_LAST)
+@_bitbucket_asset(
+    deps=[repositories, *read_by("pipelines")], op_tags=_LAST, metadata=_shown("pipelines", import_pipelines)
+)
 def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Runs of Bitbucket Pipelines."""
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
+
+
+IMPORTED = (repositories, members, pullrequests, activity, comments, commits, pipelines)

@@ -15,9 +15,9 @@ from dx_dagster.importer.report import Report
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.connections import failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
-from dx_dagster.warehouse.imported import counts
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.warehouse.schema import Table, type_name
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 5.0
 
+Materialized = dg.MaterializeResult[Any]
 Step = Callable[[Workspace], Awaitable[Report]]
 
 
@@ -75,7 +76,7 @@ def materialize(
     step: Step,
     *,
     for_pipelines: bool = False,
-) -> dg.MaterializeResult[Any]:
+) -> Materialized:
     """Runs the step for the partition's workspace and reports what it did.
 
     Raises:
@@ -97,7 +98,12 @@ def materialize(
     ) as error:
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
             warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
-        raise dg.Failure(description=_sentence(error), allow_retries=False) from None
+        raise failure(error) from None
+
+
+def failure(error: Exception) -> dg.Failure:
+    """The failure of a step, with the error's sentence."""
+    return dg.Failure(description=_sentence(error), allow_retries=False)
 
 
 async def _open(
@@ -157,8 +163,7 @@ def _sentence(error: Exception) -> str:
 
 async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[str, Any]:
     metadata: dict[str, Any] = {
-        "dagster/row_count": await counts.all_rows(workspace.warehouse, table),
-        "dagster/partition_row_count": await counts.rows(workspace.warehouse, table, workspace.id),
+        **await row_counts(workspace.warehouse, table, workspace.id),
         "dagster/column_schema": column_schema(table),
         "dagster/table_name": table.name,
         "requests": report.requests,
@@ -169,6 +174,12 @@ async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[
     if report.notes:
         metadata["notes"] = dg.JsonMetadataValue(report.notes)
     return metadata
+
+
+async def row_counts(warehouse: Warehouse, table: Table, workspace_id: str) -> dict[str, int]:
+    """Numbers of rows, by the names that Dagster has for them."""
+    rows = await counts.rows(warehouse, table, workspace_id)
+    return {"dagster/row_count": rows.of_all, "dagster/partition_row_count": rows.of_workspace}
 
 
 def column_schema(table: Table) -> dg.TableSchema:

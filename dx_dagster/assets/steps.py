@@ -1,5 +1,6 @@
 """The steps of an import, in their order: the names of their assets, and the tables that each fills."""
 
+from dx_dagster.insights.unified import BUILDS
 from dx_dagster.warehouse.schema import Table
 from dx_dagster.warehouse.schema import bitbucket as tables
 
@@ -15,6 +16,16 @@ STEPS: dict[str, tuple[Table, ...]] = {
 }
 
 
-def op_name(step: str) -> str:
-    """The step's name in Dagster's run config."""
-    return f"bitbucket__{step}"
+def key_of(step: str) -> str:
+    """The key of the step's asset."""
+    return f"bitbucket/{step}"
+
+
+def op_name(key: str) -> str:
+    """The asset's name in Dagster's run config."""
+    return key.replace("/", "__")
+
+
+# The asset that shows each table.
+ASSETS: dict[str, str] = {str(filled[0].name): key_of(step) for step, filled in STEPS.items()}
+ASSETS |= {str(build.table.name): build.key for build in BUILDS}

@@ -7,11 +7,13 @@ import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RunListener
-from dx_dagster.assets.steps import STEPS
+from dx_dagster.assets.steps import STEPS, key_of
 from dx_dagster.automation.under_way import is_waited_for
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.session import BusyError, NotConnectedError
-from dx_dagster.importer.workspace import NotImportedError, open_workspace
+from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
+from dx_dagster.insights import building
+from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections.vault import VaultError
@@ -21,12 +23,15 @@ from dx_dagster.webhooks.drain import drain
 from dx_dagster.webhooks.outcomes import Applied
 
 # The asset that each table belongs to. A delivery that brings a new user is not an import of members.
-_ASSETS = {table.name: step for step, filled in STEPS.items() for table in filled if step != "members"}
+_ASSETS = {str(table.name): key_of(step) for step, filled in STEPS.items() for table in filled if step != "members"}
+_ASSETS |= {str(build.table.name): build.key for build in BUILDS}
 
 
 @dg.op
 def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource) -> None:
-    """Applies the deliveries in the workspace's inbox, and reports their outcomes and the assets that changed.
+    """Applies the deliveries in the workspace's inbox, and brings the derived tables up to date.
+
+    It reports the outcomes of the deliveries, and the assets that changed.
 
     Raises:
         Failure: with one sentence that says what is wrong; the deliveries are applied later.
@@ -45,6 +50,7 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
             keep=keep,
             for_pipelines=for_pipelines,
             is_waited_for=lambda: is_waited_for(context.instance, workspace),
+            build=_build,
         )
 
     try:
@@ -66,6 +72,11 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
     _report_materializations(context, warehouse.connected.written_so_far())
 
 
+async def _build(workspace: Workspace) -> None:
+    if workspace.id:
+        await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id)
+
+
 def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> None:
     """Records a materialization of each asset that has new rows."""
     by_asset: dict[str, dict[str, Any]] = {}
@@ -76,7 +87,7 @@ def _report_materializations(context: dg.OpExecutionContext, written: dict[str, 
     for asset, rows_written in sorted(by_asset.items()):
         context.log_event(
             dg.AssetMaterialization(
-                ["bitbucket", asset],
+                asset.split("/"),
                 description="by webhooks",
                 partition=context.partition_key,
                 metadata={"written": dg.JsonMetadataValue(rows_written)},

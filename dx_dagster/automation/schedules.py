@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from dx_dagster.assets.partitions import register
-from dx_dagster.assets.steps import op_name
+from dx_dagster.assets.steps import key_of, op_name
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.under_way import (
@@ -27,7 +27,7 @@ from dx_dagster.warehouse.embedded import database_url
 
 _SETTINGS = Settings.read()
 _QUIET_MAY_WAIT: dict[str, object] = {
-    "ops": {op_name(step): {"config": {"scheduled": True}} for step in ("pullrequests", "pipelines")}
+    "ops": {op_name(key_of(step)): {"config": {"scheduled": True}} for step in ("pullrequests", "pipelines")}
 }
 
 
@@ -82,8 +82,8 @@ def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
     more pull requests than DX_RECONCILE_MOST_PULLS would take too many requests, so only its pipelines are listed.
     """
     now = context.scheduled_execution_time.astimezone(UTC)
-    again: dict[str, object] = {op_name("pipelines"): {"config": {"reconcile": True}}}
-    all_pulls: dict[str, object] = {op_name("pullrequests"): {"config": {"full": True}}}
+    again: dict[str, object] = {op_name(key_of("pipelines")): {"config": {"reconcile": True}}}
+    all_pulls: dict[str, object] = {op_name(key_of("pullrequests")): {"config": {"full": True}}}
     most = Settings.read().reconcile_most_pulls
     connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))
     if not connected:

@@ -36,8 +36,9 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[str, Any]]:
     from dx_dagster.connections.health import health
+    from dx_dagster.warehouse import counts
     from dx_dagster.warehouse.connections import connections
-    from dx_dagster.warehouse.imported import bounds, counts
+    from dx_dagster.warehouse.imported import bounds
     from dx_dagster.warehouse.webhooks import inbox
 
     found = []
@@ -98,7 +99,7 @@ def _add_materializations(installation: Installation, workspaces: list[dict[str,
     with installation.dagster() as instance:
         for workspace in workspaces:
             assets = {}
-            for key in sorted(defs.resolve_all_asset_keys()):
+            for key in sorted(defs.resolve_asset_graph().executable_asset_keys):
                 records = instance.fetch_materializations(
                     dg.AssetRecordsFilter(asset_key=key, asset_partitions=[workspace["workspace"]]), limit=1
                 ).records

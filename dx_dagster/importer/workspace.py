@@ -73,6 +73,12 @@ class Workspace:
 class NotImportedError(Exception):
     """A step was started before the step that it builds on has ever run."""
 
+    def __init__(self, workspace: str) -> None:
+        super().__init__(
+            f"Nothing of workspace {workspace} is imported yet: materialize bitbucket/repositories first, or all "
+            f"assets together (dx-dagster sync {workspace})."
+        )
+
 
 async def open_workspace(
     slug: str,
@@ -105,10 +111,7 @@ def require_id(workspace: Workspace) -> str:
         NotImportedError: the repositories step has never run.
     """
     if not workspace.id:
-        raise NotImportedError(
-            f"Nothing of workspace {workspace.slug} is imported yet: materialize bitbucket/repositories first, or all "
-            f"assets together (dx-dagster sync {workspace.slug})."
-        )
+        raise NotImportedError(workspace.slug)
     return workspace.id
 
 

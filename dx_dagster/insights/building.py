@@ -1,6 +1,6 @@
 """Builds of derived tables: each brings its rows up to date in one transaction, which also moves its mark."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Table
@@ -39,6 +39,12 @@ class Built:
     inserted: int
     updated: int
     everything: bool
+
+
+async def bring_up_to_date(warehouse: Warehouse, builds: Iterable[Build], workspace_id: str) -> None:
+    """Runs builds, in an order in which each comes after those that it reads."""
+    for build in builds:
+        await run(warehouse, build, workspace_id)
 
 
 async def run(

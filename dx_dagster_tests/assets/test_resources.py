@@ -7,7 +7,6 @@ import dagster as dg
 import pytest
 from pydantic import PrivateAttr
 
-from dx_dagster.assets.steps import STEPS
 from dx_dagster.resources import RESOURCES, BitbucketResource, CredentialPoolResource, WarehouseResource
 
 pytestmark = [
@@ -83,10 +82,3 @@ def test_the_warehouse_is_opened_once_a_run(environment, monkeypatch):
         look()
 
     assert run.execute_in_process().success
-
-
-def test_the_steps_are_the_assets():
-    from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
-
-    keys = defs.resolve_all_asset_keys()
-    assert {key.path[-1] for key in keys if key.path[0] == "bitbucket"} == set(STEPS)

@@ -1,0 +1,93 @@
+"""The derived assets, one for each of `BUILDS`. They read and write the database and make no request."""
+
+from typing import Any
+
+import dagster as dg
+
+from dx_dagster.assets.code_references import code_of
+from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.step import Materialized, column_schema, failure, row_counts
+from dx_dagster.assets.steps import ASSETS
+from dx_dagster.importer.workspace import NotImportedError
+from dx_dagster.insights import building
+from dx_dagster.insights.building import Build, Built
+from dx_dagster.insights.unified import BUILDS
+from dx_dagster.resources import WarehouseResource
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.imported import repositories
+
+
+class BuildConfig(dg.Config):
+    """How much a build looks at.
+
+    Attributes:
+        full: builds everything again, and not only what changed since the last build.
+    """
+
+    full: bool = False
+
+
+def _asset(build: Build) -> dg.AssetsDefinition:
+    key = dg.AssetKey(build.key.split("/"))
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetKey(after.split("/")) for after in build.after],
+        partitions_def=WORKSPACES,
+        group_name=key.path[0],
+        kinds={"postgres", "sql"},
+        owners=["team:platform"],
+        description=f"{build.table.comment}.",
+        metadata={
+            "dagster/table_name": str(build.table.name),
+            "dagster/column_schema": column_schema(build.table),
+            "dagster/column_lineage": column_lineage(build),
+            **code_of(build.work),
+        },
+    )
+    def derived(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Materialized:
+        try:
+            work = _build(warehouse.connected, build, context.partition_key, full=config.full)
+            return dg.MaterializeResult(metadata=warehouse.run(work))
+        except (NotImportedError, WarehouseError) as error:
+            raise failure(error) from None
+
+    return derived
+
+
+async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -> dict[str, Any]:
+    """Builds the workspace's rows; returns the metadata of the materialization."""
+    slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
+    async with warehouse.transaction(read_only=True) as transaction:
+        workspace_id = await repositories.workspace_id(transaction, slug)
+    if workspace_id is None:
+        raise NotImportedError(slug)
+    built = await building.run(warehouse, build, workspace_id, full=full)
+    return {**await row_counts(warehouse, build.table, workspace_id), **_written(build, built)}
+
+
+def _written(build: Build, built: Built) -> dict[str, Any]:
+    table = build.table.name
+    return {
+        "written": dg.JsonMetadataValue({f"{table}/inserted": built.inserted, f"{table}/updated": built.updated}),
+        "everything": built.everything,
+    }
+
+
+def column_lineage(build: Build) -> dg.TableColumnLineage:
+    """The columns that each of the table's columns comes from, as far as an asset shows them."""
+    deps: dict[str, list[dg.TableColumnDep]] = {}
+    for derivation in build.derivations:
+        if derivation.table is not build.table:
+            continue
+        for column, origins in derivation.origins.items():
+            deps[column] = [
+                dg.TableColumnDep(asset_key=dg.AssetKey(ASSETS[table].split("/")), column_name=origin)
+                for table, origin in sorted(origins)
+                if table in ASSETS
+            ]
+    return dg.TableColumnLineage(deps_by_column=deps)
+
+
+DERIVED = [_asset(build) for build in BUILDS]
