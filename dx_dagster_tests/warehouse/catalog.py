@@ -2,8 +2,8 @@
 
 import psycopg
 
-Fact = tuple[str, str, str | None]  # table, name of a column, index or constraint ('' for the table), what it is
-_FACTS = """
+Fact = tuple[str, str, str | None]  # table or 'functions', name ('' for the table itself), what it is
+_FACTS = r"""
     SELECT c.relname, '', obj_description(c.oid, 'pg_class') FROM pg_class c
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
     UNION ALL
@@ -16,10 +16,16 @@ _FACTS = """
     UNION ALL
     SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    UNION ALL
+    SELECT tgrelid::regclass::text, tgname, concat_ws(' ', tgenabled, pg_get_triggerdef(oid)) FROM pg_trigger
+    WHERE NOT tgisinternal
+    UNION ALL
+    SELECT 'functions', proname, trim(regexp_replace(prosrc, '\s+', ' ', 'g')) FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace
     ORDER BY 1, 2, 3"""
 
 
 def facts(url: str) -> list[Fact]:
-    """Tables, columns, indexes and constraints with types, nullability, defaults, definitions and comments."""
+    """Tables, columns, indexes, constraints, triggers and functions with all that defines them, and comments."""
     with psycopg.connect(url) as connection:
         return connection.execute(_FACTS).fetchall()

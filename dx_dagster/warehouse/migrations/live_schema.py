@@ -18,17 +18,24 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from dx_dagster.warehouse.schema import metadata, type_name
+from dx_dagster.warehouse.schema.triggers import FUNCTIONS, TRIGGERS, Trigger, create_function
 
 _LIVE = text("""
     WITH ours AS (
         SELECT oid, relname FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname = ANY(:tables)
     )
-    SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', true
+    SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', 'column'
     FROM ours JOIN pg_attribute ON attrelid = ours.oid WHERE attnum > 0 AND NOT attisdropped
     UNION ALL
-    SELECT relname, indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid, NULL, false
-    FROM ours JOIN pg_index ON indrelid = ours.oid""")
+    SELECT relname, indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid, NULL, 'index'
+    FROM ours JOIN pg_index ON indrelid = ours.oid
+    UNION ALL
+    SELECT relname, tgname, pg_get_triggerdef(t.oid), tgenabled IN ('O', 'A'), NULL, 'trigger'
+    FROM ours JOIN pg_trigger t ON tgrelid = ours.oid WHERE NOT tgisinternal
+    UNION ALL
+    SELECT '', proname, prosrc, true, NULL, 'function'
+    FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname = ANY(:functions)""")
 # Parts that PostgreSQL adds to a definition, and an index's storage parameters, which administrators may set.
 _NOISE = re.compile(r" WITH \([^)]*\)| USING btree|\bpublic\.|[()\"]")
 
@@ -38,6 +45,8 @@ class _Live:
     columns: dict[str, tuple[str, bool, bool]] = field(default_factory=dict)  # type, NOT NULL, has a default
     indexes: dict[str, str] = field(default_factory=dict)  # what they hold, by name
     invalid: set[str] = field(default_factory=set)
+    triggers: dict[str, str] = field(default_factory=dict)  # their definitions, by name
+    disabled: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,27 @@ class _Declared:
 
 
 def differences(connection: Connection) -> list[str]:
-    """A sentence for each table, column and index that is missing or not as declared, and the statement to mend it."""
+    """A sentence for each part of the schema that is missing or not as declared, and the statement to mend it."""
     live: defaultdict[str, _Live] = defaultdict(_Live)
+    functions: dict[str, str] = {}
     tables = [table.name for table in metadata.sorted_tables]
-    for table, name, what, flag, has_default, is_column in connection.execute(_LIVE, {"tables": tables}):
-        if is_column:
+    names = {"tables": tables, "functions": list(FUNCTIONS)}
+    for table, name, what, flag, has_default, kind in connection.execute(_LIVE, names):
+        if kind == "column":
             live[table].columns[name] = (what, flag, has_default)
-        else:
+        elif kind == "index":
             live[table].indexes[name] = _plain(what)
             live[table].invalid |= set() if flag else {name}
-    return list(chain.from_iterable(_of_table(table, live.get(table.name)) for table in metadata.sorted_tables))
+        elif kind == "trigger":
+            live[table].triggers[name] = _plain(what)
+            live[table].disabled |= set() if flag else {name}
+        else:
+            functions[name] = _plain(what)
+    return [
+        *chain.from_iterable(_of_table(table, live.get(table.name)) for table in metadata.sorted_tables),
+        *_of_functions(functions),
+        *chain.from_iterable(_of_trigger(one, live[one.table]) for one in TRIGGERS if one.table in live),
+    ]
 
 
 def _of_table(table: Table, live: _Live | None) -> Iterator[str]:
@@ -100,6 +120,28 @@ def _of_column(what: str, column: Column[Any], live: _Live) -> Iterator[str]:
     elif not has_default and column.server_default is not None:
         default = _sql(CreateColumn(column)).partition("DEFAULT ")[2].removesuffix(" NOT NULL")
         yield f"The column {what} has no default: {alter} SET DEFAULT {default}."
+
+
+# What changed meanwhile was not noted.
+_BUILD_AGAIN = "DELETE FROM build_marks"
+
+
+def _of_functions(live: dict[str, str]) -> Iterator[str]:
+    for name, body in FUNCTIONS.items():
+        if live.get(name) != _plain(body):
+            state = "has another definition" if name in live else "is missing"
+            yield f"The function {name} {state}: {create_function(name)}; {_BUILD_AGAIN}."
+
+
+def _of_trigger(trigger: Trigger, live: _Live) -> Iterator[str]:
+    what = f"The trigger {trigger.name} of the table {trigger.table}"
+    if (held := live.triggers.get(trigger.name)) is None:
+        yield f"{what} is missing: {trigger.statement}; {_BUILD_AGAIN}."
+    elif held != _plain(trigger.statement):
+        drop = f"DROP TRIGGER {trigger.name} ON {trigger.table}"
+        yield f"{what} has another definition: {drop}; {trigger.statement}; {_BUILD_AGAIN}."
+    elif trigger.name in live.disabled:
+        yield f"{what} is disabled: ALTER TABLE {trigger.table} ENABLE TRIGGER {trigger.name}; {_BUILD_AGAIN}."
 
 
 def _indexes(table: Table) -> Iterator[_Declared]:

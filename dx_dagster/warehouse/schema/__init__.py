@@ -2,7 +2,17 @@
 
 from sqlalchemy import Table
 
-from dx_dagster.warehouse.schema import api_keys, bitbucket, budgets, connections, marks, people, unified, webhooks
+from dx_dagster.warehouse.schema import (
+    api_keys,
+    bitbucket,
+    budgets,
+    connections,
+    marks,
+    people,
+    triggers,
+    unified,
+    webhooks,
+)
 from dx_dagster.warehouse.schema.columns import metadata, type_name
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "marks",
     "metadata",
     "people",
+    "triggers",
     "type_name",
     "unified",
     "webhooks",
