@@ -142,6 +142,7 @@ class Settings(BaseSettings):
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
     max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 8
+    pull_request_size: Annotated[Literal["on", "off"], Field(alias="DX_PULL_REQUEST_SIZE")] = "off"
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
     allowed_hosts: Annotated[str | None, Field(alias="DX_ALLOWED_HOSTS")] = None
     trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None

@@ -30,7 +30,8 @@ QUERIES = {
         SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title,
                p.state, draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha,
                comment_count, task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
-               open_to_first_review, open_to_first_approval, open_to_first_bot_review
+               open_to_first_review, open_to_first_approval, open_to_first_bot_review, additions, deletions,
+               changed_files
         FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
         LEFT JOIN bitbucket_users u ON u.id = p.user_id LEFT JOIN bitbucket_users m ON m.id = p.merged_by_user_id
         WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",

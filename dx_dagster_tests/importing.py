@@ -20,6 +20,7 @@ from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
+from dx_dagster.importer.pull_request_sizes import import_sizes
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.report import Skipped
 from dx_dagster.importer.repositories import import_repositories
@@ -75,7 +76,7 @@ async def import_all(
     pool = await open_pool(settings, warehouse, listener, connection)
     steps = (
         *(import_repositories, partial(import_people, settings), import_pull_requests, import_activity),
-        *(import_comments, import_commits, import_pipelines),
+        *(import_comments, import_commits, import_pipelines, partial(import_sizes, settings)),
     )
     async with open_client(settings, warehouse, pool, connection) as client:
         for step in steps:
@@ -126,10 +127,10 @@ def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awai
 class Installation:
     """A workspace of a sandbox, connected; each call is a run of its own."""
 
-    def __init__(self, database_url: str, sandbox: Sandbox) -> None:
+    def __init__(self, database_url: str, sandbox: Sandbox, **variables: str) -> None:
         self.database_url, self.sandbox = database_url, sandbox
         self.settings = Settings.model_validate(
-            {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": sandbox.url}
+            {"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS, "BITBUCKET_API_URL": sandbox.url} | variables
         )
         self.slug = sandbox.world.config.workspace
         self.warnings: list[str] = []
@@ -158,7 +159,8 @@ class Installation:
         return done
 
     def differences(self, since: datetime | None = None) -> dict[str, str]:
-        return differences(self.database_url, truth(self.sandbox.world, since), since)
+        sizes = self.settings.pull_request_size == "on"
+        return differences(self.database_url, truth(self.sandbox.world, since, sizes=sizes), since)
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, row_factory=dict_row) as connection:

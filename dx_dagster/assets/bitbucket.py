@@ -16,6 +16,7 @@ from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
+from dx_dagster.importer.pull_request_sizes import import_sizes
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.resources import BitbucketResource
@@ -39,6 +40,7 @@ def _shown(step: str, function: Callable[..., Any]) -> dict[str, Any]:
 # Pull requests get the budget first, then people. Pipelines take the most requests and come last.
 _AFTER_PULL_REQUESTS = {"dagster/priority": "-1"}
 _LAST = {"dagster/priority": "-2"}
+_FROM_WHAT_IS_LEFT = {"dagster/priority": "-3"}
 
 
 @_bitbucket_asset(deps=read_by("repositories"), metadata=_shown("repositories", import_repositories))
@@ -87,4 +89,20 @@ def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
 
 
-IMPORTED = (repositories, members, pullrequests, activity, comments, commits, pipelines)
+# It depends on pull requests alone, so that it runs whichever other step fails; its priority makes it the last.
+@_bitbucket_asset(
+    deps=[pullrequests, *read_by("pull_request_sizes")],
+    op_tags=_FROM_WHAT_IS_LEFT,
+    metadata=_shown("pull_request_sizes", import_sizes),
+)
+def pull_request_sizes(
+    context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource
+) -> Materialized:
+    """Additions, deletions and changed files of pull requests, as far as the hour's requests allow.
+
+    A sync leaves it out unless DX_PULL_REQUEST_SIZE is on.
+    """
+    return materialize(context, config, bitbucket, partial(import_sizes, Settings.read()))
+
+
+IMPORTED = (repositories, members, pullrequests, activity, comments, commits, pipelines, pull_request_sizes)

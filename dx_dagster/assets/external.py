@@ -18,6 +18,7 @@ READ: dict[str, tuple[Callable[..., Endpoint], ...]] = {
     "comments": (endpoints.comments,),
     "commits": (endpoints.branch_commits, endpoints.pull_request_commits, endpoints.commits, endpoints.commit),
     "pipelines": (endpoints.pipelines, endpoints.pipeline),
+    "pull_request_sizes": (endpoints.diffstat,),
 }
 
 

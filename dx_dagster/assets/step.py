@@ -11,6 +11,7 @@ from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
+from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
@@ -21,7 +22,6 @@ from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.warehouse.schema import Table, type_name
-from dx_dagster.warehouse.schema import bitbucket as tables
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource
@@ -128,7 +128,7 @@ async def _import(workspace: Workspace, step: Step, table: Table) -> dict[str, A
     report = await step(workspace)
     report.requests = client.requests - requests
     report.written = warehouse.written_so_far() - written
-    if table is tables.pulls:  # only this step shows whether the credentials can read anything
+    if report.step == PULL_REQUESTS:  # only this step shows whether the credentials can read anything
         await failing.clear(warehouse, workspace.slug)
     after = await open_workspace(
         workspace.slug, client, warehouse, workspace.listener

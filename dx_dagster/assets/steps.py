@@ -1,8 +1,11 @@
 """The steps of an import, in their order: the names of their assets, and the tables that each fills."""
 
 from dx_dagster.insights.unified import BUILDS
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.schema import Table
 from dx_dagster.warehouse.schema import bitbucket as tables
+
+SIZES = "pull_request_sizes"
 
 # The first table is the one whose rows the asset counts.
 STEPS: dict[str, tuple[Table, ...]] = {
@@ -13,7 +16,13 @@ STEPS: dict[str, tuple[Table, ...]] = {
     "comments": (tables.pull_comments,),
     "commits": (tables.pull_commits, tables.default_branch_commits),
     "pipelines": (tables.pipelines,),
+    SIZES: (tables.pulls,),
 }
+
+
+def of_a_sync(settings: Settings) -> list[str]:
+    """The steps of a sync."""
+    return [step for step in STEPS if step != SIZES or settings.pull_request_size == "on"]
 
 
 def key_of(step: str) -> str:
@@ -27,5 +36,5 @@ def op_name(key: str) -> str:
 
 
 # The asset that shows each table.
-ASSETS: dict[str, str] = {str(filled[0].name): key_of(step) for step, filled in STEPS.items()}
+ASSETS: dict[str, str] = {str(filled[0].name): key_of(step) for step, filled in STEPS.items() if step != SIZES}
 ASSETS |= {str(build.table.name): build.key for build in BUILDS}

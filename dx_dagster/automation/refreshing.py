@@ -7,7 +7,7 @@ import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RunListener
-from dx_dagster.assets.steps import STEPS, key_of
+from dx_dagster.assets.steps import SIZES, STEPS, key_of
 from dx_dagster.automation.under_way import is_waited_for
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.session import BusyError, NotConnectedError
@@ -22,8 +22,10 @@ from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.drain import drain
 from dx_dagster.webhooks.outcomes import Applied
 
-# The asset that each table belongs to. A delivery that brings a new user is not an import of members.
-_ASSETS = {str(table.name): key_of(step) for step, filled in STEPS.items() for table in filled if step != "members"}
+# The asset that each table belongs to. A delivery that brings a new user is not an import of members, and none brings
+# a size.
+_NEVER = {"members", SIZES}
+_ASSETS = {str(table.name): key_of(step) for step, filled in STEPS.items() for table in filled if step not in _NEVER}
 _ASSETS |= {str(build.table.name): build.key for build in BUILDS}
 
 

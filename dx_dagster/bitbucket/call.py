@@ -43,6 +43,7 @@ class Call:
     Attributes:
         only: the one credential that may send it.
         probing: it only tests a credential.
+        spare: it is sent from what the budgets have to spare.
         tried: ids of the credentials that need not try again.
         blind: ids of those among them that were refused.
         refusal: the first refusal, raised when every credential was refused.
@@ -58,6 +59,7 @@ class Call:
     idempotent: bool = True
     only: Credential | None = None
     probing: bool = False
+    spare: bool = False
     tried: set[int] = field(default_factory=set)
     blind: set[int] = field(default_factory=set)
     refusal: Forbidden | NotFound | None = None

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_REDIRECTS = 5
 _FOR_ANOTHER_OPINION = 60.0  # seconds; most of what one credential is refused the others are refused too
+_AT_ONCE = (1, 0.0)  # attempts, and seconds of patience
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _SENT_NOTHING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -105,6 +106,10 @@ class BitbucketClient:
         """
         return PinnedClient(self, credential, patience)
 
+    def sparing(self) -> "SparingClient":
+        """This client for what can wait: it never uses the last fifth of a budget, and neither waits nor retries."""
+        return SparingClient(self)
+
     async def get(
         self,
         path: str,
@@ -128,10 +133,12 @@ class BitbucketClient:
         idempotent: bool | None = None,
         credential: Credential | None = None,
         patience: float | None = None,
+        spare: bool = False,
     ) -> Json:
         """Sends a request; returns the JSON of the response, or None for an empty response to anything but GET.
 
         A request that is not `idempotent` (default: POST and PATCH) is not retried once it may have been received.
+        `spare`: see `sparing`.
 
         Raises:
             BitbucketError: see `errors` for the tree.
@@ -144,6 +151,7 @@ class BitbucketClient:
             data=data,
             idempotent=method in _IDEMPOTENT if idempotent is None else idempotent,
             only=credential,
+            spare=spare,
         )
         if credential is None:
             call.tried = self._visibility.blind(self._origin.kind_path(call.url), self.pool.usable)
@@ -166,7 +174,7 @@ class BitbucketClient:
         while True:
             async with self.limiter.slot() as slot:
                 # The grant is taken after the slot: a grant that waited for a slot might be rate limited by then.
-                taken = await self.pool.take(call.only, call.tried)
+                taken = await self.pool.take(call.only, call.tried, spare=call.spare)
                 response = await self._send(call, taken, slot) if isinstance(taken, Grant) else None
             if isinstance(taken, Rest):
                 await self._rest(call, taken)
@@ -290,7 +298,7 @@ class BitbucketClient:
         async with self.pool.probing(grant.credential):
             if self.pool.is_out(grant.credential):
                 return
-            if not self.pool.vouched(grant) and await self._is_invalid(grant.credential):
+            if not self.pool.vouched(grant) and await self._is_invalid(grant.credential, spare=call.spare):
                 await self.pool.take_out(grant.credential, error.message or "Bitbucket answered 401")
                 return
         refusal = Forbidden(
@@ -302,7 +310,7 @@ class BitbucketClient:
         )
         call.refuse(grant.credential, refusal)
 
-    async def _is_invalid(self, credential: Credential) -> bool:
+    async def _is_invalid(self, credential: Credential, *, spare: bool) -> bool:
         """Requests a resource that every valid credential may read.
 
         Raises:
@@ -313,7 +321,8 @@ class BitbucketClient:
             return True
         url = self._origin.resolve(self._probe_path)
         try:
-            await self._run(Call("GET", url, Schedule(self._retries), only=credential, probing=True))
+            schedule = Schedule(self._retries, *(_AT_ONCE if spare else ()))
+            await self._run(Call("GET", url, schedule, only=credential, probing=True, spare=spare))
         except Unauthorized:
             return True
         except (Unavailable, RateLimited):
@@ -358,4 +367,47 @@ class PinnedClient:
             idempotent=idempotent,
             credential=self.credential,
             patience=self.patience,
+        )
+
+
+@dataclass(frozen=True)
+class SparingClient:
+    """A `BitbucketClient` for what can wait; see `BitbucketClient.sparing`."""
+
+    client: BitbucketClient
+
+    def now(self) -> datetime:
+        return self.client.now()
+
+    async def get(self, path: str, params: Params | None = None) -> Json:
+        return await self.request("GET", path, params=params)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Json = None,
+        data: Params | None = None,
+        attempts: int | None = None,
+        idempotent: bool | None = None,
+    ) -> Json:
+        """Sends a request once; `attempts` are ignored.
+
+        Raises:
+            RateLimited: no budget has a request to spare.
+        """
+        del attempts
+        once, patience = _AT_ONCE
+        return await self.client.request(
+            method,
+            path,
+            params=params,
+            json=json,
+            data=data,
+            attempts=once,
+            idempotent=idempotent,
+            patience=patience,
+            spare=True,
         )

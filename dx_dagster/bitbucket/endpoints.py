@@ -48,6 +48,9 @@ PULL_REQUEST_FIELDS = (
     *_under("participants.user", *_USER),
 )
 
+# With the paths: pages are told apart by their rows.
+DIFFSTAT_FIELDS = ("lines_added", "lines_removed", "old.path", "new.path")
+
 REPOSITORY_FIELDS = (
     *("uuid", "name", "slug", "full_name", "description", "is_private", "created_on", "updated_on", "links.html.href"),
     *("mainbranch.name", "project.key", "project.name", "workspace.uuid", "workspace.slug", "workspace.name"),
@@ -141,6 +144,12 @@ def pull_request_commits(workspace: str, repository: str, number: int) -> Endpoi
     return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
 
 
+def diffstat(workspace: str, repository: str, number: int) -> Endpoint:
+    """The files that a pull request changes; answers with a redirect (docs/bitbucket-api.md, "Diffstat")."""
+    path = f"{_repository(workspace, repository)}/pullrequests/{number}/diffstat"
+    return Endpoint(path, {"fields": _listed(DIFFSTAT_FIELDS)})
+
+
 def branch_commits(workspace: str, repository: str, branch: str) -> Endpoint:
     """Newest first by ancestry, so dates are not monotonic (docs/bitbucket-api.md, "Commits")."""
     path = f"{_repository(workspace, repository)}/commits/{quote(branch, safe='')}"
@@ -195,7 +204,9 @@ def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:
     return Endpoint(f"{hooks(workspace, repository).path}/{quote(uid, safe='')}", pagelen=None)
 
 
-_NAMES = frozenset({"activity", "comments", "commit", "commits", "hooks", "members", "pipelines", "pullrequests"})
+_NAMES = frozenset(
+    {"activity", "comments", "commit", "commits", "diffstat", "hooks", "members", "pipelines", "pullrequests"}
+)
 
 
 def kind_of(path: str) -> str:

@@ -142,8 +142,12 @@ class CredentialPool:
             f"no credential is left ({reasons or 'the pool is empty'})", status=401, message=reasons
         )
 
-    async def take(self, only: Credential | None = None, tried: Collection[int] = ()) -> Grant | Rest | None:
+    async def take(
+        self, only: Credential | None = None, tried: Collection[int] = (), *, spare: bool = False
+    ) -> Grant | Rest | None:
         """Reserves a request; None when every candidate has tried it.
+
+        `spare`: from what the budgets have to spare; see `Ledger.acquire`.
 
         Raises:
             CredentialsExhausted: no credential is left in the pool.
@@ -151,9 +155,9 @@ class CredentialPool:
         """
         await self._take_out_expired()
         while candidates := self.candidates(only, tried):
-            lease = await self.ledger.acquire(list(dict.fromkeys(one.budget for one in candidates)))
+            lease = await self.ledger.acquire(list(dict.fromkeys(one.budget for one in candidates)), spare=spare)
             if isinstance(lease, int | float):
-                return Rest(lease, _why(candidates))
+                return Rest(lease, "what is left of the budget is kept" if spare else _why(candidates))
             # The ledger may have waited for the database; a credential may have been taken out in the meantime.
             ready = [one for one in candidates if one.budget == lease.budget and not self.is_out(one)]
             if ready:

@@ -33,15 +33,15 @@ class MemoryLedger:
     def books(self, budget: str) -> Books:
         return self._books.setdefault(budget, Books(self._window, assumed_limit=self._default_limit))
 
-    async def acquire(self, budgets: Sequence[str]) -> Lease | float:
+    async def acquire(self, budgets: Sequence[str], *, spare: bool = False) -> Lease | float:
         if not budgets:
             raise ValueError("a request must be paid from some budget")
         now = self._clock()
         for budget in budgets:
             self.books(budget).forget(now)
             self._hold(budget, now)
-        best = max(budgets, key=lambda budget: self.books(budget).room(now))
-        if not self.books(best).room(now):
+        best = max(budgets, key=lambda budget: self.books(budget).room(now, spare=spare))
+        if not self.books(best).room(now, spare=spare):
             return min(self._ready_in(self.books(budget), now) for budget in budgets)
         self._issued += 1
         self._under_way[best].add(self._issued)
@@ -72,6 +72,6 @@ class MemoryLedger:
 
     def _ready_in(self, books: Books, now: float) -> float:
         """Retries soon while requests are in flight: they end long before the latest moment that the books assume."""
-        wait = books.ready_in(now)
+        wait = books.ready_in(now) or books.recheck
         is_resting = books.rests_until is not None and now < books.rests_until
         return wait if is_resting or not books.leased(now) else min(wait, books.recheck)

@@ -20,8 +20,11 @@ class Ledger(Protocol):
     def window(self) -> float:
         """Seconds after which a request no longer counts."""
 
-    async def acquire(self, budgets: Sequence[str]) -> Lease | float:
+    async def acquire(self, budgets: Sequence[str], *, spare: bool = False) -> Lease | float:
         """Reserves a request on the budget with most headroom, or returns the seconds until one may be free.
+
+        `spare`: for what can wait, so that a fifth of each budget is left for other requests. The seconds are then
+        those until it is worth asking again.
 
         Raises:
             ValueError: no budget was named.

@@ -18,6 +18,9 @@ Every response to an access token says its limit. Until the first response a hig
 waiting an hour for nothing.
 """
 
+KEPT = 0.2
+"""The share of a limit that spare requests never use."""
+
 _BUCKETS = 60  # in a window: Bitbucket counts by the minute as well ("for every minute that passes ...")
 _LARGEST_BLOCK = 16
 _LONGEST_LEASE = 10.0  # seconds
@@ -125,8 +128,10 @@ class Books:
         """Requests that a process is sending or may still send."""
         return sum(held.requests for held in self.leases.values() if held.ends_by > now)
 
-    def room(self, now: float) -> int:
-        """Requests that may be reserved now."""
+    def room(self, now: float, *, spare: bool = False) -> int:
+        """Requests that may be reserved now; `spare`: for what can wait."""
+        if spare:
+            return self._spare_room(now)
         if self.rests_until and now < self.rests_until:
             return 0
         limit, leased = self.limit or self.assumed_limit, self.leased(now)
@@ -137,9 +142,20 @@ class Books:
             room = min(room, max(1, limit // 5))
         return max(0, room)
 
-    def block(self, now: float) -> int:
+    def _spare_room(self, now: float) -> int:
+        """Requests for what can wait: none of the last fifth, so that they make no other request wait.
+
+        There are none at all while another program may be drawing on the same budget.
+        """
+        if self.careful_until and now < self.careful_until:
+            return 0
+        if self.near_limit_at and now < self.near_limit_at + 2 * self.bucket:
+            return 0
+        return max(0, self.room(now) - math.ceil(KEPT * (self.limit or self.assumed_limit)))
+
+    def block(self, now: float, *, spare: bool = False) -> int:
         """Requests that one process may reserve at once: few where few are left, as no other process can use them."""
-        room = self.room(now)
+        room = self.room(now, spare=spare)
         return min(room, max(1, min(_LARGEST_BLOCK, room // 8)))
 
     def ready_in(self, now: float) -> float:

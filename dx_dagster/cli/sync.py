@@ -126,21 +126,22 @@ def _run(
     from dx_dagster.definitions import defs
     from dx_dagster.insights.unified import BUILDS
 
+    job = defs.resolve_job_def("sync_workspace")
     imported = {"config": {"full": full} | ({"since": since} if since else {})}
+    configs = {key_of(step): imported for step in STEPS} | {build.key: {"config": {"full": full}} for build in BUILDS}
     with installation.dagster() as instance:
         register(instance, [workspace])
         # By default Dagster opens a connection for each of a run's two hundred statements; its web server pools them.
         # The pool is recycled soon: the database may restart while an import waits for its rate limit.
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)
-        return defs.resolve_job_def("sync_workspace").execute_in_process(
+        return job.execute_in_process(
             instance=instance,
             partition_key=workspace,
             # The daemon must not restart a command that was killed.
             tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
                 "resources": {"bitbucket": {"config": {"wait": wait}}},
-                "ops": {op_name(key_of(step)): imported for step in STEPS}
-                | {op_name(build.key): {"config": {"full": full}} for build in BUILDS},
+                "ops": {op_name(key): one for key, one in configs.items() if job.has_node_named(op_name(key))},
                 # The command has its own progress display.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },

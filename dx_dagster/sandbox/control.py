@@ -58,9 +58,9 @@ class Control:
         return JSONResponse({})
 
     async def _truth(self, request: Request) -> Response:
-        """The truth, within the bound `since` if one is given."""
-        since = request.query_params.get("since")
-        tables = truth(self._world(request), datetime.fromisoformat(since) if since else None)
+        """The truth, within the bound `since` if one is given; `sizes=on`: with the sizes of pull requests."""
+        since, sizes = request.query_params.get("since"), request.query_params.get("sizes") == "on"
+        tables = truth(self._world(request), datetime.fromisoformat(since) if since else None, sizes=sizes)
         return Response(json.dumps(tables, default=_text), media_type="application/json")
 
     async def _requests(self, _request: Request) -> Response:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dx_dagster.sandbox import routes_commits, routes_pulls, routes_repositories
+from dx_dagster.sandbox import routes_commits, routes_diffstats, routes_pulls, routes_repositories
 from dx_dagster.sandbox.answers import Refused, error
 from dx_dagster.sandbox.calls import IncomingCall, Memory
 from dx_dagster.sandbox.control import Control
@@ -116,6 +116,8 @@ def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
         ("GET", f"{pull}/comments", "pullrequest", pulls.comments),
         ("GET", f"{pull}/comments/{{comment}}", "pullrequest", pulls.comment),
         ("GET", f"{pull}/commits", "pullrequest", commits.pull_request_commits),
+        ("GET", f"{pull}/diffstat", "pullrequest", routes_diffstats.pull_request_diffstat),
+        ("GET", f"{repository}/diffstat/{{spec:path}}", "repository", routes_diffstats.diffstat),
         ("GET", f"{repository}/commit/{{revision}}", "repository", commits.commit),
         *((method, f"{repository}/commits{end}", "repository", commits.commits)
           for method in ("GET", "POST") for end in ("", "/", "/{revision:path}")),

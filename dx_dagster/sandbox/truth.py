@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
+from dx_dagster.sandbox.diffstats import changed_files, refusal
 from dx_dagster.sandbox.merging import pull_request_commits
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
@@ -28,12 +29,13 @@ REVIEWS = ("comment", "approval", "changes_requested")
 SAME_MOMENT = timedelta(seconds=5)  # an event this close to `updated_on` is what moved it
 
 
-def truth(world: World, since: datetime | None = None) -> dict[str, list[Row]]:
+def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -> dict[str, list[Row]]:
     """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
 
     With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
     it, with all their parts; pipelines created at or after it; commits of default branches dated at or after it; all
-    repositories and members; and of other users those who are met in these.
+    repositories and members; and of other users those who are met in these. `sizes`: an import with
+    DX_PULL_REQUEST_SIZE=on, and enough requests for all of them.
     """
     after = since or datetime.min.replace(tzinfo=UTC)
     with world.lock:
@@ -56,7 +58,7 @@ def truth(world: World, since: datetime | None = None) -> dict[str, list[Row]]:
             ],
             "bitbucket_repositories": [_repository(world, r) for r in world.repositories],
             "bitbucket_users": _users(world, met),
-            "bitbucket_pulls": [_pull(pull) for pull in pulls],
+            "bitbucket_pulls": [_pull(pull) | _size(pull, known=sizes) for pull in pulls],
             "bitbucket_pull_participants": [row for pull in pulls for row in _participants(pull)],
             "bitbucket_pull_activities": [row for pull in pulls for row in _activities(pull)],
             "bitbucket_pull_comments": [row for pull in pulls for row in _comments(pull)],
@@ -239,6 +241,18 @@ def _pull(pull: PullRequest) -> Row:
         "open_to_first_review": _seconds(pull, _first(pull, closed, REVIEWS)),
         "open_to_first_approval": _seconds(pull, _first(pull, closed, ("approval",))),
         "open_to_first_bot_review": _seconds(pull, _first(pull, closed, REVIEWS, bots=True)),
+    }
+
+
+def _size(pull: PullRequest, *, known: bool) -> Row:
+    """None where Bitbucket does not tell it, or was not asked."""
+    if not known or refusal(pull):
+        return {"additions": None, "deletions": None, "changed_files": None}
+    files = changed_files(pull)
+    return {
+        "additions": sum(file.added for file in files),
+        "deletions": sum(file.removed for file in files),
+        "changed_files": len(files),
     }
 
 

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -51,6 +52,7 @@ class _Share:
 
     Attributes:
         unspent: reserved and not sent.
+        spare: so many of them may be spent on what can wait.
         spend_by: when the unspent ones lapse.
         under_way: numbers of the reservations handed out.
         ended: when requests ended that are not in the books yet.
@@ -58,6 +60,7 @@ class _Share:
     """
 
     unspent: int = 0
+    spare: int = 0
     spend_by: float = 0.0
     under_way: set[int] = field(default_factory=set)
     ended: list[float] = field(default_factory=list)
@@ -91,23 +94,26 @@ class SharedLedger:
     def window(self) -> float:
         return self._window
 
-    async def acquire(self, budgets: Sequence[str]) -> Lease | float:
+    async def acquire(self, budgets: Sequence[str], *, spare: bool = False) -> Lease | float:
         """Reserve a request on the budget with most headroom, or say in how many seconds the first may be ready.
+
+        `spare`: for what can wait; see `budgets.protocol`.
 
         Raises:
             ValueError: no budget was named.
         """
         if not budgets:
             raise ValueError("a request must be paid from some budget")
-        if taken := self._take(budgets):
+        if taken := self._take(budgets, spare=spare):
             return taken
         async with self._asking:
-            if taken := self._take(budgets):
+            if taken := self._take(budgets, spare=spare):
                 return taken
-            wait = self._known_wait(budgets)
+            # What the books said of other requests is not about spare ones.
+            wait = None if spare else self._known_wait(budgets)
             if wait is None:
-                wait = await self._refill(budgets)
-            return self._take(budgets) or wait
+                wait = await self._refill(budgets, spare=spare)
+            return self._take(budgets, spare=spare) or wait
 
     async def settle(self, lease: Lease) -> None:
         """The request ended, somehow: it counts for one window from now, for the API may have counted it just now."""
@@ -157,20 +163,22 @@ class SharedLedger:
     def _share(self, budget: str) -> _Share:
         return self._shares.setdefault(budget, _Share())
 
-    def _take(self, budgets: Sequence[str]) -> Lease | None:
+    def _take(self, budgets: Sequence[str], *, spare: bool) -> Lease | None:
         now = time.monotonic()
-        best = max(budgets, key=lambda budget: self._stock(budget, now))
-        if not self._stock(best, now):
+        best = max(budgets, key=lambda budget: self._stock(budget, now, spare=spare))
+        if not self._stock(best, now, spare=spare):
             return None
         share = self._shares[best]
         share.unspent -= 1
+        share.spare = min(share.spare - spare, share.unspent)
         self._issued += 1
         share.under_way.add(self._issued)
         return Lease(best, self._issued)
 
-    def _stock(self, budget: str, now: float) -> int:
+    def _stock(self, budget: str, now: float, *, spare: bool = False) -> int:
         share = self._share(budget)
-        return share.unspent if now < share.spend_by else 0
+        stock = min(share.unspent, share.spare) if spare else share.unspent
+        return stock if now < share.spend_by else 0
 
     def _known_wait(self, budgets: Sequence[str]) -> float | None:
         """What the books have just said to somebody else in this process."""
@@ -180,24 +188,26 @@ class SharedLedger:
             return min(share.ready for share in shares) - now
         return None
 
-    async def _refill(self, budgets: Sequence[str]) -> float:
+    async def _refill(self, budgets: Sequence[str], *, spare: bool) -> float:
         """Reserve a block on the budget with most headroom; or the seconds until there is any."""
         asked = time.monotonic()
-        block = await self._work(budgets, self._reserve)
+        block = await self._work(budgets, partial(self._reserve, spare=spare))
         if isinstance(block, dict):
-            for budget, wait in block.items():
+            for budget, wait in block.items() if not spare else ():
                 self._share(budget).asked, self._share(budget).ready = asked, asked + wait
             return min(block.values())
-        # Whatever was left of an earlier block has lapsed, or nobody would have asked.
+        # Whatever was left of an earlier block has lapsed, or nobody would have asked. Spare requests ask all the same: it
+        # may be of the fifth that is kept. It goes back with the next report.
         share = self._share(block.budget)
-        share.unspent, share.spend_by, share.asked = block.requests, asked + self._rules.lease_seconds, float("-inf")
+        share.unspent, share.spare = block.requests, block.requests if spare else 0
+        share.spend_by, share.asked = asked + self._rules.lease_seconds, float("-inf")
         return self._rules.recheck
 
-    def _reserve(self, books: Mapping[str, Books], now: float) -> _Block | dict[str, float]:
-        best = max(books, key=lambda budget: books[budget].room(now))
-        requests = books[best].block(now)
+    def _reserve(self, books: Mapping[str, Books], now: float, *, spare: bool) -> _Block | dict[str, float]:
+        best = max(books, key=lambda budget: books[budget].room(now, spare=spare))
+        requests = books[best].block(now, spare=spare)
         if not requests:
-            return {budget: one.ready_in(now) for budget, one in books.items()}
+            return {budget: one.ready_in(now) or one.recheck for budget, one in books.items()}
         books[best].hold(self._who, self._outstanding(best) + requests, now)
         return _Block(best, requests)
 

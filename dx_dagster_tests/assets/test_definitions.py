@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dx_dagster.assets.steps import ASSETS, STEPS
+from dx_dagster.assets.steps import ASSETS, SIZES, STEPS
 from dx_dagster.bitbucket import endpoints
 from dx_dagster.insights.unified import BUILDS
 
@@ -34,10 +34,11 @@ def test_the_assets_read_like_a_table_of_contents(graph):
             assert {"dagster/code_references", "dagster/table_name", "dagster/column_schema"} <= asset.metadata.keys()
 
 
-def test_a_sync_materializes_every_asset(graph):
+def test_a_sync_materializes_every_asset_but_sizes_unless_they_are_switched_on(graph):
     from dx_dagster.automation.jobs import sync_workspace  # noqa: PLC0415
 
-    assert sync_workspace.selection.resolve(graph) == graph.executable_asset_keys
+    selected = sync_workspace.selection.resolve(graph)
+    assert selected == graph.executable_asset_keys - {dg.AssetKey(["bitbucket", SIZES])}
 
 
 def test_every_endpoint_that_an_import_reads_is_upstream_of_an_asset(graph):

@@ -96,6 +96,30 @@ async def test_the_books_stay_small(warehouse: Warehouse) -> None:
     assert row.leases == "{}"
 
 
+async def test_what_can_wait_takes_nothing_of_the_last_fifth_and_what_cannot_takes_all(warehouse: Warehouse) -> None:
+    one, other = SharedLedger(warehouse, 3600), SharedLedger(warehouse, 3600)
+    await one.learn("credential:1", 1000)
+    await book(warehouse, 3600, "credential:1", 780)
+    assert isinstance(await one.acquire(["credential:1"]), Lease)
+    spared = [await one.acquire(["credential:1"], spare=True) for _ in range(30)]
+    assert [isinstance(lease, Lease) for lease in spared] == [True] * 19 + [False] * 11
+    assert isinstance(await one.acquire(["credential:1"]), Lease)  # of a block that is reserved for more like it
+    assert isinstance(await one.acquire(["credential:1"], spare=True), float)
+    await one.close()
+    taken = [await other.acquire(["credential:1"]) for _ in range(210)]
+    assert [isinstance(lease, Lease) for lease in taken] == [True] * 199 + [False] * 11
+
+
+async def test_what_can_wait_takes_nothing_while_another_program_draws_on_the_budget(warehouse: Warehouse) -> None:
+    ledger = SharedLedger(warehouse, 3600)
+    await ledger.near_limit("credential:1")  # although our books say that nothing was used
+    await ledger.limited("credential:2", 0.5)
+    await anyio.sleep(0.55)
+    for budget in ("credential:1", "credential:2"):
+        assert isinstance(await ledger.acquire([budget], spare=True), float)
+        assert isinstance(await ledger.acquire([budget]), Lease)
+
+
 # Fair, and by the API's own numbers
 
 

@@ -112,6 +112,7 @@ IMPORTED: dict[str, set[str]] = {
         "drone-go-scm/webhooks/push_branch_create.json",
         "woodpecker/HookPush.json",
     },
+    "diffstats": {"drone-go-scm/diffstat.json", "drone-go-scm/pr_diffstat.json"},
     "pipelines": {
         *(f"{TEST_REPOSITORY}/pipelines/{name}.json" for name in ("GET", "POST", "PipelineUuid/GET")),
         "faros/pipelines.json",
@@ -137,9 +138,9 @@ NOT_IMPORTED: dict[str, set[str]] = {
         *(f"{TEST_REPOSITORY}/default-reviewers/{name}.json" for name in ("GET", "DefaultReviewer1Uuid/GET")),
         f"{TEST_REPOSITORY}/default-reviewers/DefaultReviewer1Uuid/DELETE.json",
     },
-    "branches, tags, diffstats and hooks": {
+    "branches, tags and hooks": {
         *(f"drone-go-scm/branch{end}.json" for end in ("", "_create", "es", "es_filter")),
-        *(f"drone-go-scm/{name}.json" for name in ("tag", "tags", "diffstat", "pr_diffstat", "hook", "hooks")),
+        *(f"drone-go-scm/{name}.json" for name in ("tag", "tags", "hook", "hooks")),
         "gildas-bitbucket-cli/branch.json",
         "gildas-bitbucket-cli/tags.json",
     },

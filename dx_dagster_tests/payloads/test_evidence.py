@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dx_dagster.frames import activities, comments, commits, pipelines, pulls, repositories
+from dx_dagster.frames import activities, comments, commits, diffstats, pipelines, pulls, repositories
 from dx_dagster_tests.payloads.evidence import (
     COMMENT_DELIVERIES,
     DELIVERED,
@@ -261,6 +261,14 @@ def runs(payload: Payload) -> list[Json]:
     if "pipeline-target-" in payload.name:
         return [{"uuid": "{00000000-0000-4000-8000-000000000001}", "target": value} for value in values(payload)]
     return values(payload)
+
+
+@each_of("diffstats")
+def test_diffstats(payload):
+    found = values(payload)
+    added, removed = (sum(file[f"lines_{which}"] for file in found) for which in ("added", "removed"))
+    assert diffstats.totals(found) == (added, removed, len(found))
+    assert len(found) == (1 if "pr_" in payload.name else 3)
 
 
 @each_of("pipelines")

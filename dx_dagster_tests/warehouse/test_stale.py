@@ -32,14 +32,17 @@ COMPLETE = f"""
            (gen_random_uuid(), '{PULL}', '{AUTHOR}', 'update', '2026-01-02', 'MERGED');
     INSERT INTO sync_marks (repository_id, kind, synced_to, full_head, since)
     VALUES ('{REPOSITORY}', 'activity', '2026-01-03', '2026-01-03', '2026-01-01');
-    INSERT INTO pull_marks (pull_id, repository_id, number, comments_synced_to, commits_synced_for)
-    VALUES ('{PULL}', '{REPOSITORY}', 7, '2026-01-02', '{WHOLE[:12]} main');"""
+    INSERT INTO pull_marks (pull_id, repository_id, number, comments_synced_to, commits_synced_for, size_for)
+    VALUES ('{PULL}', '{REPOSITORY}', 7, '2026-01-02', '{WHOLE[:12]} main', '{WHOLE[:12]} main');"""
 FORGET_END = "DELETE FROM bitbucket_pull_activities WHERE state = 'MERGED';"
 FORGET_OPENING = "DELETE FROM bitbucket_pull_activities WHERE state = 'OPEN';"
 APPROVE = f"INSERT INTO bitbucket_pull_participants (pull_id, user_id, approved) VALUES ('{PULL}', '{REVIEWER}', true);"
 SHORTEN = f"UPDATE bitbucket_pulls SET merge_commit_sha = '{SHORT}';"
 REFUSE = """UPDATE pull_marks SET refused_since = now() - interval '1 day', refused_at = now(),
                                   refused_for = '2026-01-02';"""
+MOVE = f"UPDATE bitbucket_pulls SET source_commit_sha = '{'c' * 40}';"
+REFUSE_SIZE = f"""UPDATE pull_marks SET size_for = NULL, size_refused_since = now() - interval '1 day',
+                                       size_refused_at = now(), size_refused_for = '{WHOLE[:12]} main';"""
 Find = Callable[[Warehouse, Scope], Awaitable[list[StalePull]]]
 
 
@@ -62,6 +65,7 @@ def ask(database_url: str) -> Callable[..., Any]:
 
 ACTIVITY, COMMENTS, COMMITS = stale.pulls_without_activity, stale.pulls_without_comments, stale.pulls_without_commits
 HASHES, MERGED = stale.pulls_with_short_hashes, stale.merged_pulls_with_short_hashes
+SIZES = partial(stale.pulls_without_size, most=9)
 CASES: dict[str, tuple[Find, str, str | None]] = {
     "activity: complete": (ACTIVITY, "", None),
     "activity: flagged": (ACTIVITY, "UPDATE pull_marks SET activity_stale = true;", ""),
@@ -118,6 +122,18 @@ CASES: dict[str, tuple[Find, str, str | None]] = {
     "merges: whole": (MERGED, "", None),
     "merges: short": (MERGED, SHORTEN, ""),
     "merges: short, open": (MERGED, SHORTEN + "UPDATE bitbucket_pulls SET state = 'OPEN';", None),
+    "sizes: settled": (SIZES, "UPDATE bitbucket_pulls SET updated_at = now(), target_commit_sha = 'd';", None),
+    "sizes: no marks": (SIZES, "DELETE FROM pull_marks;", f"{WHOLE[:12]} main"),
+    "sizes: the source has moved": (SIZES, MOVE, f"{'c' * 12} main"),
+    "sizes: another target": (
+        SIZES,
+        "UPDATE bitbucket_pulls SET target_branch = 'release';",
+        f"{WHOLE[:12]} release",
+    ),
+    "sizes: the fork is gone": (SIZES, "UPDATE bitbucket_pulls SET source_commit_sha = NULL;", None),
+    "sizes: refused lately": (SIZES, REFUSE_SIZE, None),
+    "sizes: refused before the source has moved": (SIZES, REFUSE_SIZE + MOVE, f"{'c' * 12} main"),
+    "sizes: deleted": (SIZES, "DELETE FROM pull_marks; UPDATE bitbucket_pulls SET deleted_at = now();", None),
 }
 
 

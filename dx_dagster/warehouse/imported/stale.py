@@ -63,28 +63,39 @@ _FIND = SQL("""
     FROM bitbucket_pulls p LEFT JOIN pull_marks m ON m.pull_id = p.id
     WHERE p.repository_id = ANY(%(readable)s::uuid[]) AND p.deleted_at IS NULL AND {is_in_scope} AND ({is_stale})
       AND NOT {rests}
-    ORDER BY p.updated_at DESC""")
+    ORDER BY {order} LIMIT %(most)s""")
 
 
 _NO_VERSION = SQL("''")
+_LAST_CHANGED_FIRST = SQL("p.updated_at DESC")
 
 
 async def _find(
-    warehouse: Warehouse, scope: Scope, is_stale: Composable, version: Composable = _NO_VERSION, **bound: object
+    warehouse: Warehouse,
+    scope: Scope,
+    is_stale: Composable,
+    version: Composable = _NO_VERSION,
+    *,
+    rests: Composable = _RESTS,
+    order: Composable = _LAST_CHANGED_FIRST,
+    most: int | None = None,
+    **bound: object,
 ) -> list[StalePull]:
-    """The pull requests that changed last come first."""
+    """The pull requests that changed last come first, unless told otherwise."""
     return await warehouse.fetch(
         StalePull,
         _FIND.format(
             version=version,
             is_in_scope=scope.condition,
             is_stale=is_stale,
-            rests=SQL("false") if scope.resting else _RESTS,
+            rests=SQL("false") if scope.resting else rests,
+            order=order,
         ),
         {
             "readable": list(scope.readable),
             "pulls": list(scope.pulls or ()),
             "repositories": list(scope.repositories),
+            "most": most,
             **bound,
         },
     )
@@ -288,6 +299,38 @@ async def pulls_with_short_hashes(warehouse: Warehouse, scope: Scope) -> list[St
 async def merged_pulls_with_short_hashes(warehouse: Warehouse, scope: Scope) -> list[StalePull]:
     """Merged pull requests whose merge commit is not among the stored commits of the default branch."""
     return await _find(warehouse, scope, SQL("p.state = 'MERGED' AND length(p.merge_commit_sha) < 40"))
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+# A pull request whose fork is gone has no source any more: the size that is known stays.
+_SIZE_VERSION = SQL("concat_ws(' ', left(p.source_commit_sha, 12), p.target_branch)")
+_WITHOUT_SIZE = SQL(
+    "m.size_for IS NULL OR (p.source_commit_sha IS NOT NULL AND m.size_for IS DISTINCT FROM {version})"
+).format(version=_SIZE_VERSION)
+_SIZE_RESTS = SQL(
+    "(m.size_refused_since IS NOT NULL AND m.size_refused_for IS NOT DISTINCT FROM {version} AND {rests})"
+).format(version=_SIZE_VERSION, rests=rests("m.size_refused_at", "m.size_refused_since"))
+_NEWEST_FIRST = SQL("m.size_refused_since IS NOT NULL, p.created_at DESC NULLS LAST, p.id")
+
+
+async def pulls_without_size(warehouse: Warehouse, scope: Scope, most: int) -> list[StalePull]:
+    """Pull requests whose source has moved, or which got another target, since their size was settled.
+
+    The newest come first, and those last whose size Bitbucket refused before. The version names source and target.
+    """
+    return await _find(
+        warehouse, scope, _WITHOUT_SIZE, _SIZE_VERSION, rests=_SIZE_RESTS, order=_NEWEST_FIRST, most=most
+    )
+
+
+async def forget_sizes(transaction: Transaction, workspace_id: str) -> None:
+    """Makes the size of every pull request stale (`--full`). Sizes that are known stay until they are fetched again."""
+    await transaction.execute(
+        """UPDATE pull_marks SET size_for = NULL WHERE size_for IS NOT NULL
+           AND repository_id IN (SELECT id FROM bitbucket_repositories WHERE workspace_id = %s)""",
+        [workspace_id],
+    )
 
 
 # -- the rows themselves -----------------------------------------------------------------------------------------------

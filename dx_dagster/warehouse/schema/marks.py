@@ -51,6 +51,10 @@ pull_marks = Table(
     time("refused_since", "When Bitbucket first refused something of it; null when it did not"),
     time("refused_at", "When Bitbucket last refused something of it"),
     time("refused_for", "updated_at of the pull request that was refused then"),
+    text("size_for", "Source and target for which its size was settled, known or not"),
+    time("size_refused_since", "When Bitbucket first refused its size; null when it did not"),
+    time("size_refused_at", "When Bitbucket last refused its size"),
+    text("size_refused_for", "Source and target of the pull request then"),
     Index("ix_pull_marks_repository_id", "repository_id"),
     comment="How far each pull request is imported; moves only with the rows it vouches for",
 )

@@ -12,6 +12,7 @@ depends_on: Sequence[str] | None = None
 
 
 PULLS = ("first_commit_at", "additions", "deletions", "changed_files")
+PULL_MARKS = ("size_for", "size_refused_since", "size_refused_at", "size_refused_for")
 
 
 def upgrade() -> None:
@@ -20,6 +21,10 @@ def upgrade() -> None:
     op.add_column("bitbucket_pulls", sa.Column("deletions", sa.BigInteger(), nullable=True, comment="Lines removed, likewise"))
     op.add_column("bitbucket_pulls", sa.Column("changed_files", sa.Integer(), nullable=True, comment="Files changed, likewise"))
     op.create_index("ix_bitbucket_pulls_merged_by_user_id", "bitbucket_pulls", ["merged_by_user_id"])
+    op.add_column("pull_marks", sa.Column("size_for", sa.Text(), nullable=True, comment="Source and target for which its size was settled, known or not"))
+    op.add_column("pull_marks", sa.Column("size_refused_since", sa.DateTime(timezone=True), nullable=True, comment="When Bitbucket first refused its size; null when it did not"))
+    op.add_column("pull_marks", sa.Column("size_refused_at", sa.DateTime(timezone=True), nullable=True, comment="When Bitbucket last refused its size"))
+    op.add_column("pull_marks", sa.Column("size_refused_for", sa.Text(), nullable=True, comment="Source and target of the pull request then"))
     op.create_table("bitbucket_environments",
     sa.Column("id", sa.Uuid(), nullable=False, comment="Bitbucket's uuid of the environment"),
     sa.Column("source_id", sa.Text(), nullable=False, comment="Bitbucket's uuid of the environment, with braces"),
@@ -77,5 +82,7 @@ def downgrade() -> None:
     op.drop_table("bitbucket_deployments")
     op.drop_table("bitbucket_environments")
     op.drop_index("ix_bitbucket_pulls_merged_by_user_id", "bitbucket_pulls")
+    for column in PULL_MARKS:
+        op.drop_column("pull_marks", column)
     for column in PULLS:
         op.drop_column("bitbucket_pulls", column)
