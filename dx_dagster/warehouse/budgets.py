@@ -196,8 +196,8 @@ class SharedLedger:
             for budget, wait in block.items() if not spare else ():
                 self._share(budget).asked, self._share(budget).ready = asked, asked + wait
             return min(block.values())
-        # Whatever was left of an earlier block has lapsed, or nobody would have asked. Spare requests ask all the same: it
-        # may be of the fifth that is kept. It goes back with the next report.
+        # Whatever was left of an earlier block has lapsed, or nobody would have asked. Spare requests ask all the same:
+        # it may be of the fifth that is kept. It goes back with the next report.
         share = self._share(block.budget)
         share.unspent, share.spare = block.requests, block.requests if spare else 0
         share.spend_by, share.asked = asked + self._rules.lease_seconds, float("-inf")
