@@ -1,7 +1,7 @@
 """DX's unified tables, one module for each."""
 
 from dx_dagster.insights.building import Build
-from dx_dagster.insights.unified import repos
+from dx_dagster.insights.unified import deployments, pipeline_runs, pipeline_sources, repos
 
-BUILDS: tuple[Build, ...] = (repos.BUILD,)
+BUILDS: tuple[Build, ...] = (repos.BUILD, pipeline_sources.BUILD, pipeline_runs.BUILD, deployments.BUILD)
 """In an order in which each comes after those that it reads."""

@@ -242,6 +242,7 @@ pipelines = Table(
     synced_at(),
     Index("ix_bitbucket_pipelines_repository_id_created_at", "repository_id", "created_at"),
     Index("ix_bitbucket_pipelines_pull_id", "pull_id"),
+    Index("ix_bitbucket_pipelines_user_id", "user_id"),
     comment="Runs of Bitbucket Pipelines",
 )
 

@@ -221,6 +221,15 @@ pipeline_runs = Table(
     comment="Runs of pipelines",
 )
 
+deployment_ids = Table(
+    "deployment_ids",
+    metadata,
+    number_key("Number of the deployment: deployments.id", BigInteger),
+    reference("source_table_id", "bitbucket_deployments.id", nullable=False),
+    Index("ix_deployment_ids_source_table_id", "source_table_id", unique=True),
+    comment="Numbers of deployments, kept while one runs again and has no row in deployments",
+)
+
 deployments = Table(
     "deployments",
     metadata,
@@ -230,10 +239,16 @@ deployments = Table(
     text("repository", "Workspace and slug of the repository, as acme/web"),
     text("commit_sha", "Commit that was deployed"),
     time("attributed_at", "When the deployment was attributed to pull requests; null where it is to none"),
-    Column("merge_commit_shas", ARRAY(Text), comment="Merge commits that it is the first to contain"),
+    Column(
+        "merge_commit_shas",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="Merge commits that it is the first to contain",
+    ),
     text("environment", "production for environments of that type, else the environment's name"),
     time("deployed_at", "When it ended"),
-    flag("success", "Whether it succeeded"),
+    flag("success", "Whether it succeeded; false for a stopped one"),
     text("service", "Name of the repository"),
     text("source_url", "Address of its page"),
     text("source_name", "Bitbucket Pipelines"),
@@ -245,7 +260,7 @@ deployments = Table(
     flag("deleted", "Whether the repository is gone", default=False),
     Index("ix_deployments_source_table_id", "source_table_id", unique=True),
     Index("ix_deployments_service_id_deployed_at", "service_id", "deployed_at"),
-    comment="Deployments",
+    comment="Deployments that have ended",
 )
 
 deployment_pull_requests = Table(

@@ -169,6 +169,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_pipeline_runs_pipeline_source_id_started_at", "pipeline_runs", ["pipeline_source_id", "started_at"], unique=False)
     op.create_index("ix_pipeline_runs_source_table_id", "pipeline_runs", ["source_table_id"], unique=True)
+    op.create_index("ix_bitbucket_pipelines_user_id", "bitbucket_pipelines", ["user_id"], unique=False)
+    op.create_table("deployment_ids",
+    sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Number of the deployment: deployments.id"),
+    sa.Column("source_table_id", sa.Uuid(), nullable=False, comment="bitbucket_deployments.id"),
+    sa.PrimaryKeyConstraint("id"),
+    comment="Numbers of deployments, kept while one runs again and has no row in deployments"
+    )
+    op.create_index("ix_deployment_ids_source_table_id", "deployment_ids", ["source_table_id"], unique=True)
     op.create_table("deployments",
     sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Stays the same for ever for the same thing"),
     sa.Column("reference_id", sa.Text(), nullable=True, comment="Bitbucket's uuid of the deployment, with braces"),
@@ -176,10 +184,10 @@ def upgrade() -> None:
     sa.Column("repository", sa.Text(), nullable=True, comment="Workspace and slug of the repository, as acme/web"),
     sa.Column("commit_sha", sa.Text(), nullable=True, comment="Commit that was deployed"),
     sa.Column("attributed_at", sa.DateTime(timezone=True), nullable=True, comment="When the deployment was attributed to pull requests; null where it is to none"),
-    sa.Column("merge_commit_shas", postgresql.ARRAY(sa.Text()), nullable=True, comment="Merge commits that it is the first to contain"),
+    sa.Column("merge_commit_shas", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False, comment="Merge commits that it is the first to contain"),
     sa.Column("environment", sa.Text(), nullable=True, comment="production for environments of that type, else the environment's name"),
     sa.Column("deployed_at", sa.DateTime(timezone=True), nullable=True, comment="When it ended"),
-    sa.Column("success", sa.Boolean(), nullable=True, comment="Whether it succeeded"),
+    sa.Column("success", sa.Boolean(), nullable=True, comment="Whether it succeeded; false for a stopped one"),
     sa.Column("service", sa.Text(), nullable=True, comment="Name of the repository"),
     sa.Column("source_url", sa.Text(), nullable=True, comment="Address of its page"),
     sa.Column("source_name", sa.Text(), nullable=True, comment="Bitbucket Pipelines"),
@@ -190,7 +198,7 @@ def upgrade() -> None:
     sa.Column("source_table_id", sa.Uuid(), nullable=False, comment="bitbucket_deployments.id"),
     sa.Column("deleted", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="Whether the repository is gone"),
     sa.PrimaryKeyConstraint("id"),
-    comment="Deployments"
+    comment="Deployments that have ended"
     )
     op.create_index("ix_deployments_service_id_deployed_at", "deployments", ["service_id", "deployed_at"], unique=False)
     op.create_index("ix_deployments_source_table_id", "deployments", ["source_table_id"], unique=True)
@@ -206,6 +214,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("deployment_pull_requests")
     op.drop_table("deployments")
+    op.drop_table("deployment_ids")
+    op.drop_index("ix_bitbucket_pipelines_user_id", "bitbucket_pipelines")
     op.drop_table("pipeline_runs")
     op.drop_table("pipeline_sources")
     op.drop_table("pull_request_issues")
