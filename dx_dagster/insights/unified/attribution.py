@@ -44,7 +44,8 @@ _HISTORY = SQL("""
     SELECT (SELECT count(*) FROM numbered) AS commits, l.*, f.*, m.*
     FROM (SELECT array_agg(child ORDER BY child) AS children, array_agg(parent ORDER BY child) AS parents FROM links) l,
          (SELECT array_agg(id ORDER BY place) AS deployments, array_agg(environment ORDER BY place) AS environments,
-                 array_agg(sha ORDER BY place) AS deployed_shas, array_agg(number ORDER BY place) AS deployed FROM found) f,
+                 array_agg(sha ORDER BY place) AS deployed_shas, array_agg(number ORDER BY place) AS deployed
+          FROM found) f,
          (SELECT array_agg(id) AS pulls, array_agg(sha) AS merge_shas, array_agg(number) AS merged FROM merges) m""")
 _STORED = SQL("""
     SELECT a.deployment_id, a.pull_request_id,
@@ -74,7 +75,8 @@ _CHANGED = SQL("""
             JOIN deployments d ON d.id = a.deployment_id
             WHERE q.source_table_id = p.id AND p.merge_commit_sha = ANY(d.merge_commit_shas)))
     SELECT r.id FROM found f JOIN bitbucket_repositories r USING (id)
-    WHERE r.workspace_id = %(workspace)s AND EXISTS (SELECT FROM bitbucket_deployments t WHERE t.repository_id = r.id)""")
+    WHERE r.workspace_id = %(workspace)s
+      AND EXISTS (SELECT FROM bitbucket_deployments t WHERE t.repository_id = r.id)""")
 _REMOVE = SQL("""
     DELETE FROM deployment_pull_requests a USING unnest(%(deployments)s::bigint[], %(pulls)s::bigint[]) AS gone (d, p)
     WHERE a.deployment_id = gone.d AND a.pull_request_id = gone.p""")
@@ -98,7 +100,8 @@ ATTRIBUTED = Derivation(
 )
 _RECORD = SQL("""
     UPDATE deployments old SET merge_commit_shas = array_remove(new.shas, NULL), attributed_at = new.at
-    FROM (SELECT d.id, {shas} AS shas, {at} AS at {rows}) new WHERE old.id = new.id""").format(
+    FROM (SELECT d.id, {shas} AS shas, {at} AS at {rows}) new WHERE old.id = new.id
+    RETURNING NOT EXISTS (SELECT FROM changed_deployments c WHERE c.id = old.source_table_id) AS others""").format(
     shas=SQL(ATTRIBUTED.columns["merge_commit_shas"]),
     at=SQL(ATTRIBUTED.columns["attributed_at"]),
     rows=ATTRIBUTED.rows,
@@ -179,14 +182,12 @@ def _commits(
         yield one, sha[:_SHORT_HASH] if number is None else number
 
 
-async def _write(
-    transaction: Transaction, added: Attributions, removed: Attributions, changed: Attributions
-) -> None:
+async def _write(transaction: Transaction, added: Attributions, removed: Attributions, changed: Attributions) -> None:
     for statement, pairs in ((_REMOVE, removed), (_ADD, added)):
         if pairs:
             deployments, pulls = zip(*sorted(pairs), strict=True)
             await transaction.execute(statement, {"deployments": list(deployments), "pulls": list(pulls)})
     touched = sorted({deployment for deployment, _ in added | removed | changed})
     if touched:
-        updated = await transaction.execute(_RECORD, {"deployments": touched})
-        transaction.count(str(unified.deployments.name), updated=updated)
+        rows = await transaction.rows(_RECORD, {"deployments": touched})
+        transaction.count(str(unified.deployments.name), updated=sum(row.others for row in rows))

@@ -75,7 +75,8 @@ _CHANGED = SQL("""
     WITH changed AS MATERIALIZED (SELECT kind, id FROM changed_rows WHERE changed_in >= %(since)s),
     found AS (
         SELECT id FROM changed WHERE kind = 'pipeline'
-        UNION SELECT t.id FROM changed c JOIN bitbucket_pipelines t ON t.repository_id = c.id WHERE c.kind = 'repository'
+        UNION SELECT t.id FROM changed c JOIN bitbucket_pipelines t ON t.repository_id = c.id
+        WHERE c.kind = 'repository'
         UNION SELECT t.id FROM changed c JOIN bitbucket_pipelines t ON t.pull_id = c.id WHERE c.kind = 'pull'
         UNION SELECT t.id FROM changed c JOIN bitbucket_pipelines t ON t.user_id = c.id WHERE c.kind = 'user')
     INSERT INTO changed_pipelines
