@@ -60,7 +60,8 @@ _FORGET = SQL("""
     WHERE a.deployment_id = d.id AND d.commit_sha IS DISTINCT FROM t.commit_sha""")
 _OF_WORKSPACE = SQL("""
     SELECT r.id FROM bitbucket_repositories r
-    WHERE r.workspace_id = %(workspace)s AND EXISTS (SELECT FROM bitbucket_deployments t WHERE t.repository_id = r.id)""")
+    WHERE r.workspace_id = %(workspace)s
+      AND EXISTS (SELECT FROM bitbucket_deployments t WHERE t.repository_id = r.id)""")
 # A pull request that is attributed under its merge commit was there when its repository was last looked at.
 _CHANGED = SQL("""
     WITH changed AS MATERIALIZED (SELECT kind, id FROM changed_rows WHERE changed_in >= %(since)s),
