@@ -67,6 +67,26 @@ QUERIES = {
         FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
         LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
         WHERE r.deleted_at IS NULL""",
+    "pipeline_sources": """
+        SELECT o.external_id AS repository, t.name, t.source
+        FROM pipeline_sources t JOIN repos o ON o.id = t.repo_id AND o.source_table_id = t.source_table_id
+        WHERE NOT o.deleted""",
+    "pipeline_runs": """
+        SELECT t.source_id, o.external_id AS repository_uuid, t.name, t.status, t.started_at, t.finished_at,
+               t.updated_at, t.duration, t.repository, t.commit_sha, t.head_branch, t.pr_number,
+               q.external_id::bigint AS pull, u.source_id AS dx_user, t.source_url, t.deleted, t.source
+        FROM pipeline_runs t JOIN repos o ON o.id = t.repo_id
+        JOIN pipeline_sources s ON s.id = t.pipeline_source_id AND s.repo_id = t.repo_id
+        JOIN bitbucket_pipelines b ON b.id = t.source_table_id AND b.id::text = t.reference_id
+        LEFT JOIN pull_requests q ON q.id = t.pull_id
+        LEFT JOIN identities i ON i.source_id = b.user_id AND i.dx_user_id = t.dx_user_id
+        LEFT JOIN bitbucket_users u ON u.id = i.source_id
+        WHERE NOT t.deleted""",
+    "deployments": """
+        SELECT t.reference_id, o.external_id AS service_repository, t.repository, t.commit_sha, t.environment,
+               t.deployed_at, t.success, t.service, t.source_url, t.source_name, t.deleted, t.source
+        FROM deployments t JOIN repos o ON o.id = t.service_id
+        JOIN bitbucket_deployments b ON b.id = t.source_table_id WHERE NOT t.deleted""",
 }
 
 
@@ -107,6 +127,8 @@ def _differing(
     Somebody who left and whose traces are gone stays known as an inactive user; the truth has forgotten them.
     """
     for table, ours in _tables(database_url):
+        if table not in truth:
+            continue
         theirs = truth[table]
         known = {row.get("source_id") for row in theirs}
         kept = [row for row in ours if table != "bitbucket_users" or row["active"] or row["source_id"] in known]

@@ -18,6 +18,7 @@ Database = psycopg.Connection[tuple[Any, ...]]
 Build = Callable[[], dict[str, building.Built]]
 ACME, WEB, ANN = UUID(int=0xA1), UUID(int=0xB1), UUID(int=0xC1)
 PRODUCTION, STAGING = UUID(int=0xE1), UUID(int=0xE2)
+TABLES = {f"unified/{name}" for name in ("repos", "pull_requests", "pipeline_sources", "pipeline_runs", "deployments")}
 ROWS = f"""
     INSERT INTO bitbucket_workspaces (id, source_id, slug) VALUES ('{ACME}', '{{a1}}', 'acme');
     INSERT INTO bitbucket_repositories (id, source_id, workspace_id, slug, name, default_branch)
@@ -39,13 +40,15 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def build(database_url: str) -> Iterator[Build]:
-    """Builds all unified tables once; answers what each build did."""
+    """Builds the tables once; answers what each build did."""
     with asyncio.Runner() as runner:
         warehouse = Warehouse(database_url)
         runner.run(warehouse.__aenter__())
 
         async def run() -> dict[str, building.Built]:
-            return {build.key: await building.run(warehouse, build, str(ACME)) for build in BUILDS}
+            return {
+                build.key: await building.run(warehouse, build, str(ACME)) for build in BUILDS if build.key in TABLES
+            }
 
         yield lambda: runner.run(run())
         runner.run(warehouse.__aexit__(None, None, None))
@@ -276,7 +279,7 @@ def test_a_deployment_is_attributed_to_the_merges_that_it_is_the_first_to_contai
     assert history.attributed()["again"] == [1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_attribution_is_the_same_in_whatever_order_things_arrive(build, history, seed):
     random = Random(seed)
     shas = [f"c{number}" for number in range(40)]

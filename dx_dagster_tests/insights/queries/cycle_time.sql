@@ -62,7 +62,7 @@ GROUP BY month ORDER BY month;
 -- = api | 4 | Ann | 98
 -- = web | 2 | Cy | 32
 -- = web | 1 | Ann | 4
-SELECT r.name, p.external_id AS number, u.name AS author, round(p.open_to_merge / 3600) AS hours
+SELECT r.name, p.external_id AS number, u.name AS author, round((p.open_to_merge / 3600)::numeric) AS hours
 FROM pull_requests p JOIN repos r ON r.id = p.repo_id JOIN dx_users u ON u.id = p.dx_user_id
 WHERE p.merged IS NOT NULL AND p.merged >= '2026-11-01'
 ORDER BY p.open_to_merge DESC LIMIT 3;
