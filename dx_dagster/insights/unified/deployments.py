@@ -93,9 +93,10 @@ BUILD = Build(
     "unified/deployments",
     unified.deployments,
     after=(
-        "bitbucket/deployments",
-        "bitbucket/commits",
+        "bitbucket/repositories",
         "bitbucket/pullrequests",
+        "bitbucket/commits",
+        "bitbucket/deployments",
         "unified/repos",
         "unified/pull_requests",
     ),

@@ -100,6 +100,8 @@ BUILD = Build(
     "unified/pipeline_runs",
     unified.pipeline_runs,
     after=(
+        "bitbucket/repositories",
+        "bitbucket/pullrequests",
         "bitbucket/pipelines",
         "unified/repos",
         "unified/pull_requests",
