@@ -60,13 +60,6 @@ QUERIES = {
         FROM bitbucket_repository_default_branch_commits t
         JOIN bitbucket_repositories r ON r.id = t.repository_id {_WHO.format(user="t.author_id")}
         WHERE r.deleted_at IS NULL""",
-    "bitbucket_pipelines": f"""
-        SELECT t.source_id, r.source_id AS repository, build_number, run_number, t.state, stage, result,
-               trigger, ref_name, commit_sha, p.source_id AS pull, u.source_id AS user, t.created_at, completed_at,
-               duration, t.source_url
-        FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
-        LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
-        WHERE r.deleted_at IS NULL""",
     "pipeline_sources": """
         SELECT o.external_id AS repository, t.name, t.source
         FROM pipeline_sources t JOIN repos o ON o.id = t.repo_id AND o.source_table_id = t.source_table_id
@@ -87,6 +80,13 @@ QUERIES = {
                t.deployed_at, t.success, t.service, t.source_url, t.source_name, t.deleted, t.source
         FROM deployments t JOIN repos o ON o.id = t.service_id
         JOIN bitbucket_deployments b ON b.id = t.source_table_id WHERE NOT t.deleted""",
+    "bitbucket_pipelines": f"""
+        SELECT t.source_id, r.source_id AS repository, build_number, run_number, t.state, stage, result,
+               trigger, ref_name, commit_sha, p.source_id AS pull, u.source_id AS user, t.created_at, completed_at,
+               duration, t.source_url
+        FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
+        LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
+        WHERE r.deleted_at IS NULL""",
 }
 
 
