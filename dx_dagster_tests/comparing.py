@@ -30,8 +30,8 @@ QUERIES = {
         SELECT p.source_id, r.source_id AS repository, u.source_id AS user, m.source_id AS merged_by_user, p.title,
                p.state, draft, ready_for_review, source_branch, target_branch, source_commit_sha, merge_commit_sha,
                comment_count, task_count, p.created_at, p.updated_at, merged_at, closed_at, p.source_url, open_to_merge,
-               open_to_first_review, open_to_first_approval, open_to_first_bot_review, additions, deletions,
-               changed_files
+               open_to_first_review, open_to_first_approval, open_to_first_bot_review, first_commit_at, additions,
+               deletions, changed_files
         FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
         LEFT JOIN bitbucket_users u ON u.id = p.user_id LEFT JOIN bitbucket_users m ON m.id = p.merged_by_user_id
         WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
@@ -86,6 +86,18 @@ QUERIES = {
                duration, t.source_url
         FROM bitbucket_pipelines t JOIN bitbucket_repositories r ON r.id = t.repository_id
         LEFT JOIN bitbucket_pulls p ON p.id = t.pull_id {_WHO.format(user="t.user_id")}
+        WHERE r.deleted_at IS NULL""",
+    "bitbucket_environments": """
+        SELECT t.source_id, r.source_id AS repository, t.name, t.slug, type, rank, hidden
+        FROM bitbucket_environments t JOIN bitbucket_repositories r ON r.id = t.repository_id
+        WHERE t.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_deployments": """
+        SELECT t.source_id, r.source_id AS repository, e.source_id AS environment, n.source_id AS pipeline,
+               release_name, t.commit_sha, t.state, status, t.created_at, t.started_at, t.completed_at, t.updated_at,
+               t.source_url
+        FROM bitbucket_deployments t JOIN bitbucket_repositories r ON r.id = t.repository_id
+        LEFT JOIN bitbucket_environments e ON e.id = t.environment_id
+        LEFT JOIN bitbucket_pipelines n ON n.id = t.pipeline_id
         WHERE r.deleted_at IS NULL""",
 }
 

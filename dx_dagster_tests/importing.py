@@ -18,6 +18,7 @@ from dx_dagster.connections.actions import new_credential
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
+from dx_dagster.importer.deployments import import_deployments
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_request_sizes import import_sizes
@@ -76,7 +77,8 @@ async def import_all(
     pool = await open_pool(settings, warehouse, listener, connection)
     steps = (
         *(import_repositories, partial(import_people, settings), import_pull_requests, import_activity),
-        *(import_comments, import_commits, import_pipelines, partial(import_sizes, settings)),
+        *(import_comments, import_commits, import_pipelines, partial(import_deployments, settings)),
+        partial(import_sizes, settings),
     )
     async with open_client(settings, warehouse, pool, connection) as client:
         for step in steps:

@@ -14,6 +14,7 @@ from dx_dagster.assets.steps import STEPS
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
+from dx_dagster.importer.deployments import import_deployments
 from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_request_sizes import import_sizes
@@ -89,6 +90,15 @@ def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
 
 
+@_bitbucket_asset(
+    deps=[pipelines, *read_by("deployments")], op_tags=_LAST, metadata=_shown("deployments", import_deployments)
+)
+def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+    """Deployments by Bitbucket Pipelines, and their environments. DX_DEPLOYMENTS=off leaves them out."""
+    step = partial(import_deployments, Settings.read())
+    return materialize(context, config, bitbucket, step, for_pipelines=True)
+
+
 # It depends on pull requests alone, so that it runs whichever other step fails; its priority makes it the last.
 @_bitbucket_asset(
     deps=[pullrequests, *read_by("pull_request_sizes")],
@@ -105,4 +115,7 @@ def pull_request_sizes(
     return materialize(context, config, bitbucket, partial(import_sizes, Settings.read()))
 
 
-IMPORTED = (repositories, members, pullrequests, activity, comments, commits, pipelines, pull_request_sizes)
+IMPORTED = (
+    *(repositories, members, pullrequests, activity, comments, commits),
+    *(pipelines, deployments, pull_request_sizes),
+)

@@ -40,7 +40,7 @@ class ImportConfig(dg.Config):
         since: lower bound of the import: an ISO date or time (UTC without an offset) or "all". Later imports keep it;
             a new bound must be earlier than the stored one.
         scheduled: skips quiet repositories (DX_QUIET_AFTER_DAYS).
-        reconcile: lists the pipelines of the last days again (DX_RECONCILE_PIPELINE_DAYS).
+        reconcile: lists the pipelines or deployments of the last days again (DX_RECONCILE_PIPELINE_DAYS).
     """
 
     full: bool = False

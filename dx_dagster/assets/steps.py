@@ -16,6 +16,7 @@ STEPS: dict[str, tuple[Table, ...]] = {
     "comments": (tables.pull_comments,),
     "commits": (tables.pull_commits, tables.default_branch_commits),
     "pipelines": (tables.pipelines,),
+    "deployments": (tables.deployments, tables.environments),
     SIZES: (tables.pulls,),
 }
 

@@ -51,6 +51,7 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
             linger=linger,
             keep=keep,
             for_pipelines=for_pipelines,
+            with_deployments=settings.deployments == "on",
             is_waited_for=lambda: is_waited_for(context.instance, workspace),
             build=_build,
         )

@@ -79,10 +79,13 @@ def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
     """Finds changes that an hourly sync cannot see: they move no date that it filters by.
 
     Examples are a deleted closed pull request, an approval of one, and rerun steps of a pipeline. A workspace with
-    more pull requests than DX_RECONCILE_MOST_PULLS would take too many requests, so only its pipelines are listed.
+    more pull requests than DX_RECONCILE_MOST_PULLS would take too many requests, so only its pipelines and
+    deployments are listed.
     """
     now = context.scheduled_execution_time.astimezone(UTC)
-    again: dict[str, object] = {op_name(key_of("pipelines")): {"config": {"reconcile": True}}}
+    again: dict[str, object] = {
+        op_name(key_of(step)): {"config": {"reconcile": True}} for step in ("pipelines", "deployments")
+    }
     all_pulls: dict[str, object] = {op_name(key_of("pullrequests")): {"config": {"full": True}}}
     most = Settings.read().reconcile_most_pulls
     connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))

@@ -56,6 +56,15 @@ REPOSITORY_FIELDS = (
     *("mainbranch.name", "project.key", "project.name", "workspace.uuid", "workspace.slug", "workspace.name"),
 )
 
+ENVIRONMENT_FIELDS = ("uuid", "name", "slug", "rank", "hidden", "environment_type.name", "category.name")
+
+DEPLOYMENT_FIELDS = (
+    *("uuid", "last_update_time", "links.html.href", "environment.uuid", "commit.hash"),
+    *_under("state", "name", "status.name", "url", "started_on", "start_date", "completed_on", "completion_date"),
+    *_under("release", "name", "url", "created_on", "pipeline.uuid", "commit.hash"),
+    *_under("deployable", "name", "url", "created_on", "pipeline.uuid", "commit.hash"),
+)
+
 
 def _listed(names: Sequence[str]) -> str:
     return ",".join((*_PAGING, *_under("values", *names)))
@@ -193,6 +202,28 @@ def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:
     return Endpoint(f"{_repository(workspace, repository)}/pipelines/{quote(pipeline, safe='')}", pagelen=None)
 
 
+def environments(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
+    """Deployment environments; `slash` as for `pipelines`."""
+    path = f"{_repository(workspace, repository)}/environments{'/' if slash else ''}"
+    return Endpoint(path, {"fields": _listed(ENVIRONMENT_FIELDS)})
+
+
+def environment(workspace: str, repository: str, environment: str) -> Endpoint:
+    """One environment; its uuid has braces, which must be quoted (docs/bitbucket-api.md, "Deployments")."""
+    return Endpoint(f"{_repository(workspace, repository)}/environments/{quote(environment, safe='')}", pagelen=None)
+
+
+def deployments(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
+    """Deployments in an order that is not documented, without filters; `slash` as for `pipelines`."""
+    path = f"{_repository(workspace, repository)}/deployments{'/' if slash else ''}"
+    return Endpoint(path, {"fields": _listed(DEPLOYMENT_FIELDS)})
+
+
+def deployment(workspace: str, repository: str, deployment: str) -> Endpoint:
+    path = f"{_repository(workspace, repository)}/deployments/{quote(deployment, safe='')}"
+    return Endpoint(path, {"fields": ",".join(DEPLOYMENT_FIELDS)}, pagelen=None)
+
+
 def hooks(workspace: str, repository: str | None = None) -> Endpoint:
     """Webhooks of the workspace, or of one repository. POST to `path` creates one."""
     parent = _workspace(workspace) if repository is None else _repository(workspace, repository)
@@ -205,7 +236,10 @@ def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:
 
 
 _NAMES = frozenset(
-    {"activity", "comments", "commit", "commits", "diffstat", "hooks", "members", "pipelines", "pullrequests"}
+    {
+        *("activity", "comments", "commit", "commits", "deployments", "diffstat", "environments", "hooks", "members"),
+        *("pipelines", "pullrequests"),
+    }
 )
 
 

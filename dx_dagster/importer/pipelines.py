@@ -25,7 +25,7 @@ from dx_dagster.importer.watermarks import later, newest_of, overlapping, reache
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import hashes, marks, pipelines, repositories
+from dx_dagster.warehouse.imported import deployments, hashes, marks, pipelines, repositories
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
 from dx_dagster.warehouse.imported.marks import MarkedRepository, PipelinesMark
 from dx_dagster.warehouse.imported.pipelines import Run
@@ -201,12 +201,15 @@ async def _store(
     values: Sequence[Json],
     asked_at: datetime,
 ) -> bool:
-    """Merges pipelines; returns whether anything was new."""
+    """Merges pipelines, which makes their deployments stale; returns whether anything was new."""
     creators = [value.get("creator") for value in values]
     await store_accounts(transaction, workspace, creators, asked_at)
     rows = frames.pipelines(workspace.id, repository.id, values, asked_at)
     counts = await transaction.merge(merge.PIPELINES, rows)
-    return bool(counts.inserted or counts.updated)
+    if not counts.inserted and not counts.updated:
+        return False
+    await deployments.note_pipelines(transaction)
+    return True
 
 
 async def _ask(

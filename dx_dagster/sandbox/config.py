@@ -22,6 +22,9 @@ class WorldConfig:
         merges_by_push: the chance that a merge is made by pushing the source to the target: no entry of the activity
             says so.
         failed_steps_run_again: `step` runs failed steps again now and then. A list of what is new shows nothing of it.
+        deployments_shown_early: a run that goes on shows a deployment in progress. No delivery says so.
+        deployments_order: how deployments are listed, which is not documented: newest release first (`created`),
+            latest change first (`updated`), or oldest release first (`oldest`).
         commits_outlive_branch: a closed pull request lists its commits although its source branch is gone.
     """
 
@@ -38,4 +41,6 @@ class WorldConfig:
     feed_keeps_taken_back: bool = True
     merges_by_push: float = 0.0
     failed_steps_run_again: bool = False
+    deployments_shown_early: bool = False
+    deployments_order: str = "created"
     commits_outlive_branch: bool = True

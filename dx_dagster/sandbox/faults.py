@@ -25,7 +25,12 @@ MESSAGES = {
     555: "Unable to respond in time",
 }
 # Lists that a fault may empty or thin out.
-LISTS = frozenset({"repositories", "members", "hooks", "pullrequests", "commits", "comments", "activity", "pipelines"})
+LISTS = frozenset(
+    {
+        *("repositories", "members", "hooks", "pullrequests", "commits", "comments", "activity", "pipelines"),
+        *("environments", "deployments"),
+    }
+)
 T = TypeVar("T")
 
 
@@ -63,7 +68,8 @@ class Faults:
             answers as before. They are the same ones every time.
         moved_answers_elsewhere: the address below its old workspace, by uuid, answers with a repository that moved to
             another one; else it answers 404 (docs/bitbucket-api.md, "Not established").
-        pipelines_with_slash_only: …/pipelines answers 404, only …/pipelines/ lists them.
+        pipelines_with_slash_only: …/pipelines answers 404, only …/pipelines/ lists them; likewise environments and
+            deployments.
         user_for_access_tokens: /user and /user/workspaces answer access tokens too (docs/bitbucket-api.md,
             "Credentials").
         compressed: answers are gzipped for clients that accept it.

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
+from typing import Protocol
 
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import User, random_uuid
@@ -12,6 +13,16 @@ from dx_dagster.sandbox.pull_requests import PullRequest
 FAILURES = frozenset({"FAILED", "ERROR"})  # whose failed steps may be run again
 WAITING = frozenset({"PAUSED", "HALTED"})
 RESULTS = (*("SUCCESSFUL",) * 15, *("FAILED",) * 4, "ERROR", "STOPPED", "EXPIRED")
+
+
+class DeployingRun(Protocol):
+    """What a run that deploys does on its way."""
+
+    def begins(self, at: datetime) -> None: ...
+
+    def waits(self, at: datetime) -> None: ...
+
+    def ends(self, result: str, at: datetime) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +35,7 @@ class Pipeline:
         stage: RUNNING, PAUSED or HALTED while `state` is IN_PROGRESS, else None.
         run_number: 1, and one more each time that its failed steps are run again.
         duration: seconds that it ran, without the time in which it waited for a manual step.
+        rollout: its deployments; None if it deploys nothing.
     """
 
     uuid: str
@@ -43,6 +55,7 @@ class Pipeline:
     run_number: int = 1
     resumed_on: datetime | None = None
     version: int = 0
+    rollout: DeployingRun | None = None
 
     def start(self, duration: int) -> None:
         """Starts the run on a runner."""
@@ -53,6 +66,8 @@ class Pipeline:
         """Pauses at the manual step, without end unless that is started."""
         self.duration = self._ran_for(at)
         self._become("IN_PROGRESS", stage=stage)
+        if self.rollout is not None:
+            self.rollout.waits(at)
 
     def rerun(self, at: datetime) -> None:
         """Its failed steps run again: the same run, with its old uuid, build number and date.
@@ -65,10 +80,18 @@ class Pipeline:
         self._become("IN_PROGRESS", stage="RUNNING")
         self.run_number += 1
         self.resumed_on = at
+        self.deploy(at)
 
     def finish(self, result: str, at: datetime) -> None:
         self.duration = self._ran_for(at)
         self._become("COMPLETED", result=result, completed_on=at)
+        if self.rollout is not None:
+            self.rollout.ends(result, at)
+
+    def deploy(self, at: datetime) -> None:
+        """Begins to deploy, if the run deploys anything."""
+        if self.rollout is not None:
+            self.rollout.begins(at)
 
     def _ran_for(self, at: datetime) -> int:
         if self.stage in WAITING or self.state == "COMPLETED":

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from dx_dagster.sandbox.codebases import Codebase, Fork
 from dx_dagster.sandbox.commits import Commit
+from dx_dagster.sandbox.deployments import Deployment, Environment
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
 from dx_dagster.sandbox.repositories import HostedRepository
@@ -268,4 +269,71 @@ def pipeline(repository: HostedRepository, pipeline: Pipeline) -> Json:
         rendered["completed_on"] = nano(pipeline.completed_on, pipeline.nanoseconds)
     if pipeline.duration is not None:
         rendered["duration_in_seconds"] = pipeline.duration
+    return rendered
+
+
+def environment(environment: Environment) -> Json:
+    return {
+        "type": "deployment_environment",
+        "uuid": environment.uuid,
+        "name": environment.name,
+        "slug": environment.slug,
+        "rank": environment.rank,
+        "hidden": environment.hidden,
+        "category": {"name": environment.kind},
+        "environment_type": {
+            "type": "deployment_environment_type",
+            "name": environment.kind,
+            "rank": environment.rank,
+        },
+        "deployment_gate_enabled": False,
+        "environment_lock_enabled": True,
+        "lock": {"type": "deployment_environment_lock_open", "name": "OPEN"},
+        "restrictions": {"type": "deployment_restrictions_configuration", "admin_only": False},
+    }
+
+
+def deployment(repository: HostedRepository, deployment: Deployment) -> Json:
+    """A deployment: the release stands under two names; its date, only under one; the environment is a uuid."""
+    pipeline = deployment.release.pipeline
+    page = f"{SITE}/{repository.full_name}/addon/pipelines/home#!/results/{pipeline.build_number}"
+    commit = commit_reference(repository.full_name, pipeline.commit.sha)
+    release: Json = {
+        "type": "deployment_release",
+        "uuid": deployment.release.uuid,
+        "key": f"pipelines-{pipeline.uuid}",
+        "name": f"#{pipeline.build_number}",
+        "url": page,
+        "pipeline": {"type": "pipeline", "uuid": pipeline.uuid},
+        "commit": commit,
+    }
+    state: Json = {
+        "type": f"deployment_state_{deployment.state.lower()}",
+        "name": deployment.state,
+        "status": {},
+    }
+    if deployment.status is not None:
+        kind = f"deployment_state_completed_{deployment.status.lower()}"
+        state["status"] = {"type": kind, "name": deployment.status}
+    rendered: Json = {
+        "type": "deployment",
+        "uuid": deployment.uuid,
+        "key": f"steps-{deployment.step}",
+        "step": {"uuid": deployment.step},
+        "environment": {"uuid": deployment.environment.uuid},
+        "version": deployment.version,
+        "commit": commit,
+        "state": state,
+        "release": release,
+        "deployable": release | {"created_on": nano(deployment.release.created_on, 0)},
+    }
+    if deployment.state != "UNDEPLOYED":
+        state["url"] = f"{page}/steps/{quote(deployment.step)}"
+    for target, name, at in (
+        (state, "started_on", deployment.started_on),
+        (state, "completed_on", deployment.completed_on),
+        (rendered, "last_update_time", deployment.updated_on),
+    ):
+        if at is not None:
+            target[name] = nano(at, 0)
     return rendered

@@ -5,6 +5,7 @@ from datetime import datetime
 from random import Random
 
 from dx_dagster.sandbox.codebases import Codebase
+from dx_dagster.sandbox.deployments import Deployment, Environment, Rollout, make_environments
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline, new_pipeline
 from dx_dagster.sandbox.pull_requests import Activity, PullRequest
@@ -12,11 +13,16 @@ from dx_dagster.sandbox.pull_requests import Activity, PullRequest
 
 @dataclass(slots=True, eq=False)
 class HostedRepository(Codebase):
-    """`feed` holds the entries of all pull requests, oldest first."""
+    """`feed` holds the entries of all pull requests, oldest first; `deployments` those that appeared first, first."""
 
     pull_requests: dict[int, PullRequest] = field(default_factory=dict, repr=False)
     feed: list[Activity] = field(default_factory=list, repr=False)
     pipelines: list[Pipeline] = field(default_factory=list, repr=False)
+    environments: list[Environment] = field(default_factory=list, repr=False)
+    deployments: list[Deployment] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.environments = make_environments(self.uuid)
 
     def open_pull_request(self, pull_request: PullRequest, reviewers: list[User]) -> None:
         if pull_request.fork is None:
@@ -52,13 +58,21 @@ class HostedRepository(Codebase):
         creator: User | None = None,
         trigger: str = "PUSH",
         ref_name: str | None = None,
+        deploys: float = 0.25,
     ) -> Pipeline:
-        """A run for a pull request, else for a branch, else for the bare commit at the default branch's head."""
+        """A run for a pull request, else for a branch, else for the bare commit at the default branch's head.
+
+        `deploys` is the chance that a run on the default branch deploys.
+        """
         commit = pull_request.source if pull_request else self.graph.branches.get(ref_name or "", self.head)
         pipeline = new_pipeline(
             rng, len(self.pipelines) + 1, commit, at,
             creator=creator, trigger=trigger, pull_request=pull_request,
             ref_name=pull_request.source_branch if pull_request else ref_name,
         )  # fmt: skip
+        chances = Random(pipeline.uuid)
+        if pull_request is None and ref_name == self.main_branch and chances.random() < deploys:
+            early = self.config.deployments_shown_early
+            pipeline.rollout = Rollout(pipeline, self.environments, self.deployments, early, chances)
         self.pipelines.append(pipeline)
         return pipeline

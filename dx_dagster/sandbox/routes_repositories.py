@@ -1,4 +1,4 @@
-"""Workspaces, members, users, repositories and pipelines."""
+"""Workspaces, members, users, repositories, pipelines and deployments."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ from dx_dagster.sandbox import rendering
 from dx_dagster.sandbox.answers import Refused, error, gone
 from dx_dagster.sandbox.bbql import Getter
 from dx_dagster.sandbox.calls import IncomingCall, encode
+from dx_dagster.sandbox.deployments import Deployment, Environment
 from dx_dagster.sandbox.fields import Selection
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
@@ -145,7 +146,7 @@ def pipeline(call: IncomingCall) -> bytes:
 
 def _with_pipelines(call: IncomingCall) -> HostedRepository:
     repository = call.repository()
-    bare = call.url.endswith("/pipelines")
+    bare = call.url.endswith(("/pipelines", "/environments", "/deployments"))
     if not repository.has_pipelines or (bare and call.faults.pipelines_with_slash_only):
         raise Refused(404, error("Resource not found", detail="There is no API hosted at this URL"))
     return repository
@@ -166,3 +167,57 @@ def _pipeline(call: IncomingCall, repository: HostedRepository, pipeline: Pipeli
     pull_request = pipeline.pull_request
     version = (pipeline.version, repository.names_version, pull_request.version if pull_request else 0)
     return call.memory.rendered(("pipeline", pipeline.uuid, selection.text), version, render)
+
+
+def environments(call: IncomingCall) -> bytes:
+    repository = _with_pipelines(call)
+    return call.page(call.faults.left_of("environments", repository.environments), _environment)
+
+
+def environment(call: IncomingCall) -> bytes:
+    repository, wanted = _with_pipelines(call), call.path["environment"]
+    for found in repository.environments:
+        if found.uuid == wanted:
+            return _environment(found, call.selection)
+    raise Refused(404, error(f"Environment {wanted} not found", typed=False))
+
+
+def _environment(environment: Environment, selection: Selection) -> bytes:
+    return encode(selection.apply(rendering.environment(environment)))
+
+
+def deployments(call: IncomingCall) -> bytes:
+    """`q` is ignored, any `sort` refused; the order is not documented (docs/bitbucket-api.md, "Deployments")."""
+    repository = _with_pipelines(call)
+    if "sort" in call.query:
+        raise Refused(400, error("Invalid sort attribute"))
+    found = sorted(repository.deployments, key=_ORDERS[repository.config.deployments_order])
+    if repository.config.deployments_order != "oldest":
+        found.reverse()
+    listed = call.faults.left_of("deployments", found)
+    return call.page(listed, lambda one, selection: _deployment(call, repository, one, selection))
+
+
+_ORDERS: Mapping[str, Getter] = {
+    "created": lambda one: one.release.created_on,
+    "oldest": lambda one: one.release.created_on,
+    "updated": lambda one: one.updated_on or one.release.created_on,
+}
+
+
+def deployment(call: IncomingCall) -> bytes:
+    repository, wanted = _with_pipelines(call), call.path["deployment"]
+    for found in repository.deployments:
+        if found.uuid == wanted:
+            return _deployment(call, repository, found, call.selection)
+    raise Refused(404, error(f"Deployment {wanted} not found", typed=False))
+
+
+def _deployment(
+    call: IncomingCall, repository: HostedRepository, deployment: Deployment, selection: Selection
+) -> bytes:
+    def render() -> bytes:
+        return encode(selection.apply(rendering.deployment(repository, deployment)))
+
+    version = (deployment.version, repository.names_version)
+    return call.memory.rendered(("deployment", deployment.uuid, selection.text), version, render)

@@ -123,6 +123,10 @@ def table(hooks: Hooks) -> list[tuple[str, str, str, Handler]]:
           for method in ("GET", "POST") for end in ("", "/", "/{revision:path}")),
         *(("GET", f"{repository}/pipelines{end}", "pipeline", rest.pipelines) for end in ("", "/")),
         ("GET", f"{repository}/pipelines/{{pipeline}}", "pipeline", rest.pipeline),
+        *(("GET", f"{repository}/environments{end}", "pipeline", rest.environments) for end in ("", "/")),
+        ("GET", f"{repository}/environments/{{environment}}", "pipeline", rest.environment),
+        *(("GET", f"{repository}/deployments{end}", "pipeline", rest.deployments) for end in ("", "/")),
+        ("GET", f"{repository}/deployments/{{deployment}}", "pipeline", rest.deployment),
     ]  # fmt: skip
     for owner in (workspace, repository):
         rows += [

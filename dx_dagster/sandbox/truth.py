@@ -12,9 +12,11 @@ Forbidden repositories appear in bitbucket_repositories only. What a run alone c
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from urllib.parse import quote
 
 from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit, log
+from dx_dagster.sandbox.deployments import Deployment, Environment
 from dx_dagster.sandbox.diffstats import changed_files, refusal
 from dx_dagster.sandbox.merging import pull_request_commits
 from dx_dagster.sandbox.people import User
@@ -33,9 +35,9 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
     """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
 
     With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
-    it, with all their parts; pipelines created at or after it; commits of default branches dated at or after it; all
-    repositories and members; and of other users those who are met in these. `sizes`: an import with
-    DX_PULL_REQUEST_SIZE=on, and enough requests for all of them.
+    it, with all their parts; pipelines and deployments created at or after it; environments of repositories with such
+    pipelines; commits of default branches dated at or after it; all repositories and members; and of other users those
+    who are met in these. `sizes`: an import with DX_PULL_REQUEST_SIZE=on, and enough requests for all of them.
     """
     after = since or datetime.min.replace(tzinfo=UTC)
     with world.lock:
@@ -58,7 +60,7 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
             ],
             "bitbucket_repositories": [_repository(world, r) for r in world.repositories],
             "bitbucket_users": _users(world, met),
-            "bitbucket_pulls": [_pull(pull) | _size(pull, known=sizes) for pull in pulls],
+            "bitbucket_pulls": [_pull(pull, pull_commits[pull]) | _size(pull, known=sizes) for pull in pulls],
             "bitbucket_pull_participants": [row for pull in pulls for row in _participants(pull)],
             "bitbucket_pull_activities": [row for pull in pulls for row in _activities(pull)],
             "bitbucket_pull_comments": [row for pull in pulls for row in _comments(pull)],
@@ -71,6 +73,19 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
                 _commit(repository, commit) for repository, commits in main_commits.items() for commit in commits
             ],
             "bitbucket_pipelines": [_pipeline(repository, pipeline, within) for repository, pipeline in runs],
+            "bitbucket_environments": [
+                _environment(repository, environment)
+                for repository, those in pipelines.items()
+                if those
+                for environment in repository.environments
+            ],
+            "bitbucket_deployments": [
+                _deployment(repository, deployment, after)
+                for repository, those in pipelines.items()
+                if those
+                for deployment in repository.deployments
+                if deployment.release.created_on >= after
+            ],
         }
 
 
@@ -200,7 +215,7 @@ def _seconds(pull: PullRequest, at: datetime | None) -> float | None:
     return (at - pull.created_on).total_seconds() if at else None
 
 
-def _pull(pull: PullRequest) -> Row:
+def _pull(pull: PullRequest, commits: Collection[Commit]) -> Row:
     """One pull request.
 
     * merged_at, closed_at: see `_end`; closed_at for MERGED, DECLINED and SUPERSEDED alike.
@@ -208,6 +223,7 @@ def _pull(pull: PullRequest) -> Row:
       not, as long as the feed shows it) by a person other than the author, before the end; open_to_first_approval and
       open_to_first_bot_review likewise.
     * ready_for_review: when a draft became none; None for what never was a draft, and for what still is.
+    * first_commit_at: the date of its oldest commit, of those that it has now.
     * source_commit_sha: None when the fork is gone, for then the API does not tell.
     """
     closed = _end(pull)
@@ -241,6 +257,7 @@ def _pull(pull: PullRequest) -> Row:
         "open_to_first_review": _seconds(pull, _first(pull, closed, REVIEWS)),
         "open_to_first_approval": _seconds(pull, _first(pull, closed, ("approval",))),
         "open_to_first_bot_review": _seconds(pull, _first(pull, closed, REVIEWS, bots=True)),
+        "first_commit_at": min((_utc(commit.date) for commit in commits), default=None),
     }
 
 
@@ -356,4 +373,38 @@ def _pipeline(repository: HostedRepository, pipeline: Pipeline, within: Collecti
         "completed_at": pipeline.completed_on,
         "duration": pipeline.duration,
         "source_url": f"{_html(repository)}/pipelines/results/{pipeline.build_number}",
+    }
+
+
+def _environment(repository: HostedRepository, environment: Environment) -> Row:
+    return {
+        "source_id": environment.uuid,
+        "repository": repository.uuid,
+        "name": environment.name,
+        "slug": environment.slug,
+        "type": environment.kind,
+        "rank": environment.rank,
+        "hidden": environment.hidden,
+    }
+
+
+def _deployment(repository: HostedRepository, deployment: Deployment, after: datetime) -> Row:
+    """`pipeline` is None where the run lies before the bound: it has no row."""
+    release = deployment.release
+    page = f"{_html(repository)}/addon/pipelines/home#!/results/{release.pipeline.build_number}"
+    shown = deployment.state != "UNDEPLOYED"
+    return {
+        "source_id": deployment.uuid,
+        "repository": repository.uuid,
+        "environment": deployment.environment.uuid,
+        "pipeline": release.pipeline.uuid if release.pipeline.created_on >= after else None,
+        "release_name": f"#{release.pipeline.build_number}",
+        "commit_sha": release.pipeline.commit.sha,
+        "state": deployment.state,
+        "status": deployment.status,
+        "created_at": release.created_on,
+        "started_at": deployment.started_on,
+        "completed_at": deployment.completed_on,
+        "updated_at": deployment.updated_on,
+        "source_url": f"{page}/steps/{quote(deployment.step)}" if shown else page,
     }

@@ -12,6 +12,7 @@ from dx_dagster.sandbox import merging, vocabulary
 from dx_dagster.sandbox.codebases import Codebase
 from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.config import WorldConfig
+from dx_dagster.sandbox.deployments import Environment
 from dx_dagster.sandbox.genesis import Founder, make_repositories
 from dx_dagster.sandbox.people import People, User, random_uuid
 from dx_dagster.sandbox.pipelines import Pipeline, any_result
@@ -255,14 +256,14 @@ class MadeUpWorkspace:
             creator = self.people.member(self.rng)
             branch = repository.main_branch
             return repository.add_pipeline(
-                self.rng, self.tick(), pull_request=pull_request, creator=creator, ref_name=branch
+                self.rng, self.tick(), pull_request=pull_request, creator=creator, ref_name=branch, deploys=0.7
             )
 
     def start_pipeline(self, pipeline: Pipeline) -> None:
         """Starts a pending run."""
         with self.lock:
-            self.tick()
             pipeline.start(0)
+            pipeline.deploy(self.tick())
 
     def pause_pipeline(self, pipeline: Pipeline, stage: str = "PAUSED") -> None:
         """Pauses a run at its manual step; `stage` is PAUSED or HALTED."""
@@ -279,6 +280,18 @@ class MadeUpWorkspace:
             pipeline.rerun(self.tick())
             if result is not None:
                 self.finish_pipeline(pipeline, result)
+
+    def rename_environment(self, environment: Environment, name: str) -> None:
+        with self.lock:
+            self.tick()
+            environment.name, environment.slug = name, name.lower().replace(" ", "-")
+            environment.version += 1
+
+    def remove_environment(self, repo: Codebase | str, environment: Environment) -> None:
+        """Removes an environment; its deployments stay."""
+        with self.lock:
+            self.tick()
+            self.repository(repo).environments.remove(environment)
 
     def add_member(self, user: User | None = None) -> User:
         """Adds a new person, or an account of another workspace."""

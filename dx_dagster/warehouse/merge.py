@@ -84,6 +84,8 @@ COMMENTS = Merge(tables.pull_comments, dated="updated_at")
 PULL_COMMITS = Merge(tables.pull_commits)
 BRANCH_COMMITS = Merge(tables.default_branch_commits)
 PIPELINES = Merge(tables.pipelines, hashes=frozenset({"commit_sha"}))  # a run whose failed steps run again has no end
+ENVIRONMENTS = Merge(tables.environments)
+DEPLOYMENTS = Merge(tables.deployments, dated="updated_at", hashes=frozenset({"commit_sha"}))
 
 
 def overriding(how: Merge) -> Merge:

@@ -29,6 +29,7 @@ from dx_dagster.importer.activity import feed
 from dx_dagster.importer.activity import step as activity
 from dx_dagster.importer.commits import default_branch
 from dx_dagster.importer.commits import endpoint as pull_commits
+from dx_dagster.importer.deployments import ImportOfDeployments
 from dx_dagster.importer.each import for_each, is_away, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, pull_rows
 from dx_dagster.importer.members import import_members
@@ -39,11 +40,12 @@ from dx_dagster.importer.repositories import fetch_repository, import_repositori
 from dx_dagster.importer.workspace import NewAccounts, Workspace, open_workspace, pull_id
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.imported import hashes, marks, pulls, stale
+from dx_dagster.warehouse.imported import deployments, hashes, marks, pulls, stale
 from dx_dagster.warehouse.imported.marks import (
     ActivityMark,
     AnyMark,
     CommitsMark,
+    DeploymentsMark,
     MarkedRepository,
     PipelinesMark,
     Repository,
@@ -63,11 +65,17 @@ Item = TypeVar("Item")
 
 
 async def apply_deliveries(
-    workspace: Workspace, run: str, result: Applied, for_pipelines: BitbucketClient | None = None
+    workspace: Workspace,
+    run: str,
+    result: Applied,
+    for_pipelines: BitbucketClient | None = None,
+    *,
+    with_deployments: bool = True,
 ) -> int:
     """Applies the oldest deliveries that are due; returns how many it took.
 
     `run` is recorded with each of them. `for_pipelines` has the credentials for pipelines, where these differ.
+    `with_deployments` fetches the deployments of pipelines that deliveries report to have ended.
     While syncs of the workspace fail, it takes none: the answers that they get now would settle deliveries for good.
 
     Raises:
@@ -87,7 +95,8 @@ async def apply_deliveries(
         if not workspace.id:
             await import_repositories(workspace)
             workspace = await open_workspace(workspace.slug, workspace.client, warehouse, workspace.listener)
-        await _apply(workspace, deliveries, for_pipelines or workspace.client, run=run, result=result, settled=settled)
+        batch = partial(_apply, workspace, deliveries, for_pipelines or workspace.client)
+        await batch(run=run, result=result, settled=settled, with_deployments=with_deployments)
     except BitbucketError as error:
         async with warehouse.transaction() as transaction:
             await inbox.give_back(transaction, {delivery.id for delivery in deliveries} - settled, str(error))
@@ -103,6 +112,7 @@ async def _apply(
     run: str,
     result: Applied,
     settled: set[int],
+    with_deployments: bool,
 ) -> None:
     """Applies one batch; adds to `settled` the deliveries whose outcome is recorded.
 
@@ -119,6 +129,8 @@ async def _apply(
     walked = await _update_branches(batch, planned)
     await _update_commits(batch, planned, walked)
     await _update_pipelines(batch, planned)
+    if with_deployments:
+        await _update_deployments(batch, planned)
     await _update_members(batch)
     unavailable = outcomes.of_unavailable()
     away = unavailable if unavailable and await is_away(workspace) else {}
@@ -366,6 +378,39 @@ async def _update_pipelines_of(
         if not own:
             raise
         batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
+
+
+async def _update_deployments(batch: _Batch, planned: Plan) -> None:
+    """Fetches the deployments of repositories in which a named pipeline has ended or waits for a manual step."""
+    if not planned.pipelines:
+        return
+    warehouse, importing = batch.workspace.warehouse, ImportOfDeployments(batch.for_pipelines, batch.report)
+    with_marks = await batch.with_marks(DeploymentsMark)
+    versions = await deployments.stale(warehouse, batch.workspace.id)
+
+    async def update(affected: AffectedRepository) -> None:
+        repository, numbers = with_marks[affected.news.name], affected.news.pipeline_numbers
+        known = {number for number in numbers if number is not None}
+        if (
+            repository.mark.version is None
+            or None in numbers
+            or await deployments.one_stopped(warehouse, repository.id, known)
+        ):
+            await importing.of(repository, versions[repository.id])
+
+    stale_ones = [one for one in planned.pipelines if one.repository.id in versions]
+    await batch.each(stale_ones, partial(_unless_unreadable, update), lambda affected: affected.news.pipelines)
+
+
+async def _unless_unreadable(work: Callable[[Item], Awaitable[None]], item: Item) -> None:
+    """Leaves to the next sync what the credentials for pipelines cannot read: these may be others."""
+    try:
+        await work(item)
+    except CredentialsExhausted:
+        return
+    except Forbidden as error:
+        if not lacks_scope(error):
+            raise
 
 
 async def _update_members(batch: _Batch) -> None:

@@ -55,6 +55,7 @@ async def drain(
     linger: float,
     keep: timedelta,
     for_pipelines: BitbucketClient | None = None,
+    with_deployments: bool = True,
     is_waited_for: Callable[[], bool] = lambda: False,
     build: Callable[[Workspace], Awaitable[None]] = _builds_nothing,
 ) -> Applied:
@@ -70,7 +71,7 @@ async def drain(
     while not turn.is_over(time.monotonic(), is_waited_for):
         if not workspace.id:
             workspace = await open_workspace(workspace.slug, workspace.client, workspace.warehouse, workspace.listener)
-        if await apply_deliveries(workspace, run, result, for_pipelines):
+        if await apply_deliveries(workspace, run, result, for_pipelines, with_deployments=with_deployments):
             turn.applied(time.monotonic())
             unbuilt = True
             if time.monotonic() - built < _SECONDS_BETWEEN_BUILDS:

@@ -14,7 +14,7 @@ from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import commits, hashes, pulls, stale
+from dx_dagster.warehouse.imported import commits, hashes, pulls, review_times, stale
 
 _UNCONFIRMED = " unconfirmed"
 """Appended to the version in a mark, which then equals no version: the list is requested once more."""
@@ -81,6 +81,7 @@ async def store_lists(
     listed = [row.id for row, commits in lists if commits]
     await pulls.mark_other_commits_deleted(transaction, listed, frame["id"].to_list())
     await commits.mark_taken_commits_deleted(transaction, [row.id for row, commits in lists if not commits])
+    await review_times.derive_first_commits(transaction, [row.id for row, _ in lists])
     stored = await _versions(transaction, [row for row, _ in lists])
     marks = [(row, row.version + _UNCONFIRMED if row.id in unconfirmed else stored[row.id]) for row, _ in lists]
     await pulls.set_marks(transaction, "commits_synced_for", marks)

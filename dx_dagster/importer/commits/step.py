@@ -196,9 +196,9 @@ async def _complete_hashes(workspace: Workspace, history: History, rows: Iterabl
 async def _resolve_by_what_is_stored(workspace: Workspace, moved: list[PullRow]) -> None:
     """Replaces short hashes from stored commits, also where a killed import stored commits and stopped before this."""
     short = await pull_rows(workspace, stale.pulls_with_short_hashes)
-    of_pipelines = await hashes.repositories_with_short_pipelines(workspace.warehouse, workspace.id)
+    of_runs = await hashes.repositories_with_short_runs(workspace.warehouse, workspace.id)
     async with workspace.warehouse.transaction() as transaction:
-        await hashes.resolve(transaction, {row.repository.id for row in (*moved, *short)} | of_pipelines)
+        await hashes.resolve(transaction, {row.repository.id for row in (*moved, *short)} | of_runs)
 
 
 async def _resolve_hashes(workspace: Workspace, report: Report, moved: list[PullRow]) -> None:

@@ -1,4 +1,4 @@
-"""Abbreviated hashes: pull requests and pipelines carry 12 characters, commits whole hashes of 40."""
+"""Abbreviated hashes: pull requests, pipelines and deployments may carry 12 characters, commits whole ones of 40."""
 
 from collections.abc import Collection
 
@@ -44,16 +44,21 @@ _RESOLVE_PIPELINES = (
     _resolve("bitbucket_pipelines", "commit_sha", _ON_BRANCH),
     _resolve("bitbucket_pipelines", "commit_sha", _OF_PULLS),
 )
+_RESOLVE_DEPLOYMENTS = (
+    _resolve("bitbucket_deployments", "commit_sha", _ON_BRANCH),
+    _resolve("bitbucket_deployments", "commit_sha", _OF_PULLS),
+)
 _RESOLVE_OTHERS = (
     _RESOLVE_SOURCES,
     _resolve("bitbucket_pulls", "source_commit_sha", _ON_BRANCH),
     _RESOLVE_FAST_FORWARDS,
     *_RESOLVE_PIPELINES,
+    *_RESOLVE_DEPLOYMENTS,
 )
 
 
 async def resolve(transaction: Transaction, repository_ids: Collection[str]) -> None:
-    """Replaces abbreviated hashes of pull requests and pipelines by whole hashes of stored commits."""
+    """Replaces abbreviated hashes of pull requests, pipelines and deployments by whole hashes of stored commits."""
     if not repository_ids:
         return
     bound = {"repositories": list(repository_ids)}
@@ -69,12 +74,21 @@ async def resolve_pipelines(transaction: Transaction, repository_ids: Collection
         await transaction.execute(statement, {"repositories": list(repository_ids)})
 
 
-async def repositories_with_short_pipelines(warehouse: Warehouse, workspace_id: str) -> set[str]:
-    """Repositories whose pipelines have abbreviated hashes: a killed import may not have resolved them."""
+async def resolve_deployments(transaction: Transaction, repository_ids: Collection[str]) -> None:
+    """`resolve` for deployments alone."""
+    for statement in _RESOLVE_DEPLOYMENTS if repository_ids else ():
+        await transaction.execute(statement, {"repositories": list(repository_ids)})
+
+
+async def repositories_with_short_runs(warehouse: Warehouse, workspace_id: str) -> set[str]:
+    """Repositories whose pipelines or deployments have abbreviated hashes: a killed import may not resolve them."""
     rows = await warehouse.rows(
-        """SELECT DISTINCT p.repository_id::text AS id
-           FROM bitbucket_pipelines p JOIN bitbucket_repositories r ON r.id = p.repository_id
-           WHERE r.workspace_id = %s AND length(p.commit_sha) < 40""",
+        """SELECT r.id::text AS id FROM bitbucket_repositories r
+           WHERE r.workspace_id = %s
+             AND (EXISTS (SELECT FROM bitbucket_pipelines p
+                          WHERE p.repository_id = r.id AND length(p.commit_sha) < 40)
+                  OR EXISTS (SELECT FROM bitbucket_deployments d
+                             WHERE d.repository_id = r.id AND length(d.commit_sha) < 40))""",
         [workspace_id],
     )
     return {row.id for row in rows}

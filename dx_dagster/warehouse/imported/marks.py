@@ -108,6 +108,23 @@ class PipelinesMark(Mark):
     listed_at: datetime | None = None
 
 
+@dataclass(frozen=True)
+class DeploymentsMark(Mark):
+    """The deployments and their environments.
+
+    Attributes:
+        walk_bound: what `bound` becomes when the walk under way ends.
+        listed_at: when the deployments of the last days were last listed again.
+        version: of the repository's pipelines when its deployments were last found complete.
+    """
+
+    kind: ClassVar[str] = "deployments"
+
+    walk_bound: datetime | None = None
+    listed_at: datetime | None = None
+    version: str | None = None
+
+
 # The field whose time decides whether a field is trusted: a field is read as None where that time lies in the future. A
 # bound in the future, and a feed that begins in the future, say by themselves that nothing is covered.
 _VOUCHES = {name: name for name in ("synced_to", "walk_head", "full_head", "listed_at")} | dict.fromkeys(

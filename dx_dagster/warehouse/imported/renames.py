@@ -34,6 +34,7 @@ _OF_PULL_OR_FORK = SQL("""t.pull_id IN (
 _TABLES = {
     "bitbucket_pulls": ("/pull-requests/", _OF_REPOSITORY),
     "bitbucket_pipelines": ("/pipelines/", _OF_REPOSITORY),
+    "bitbucket_deployments": ("/addon/pipelines/", _OF_REPOSITORY),
     "bitbucket_repository_default_branch_commits": ("/commits/", _OF_REPOSITORY),
     "bitbucket_pull_comments": ("/pull-requests/", _OF_PULL),
     "bitbucket_pull_commits": ("/commits/", _OF_PULL_OR_FORK),

@@ -1,4 +1,4 @@
-"""When pull requests were reviewed, approved and closed, derived from their activity, comments and commits.
+"""When pull requests were begun, reviewed, approved and closed: from their activity, comments and commits.
 
 No duration is negative: an entry dated before the opening or after the end of its pull request is not a review of it.
 """
@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from dx_dagster.warehouse.database import Transaction
 
-RULES = 1
+RULES = 2
 """Version of these rules. `mend` derives the pull requests of a workspace again that follow older rules."""
 
 _DERIVED_AT_ONCE = 2000
@@ -118,6 +118,21 @@ async def derive(transaction: Transaction, pull_ids: Collection[str]) -> None:
         await transaction.execute(_DERIVE, {"pulls": list(pull_ids)})
 
 
+_FIRST_COMMITS = """
+    WITH firsts AS (
+        SELECT wanted.id, (SELECT min(c.created) FROM bitbucket_pull_commits c
+                           WHERE c.pull_id = wanted.id AND NOT c.deleted) AS first_commit_at
+        FROM unnest(%s::uuid[]) AS wanted (id))
+    UPDATE bitbucket_pulls p SET first_commit_at = firsts.first_commit_at FROM firsts
+    WHERE p.id = firsts.id AND p.first_commit_at IS DISTINCT FROM firsts.first_commit_at"""
+
+
+async def derive_first_commits(transaction: Transaction, pull_ids: Collection[str]) -> None:
+    """Derives the date of the first commit of these pull requests, whose commits have changed."""
+    if pull_ids:
+        await transaction.execute(_FIRST_COMMITS, [list(pull_ids)])
+
+
 # A user whose type changes between human and bot changes the durations of the pull requests that they reviewed.
 _RECOUNTED = """
     WITH recounted AS (
@@ -142,6 +157,9 @@ async def mend(transaction: Transaction, workspace_id: str) -> None:
     recounted = [row.id for row in await transaction.rows(_RECOUNTED, [workspace_id])]
     found = [row.id for row in await transaction.rows(_OF_WORKSPACE, [workspace_id])] if old else recounted
     for start in range(0, len(found), _DERIVED_AT_ONCE):
-        await derive(transaction, found[start : start + _DERIVED_AT_ONCE])
+        batch = found[start : start + _DERIVED_AT_ONCE]
+        await derive(transaction, batch)
+        if old:
+            await derive_first_commits(transaction, batch)
     if old:
         await transaction.execute("UPDATE bitbucket_workspaces SET rules = %s WHERE id = %s", [RULES, workspace_id])

@@ -20,6 +20,12 @@ from dx_dagster.warehouse.schema.columns import (
     uuid_key,
 )
 
+UNSETTLED_DEPLOYMENT = (
+    "asked_at IS NULL OR state IS NULL "
+    "OR state <> 'COMPLETED'::text AND (state <> 'UNDEPLOYED'::text OR pipeline_id IS NULL)"
+)
+"""SQL: whether a deployment may change without its pipeline, or its pipeline has changed."""
+
 workspaces = Table(
     "bitbucket_workspaces",
     metadata,
@@ -275,12 +281,25 @@ deployments = Table(
     text("commit_sha", "Commit that was deployed; 40 characters once resolved"),
     text("state", "UNDEPLOYED, IN_PROGRESS or COMPLETED"),
     text("status", "SUCCESSFUL, FAILED or STOPPED, once completed"),
+    time("created_at", "When its release was created; a deployment has no such date of its own"),
     time("started_at", "When it began"),
     time("completed_at", "When it ended"),
     time("updated_at", "When it last changed"),
     text("source_url", "Address of its page"),
+    Column(
+        "asked_at",
+        DateTime(timezone=True),
+        server_default=func.now(),
+        comment="When it was first met, or last asked for by itself; null after its pipeline has changed",
+    ),
     synced_at(),
     Index("ix_bitbucket_deployments_repository_id_started_at", "repository_id", "started_at"),
+    Index("ix_bitbucket_deployments_pipeline_id", "pipeline_id"),
+    Index(
+        "ix_bitbucket_deployments_unsettled",
+        "repository_id",
+        postgresql_where=sql(UNSETTLED_DEPLOYMENT),
+    ),
     comment="Deployments by Bitbucket Pipelines",
 )
 

@@ -8,7 +8,7 @@ sync_marks = Table(
     "sync_marks",
     metadata,
     uuid_key("bitbucket_repositories.id", "repository_id"),
-    Column("kind", Text, primary_key=True, comment="pullrequests, activity, commits or pipelines"),
+    Column("kind", Text, primary_key=True, comment="pullrequests, activity, commits, pipelines or deployments"),
     time("synced_to", "All changes up to here are stored; null before the first walk ended"),
     text("walk_cursor", "Where the walk under way goes on; null when none is under way"),
     time("walk_head", "What synced_to becomes when that walk ends"),
@@ -17,14 +17,22 @@ sync_marks = Table(
     time("walk_bound", "What bound becomes when the walk under way ends"),
     time("since", "From when on the feed tells everything (activity)"),
     text("older", "Where the feed goes on with entries before the bound (activity)"),
-    text("head", "Head that the walk under way, or the last one, began at (commits)"),
+    text(
+        "head",
+        "Head that the walk under way, or the last one, began at (commits); last transaction that changed one of its "
+        "pipelines (deployments)",
+    ),
     text("branch", "Branch that was walked (commits)"),
     text(
         "checked",
-        "What was last found up to date: the repository's version (commits), day and listed pull requests (activity)",
+        "What was last found up to date: the repository's version (commits), day and listed pull requests (activity), "
+        "head of the mark (deployments)",
     ),
     time("asked_at", "When it was last asked to the end, or refused"),
-    time("listed_at", "When all open pull requests, or the pipelines of the last days, were last listed again"),
+    time(
+        "listed_at",
+        "When all open pull requests, or the pipelines or deployments of the last days, were last listed again",
+    ),
     text("fallback", "Why the short way does not work here, when it does not"),
     comment="How far each kind of thing is imported, by repository; moves only with the rows it vouches for",
 )

@@ -11,11 +11,41 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 
+UNSETTLED = (
+    "asked_at IS NULL OR state IS NULL "
+    "OR state <> 'COMPLETED'::text AND (state <> 'UNDEPLOYED'::text OR pipeline_id IS NULL)"
+)
 PULLS = ("first_commit_at", "additions", "deletions", "changed_files")
 PULL_MARKS = ("size_for", "size_refused_since", "size_refused_at", "size_refused_for")
 
+MARKS = {
+    "kind": (
+        "pullrequests, activity, commits or pipelines",
+        "pullrequests, activity, commits, pipelines or deployments",
+    ),
+    "head": (
+        "Head that the walk under way, or the last one, began at (commits)",
+        "Head that the walk under way, or the last one, began at (commits); last transaction that changed one of its pipelines (deployments)",
+    ),
+    "checked": (
+        "What was last found up to date: the repository's version (commits), day and listed pull requests (activity)",
+        "What was last found up to date: the repository's version (commits), day and listed pull requests (activity), head of the mark (deployments)",
+    ),
+    "listed_at": (
+        "When all open pull requests, or the pipelines of the last days, were last listed again",
+        "When all open pull requests, or the pipelines or deployments of the last days, were last listed again",
+    ),
+}
+
+
+def comment_marks(which: int) -> None:
+    for column, comments in MARKS.items():
+        kind = sa.DateTime(timezone=True) if column == "listed_at" else sa.Text()
+        op.alter_column("sync_marks", column, existing_type=kind, comment=comments[which])
+
 
 def upgrade() -> None:
+    comment_marks(1)
     op.add_column("bitbucket_pulls", sa.Column("first_commit_at", sa.DateTime(timezone=True), nullable=True, comment="Date of the oldest commit that belongs to it"))
     op.add_column("bitbucket_pulls", sa.Column("additions", sa.BigInteger(), nullable=True, comment="Lines added; null until fetched (DX_PULL_REQUEST_SIZE) or where Bitbucket cannot tell"))
     op.add_column("bitbucket_pulls", sa.Column("deletions", sa.BigInteger(), nullable=True, comment="Lines removed, likewise"))
@@ -50,15 +80,19 @@ def upgrade() -> None:
     sa.Column("commit_sha", sa.Text(), nullable=True, comment="Commit that was deployed; 40 characters once resolved"),
     sa.Column("state", sa.Text(), nullable=True, comment="UNDEPLOYED, IN_PROGRESS or COMPLETED"),
     sa.Column("status", sa.Text(), nullable=True, comment="SUCCESSFUL, FAILED or STOPPED, once completed"),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=True, comment="When its release was created; a deployment has no such date of its own"),
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=True, comment="When it began"),
     sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True, comment="When it ended"),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=True, comment="When it last changed"),
     sa.Column("source_url", sa.Text(), nullable=True, comment="Address of its page"),
+    sa.Column("asked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True, comment="When it was first met, or last asked for by itself; null after its pipeline has changed"),
     sa.Column("synced_at", sa.DateTime(timezone=True), nullable=True, comment="When the request that gave this row was sent; breaks ties between equally new versions"),
     sa.PrimaryKeyConstraint("id"),
     comment="Deployments by Bitbucket Pipelines"
     )
     op.create_index("ix_bitbucket_deployments_repository_id_started_at", "bitbucket_deployments", ["repository_id", "started_at"], unique=False)
+    op.create_index("ix_bitbucket_deployments_pipeline_id", "bitbucket_deployments", ["pipeline_id"], unique=False)
+    op.create_index("ix_bitbucket_deployments_unsettled", "bitbucket_deployments", ["repository_id"], unique=False, postgresql_where=sa.text(UNSETTLED))
     op.create_table("bitbucket_reviews",
     sa.Column("id", sa.Uuid(), nullable=False, comment="Derived from the pull request, the reviewer and the entry or comment that made the review"),
     sa.Column("source_id", sa.Text(), nullable=False, comment="Text from which the id is derived: Bitbucket has no id of a review"),
@@ -78,6 +112,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    comment_marks(0)
     op.drop_table("bitbucket_reviews")
     op.drop_table("bitbucket_deployments")
     op.drop_table("bitbucket_environments")
