@@ -2,7 +2,7 @@
 
 Deployments have no date of change that can be filtered by, and the order of their list is not documented. A pipeline
 makes them: they are fetched where a pipeline has changed (`warehouse.imported.deployments`), by page numbers, down to a
-page that holds nothing new. Where the list does not come newest first, it is walked to its end.
+page that ends with known ones. Where the list does not come newest first, it is walked to its end.
 
 A deployment below that page may change too: a manual step deploys an old release, failed steps run again under the
 same uuid. So the deployments of a changed pipeline are requested if no page had them, and so are those that have not
@@ -23,7 +23,7 @@ from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
 from dx_dagster.importer.each import for_each_repository, lacks_scope
 from dx_dagster.importer.report import Report, note
-from dx_dagster.importer.watermarks import later, newest_of, reaches_below
+from dx_dagster.importer.watermarks import ROWS_TO_BE_SURE, later, newest_of, reaches_below
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
@@ -99,12 +99,14 @@ class ImportOfDeployments:
 
     async def _update(self, repository: Deploying, version: str) -> None:
         mark, warehouse = repository.mark, self.workspace.warehouse
-        if mark.version != version or self.workspace.reconcile is not None:
+        fallback = None
+        if mark.version != version or mark.fallback == REFUSED or self.workspace.reconcile is not None:
             try:
                 await self._update_environments(repository)
             except _REFUSALS as error:
                 if lacks_scope(error):
                     raise
+                fallback = REFUSED
         unsettled = await deployments.unsettled(warehouse, repository.id)
         wanted = {one.source_id for one in unsettled}
         if mark.walk_cursor is not None:
@@ -117,7 +119,7 @@ class ImportOfDeployments:
             )
             return
         await self._ask(repository, wanted - walked.seen)
-        done = replace(walked.mark, version=version, fallback=None)
+        done = replace(walked.mark, version=version, fallback=fallback)
         async with warehouse.transaction() as transaction:
             await deployments.asked(transaction, [one.id for one in unsettled])
             await hashes.resolve_deployments(transaction, [repository.id])
@@ -172,7 +174,7 @@ class ImportOfDeployments:
         return walked
 
     async def _walk(self, repository: Deploying, mark: DeploymentsMark, wanted: Collection[str]) -> _Walked:
-        """Walks back through the list, to a page with nothing new or to the bound.
+        """Walks back through the list, to known deployments or to the bound.
 
         It goes on for deployments that are `wanted` (uuids), where pages take fewer requests than these do.
         """
@@ -186,9 +188,10 @@ class ImportOfDeployments:
             within = [value for value in page.values if not self._is_outside(value)]
             walked.seen.update(uuid for value in within if (uuid := text(value.get("uuid"))))
             frame = frames.deployments(repository.id, within, page.asked_at)
+            last = frame["id"].tail(ROWS_TO_BE_SURE).to_list()
             async with self.workspace.warehouse.transaction() as transaction:
-                counts = await transaction.merge(self.workspace.merging(merge.DEPLOYMENTS), frame)
-                over = stop.after(page, news=bool(counts.inserted or counts.updated))
+                over = stop.after(page, is_known=await deployments.are_stored(transaction, last))
+                await transaction.merge(self.workspace.merging(merge.DEPLOYMENTS), frame)
                 over = over and len(set(wanted) - walked.seen) <= _pages_left(page)
                 if over and page.size is not None and self.workspace.since is None:
                     # An order that only looks like newest first may have left new ones for later pages.
@@ -269,14 +272,14 @@ class _Stop:
             (frames.created_at, frames.started_at, frames.updated_at)
         )
 
-    def after(self, page: Page, *, news: bool) -> bool:
-        """Whether everything on later pages is stored, or older than the bound."""
+    def after(self, page: Page, *, is_known: bool) -> bool:
+        """Whether everything on later pages is stored, or older than the bound; the page ends with known ones or not."""
         moments = self._read(page.values)
         if not any(self._descending.values()):
             return False
         if any(reaches_below(those, self._since) for those in moments.values()):
             return True
-        if not self._known or news:
+        if not self._known or not is_known:
             return False
         return self._again is None or any(reaches_below(those, self._again) for those in moments.values())
 

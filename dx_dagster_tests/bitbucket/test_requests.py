@@ -231,6 +231,9 @@ def names_in(value: object, above: str = "") -> Iterator[str]:
         yield from names_in(item, above)
 
 
+DOCUMENTED_ONLY = {"state.start_date", "state.completion_date", "release.created_on"}
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_field_that_is_asked_for_exists_in_a_payload(folder: Path) -> None:
     known = {name for file in folder.rglob("*.json") for name in names_in(json.loads(file.read_text()))}
@@ -238,6 +241,7 @@ def test_every_field_that_is_asked_for_exists_in_a_payload(folder: Path) -> None
         *(*endpoints.PULL_REQUEST_FIELDS, *endpoints.REPOSITORY_FIELDS, *endpoints.COMMIT_FIELDS),
         *endpoints.DIFFSTAT_FIELDS,
     }
+    asked |= {*endpoints.ENVIRONMENT_FIELDS, *endpoints.DEPLOYMENT_FIELDS} - DOCUMENTED_ONLY
     assert [field for field in asked if not any(name == field or name.endswith(f".{field}") for name in known)] == []
 
 

@@ -19,14 +19,17 @@ from dx_dagster_tests.importing import Installation
 USUALLY = 0.85  # chance
 USUAL = WorldConfig(seed=3, repositories=5, pull_requests=60, members=8, merges_by_push=0.05)
 READINGS = {
-    "usual": (USUAL, {}),
+    "usual": (replace(USUAL, deployments_shown_early=True), {}),
     "approvals move, deleted comments count": (
         replace(USUAL, seed=4, approvals_move_updated_on=True, count_includes_deleted=True),
         {"sort_with_states_fails": True},
     ),
     "what is taken back is gone": (replace(USUAL, seed=5, feed_keeps_taken_back=False), {"compressed": True}),
-    "a short feed": (replace(USUAL, seed=6), {"feed_length": 50}),
-    "no feed": (replace(USUAL, seed=7), {"feed_missing": True}),
+    "a short feed, deployments by their last change": (
+        replace(USUAL, seed=6, deployments_order="updated", deployments_shown_early=True),
+        {"feed_length": 50},
+    ),
+    "no feed, deployments oldest first": (replace(USUAL, seed=7, deployments_order="oldest"), {"feed_missing": True}),
 }
 
 

@@ -120,6 +120,8 @@ IMPORTED: dict[str, set[str]] = {
         "gildas-bitbucket-cli/pipeline-pullrequest.json",
         *(f"gildas-bitbucket-cli/pipeline-target-{kind}.json" for kind in ("ref", "commit-ref", "pullrequest-ref")),
     },
+    "environments": {"faros/environments.json"},
+    "deployments": {"faros/deployments.json"},
 }
 ERRORS = (
     "drone-go-scm/error.json",
@@ -144,7 +146,7 @@ NOT_IMPORTED: dict[str, set[str]] = {
         "gildas-bitbucket-cli/branch.json",
         "gildas-bitbucket-cli/tags.json",
     },
-    "statuses, tasks, steps, deployments": {
+    "statuses, tasks, steps": {
         *(f"drone-go-scm/{name}.json" for name in ("status", "statuses")),
         *(f"drone-go-scm/webhooks/pipeline_hook_{name}.json" for name in ("created", "update")),
         f"{TEST_REPOSITORY}/pullrequests/1/statuses/GET.json",
@@ -154,7 +156,7 @@ NOT_IMPORTED: dict[str, set[str]] = {
         ),
         *(f"{TEST_REPOSITORY}/pipelines/PipelineUuid/steps/{name}.json" for name in ("GET", "step1/GET", "step2/GET")),
         f"{TEST_REPOSITORY}/pipelines/PipelineUuid/steps/step2/log/GET.json",
-        *(f"faros/{name}.json" for name in ("deployments", "environments", "pipelineSteps")),
+        "faros/pipelineSteps.json",
         "gildas-bitbucket-cli/pipeline-step.json",
     },
     "answers without a body": {

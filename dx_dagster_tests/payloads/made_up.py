@@ -74,6 +74,36 @@ PIPELINE: Json = {
     "repository": {"links": _LINKS},
 }
 
+ENVIRONMENT: Json = {
+    "uuid": "{dddddddd-dddd-4ddd-8ddd-dddddddddddd}",
+    "name": "Live",
+    "slug": "live",
+    "rank": 2,
+    "hidden": False,
+    "environment_type": {"name": "Production"},
+    "category": {"name": "Production"},
+}
+# Spelt as the description of the API does, which has no `deployable`.
+DEPLOYMENT: Json = {
+    "uuid": "{eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee}",
+    "state": {
+        "name": "COMPLETED",
+        "status": {"name": "FAILED"},
+        "url": "https://bitbucket.org/acme/api/1",
+        "start_date": _DATE,
+        "completion_date": _DATE,
+    },
+    "environment": {"uuid": ENVIRONMENT["uuid"]},
+    "release": {
+        "name": "#3",
+        "url": "https://bitbucket.org/acme/api",
+        "commit": {"hash": _HASH},
+        "created_on": _DATE,
+        "pipeline": {"uuid": PIPELINE["uuid"]},
+    },
+    "last_update_time": _DATE,
+}
+
 
 def fits(frame: pl.DataFrame, schema: Any) -> bool:
     """Whether the frame is of its schema; and what will travel to the database is JSON."""

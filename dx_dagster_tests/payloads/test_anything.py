@@ -6,9 +6,28 @@ from uuid import uuid5
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dx_dagster.frames import activities, comments, commits, identifiers, pipelines, pulls, repositories, users
+from dx_dagster.frames import (
+    activities,
+    comments,
+    commits,
+    deployments,
+    identifiers,
+    pipelines,
+    pulls,
+    repositories,
+    users,
+)
 from dx_dagster_tests.payloads.evidence import NOW, REPOSITORY, WORKSPACE
-from dx_dagster_tests.payloads.made_up import COMMENT, COMMIT, ENTRIES, PIPELINE, PULL, fits
+from dx_dagster_tests.payloads.made_up import (
+    COMMENT,
+    COMMIT,
+    DEPLOYMENT,
+    ENTRIES,
+    ENVIRONMENT,
+    PIPELINE,
+    PULL,
+    fits,
+)
 
 JUNK = st.one_of(
     st.none(),
@@ -79,6 +98,16 @@ def test_any_commit_fits(found):
 @given(several(PIPELINE))
 def test_any_pipeline_fits(found):
     assert fits(pipelines.pipelines(WORKSPACE, REPOSITORY, found, NOW), pipelines.SCHEMA)
+
+
+@given(several(ENVIRONMENT), several(DEPLOYMENT))
+def test_any_deployment_fits(environments, found):
+    assert fits(deployments.environments(REPOSITORY, environments, NOW), deployments.ENVIRONMENT_SCHEMA)
+    frame = deployments.deployments(REPOSITORY, [*found, DEPLOYMENT], NOW)
+    assert fits(frame, deployments.SCHEMA)
+    whole = frame.row(-1, named=True)
+    assert [name for name, value in whole.items() if value is None] == []
+    assert whole["created_at"] == whole["started_at"] == whole["completed_at"] == whole["updated_at"]
 
 
 @given(several({"uuid": "{b}", "full_name": "acme/api", "project": {"key": "A"}, "mainbranch": {"name": "main"}}))

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dx_dagster.frames import activities, comments, commits, diffstats, pipelines, pulls, repositories
+from dx_dagster.frames import activities, comments, commits, deployments, diffstats, pipelines, pulls, repositories
 from dx_dagster_tests.payloads.evidence import (
     COMMENT_DELIVERIES,
     DELIVERED,
@@ -295,6 +295,38 @@ def test_pipelines(payload):
     for row, value in zip(frame.to_dicts(), found, strict=True):
         pull = at(value, "target.pullrequest")
         assert row["pull_id"] == (pulls.pulls(WORKSPACE, REPOSITORY, [pull], NOW)["id"].item() if pull else None)
+
+
+@each_of("environments")
+def test_environments(payload):
+    found = values(payload)
+    frame = deployments.environments(REPOSITORY, found, NOW)
+    assert frame.schema == pl.Schema(deployments.ENVIRONMENT_SCHEMA)
+    paths = {"source_id": "uuid", "type": "environment_type.name"}
+    assert_columns(frame, found, paths | {name: name for name in ("name", "slug", "rank", "hidden")})
+
+
+@each_of("deployments")
+def test_deployments(payload):
+    found = values(payload)
+    frame = deployments.deployments(REPOSITORY, found, NOW)
+    assert frame.schema == pl.Schema(deployments.SCHEMA)
+    paths = {
+        "source_id": "uuid",
+        "release_name": "release.name",
+        "commit_sha": "release.commit.hash",
+        "state": "state.name",
+        "status": "state.status.name",
+        "created_at": "deployable.created_on",
+        "started_at": "state.started_on",
+        "completed_at": "state.completed_on",
+        "updated_at": "last_update_time",
+    }
+    assert_columns(frame, found, paths)
+    for row, value in zip(frame.to_dicts(), found, strict=True):
+        assert row["environment_id"] == at(value, "environment.uuid").strip("{}")
+        assert row["pipeline_id"] == at(value, "release.pipeline.uuid").strip("{}")
+        assert row["source_url"] == (at(value, "state.url") or at(value, "release.url"))
 
 
 # --- some of the values, read off by hand: those of ours and those of the recorded payload ---

@@ -351,6 +351,7 @@ def test_schedules_request_a_run_for_each_connected_workspace_whatever_dagster_k
     scheduled = {"config": {"scheduled": True}}
     assert hourly.run_config == {"ops": {"bitbucket__pullrequests": scheduled, "bitbucket__pipelines": scheduled}}
     everything, again = ({"config": {how: True}} for how in ("full", "reconcile"))
-    assert nightly.run_config == {"ops": {"bitbucket__pullrequests": everything, "bitbucket__pipelines": again}}
+    runs = dict.fromkeys(("bitbucket__pipelines", "bitbucket__deployments"), again)
+    assert nightly.run_config == {"ops": {"bitbucket__pullrequests": everything, **runs}}
     for request in (hourly, nightly):
         assert dg.validate_run_config(defs.resolve_job_def("sync_workspace"), request.run_config)

@@ -96,6 +96,14 @@ async def asked(transaction: Transaction, deployment_ids: Collection[str]) -> No
         )
 
 
+async def are_stored(transaction: Transaction, deployment_ids: Collection[str]) -> bool:
+    """Whether all of these deployments are stored."""
+    row = await transaction.row(
+        "SELECT count(*) AS stored FROM bitbucket_deployments WHERE id = ANY(%s::uuid[])", [list(deployment_ids)]
+    )
+    return int(row.stored) == len(set(deployment_ids))
+
+
 async def count(connected: Warehouse | Transaction, repository_id: str) -> int:
     """Number of stored deployments of the repository."""
     row = await connected.row(
