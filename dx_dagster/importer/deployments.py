@@ -273,7 +273,7 @@ class _Stop:
         )
 
     def after(self, page: Page, *, is_known: bool) -> bool:
-        """Whether everything on later pages is stored, or older than the bound; the page ends with known ones or not."""
+        """Whether later pages hold nothing new; `is_known` says whether this page ends with stored deployments."""
         moments = self._read(page.values)
         if not any(self._descending.values()):
             return False
