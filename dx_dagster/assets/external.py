@@ -19,6 +19,10 @@ READ: dict[str, tuple[Callable[..., Endpoint], ...]] = {
     "commits": (endpoints.branch_commits, endpoints.pull_request_commits, endpoints.commits, endpoints.commit),
     "pipelines": (endpoints.pipelines, endpoints.pipeline),
     "pull_request_sizes": (endpoints.diffstat,),
+    "deployments": (
+        *(endpoints.environments, endpoints.environment),
+        *(endpoints.deployments, endpoints.deployment),
+    ),
 }
 
 
