@@ -80,18 +80,19 @@ class ImportOfDeployments:
     workspace: Workspace
     report: Report
     _slash: dict[_Listed, bool] = field(default_factory=dict, init=False)
+    _answered: set[str] = field(default_factory=set, init=False)
 
     async def of(self, repository: Deploying, version: str) -> None:
         """Brings one repository up to date with a version of its pipelines.
 
         Raises:
-            Forbidden: the credential lacks a scope.
+            BitbucketError: the credential lacks a scope, or something was refused after the first page.
         """
         try:
             await self._update(repository, version)
         except _REFUSALS as error:
             # The normal answer of a repository without Pipelines, and no reason for a warning.
-            if lacks_scope(error):
+            if lacks_scope(error) or repository.id in self._answered:
                 raise
             refused = replace(repository.mark, fallback=REFUSED, version=version, walk_cursor=None)
             async with self.workspace.warehouse.transaction() as transaction:
@@ -181,6 +182,7 @@ class ImportOfDeployments:
         walked = _Walked(mark)
         stop = _Stop(self.workspace, mark)
         async for page in self._pages(endpoints.deployments, repository, start=int(mark.walk_cursor or 1)):
+            self._answered.add(repository.id)
             walked.empty = walked.empty and not page.values
             if mark.walk_head is None:
                 created = (moment for value in page.values if (moment := frames.created_at(value)))
