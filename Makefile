@@ -29,11 +29,14 @@ bench: venv .venv-bench/.installed ## what an import costs, beside other ways, a
 docs: venv ## the generated parts of docs/, written anew
 	$(BIN)/python -m dx_dagster_tests.documents
 
-lock: venv ## resolves both locks anew
+lock: venv ## resolves all locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
 	$(BIN)/uv pip compile benchmarks/requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o benchmarks/requirements.lock
+	$(BIN)/uv pip compile dx_dagster_tests/dx_clients/requirements.in --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \
+		-o dx_dagster_tests/dx_clients/requirements.lock
 
 # --no-deps: the lock is complete, and pip's resolver stumbles over hashes of packages with extras.
 # uv takes a third of pip's time. It knows nothing of an index that only pip's settings name: there pip does it.

@@ -12,7 +12,10 @@ import pytest
 
 from dx_dagster.insights import building
 from dx_dagster.insights.unified import BUILDS
+from dx_dagster.sandbox import Sandbox, WorldConfig, truth
+from dx_dagster.sandbox.unified_truth_pipelines import attributed
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster_tests.importing import Installation
 
 Database = psycopg.Connection[tuple[Any, ...]]
 Build = Callable[[], dict[str, building.Built]]
@@ -302,3 +305,17 @@ def test_attribution_is_the_same_in_whatever_order_things_arrive(build, history,
             build()
     build()
     assert history.attributed() == history.expected()
+
+
+def test_an_imported_deployment_is_attributed_as_the_history_of_the_sandbox_says(database_url):
+    with Sandbox(WorldConfig(seed=5, repositories=3, pull_requests=40, members=5)) as sandbox:
+        installation = Installation(database_url, sandbox)
+        for changes in (0, 30):
+            sandbox.world.step(changes)
+            installation.sync()
+            assert installation.differences() == {}
+            stored = installation.query("""
+                SELECT d.reference_id, q.external_id::int AS number FROM deployment_pull_requests a
+                JOIN deployments d ON d.id = a.deployment_id JOIN pull_requests q ON q.id = a.pull_request_id""")
+            expected = attributed(sandbox.world, truth(sandbox.world))
+            assert {(row["reference_id"], row["number"]) for row in stored} == expected != set()
