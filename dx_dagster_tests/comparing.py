@@ -14,6 +14,10 @@ _NAMES = {"repository", "pull", "source_id"}
 
 _PULL = "JOIN bitbucket_pulls p ON p.id = {pull} JOIN bitbucket_repositories r ON r.id = p.repository_id"
 _WHO = "LEFT JOIN bitbucket_users u ON u.id = {user}"
+# The account of a row, where the row's person is the account's.
+_PERSON = """
+    LEFT JOIN identities i_{alias} ON i_{alias}.source_id = {account} AND i_{alias}.dx_user_id = {person}
+    LEFT JOIN bitbucket_users {alias} ON {alias}.id = i_{alias}.source_id"""
 
 # Each table with natural keys in the place of our ids, as the truth has them.
 QUERIES = {
@@ -99,6 +103,31 @@ QUERIES = {
         LEFT JOIN bitbucket_environments e ON e.id = t.environment_id
         LEFT JOIN bitbucket_pipelines n ON n.id = t.pipeline_id
         WHERE r.deleted_at IS NULL""",
+    "repos": """
+        SELECT external_id, name, organization, default_branch, api_accessible, deleted, source
+        FROM repos WHERE NOT deleted""",
+    "pull_requests": f"""
+        SELECT r.source_id AS repository, t.external_id, t.additions, base_ref, bot_authored, bot_name, closed, created,
+               t.deletions, u.source_id AS dx_user, external_url, head_ref, t.merge_commit_sha,
+               m.source_id AS merged_by_user, merged, t.open_to_first_approval, t.open_to_first_review,
+               t.open_to_merge, t.title, updated, t.draft, reverted, ready_for_review_at, weight, classification,
+               t.deleted, t.source
+        FROM pull_requests t JOIN repos o ON o.id = t.repo_id {_PULL.format(pull="t.source_table_id")}
+        {_PERSON.format(alias="u", account="p.user_id", person="t.dx_user_id")}
+        {_PERSON.format(alias="m", account="p.merged_by_user_id", person="t.merged_by_user_id")}
+        WHERE NOT t.deleted AND o.source_table_id = r.id AND t.source_table_repo_id = r.id""",
+    "pull_request_commits": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, t.sha, t.external_id, t.created, t.message,
+               u.source_id AS dx_user, t.external_url, t.bot_authored, t.deleted, t.source
+        FROM pull_request_commits t JOIN pull_requests q ON q.id = t.pull_request_id AND q.repo_id = t.repo_id
+        JOIN bitbucket_pull_commits k ON k.id = t.source_table_id {_PULL.format(pull="t.source_table_pull_id")}
+        {_PERSON.format(alias="u", account="k.author_id", person="t.dx_user_id")}
+        WHERE NOT t.deleted AND q.source_table_id = p.id AND t.source_table_repo_id = r.id""",
+    "pull_request_issues": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, issue_key, issue_id
+        FROM pull_request_issues t JOIN pull_requests q ON q.id = t.pull_request_id
+        {_PULL.format(pull="t.source_table_pull_id")}
+        WHERE NOT q.deleted AND q.source_table_id = p.id""",
 }
 
 

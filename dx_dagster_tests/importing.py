@@ -27,8 +27,12 @@ from dx_dagster.importer.report import Skipped
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.session import connection_in_service, open_client, open_pool
 from dx_dagster.importer.workspace import Listener, Workspace, open_workspace
+from dx_dagster.insights import building
+from dx_dagster.insights.building import Built
+from dx_dagster.insights.unified import BUILDS
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
+from dx_dagster.sandbox.unified_truth import unified_truth
 from dx_dagster.sandbox.world import World
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials
@@ -126,6 +130,18 @@ def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awai
     return asyncio.run(run()), listener.warnings
 
 
+async def _make_people(warehouse: Warehouse) -> None:
+    """One person for each account."""
+    async with warehouse.transaction() as transaction:
+        await transaction.execute("""
+            INSERT INTO dx_users (source_id, name) SELECT source_id, name FROM bitbucket_users
+            ON CONFLICT (source_id) DO NOTHING""")
+        await transaction.execute("""
+            INSERT INTO identities (dx_user_id, source_id, source, reason)
+            SELECT d.id, u.id, 'bitbucket', 'alone' FROM bitbucket_users u JOIN dx_users d ON d.source_id = u.source_id
+            ON CONFLICT (source, source_id) DO NOTHING""")
+
+
 class Installation:
     """A workspace of a sandbox, connected; each call is a run of its own."""
 
@@ -161,8 +177,22 @@ class Installation:
         return done
 
     def differences(self, since: datetime | None = None) -> dict[str, str]:
+        """What differs from the truth in imported tables and, once these are built, in unified ones."""
+        self.build()
         sizes = self.settings.pull_request_size == "on"
-        return differences(self.database_url, truth(self.sandbox.world, since, sizes=sizes), since)
+        imported = truth(self.sandbox.world, since, sizes=sizes)
+        return differences(self.database_url, {**imported, **unified_truth(imported)}, since)
+
+    def build(self, *, full: bool = False) -> list[Built]:
+        """Builds the derived tables; `full` builds everything again."""
+
+        async def run() -> list[Built]:
+            async with Warehouse(self.database_url) as warehouse:
+                row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [self.slug])
+                await _make_people(warehouse)
+                return [await building.run(warehouse, build, row.id, full=full) for build in BUILDS]
+
+        return asyncio.run(run())
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, row_factory=dict_row) as connection:

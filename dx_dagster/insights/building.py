@@ -7,8 +7,12 @@ from sqlalchemy import Table
 
 from dx_dagster.insights import changes
 from dx_dagster.insights.changes import Scope
-from dx_dagster.insights.derivation import Derivation
+from dx_dagster.insights.derivation import Derivation, reserve_if_empty
 from dx_dagster.warehouse.database import Transaction, Warehouse
+
+# A build of a million pull requests sorts and hashes them in memory. Compiling pays for none of its statements.
+_FOR_LARGE_SETS = "SELECT set_config('work_mem', '64MB', true), set_config('maintenance_work_mem', '256MB', true), "
+_FOR_LARGE_SETS += "set_config('jit', 'off', true)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ async def run(
     """
     rules = f"{build.rules} {settings}".strip()
     async with warehouse.transaction() as transaction:
-        begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full)
+        await transaction.execute(_FOR_LARGE_SETS)
+        for table in sorted({str(derivation.table.name) for derivation in build.derivations}):
+            await reserve_if_empty(transaction, table)
+        begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=build.after)
         scope = replace(begun, settings=settings)
         await build.work(transaction, scope)
         await changes.finish(transaction, build.key, rules, scope)

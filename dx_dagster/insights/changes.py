@@ -5,6 +5,7 @@ the oldest transaction that was under way when it began: every change that it di
 later one. So the next build looks at some changes twice, and misses none.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,13 @@ _MARK = "SELECT built_to, rules FROM build_marks WHERE workspace_id = %s AND ass
 _SET_MARK = """
     INSERT INTO build_marks (workspace_id, asset, built_to, rules) VALUES (%s, %s, %s, %s)
     ON CONFLICT (workspace_id, asset) DO UPDATE SET built_to = EXCLUDED.built_to, rules = EXCLUDED.rules"""
+# A unified table that was never built lets nothing pass. Imported tables have no marks; nor have people, whose changes
+# are noted as changes of their accounts.
+_BUILT_BEFORE = """
+    SELECT min(COALESCE(m.built_to, 0)) AS built_to FROM unnest(%s::text[]) a (asset)
+    LEFT JOIN build_marks m ON m.asset = a.asset AND m.workspace_id = %s
+    WHERE m.built_to IS NOT NULL OR (a.asset LIKE 'unified/%%' AND a.asset NOT LIKE 'unified/dx\\_%%'
+                                     AND a.asset <> 'unified/identities')"""
 _RENUMBER = "UPDATE changed_rows SET changed_in = %(next)s WHERE changed_in > %(next)s"
 
 
@@ -46,9 +54,18 @@ class Scope:
         return {"workspace": self.workspace_id, "everything": self.everything, "since": self.since}
 
 
-async def begin(transaction: Transaction, workspace_id: str, asset: str, rules: str, *, full: bool) -> Scope:
+async def begin(
+    transaction: Transaction,
+    workspace_id: str,
+    asset: str,
+    rules: str,
+    *,
+    full: bool,
+    after: Collection[str] = (),
+) -> Scope:
     """The scope of a build. Another build of the same asset waits until this transaction ends.
 
+    `after`: assets that the build reads. What they have not seen yet, the next build looks at again.
     `rules`: version of the rules, and settings that change rows. When they differ from the last build's, everything is
     built.
     """
@@ -60,7 +77,9 @@ async def begin(transaction: Transaction, workspace_id: str, asset: str, rules: 
         await transaction.execute(_RENUMBER, {"next": now.next})
         mark = None
     everything = full or mark is None or mark.rules != rules
-    return Scope(workspace_id, everything, 0 if everything else mark.built_to, now.oldest)
+    before = await transaction.row(_BUILT_BEFORE, [list(after), workspace_id])
+    built_to = now.oldest if before.built_to is None else min(now.oldest, before.built_to)
+    return Scope(workspace_id, everything, 0 if everything else mark.built_to, built_to)
 
 
 async def finish(transaction: Transaction, asset: str, rules: str, scope: Scope) -> None:

@@ -1,7 +1,23 @@
 """DX's unified tables, one module for each."""
 
 from dx_dagster.insights.building import Build
-from dx_dagster.insights.unified import deployments, pipeline_runs, pipeline_sources, repos
+from dx_dagster.insights.unified import (
+    deployments,
+    pipeline_runs,
+    pipeline_sources,
+    pull_request_commits,
+    pull_request_issues,
+    pull_requests,
+    repos,
+)
 
-BUILDS: tuple[Build, ...] = (repos.BUILD, pipeline_sources.BUILD, pipeline_runs.BUILD, deployments.BUILD)
+BUILDS: tuple[Build, ...] = (
+    repos.BUILD,
+    pull_requests.BUILD,
+    pull_request_commits.BUILD,
+    pull_request_issues.BUILD,
+    pipeline_sources.BUILD,
+    pipeline_runs.BUILD,
+    deployments.BUILD,
+)
 """In an order in which each comes after those that it reads."""

@@ -18,7 +18,8 @@ CLOSES = SQL("(p.state <> 'OPEN' AND (a.state = p.state OR (p.state = 'SUPERSEDE
 """SQL: whether an update `a` closed the pull request `p`."""
 
 # A deleted account may come back with a new uuid (recorded by jenkinsci/bitbucket-branch-source-plugin).
-_OTHER = SQL("(who.id IS DISTINCT FROM p.user_id AND (who.account_id = author.account_id) IS NOT TRUE)")
+IS_OTHER = SQL("(who.id IS DISTINCT FROM p.user_id AND (who.account_id = author.account_id) IS NOT TRUE)")
+"""SQL: whether the user `who` is not the `author` of the pull request `p`."""
 
 # An entry of the activity, or a comment, moves `updated_on` to within seconds of its own date. A merge by push is
 # neither.
@@ -46,13 +47,21 @@ _ENDS = SQL("""
                           p.merge_commit_date) AS commit_date
           FROM bitbucket_pulls p WHERE p.id = ANY(%(pulls)s::uuid[])) p""").format(closes=CLOSES, explained=_EXPLAINED)
 
-# Comments are entries of the activity too, unless Bitbucket refused that.
-_EVENTS = SQL("""
-    SELECT pull_id, user_id, kind, created_at FROM bitbucket_pull_activities
-    WHERE pull_id = ANY(%(pulls)s::uuid[]) AND kind <> 'update'
-    UNION ALL
-    SELECT pull_id, user_id, 'comment', created_at FROM bitbucket_pull_comments
-    WHERE pull_id = ANY(%(pulls)s::uuid[])""")
+
+def events(chosen: SQL) -> Composed:
+    """SELECT of all reviews' events of pull requests; `chosen` is SQL that follows `pull_id`.
+
+    Comments are entries of the activity too, unless Bitbucket refused that.
+    """
+    return SQL("""
+        SELECT pull_id, user_id, kind, created_at FROM bitbucket_pull_activities
+        WHERE pull_id {chosen} AND kind <> 'update'
+        UNION ALL
+        SELECT pull_id, user_id, 'comment', created_at FROM bitbucket_pull_comments
+        WHERE pull_id {chosen}""").format(chosen=chosen)
+
+
+_EVENTS = events(SQL("= ANY(%(pulls)s::uuid[])"))
 
 _FIRSTS = SQL("""
     SELECT p.id, min(e.created_at) FILTER (WHERE who.type = 'human') AS reviewed_at,
@@ -64,7 +73,7 @@ _FIRSTS = SQL("""
     JOIN bitbucket_users who ON who.id = e.user_id
     LEFT JOIN bitbucket_users author ON author.id = p.user_id
     WHERE {is_other}
-    GROUP BY p.id""").format(is_other=_OTHER)
+    GROUP BY p.id""").format(is_other=IS_OTHER)
 
 _READY = SQL("""
     SELECT min(a.created_at) FROM bitbucket_pull_activities a

@@ -131,6 +131,7 @@ pulls = Table(
     Index("ix_bitbucket_pulls_user_id", "user_id"),
     Index("ix_bitbucket_pulls_merged_by_user_id", "merged_by_user_id"),
     Index("ix_bitbucket_pulls_merged_at", "merged_at"),
+    Index("ix_bitbucket_pulls_merge_commit_sha", "merge_commit_sha"),
     comment="Bitbucket Cloud pull requests",
 )
 
@@ -200,6 +201,7 @@ pull_commits = Table(
     synced_at(),
     Index("ix_bitbucket_pull_commits_pull_id", "pull_id"),
     Index("ix_bitbucket_pull_commits_sha", "sha"),
+    Index("ix_bitbucket_pull_commits_author_id", "author_id"),
     comment="Commits of pull requests",
 )
 

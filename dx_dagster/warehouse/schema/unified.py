@@ -75,7 +75,7 @@ pull_requests = Table(
     _same_for_ever(),
     number("additions", "Lines added"),
     text("base_ref", "Branch that the changes go to"),
-    flag("bot_authored", "Whether the author is no person"),
+    flag("bot_authored", "Whether the author is no person; false where the account is gone"),
     text("bot_name", "Name of that bot"),
     text("bot_type", "bot or ai_bot"),
     time("closed", "When it was merged, declined or superseded"),
@@ -112,6 +112,20 @@ pull_requests = Table(
     Index("ix_pull_requests_dx_user_id", "dx_user_id"),
     Index("ix_pull_requests_merged", "merged"),
     comment="Pull requests",
+)
+
+pull_request_reverts = Table(
+    "pull_request_reverts",
+    metadata,
+    number_key("Unique number", BigInteger),
+    reference("source_table_pull_id", "bitbucket_pulls.id of a merged pull request", nullable=False),
+    reference("source_table_repo_id", "bitbucket_repositories.id", nullable=False),
+    number("number", "Number of the pull request that it says it reverts"),
+    text("commit_sha", "Hash of the commit that it says it reverts, 7 to 40 characters"),
+    text("title", "Title of the pull request that it says it reverts; where it says neither number nor hash"),
+    text("said_in", "Hash of its commit that says commit_sha"),
+    Index("ix_pull_request_reverts_source_table_pull_id", "source_table_pull_id"),
+    comment="What merged pull requests say that they revert, by their titles and commits; makes pull_requests.reverted",
 )
 
 pull_request_reviews = Table(
@@ -157,7 +171,7 @@ pull_request_commits = Table(
     reference("source_table_id", "bitbucket_pull_commits.id", nullable=False),
     reference("source_table_pull_id", "bitbucket_pulls.id", nullable=False),
     reference("source_table_repo_id", "bitbucket_repositories.id", nullable=False),
-    flag("bot_authored", "Whether the author is no person"),
+    flag("bot_authored", "Whether the author is no person; false where the account is unknown"),
     flag("deleted", "Whether the commit no longer belongs to the pull request, or that is gone", default=False),
     Index("ix_pull_request_commits_source_table_id", "source_table_id", unique=True),
     Index("ix_pull_request_commits_pull_request_id", "pull_request_id"),

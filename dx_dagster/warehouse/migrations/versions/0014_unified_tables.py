@@ -33,7 +33,7 @@ def upgrade() -> None:
     sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Stays the same for ever for the same thing"),
     sa.Column("additions", sa.BigInteger(), nullable=True, comment="Lines added"),
     sa.Column("base_ref", sa.Text(), nullable=True, comment="Branch that the changes go to"),
-    sa.Column("bot_authored", sa.Boolean(), nullable=True, comment="Whether the author is no person"),
+    sa.Column("bot_authored", sa.Boolean(), nullable=True, comment="Whether the author is no person; false where the account is gone"),
     sa.Column("bot_name", sa.Text(), nullable=True, comment="Name of that bot"),
     sa.Column("bot_type", sa.Text(), nullable=True, comment="bot or ai_bot"),
     sa.Column("closed", sa.DateTime(timezone=True), nullable=True, comment="When it was merged, declined or superseded"),
@@ -72,6 +72,20 @@ def upgrade() -> None:
     op.create_index("ix_pull_requests_dx_user_id", "pull_requests", ["dx_user_id"], unique=False)
     op.create_index("ix_pull_requests_merged", "pull_requests", ["merged"], unique=False)
     op.create_index("ix_pull_requests_source_table_id", "pull_requests", ["source_table_id"], unique=True)
+    op.create_table("pull_request_reverts",
+    sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Unique number"),
+    sa.Column("source_table_pull_id", sa.Uuid(), nullable=False, comment="bitbucket_pulls.id of a merged pull request"),
+    sa.Column("source_table_repo_id", sa.Uuid(), nullable=False, comment="bitbucket_repositories.id"),
+    sa.Column("number", sa.BigInteger(), nullable=True, comment="Number of the pull request that it says it reverts"),
+    sa.Column("commit_sha", sa.Text(), nullable=True, comment="Hash of the commit that it says it reverts, 7 to 40 characters"),
+    sa.Column("title", sa.Text(), nullable=True, comment="Title of the pull request that it says it reverts; where it says neither number nor hash"),
+    sa.Column("said_in", sa.Text(), nullable=True, comment="Hash of its commit that says commit_sha"),
+    sa.PrimaryKeyConstraint("id"),
+    comment="What merged pull requests say that they revert, by their titles and commits; makes pull_requests.reverted"
+    )
+    op.create_index("ix_pull_request_reverts_source_table_pull_id", "pull_request_reverts", ["source_table_pull_id"], unique=False)
+    op.create_index("ix_bitbucket_pulls_merge_commit_sha", "bitbucket_pulls", ["merge_commit_sha"], unique=False)
+    op.create_index("ix_bitbucket_pull_commits_author_id", "bitbucket_pull_commits", ["author_id"], unique=False)
     op.create_table("pull_request_reviews",
     sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Stays the same for ever for the same thing"),
     sa.Column("comment_count", sa.Integer(), nullable=True, comment="Comments that belong to the review"),
@@ -111,7 +125,7 @@ def upgrade() -> None:
     sa.Column("source_table_id", sa.Uuid(), nullable=False, comment="bitbucket_pull_commits.id"),
     sa.Column("source_table_pull_id", sa.Uuid(), nullable=False, comment="bitbucket_pulls.id"),
     sa.Column("source_table_repo_id", sa.Uuid(), nullable=False, comment="bitbucket_repositories.id"),
-    sa.Column("bot_authored", sa.Boolean(), nullable=True, comment="Whether the author is no person"),
+    sa.Column("bot_authored", sa.Boolean(), nullable=True, comment="Whether the author is no person; false where the account is unknown"),
     sa.Column("deleted", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="Whether the commit no longer belongs to the pull request, or that is gone"),
     sa.PrimaryKeyConstraint("id"),
     comment="Commits of pull requests"
@@ -221,5 +235,8 @@ def downgrade() -> None:
     op.drop_table("pull_request_issues")
     op.drop_table("pull_request_commits")
     op.drop_table("pull_request_reviews")
+    op.drop_index("ix_bitbucket_pull_commits_author_id", "bitbucket_pull_commits")
+    op.drop_index("ix_bitbucket_pulls_merge_commit_sha", "bitbucket_pulls")
+    op.drop_table("pull_request_reverts")
     op.drop_table("pull_requests")
     op.drop_table("repos")

@@ -1,0 +1,181 @@
+"""The expected rows of the unified tables, from the expected rows of the imported ones and not from any SQL.
+
+Rows have natural keys, as `dx_dagster.sandbox.truth` describes them; `dx_user` and the like are accounts.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+Row = Mapping[str, Any]
+Pull = tuple[str, int]  # uuid of the repository, number
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_STANDARDS = {"AES", "CRC", "CVE", "CWE", "IEC", "IEEE", "ISO", "MD", "RFC", "RSA", "SHA", "UTF"}
+
+
+def unified_truth(truth: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Rows by table, of the rows of `truth`."""
+    users = {row["source_id"]: row for row in truth["bitbucket_users"]}
+    commits = defaultdict[Pull, list[Row]](list)
+    for commit in truth["bitbucket_pull_commits"]:
+        commits[commit["repository"], commit["pull"]].append(commit)
+    reviews = defaultdict[Pull, list[Row]](list)
+    for activity in truth["bitbucket_pull_activities"]:
+        if activity["kind"] != "update":
+            reviews[activity["repository"], activity["pull"]].append(activity)
+    for comment in truth["bitbucket_pull_comments"]:
+        reviews[comment["repository"], comment["pull"]].append(comment)
+    pulls = {_key(pull): pull for pull in truth["bitbucket_pulls"]}
+    reverted = set(_reverted(pulls, commits))
+    return {
+        "repos": [_repo(row, truth["bitbucket_workspaces"][0]) for row in truth["bitbucket_repositories"]],
+        "pull_requests": [
+            _pull_request(pull, users, reviews[key], reverted=key in reverted) for key, pull in pulls.items()
+        ],
+        "pull_request_commits": [
+            _commit(row, users) for row in truth["bitbucket_pull_commits"] if (row["repository"], row["pull"]) in pulls
+        ],
+        "pull_request_issues": [
+            {"repository": pull["repository"], "pull": pull["source_id"], "issue_key": key, "issue_id": None}
+            for pull in pulls.values()
+            for key in {*_issue_keys(pull["title"]), *_issue_keys(pull["source_branch"])}
+        ],
+    }
+
+
+def _key(pull: Row) -> Pull:
+    return pull["repository"], pull["source_id"]
+
+
+def _repo(row: Row, workspace: Row) -> Row:
+    return {
+        "external_id": row["source_id"],
+        "name": row["name"],
+        "organization": workspace["slug"],
+        "default_branch": row["default_branch"],
+        "api_accessible": row["api_accessible"],
+        "deleted": False,
+        "source": "bitbucket",
+    }
+
+
+def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], *, reverted: bool) -> Row:
+    author = users.get(pull["user"])
+    is_bot = author is not None and bool(author["bot"])
+    start = pull["ready_for_review"] or pull["created_at"]
+    by_people = [
+        review
+        for review in reviews
+        if review["user"] in users
+        and review["user"] != pull["user"]
+        and not users[review["user"]]["bot"]
+        and (start or _EARLIEST) <= review["created_at"] <= (pull["closed_at"] or _LATEST)
+    ]
+    approvals = [review for review in by_people if review.get("kind") == "approval"]
+    return {
+        "repository": pull["repository"],
+        "external_id": str(pull["source_id"]),
+        "additions": None,
+        "base_ref": pull["target_branch"],
+        "bot_authored": is_bot,
+        "bot_name": author["name"] if author and is_bot else None,
+        "closed": pull["closed_at"],
+        "created": pull["created_at"],
+        "deletions": None,
+        "dx_user": pull["user"],
+        "external_url": pull["source_url"],
+        "head_ref": pull["source_branch"],
+        "merge_commit_sha": pull["merge_commit_sha"],
+        "merged_by_user": pull["merged_by_user"],
+        "merged": pull["merged_at"],
+        "open_to_first_approval": _seconds(start, _first(approvals)),
+        "open_to_first_review": _seconds(start, _first(by_people)),
+        "open_to_merge": _seconds(start, pull["merged_at"]),
+        "title": pull["title"],
+        "updated": pull["updated_at"],
+        "draft": pull["draft"],
+        "reverted": reverted,
+        "ready_for_review_at": pull["ready_for_review"],
+        "weight": None,
+        "classification": None,
+        "deleted": False,
+        "source": "bitbucket",
+    }
+
+
+def _first(reviews: Iterable[Row]) -> datetime | None:
+    return min((review["created_at"] for review in reviews), default=None)
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start).total_seconds() if start and end and end >= start else None
+
+
+def _commit(row: Row, users: Mapping[str, Row]) -> Row:
+    author = users.get(row["author"])
+    return {
+        "repository": row["repository"],
+        "pull": row["pull"],
+        "sha": row["sha"],
+        "external_id": row["sha"],
+        "created": row["created"],
+        "message": row["message"],
+        "dx_user": row["author"],
+        "external_url": row["source_url"],
+        "bot_authored": author is not None and bool(author["bot"]),
+        "deleted": row["deleted"],
+        "source": "bitbucket",
+    }
+
+
+def _issue_keys(text: str | None) -> Iterator[str]:
+    words = re.split("([^A-Za-z0-9_]+)", text or "")
+    for project, between, number in zip(words[::2], words[1::2], words[2::2], strict=False):
+        is_project = len(project) > 1 and project[0].isalpha() and project == project.upper()
+        if between == "-" and is_project and project not in _STANDARDS and number.isdigit() and number[0] != "0":
+            yield f"{project}-{number}"
+
+
+def _reverted(pulls: Mapping[Pull, Row], commits: Mapping[Pull, Sequence[Row]]) -> Iterator[Pull]:
+    """The pull requests that a later merged one says it reverts."""
+    merged = sorted(
+        (pull for pull in pulls.values() if pull["state"] == "MERGED"), key=lambda p: p["merged_at"] or _EARLIEST
+    )
+    for place, pull in enumerate(merged):
+        before = [other for other in merged[:place] if other["repository"] == pull["repository"]]
+        found = [
+            other
+            for other in before
+            if _names(pull, commits[_key(pull)], other, {c["sha"] for c in commits[_key(other)]})
+        ]
+        quoted = _quoted(pull["title"])
+        if not found and quoted and "(pull request #" not in quoted and not _says_which(commits[_key(pull)]):
+            found = [other for other in before if other["title"] == quoted][-1:]
+        yield from map(_key, found)
+
+
+def _quoted(title: str) -> str | None:
+    return title[8:-1] if title.startswith('Revert "') and title.endswith('"') else None
+
+
+def _says_which(commits: Iterable[Row]) -> bool:
+    return any("\nThis reverts " in commit["message"] for commit in commits)
+
+
+def _names(pull: Row, commits: Iterable[Row], other: Row, hashes: set[str]) -> bool:
+    """Whether the pull request names the other one by its number, or by a commit of it."""
+    number = f"pull request #{other['source_id']}"
+    if (_quoted(pull["title"]) or "").endswith(f"({number})"):
+        return True
+    for commit in commits:
+        for line in commit["message"].splitlines():
+            what = line.removeprefix("This reverts ")
+            if what == f"{number}.":
+                return True
+            sha = what.removeprefix("commit ")[:40]
+            if what.startswith("commit ") and (sha == other["merge_commit_sha"] or sha in hashes - {commit["sha"]}):
+                return commit["sha"] not in hashes
+    return False
