@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import receiving, reporting, tables
+from benchmarks import unified as unified_tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
@@ -139,6 +140,15 @@ def receive(
     """
     chosen = [tree.resolve() for tree in trees or [Path()]]
     _show("receive", receiving.measure(chosen, connections, seconds, rounds), write=write)
+
+
+@app.command()
+def unified(pulls: Annotated[int, typer.Option()] = 1_000_000, write: Write = False) -> None:
+    """Measure builds of unified tables: everything, beside CREATE TABLE AS; and after 1,000 changes.
+
+    Example: make bench ARGS="unified --pulls 50000"
+    """
+    _show("unified", unified_tables.measure(pulls), write=write)
 
 
 @app.command("all")

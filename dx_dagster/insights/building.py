@@ -58,14 +58,21 @@ async def run(
 
     `settings`: text of the settings that change rows. When it differs from the last build's, everything is built.
     """
-    rules = f"{build.rules} {settings}".strip()
     async with warehouse.transaction() as transaction:
-        await transaction.execute(_FOR_LARGE_SETS)
-        for table in sorted({str(derivation.table.name) for derivation in build.derivations}):
-            await reserve_if_empty(transaction, table)
-        begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=build.after)
-        scope = replace(begun, settings=settings)
-        await build.work(transaction, scope)
-        await changes.finish(transaction, build.key, rules, scope)
-        written = transaction.written[str(build.table.name)]
+        return await run_in(transaction, build, workspace_id, settings=settings, full=full)
+
+
+async def run_in(
+    transaction: Transaction, build: Build, workspace_id: str, *, settings: str = "", full: bool = False
+) -> Built:
+    """As `run`, within a transaction."""
+    rules = f"{build.rules} {settings}".strip()
+    await transaction.execute(_FOR_LARGE_SETS)
+    for table in sorted({str(derivation.table.name) for derivation in build.derivations}):
+        await reserve_if_empty(transaction, table)
+    begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=build.after)
+    scope = replace(begun, settings=settings)
+    await build.work(transaction, scope)
+    await changes.finish(transaction, build.key, rules, scope)
+    written = transaction.written[str(build.table.name)]
     return Built(written.inserted, written.updated, scope.everything)

@@ -115,7 +115,8 @@ async def find_pulls(transaction: Transaction, scope: Scope) -> int:
 
     It includes pull requests that no longer have a row, of whatever workspace.
     """
-    await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid PRIMARY KEY) ON COMMIT DROP")
+    await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid NOT NULL) ON COMMIT DROP")
     found = await transaction.execute(_OF_WORKSPACE if scope.everything else _CHANGED, scope.bound)
+    await transaction.execute("ALTER TABLE changed_pulls ADD PRIMARY KEY (id)")
     await transaction.execute("ANALYZE changed_pulls")
     return found

@@ -30,6 +30,7 @@ class Derivation:
         before: SQL that stands before SELECT: WITH and its queries.
         order: SQL of the order in which new rows get their ids; empty for any. It costs a sort of all rows.
         key: columns that tell which stored row is meant.
+        parameters: of the statement, besides those of the scope.
     """
 
     table: Table
@@ -39,6 +40,7 @@ class Derivation:
     before: Composable = field(default_factory=lambda: SQL(""))
     order: str = ""
     key: tuple[str, ...] = ("source_table_id",)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def origins(self) -> dict[str, Origins]:
@@ -113,6 +115,7 @@ class Derivation:
 async def derive(transaction: Transaction, derivation: Derivation, bound: Mapping[str, object]) -> None:
     """Inserts and updates the table's rows, and counts those written."""
     name = str(derivation.table.name)
+    bound = {**derivation.parameters, **bound}
     if await reserve_if_empty(transaction, name):
         transaction.count(name, inserted=await _fill(transaction, name, derivation.first_statement, bound))
         return

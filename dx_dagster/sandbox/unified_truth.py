@@ -6,18 +6,23 @@ Rows have natural keys, as `dx_dagster.sandbox.truth` describes them; `dx_user` 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 Row = Mapping[str, Any]
 Pull = tuple[str, int]  # uuid of the repository, number
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_SATURDAY = 5
 _STANDARDS = {"AES", "CRC", "CVE", "CWE", "IEC", "IEEE", "ISO", "MD", "RFC", "RSA", "SHA", "UTF"}
 
 
-def unified_truth(truth: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Rows by table, of the rows of `truth`."""
+def unified_truth(
+    truth: Mapping[str, Sequence[Row]], zones: Mapping[str | None, str] | None = None
+) -> dict[str, list[Row]]:
+    """Rows by table, of the rows of `truth`. `zones`: time zones of accounts; UTC for all others."""
+    zones = zones or {}
     users = {row["source_id"]: row for row in truth["bitbucket_users"]}
     commits = defaultdict[Pull, list[Row]](list)
     for commit in truth["bitbucket_pull_commits"]:
@@ -33,7 +38,7 @@ def unified_truth(truth: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     return {
         "repos": [_repo(row, truth["bitbucket_workspaces"][0]) for row in truth["bitbucket_repositories"]],
         "pull_requests": [
-            _pull_request(pull, users, reviews[key], reverted=key in reverted) for key, pull in pulls.items()
+            _pull_request(pull, users, reviews[key], zones, reverted=key in reverted) for key, pull in pulls.items()
         ],
         "pull_request_commits": [
             _commit(row, users) for row in truth["bitbucket_pull_commits"] if (row["repository"], row["pull"]) in pulls
@@ -62,7 +67,9 @@ def _repo(row: Row, workspace: Row) -> Row:
     }
 
 
-def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], *, reverted: bool) -> Row:
+def _pull_request(
+    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str | None, str], *, reverted: bool
+) -> Row:
     author = users.get(pull["user"])
     is_bot = author is not None and bool(author["bot"])
     start = pull["ready_for_review"] or pull["created_at"]
@@ -74,7 +81,13 @@ def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], *
         and not users[review["user"]]["bot"]
         and (start or _EARLIEST) <= review["created_at"] <= (pull["closed_at"] or _LATEST)
     ]
-    approvals = [review for review in by_people if review.get("kind") == "approval"]
+    reviewed = min(by_people, key=_date, default=None)
+    approved = min((one for one in by_people if one.get("kind") == "approval"), key=_date, default=None)
+    author_zone = zones.get(pull["user"], "UTC")
+
+    def hours(event: Row | None) -> float | None:
+        return _business_seconds(start, event["created_at"], zones.get(event["user"], "UTC")) if event else None
+
     return {
         "repository": pull["repository"],
         "external_id": str(pull["source_id"]),
@@ -91,9 +104,13 @@ def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], *
         "merge_commit_sha": pull["merge_commit_sha"],
         "merged_by_user": pull["merged_by_user"],
         "merged": pull["merged_at"],
-        "open_to_first_approval": _seconds(start, _first(approvals)),
-        "open_to_first_review": _seconds(start, _first(by_people)),
+        "open_to_first_approval": _seconds(start, approved and _date(approved)),
+        "open_to_first_approval_business_hours": hours(approved),
+        "open_to_first_review": _seconds(start, reviewed and _date(reviewed)),
+        "open_to_first_review_business_hours": hours(reviewed),
         "open_to_merge": _seconds(start, pull["merged_at"]),
+        "open_to_merge_business_hours": _business_seconds(start, pull["merged_at"], author_zone),
+        "tz": author_zone,
         "title": pull["title"],
         "updated": pull["updated_at"],
         "draft": pull["draft"],
@@ -106,8 +123,22 @@ def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], *
     }
 
 
-def _first(reviews: Iterable[Row]) -> datetime | None:
-    return min((review["created_at"] for review in reviews), default=None)
+def _date(event: Row) -> datetime:
+    at: datetime = event["created_at"]
+    return at
+
+
+def _business_seconds(start: datetime | None, end: datetime | None, zone: str) -> float | None:
+    """Seconds between 08:00 and 18:00 from Monday to Friday, day by day."""
+    if start is None or end is None or end < start:
+        return None
+    day, last, found = start.astimezone(ZoneInfo(zone)).date(), end.astimezone(ZoneInfo(zone)).date(), timedelta()
+    while day <= last:
+        if day.weekday() < _SATURDAY:
+            opens, closes = (datetime.combine(day, time(hour), ZoneInfo(zone)).astimezone(UTC) for hour in (8, 18))
+            found += max(min(end, closes) - max(start, opens), timedelta())
+        day += timedelta(days=1)
+    return found.total_seconds()
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -33,6 +33,7 @@ ISSUES = Derivation(
         }
     },
     key=("pull_request_id", "issue_key"),
+    parameters={"key": _KEY, "no_projects": list(NO_PROJECTS)},
 )
 _NO_LONGER = """
     DELETE FROM pull_request_issues d USING changed_pulls c, pull_requests t
@@ -43,9 +44,8 @@ _NO_LONGER = """
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     await find_pulls(transaction, scope)
-    bound = {"key": _KEY, "no_projects": list(NO_PROJECTS)}
-    await transaction.execute(_NO_LONGER, bound)
-    await derive(transaction, ISSUES, bound)
+    await transaction.execute(_NO_LONGER, ISSUES.parameters)
+    await derive(transaction, ISSUES, scope.bound)
 
 
 BUILD = Build(

@@ -142,7 +142,7 @@ _CHOSEN = SQL("t.source_table_id IN (SELECT id FROM changed_pulls)")
 async def _build(transaction: Transaction, scope: Scope) -> None:
     # A repository that was imported a moment ago has no row yet, and its pull requests would be left out.
     await derive(transaction, REPOS, scope.bound)
-    if not await find_pulls(transaction, scope):
+    if not await find_pulls(transaction, scope) and not scope.everything:
         return
     time = BusinessTime.parse(scope.settings)
     await time.prepare(transaction)
