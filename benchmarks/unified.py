@@ -41,7 +41,8 @@ _ROWS = {
         FROM generate_series(0, %(accounts)s - 1) n""",
     "dx_users": """
         INSERT INTO dx_users (source_id, name, tz)
-        SELECT source_id, name, CASE WHEN name LIKE '%%7' THEN 'Europe/Berlin' WHEN name LIKE '%%3' THEN 'Asia/Kolkata' END
+        SELECT source_id, name,
+               CASE WHEN name LIKE '%%7' THEN 'Europe/Berlin' WHEN name LIKE '%%3' THEN 'Asia/Kolkata' END
         FROM bitbucket_users""",
     "identities": """
         INSERT INTO identities (dx_user_id, source_id, source, reason)

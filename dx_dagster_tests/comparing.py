@@ -111,8 +111,8 @@ QUERIES = {
                t.deletions, u.source_id AS dx_user, external_url, head_ref, t.merge_commit_sha,
                m.source_id AS merged_by_user, merged, t.open_to_first_approval, t.open_to_first_review,
                t.open_to_merge, open_to_first_approval_business_hours, open_to_first_review_business_hours,
-               open_to_merge_business_hours, t.tz, t.title, updated, t.draft, reverted, ready_for_review_at, weight, classification,
-               t.deleted, t.source
+               open_to_merge_business_hours, t.tz, t.title, updated, t.draft, reverted, ready_for_review_at, weight,
+               classification, t.deleted, t.source
         FROM pull_requests t JOIN repos o ON o.id = t.repo_id {_PULL.format(pull="t.source_table_id")}
         {_PERSON.format(alias="u", account="p.user_id", person="t.dx_user_id")}
         {_PERSON.format(alias="m", account="p.merged_by_user_id", person="t.merged_by_user_id")}

@@ -18,9 +18,7 @@ _SATURDAY = 5
 _STANDARDS = {"AES", "CRC", "CVE", "CWE", "IEC", "IEEE", "ISO", "MD", "RFC", "RSA", "SHA", "UTF"}
 
 
-def unified_truth(
-    truth: Mapping[str, Sequence[Row]], zones: Mapping[str | None, str] | None = None
-) -> dict[str, list[Row]]:
+def unified_truth(truth: Mapping[str, Sequence[Row]], zones: Mapping[str, str] | None = None) -> dict[str, list[Row]]:
     """Rows by table, of the rows of `truth`. `zones`: time zones of accounts; UTC for all others."""
     zones = zones or {}
     users = {row["source_id"]: row for row in truth["bitbucket_users"]}
@@ -68,7 +66,7 @@ def _repo(row: Row, workspace: Row) -> Row:
 
 
 def _pull_request(
-    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str | None, str], *, reverted: bool
+    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str, str], *, reverted: bool
 ) -> Row:
     author = users.get(pull["user"])
     is_bot = author is not None and bool(author["bot"])
@@ -104,9 +102,9 @@ def _pull_request(
         "merge_commit_sha": pull["merge_commit_sha"],
         "merged_by_user": pull["merged_by_user"],
         "merged": pull["merged_at"],
-        "open_to_first_approval": _seconds(start, approved and _date(approved)),
+        "open_to_first_approval": _seconds(start, _date(approved) if approved else None),
         "open_to_first_approval_business_hours": hours(approved),
-        "open_to_first_review": _seconds(start, reviewed and _date(reviewed)),
+        "open_to_first_review": _seconds(start, _date(reviewed) if reviewed else None),
         "open_to_first_review_business_hours": hours(reviewed),
         "open_to_merge": _seconds(start, pull["merged_at"]),
         "open_to_merge_business_hours": _business_seconds(start, pull["merged_at"], author_zone),

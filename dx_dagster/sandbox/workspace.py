@@ -173,6 +173,30 @@ class MadeUpWorkspace:
         with self.lock:
             return merging.merge_by_push(pr, user or self.people.member(self.rng), self.tick())
 
+    def revert(self, pr: PullRequest) -> PullRequest:
+        """Opens the pull request that Bitbucket's button "Revert" makes of a merged one."""
+        with self.lock:
+            who, repository = self.people.member(self.rng), self.repository(pr.repository)
+            title = f'Revert "{pr.title.replace(chr(0), "")} (pull request #{pr.number})"'
+            quoted = "".join(f"\n> {line}".rstrip() for line in pr.description.splitlines())
+            message = f"{title}\n\nThis reverts pull request #{pr.number}.\n{quoted}"
+            target, at = repository.graph.branches[pr.target_branch], self.tick()
+            reverting = PullRequest(
+                repository,
+                repository.last_number + 1,
+                who,
+                title,
+                message,
+                f"revert-pr-{pr.number}",
+                repository.graph.add((target,), who, message, at),
+                pr.target_branch,
+                target,
+                at,
+                at,
+            )
+            repository.open_pull_request(reverting, [])
+            return reverting
+
     def decline(self, pr: PullRequest, *, user: User | None = None) -> None:
         with self.lock:
             pr.close("DECLINED", user or self.people.member(self.rng), self.tick())
