@@ -54,6 +54,11 @@ QUERIES = {
                content, inline_path, inline_from, inline_to, t.created_at, t.updated_at, deleted, t.source_url
         FROM bitbucket_pull_comments t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.user_id")}
         WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
+    "bitbucket_reviews": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, u.source_id AS user, t.state, t.comment_count,
+               time_since_request, t.created_at, t.updated_at, t.source_url
+        FROM bitbucket_reviews t {_PULL.format(pull="t.pull_id")} {_WHO.format(user="t.user_id")}
+        WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL""",
     "bitbucket_pull_commits": f"""
         SELECT p.source_id AS pull, r.source_id AS repository, sha, u.source_id AS author, created, message,
                t.source_url, deleted

@@ -97,7 +97,7 @@ _CHANGED = SQL("""
         SELECT u.id FROM changed c JOIN bitbucket_users u USING (id)
         WHERE c.kind = 'user' AND u.workspace_id = %(workspace)s),
     found AS (
-        SELECT id FROM changed WHERE kind = 'pull'
+        SELECT id FROM changed WHERE kind = ANY(%(kinds)s)
         UNION SELECT p.id FROM changed c JOIN bitbucket_pulls p ON p.repository_id = c.id WHERE c.kind = 'repository'
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.user_id = u.id
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.merged_by_user_id = u.id
@@ -110,13 +110,16 @@ _CHANGED = SQL("""
     WHERE p.id IS NULL OR r.workspace_id = %(workspace)s""")
 
 
-async def find_pulls(transaction: Transaction, scope: Scope) -> int:
+async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[str] = ("pull",)) -> int:
     """Fills the temporary table `changed_pulls` (id) with the pull requests to build; returns their number.
 
-    It includes pull requests that no longer have a row, of whatever workspace.
+    It includes pull requests that no longer have a row, of whatever workspace. `kinds`: those kinds of `changed_rows`
+    whose id is a pull request's; `review` for those whose rows of `bitbucket_reviews` changed.
     """
     await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid NOT NULL) ON COMMIT DROP")
-    found = await transaction.execute(_OF_WORKSPACE if scope.everything else _CHANGED, scope.bound)
+    found = await transaction.execute(
+        _OF_WORKSPACE if scope.everything else _CHANGED, scope.bound | {"kinds": list(kinds)}
+    )
     await transaction.execute("ALTER TABLE changed_pulls ADD PRIMARY KEY (id)")
     await transaction.execute("ANALYZE changed_pulls")
     return found

@@ -92,6 +92,20 @@ class Derivation:
             changes=_listed(SQL("{name} = excluded.{name}").format(name=Identifier(name)) for name in others),
         )
 
+    def statement_of_deletion(self, within: Composable) -> Composed:
+        """DELETE of the stored rows `within` that are not among all rows."""
+        return SQL("""
+            {before}
+            DELETE FROM {table} old
+            WHERE {within} AND NOT EXISTS (SELECT FROM ({select}) new WHERE ({new}) = ({old}))""").format(
+            before=self.before,
+            table=self._name,
+            within=within,
+            select=self.select,
+            new=_listed(Identifier("new", name) for name in self.key),
+            old=_listed(Identifier("old", name) for name in self.key),
+        )
+
     @property
     def first_statement(self) -> Composed:
         """INSERT of all rows, for an empty table."""
@@ -125,6 +139,13 @@ async def derive(transaction: Transaction, derivation: Derivation, bound: Mappin
     )
     row = await transaction.row(counted.format(statement=derivation.statement), bound)
     transaction.count(name, inserted=row.inserted, updated=row.updated)
+
+
+async def delete_underived(
+    transaction: Transaction, derivation: Derivation, bound: Mapping[str, object], within: Composable
+) -> None:
+    """Deletes the stored rows `within` (SQL over a row `old`) that are not derived any more. Call it before `derive`."""
+    await transaction.execute(derivation.statement_of_deletion(within), {**derivation.parameters, **bound})
 
 
 async def reserve_if_empty(transaction: Transaction, table: str) -> bool:

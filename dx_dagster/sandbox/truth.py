@@ -21,7 +21,7 @@ from dx_dagster.sandbox.diffstats import changed_files, refusal
 from dx_dagster.sandbox.merging import pull_request_commits
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
-from dx_dagster.sandbox.pull_requests import Activity, PullRequest
+from dx_dagster.sandbox.pull_requests import Activity, Comment, PullRequest
 from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.world import World
 
@@ -64,6 +64,7 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
             "bitbucket_pull_participants": [row for pull in pulls for row in _participants(pull)],
             "bitbucket_pull_activities": [row for pull in pulls for row in _activities(pull)],
             "bitbucket_pull_comments": [row for pull in pulls for row in _comments(pull)],
+            "bitbucket_reviews": [row for pull in pulls for row in _reviews(pull)],
             "bitbucket_pull_commits": [
                 {"pull": pull.number, **_commit(pull.repository, commit), "deleted": False}
                 for pull, commits in pull_commits.items()
@@ -329,6 +330,46 @@ def _comments(pull: PullRequest) -> Iterator[Row]:
             "deleted": comment.deleted,
             "source_url": f"{_html(pull.repository)}/pull-requests/{pull.number}/_/diff#comment-{comment.number}",
         }
+
+
+def _reviews(pull: PullRequest) -> Iterator[Row]:
+    """Each opinion of each reviewer with the comments since the one before; last, the comments after all of them.
+
+    Only the last opinion can be withdrawn: one that another followed was one in its time.
+    """
+    shown = _visible(pull)
+    opinions = [e for e in pull.activity if e.kind in {"approval", "changes_requested"} and shown(e)]
+    standing = [comment for comment in pull.comments if not comment.deleted]
+    for user in dict.fromkeys([*(entry.user for entry in opinions), *(comment.user for comment in standing)]):
+        if user is None or user is pull.author:
+            continue
+        theirs = [entry for entry in opinions if entry.user is user]
+        if theirs and theirs[-1].taken_back:
+            theirs.pop()
+        left = [comment for comment in standing if comment.user is user]
+        for opinion in theirs:
+            until = [comment for comment in left if comment.created_on <= opinion.at]
+            left = [comment for comment in left if comment not in until]
+            state = "APPROVED" if opinion.kind == "approval" else "DECLINED"
+            yield _review(pull, user, state, until, opinion.at)
+        if left:
+            yield _review(pull, user, "COMMENTED", left, left[0].created_on)
+
+
+def _review(pull: PullRequest, user: User, state: str, comments: list[Comment], at: datetime) -> Row:
+    """`source_url` is the first comment's where there is no opinion."""
+    page = f"{_html(pull.repository)}/pull-requests/{pull.number}"
+    return {
+        "repository": pull.repository.uuid,
+        "pull": pull.number,
+        "user": user.uuid,
+        "state": state,
+        "comment_count": len(comments),
+        "time_since_request": _seconds(pull, at),
+        "created_at": at,
+        "updated_at": max([at, *(comment.updated_on for comment in comments)]),
+        "source_url": f"{page}/_/diff#comment-{comments[0].number}" if state == "COMMENTED" else page,
+    }
 
 
 def _commits(pull: PullRequest) -> list[Commit]:

@@ -1,5 +1,6 @@
 """DX's unified tables, one module for each."""
 
+from dx_dagster.insights import reviews
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.unified import (
     deployments,
@@ -13,6 +14,7 @@ from dx_dagster.insights.unified import (
 
 BUILDS: tuple[Build, ...] = (
     repos.BUILD,
+    reviews.BUILD,
     pull_requests.BUILD,
     pull_request_commits.BUILD,
     pull_request_issues.BUILD,

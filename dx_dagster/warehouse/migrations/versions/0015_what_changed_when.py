@@ -17,7 +17,7 @@ WATCHED = {
     "bitbucket_pull_activities": ("pull", "pull_id"),
     "bitbucket_pull_comments": ("pull", "pull_id"),
     "bitbucket_pull_commits": ("pull", "pull_id"),
-    "bitbucket_reviews": ("pull", "pull_id"),
+    "bitbucket_reviews": ("review", "pull_id"),
     "bitbucket_repository_default_branch_commits": ("branch", "repository_id"),
     "bitbucket_pipelines": ("pipeline", "id"),
     "bitbucket_deployments": ("deployment", "id"),
@@ -69,7 +69,7 @@ def watch(table: str, event: str, called: str, rows: str) -> None:
 
 def upgrade() -> None:
     op.create_table("changed_rows",
-    sa.Column("kind", sa.Text(), nullable=False, comment="pull, branch, pipeline, deployment, environment, user or repository"),
+    sa.Column("kind", sa.Text(), nullable=False, comment="pull, review, branch, pipeline, deployment, environment, user or repository"),
     sa.Column("id", sa.Uuid(), nullable=False, comment="Id of the row, or of what the changed row belongs to"),
     sa.Column("changed_in", sa.BigInteger(), nullable=False, comment="Number of the transaction that last changed it"),
     sa.PrimaryKeyConstraint("kind", "id"),
