@@ -129,6 +129,15 @@ QUERIES = {
         JOIN bitbucket_pull_commits k ON k.id = t.source_table_id {_PULL.format(pull="t.source_table_pull_id")}
         {_PERSON.format(alias="u", account="k.author_id", person="t.dx_user_id")}
         WHERE NOT t.deleted AND q.source_table_id = p.id AND t.source_table_repo_id = r.id""",
+    "pull_request_reviews": f"""
+        SELECT r.source_id AS repository, p.source_id AS pull, u.source_id AS dx_user, t.comment_count, t.created,
+               t.external_url, t.time_since_request, time_since_request_business_hours, t.tz, review_type,
+               t.bot_authored, t.deleted, t.source
+        FROM pull_request_reviews t JOIN pull_requests q ON q.id = t.pull_request_id AND q.repo_id = t.repo_id
+        JOIN bitbucket_reviews v ON v.id = t.source_table_id AND v.source_id = t.external_id
+        {_PULL.format(pull="t.source_table_pull_id")}
+        {_PERSON.format(alias="u", account="v.user_id", person="t.dx_user_id")}
+        WHERE NOT t.deleted AND q.source_table_id = p.id AND t.source_table_repo_id = r.id""",
     "pull_request_issues": f"""
         SELECT r.source_id AS repository, p.source_id AS pull, issue_key, issue_id
         FROM pull_request_issues t JOIN pull_requests q ON q.id = t.pull_request_id

@@ -144,7 +144,12 @@ async def derive(transaction: Transaction, derivation: Derivation, bound: Mappin
 async def delete_underived(
     transaction: Transaction, derivation: Derivation, bound: Mapping[str, object], within: Composable
 ) -> None:
-    """Deletes the stored rows `within` (SQL over a row `old`) that are not derived any more. Call it before `derive`."""
+    """Deletes the stored rows that are not derived any more. Call it before `derive`.
+
+    `within`: SQL over a stored row `old`: whether the statement would derive it.
+    """
+    if await reserve_if_empty(transaction, str(derivation.table.name)):
+        return
     await transaction.execute(derivation.statement_of_deletion(within), {**derivation.parameters, **bound})
 
 

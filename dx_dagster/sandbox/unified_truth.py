@@ -41,6 +41,9 @@ def unified_truth(truth: Mapping[str, Sequence[Row]], zones: Mapping[str, str] |
         "pull_request_commits": [
             _commit(row, users) for row in truth["bitbucket_pull_commits"] if (row["repository"], row["pull"]) in pulls
         ],
+        "pull_request_reviews": [
+            _review(row, users, pulls[row["repository"], row["pull"]], zones) for row in truth["bitbucket_reviews"]
+        ],
         "pull_request_issues": [
             {"repository": pull["repository"], "pull": pull["source_id"], "issue_key": key, "issue_id": None}
             for pull in pulls.values()
@@ -156,6 +159,25 @@ def _commit(row: Row, users: Mapping[str, Row]) -> Row:
         "external_url": row["source_url"],
         "bot_authored": author is not None and bool(author["bot"]),
         "deleted": row["deleted"],
+        "source": "bitbucket",
+    }
+
+
+def _review(row: Row, users: Mapping[str, Row], pull: Row, zones: Mapping[str | None, str]) -> Row:
+    start, zone = pull["ready_for_review"] or pull["created_at"], zones.get(row["user"], "UTC")
+    return {
+        "repository": row["repository"],
+        "pull": row["pull"],
+        "dx_user": row["user"],
+        "comment_count": row["comment_count"],
+        "created": row["created_at"],
+        "external_url": row["source_url"],
+        "time_since_request": _seconds(start, row["created_at"]),
+        "time_since_request_business_hours": _business_seconds(start, row["created_at"], zone),
+        "tz": zone,
+        "review_type": row["state"],
+        "bot_authored": users[row["user"]]["bot"],
+        "deleted": False,
         "source": "bitbucket",
     }
 

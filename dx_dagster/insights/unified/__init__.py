@@ -8,6 +8,7 @@ from dx_dagster.insights.unified import (
     pipeline_sources,
     pull_request_commits,
     pull_request_issues,
+    pull_request_reviews,
     pull_requests,
     repos,
 )
@@ -18,6 +19,7 @@ BUILDS: tuple[Build, ...] = (
     pull_requests.BUILD,
     pull_request_commits.BUILD,
     pull_request_issues.BUILD,
+    pull_request_reviews.BUILD,
     pipeline_sources.BUILD,
     pipeline_runs.BUILD,
     deployments.BUILD,
