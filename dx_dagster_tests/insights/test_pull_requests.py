@@ -231,9 +231,10 @@ def test_issues_are_named_by_keys_in_titles_and_source_branches(written):
         return rows
 
     def keys() -> list[tuple[object, ...]]:
-        return written.execute("""
+        rows: list[tuple[object, ...]] = written.execute("""
             SELECT t.external_id::int, i.issue_key, i.id FROM pull_request_issues i
             JOIN pull_requests t ON t.id = i.pull_request_id ORDER BY i.id""")
+        return rows
 
     written.build()
     assert found() == {number: expected for number, (_, _, expected) in named.items() if expected}
