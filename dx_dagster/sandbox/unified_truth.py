@@ -163,7 +163,7 @@ def _commit(row: Row, users: Mapping[str, Row]) -> Row:
     }
 
 
-def _review(row: Row, users: Mapping[str, Row], pull: Row, zones: Mapping[str | None, str]) -> Row:
+def _review(row: Row, users: Mapping[str, Row], pull: Row, zones: Mapping[str, str]) -> Row:
     start, zone = pull["ready_for_review"] or pull["created_at"], zones.get(row["user"], "UTC")
     return {
         "repository": row["repository"],
