@@ -212,7 +212,7 @@ def test_a_pull_request_is_reverted_when_a_later_merged_one_says_so(written):
     assert written.build(full=True) == NOTHING
 
 
-def test_issues_are_named_by_keys_in_titles_and_source_branches(written):
+def test_issues_are_named_by_keys_in_titles_and_source_branches_as_long_as_they_name_them(written):
     named: Mapping[int, tuple[str, str, set[str]]] = {
         1: ("PAY-12: Pay (WEB-3, PAY-12)", "feature/PAY-12-pay", {"PAY-12", "WEB-3"}),
         2: ("Use UTF-8, SHA-256 and ISO-8601", "fix/CVE-2026-1234", set()),
@@ -243,6 +243,10 @@ def test_issues_are_named_by_keys_in_titles_and_source_branches(written):
     written.build()
     assert found()[1] == {"WEB-3", "WEB-4"}
     assert [row for row in keys() if row[1] != "WEB-4"] == [row for row in before if row[1] != "PAY-12"]
+    written.execute("DELETE FROM bitbucket_pulls WHERE source_id = 1")
+    written.build()
+    assert 1 not in found()
+    assert written.build(full=True) == NOTHING
 
 
 def test_durations_count_from_ready_for_review_and_only_from_reviews_by_other_people(written):
@@ -272,6 +276,15 @@ def test_durations_count_from_ready_for_review_and_only_from_reviews_by_other_pe
         ("8", None, None, None, None, None, False, None, None),
         ("40", 14, 1, 20, 30, 10, False, None, None),
     ]
+
+
+def test_builds_that_begin_at_once_miss_nothing_of_each_other(sandbox, database_url):
+    installation = Installation(database_url, sandbox)
+    installation.sync()
+    [workspace] = installation.query("SELECT id::text AS id FROM bitbucket_workspaces")
+    _build_all_at_once(database_url, workspace["id"])
+    assert installation.differences() == {}
+    assert _written(installation.build(full=True)) == NOTHING
 
 
 def _build_all_at_once(database_url: str, workspace_id: str) -> None:

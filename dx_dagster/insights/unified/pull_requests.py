@@ -4,7 +4,7 @@ Durations count from `ready_for_review_at` where there is one, else from `create
 the first one at or after it counts, as the first one after the opening does in `bitbucket_pulls`.
 """
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.business_hours import BusinessTime
@@ -128,15 +128,23 @@ def _derivation(time: BusinessTime) -> Derivation:
     )
 
 
-# Rows of the pull request in other unified tables go with it: none may point to nothing.
-_VANISHED = SQL("""
-    WITH gone AS (
-        DELETE FROM pull_requests t WHERE {chosen}
-        AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = t.source_table_id) RETURNING t.id),
-    commits AS (DELETE FROM pull_request_commits WHERE pull_request_id IN (SELECT id FROM gone)),
-    issues AS (DELETE FROM pull_request_issues WHERE pull_request_id IN (SELECT id FROM gone))
-    DELETE FROM pull_request_reviews WHERE pull_request_id IN (SELECT id FROM gone)""")
+_DELETE = SQL("""
+    DELETE FROM pull_requests t
+    WHERE {chosen} AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = t.source_table_id) RETURNING t.id""")
 _CHOSEN = SQL("t.source_table_id IN (SELECT id FROM changed_pulls)")
+_PARTS = (unified.pull_request_commits, unified.pull_request_issues, unified.pull_request_reviews)
+
+
+async def _delete_vanished(transaction: Transaction, scope: Scope) -> None:
+    """Deletes rows without a source, with all that other tables say of them: no row may point to nothing.
+
+    The other tables are locked only where there is something to delete: their own builds wait for this one.
+    """
+    chosen = SQL("true") if scope.everything else _CHOSEN
+    gone = [row.id for row in await transaction.rows(_DELETE.format(chosen=chosen))]
+    for part in _PARTS if gone else ():
+        delete = SQL("DELETE FROM {} WHERE pull_request_id = ANY(%s)").format(Identifier(str(part.name)))
+        await transaction.execute(delete, [gone])
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
@@ -147,7 +155,7 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
     time = BusinessTime.parse(scope.settings)
     await time.prepare(transaction)
     await reverts.follow(transaction, scope)
-    await transaction.execute(_VANISHED.format(chosen=SQL("true") if scope.everything else _CHOSEN))
+    await _delete_vanished(transaction, scope)
     await derive(transaction, _derivation(time), scope.bound)
 
 
