@@ -29,17 +29,18 @@ from dx_dagster.warehouse.schema import bitbucket
 # A participant's row tells of the opinion if it is newer, by the date of Bitbucket's last change or of our request. One
 # who never took part according to it (`participated_on` null) is only known as a reviewer.
 _OPINIONS = SQL("""
-    SELECT pull_id, user_id, id, kind, created_at FROM (
-        SELECT a.*, lead(a.id) OVER (PARTITION BY a.pull_id, a.user_id ORDER BY a.created_at, a.kind DESC) AS next
-        FROM changed_pulls c JOIN bitbucket_pull_activities a ON a.pull_id = c.id
-        WHERE a.kind IN ('approval', 'changes_requested')) a
-    WHERE next IS NOT NULL OR NOT EXISTS (
-        SELECT FROM bitbucket_pull_participants o
-        WHERE o.pull_id = a.pull_id AND o.user_id = a.user_id AND o.state IS NULL AND o.approved IS FALSE
-          AND o.participated_on IS NOT NULL AND GREATEST(o.participated_on, o.synced_at) >= a.created_at)""")
+    SELECT pull_id, user_id, a.id, a.kind, a.created_at
+    FROM (SELECT a.*, lead(a.id) OVER (PARTITION BY a.pull_id, a.user_id ORDER BY a.created_at, a.kind DESC) AS next
+          FROM changed_pulls c JOIN bitbucket_pull_activities a ON a.pull_id = c.id
+          WHERE a.kind IN ('approval', 'changes_requested')) a
+    LEFT JOIN (SELECT o.pull_id, o.user_id, GREATEST(o.participated_on, o.synced_at) AS told_at
+               FROM changed_pulls c JOIN bitbucket_pull_participants o ON o.pull_id = c.id
+               WHERE o.state IS NULL AND o.approved IS FALSE AND o.participated_on IS NOT NULL) bare
+    USING (pull_id, user_id)
+    WHERE a.next IS NOT NULL OR (bare.told_at >= a.created_at) IS NOT TRUE""")
 
 _EVENTS = SQL("""
-    SELECT e.*, p.created_at AS opened_at, p.source_url AS pull_url
+    SELECT e.*
     FROM (SELECT pull_id, user_id, created_at, id AS opinion_id, kind, 0 AS number, NULL::uuid AS comment_id,
                  created_at AS updated_at
           FROM ({opinions}) o
@@ -63,8 +64,8 @@ _PLACED = SQL("""
 )
 
 _GATHERED = SQL("""
-    SELECT pull_id, user_id, place, any_value(opinion_id) AS opinion_id, any_value(opened_at) AS opened_at,
-           any_value(pull_url) AS pull_url, any_value(kind) FILTER (WHERE kind <> 'comment') AS kind,
+    SELECT pull_id, user_id, place, any_value(opinion_id) AS opinion_id,
+           any_value(kind) FILTER (WHERE kind <> 'comment') AS kind,
            count(comment_id) AS comment_count, any_value(comment_id) FILTER (WHERE is_first) AS comment_id,
            CASE WHEN count(opinion_id) > 0 THEN max(created_at) ELSE min(created_at) END AS created_at,
            GREATEST(max(created_at), max(updated_at)) AS updated_at
@@ -90,15 +91,16 @@ _COLUMNS = {
     "state": "CASE r.kind WHEN 'approval' THEN 'APPROVED' WHEN 'changes_requested' THEN 'DECLINED' "
     "ELSE 'COMMENTED' END",
     "comment_count": "r.comment_count",
-    "time_since_request": "CASE WHEN r.created_at >= r.opened_at "
-    "THEN EXTRACT(epoch FROM r.created_at - r.opened_at)::float8 END",
+    "time_since_request": "CASE WHEN r.created_at >= p.created_at "
+    "THEN EXTRACT(epoch FROM r.created_at - p.created_at)::float8 END",
     "created_at": "r.created_at",
     "updated_at": "r.updated_at",
-    "source_url": "CASE WHEN r.opinion_id IS NULL THEN COALESCE(c.source_url, r.pull_url) ELSE r.pull_url END",
+    "source_url": "CASE WHEN r.opinion_id IS NULL THEN COALESCE(c.source_url, p.source_url) ELSE p.source_url END",
 }
 _ACTIVITY, _COMMENT = "bitbucket_pull_activities", "bitbucket_pull_comments"
 _ALIASES: dict[str, Table | dict[str, tuple[str, ...]]] = {
     "c": bitbucket.pull_comments,
+    "p": bitbucket.pulls,
     "r": {
         "opinion_id": (f"{_ACTIVITY}.id", "bitbucket_pull_participants.state"),
         "source_id": (f"{_ACTIVITY}.id", f"{_COMMENT}.pull_id", f"{_COMMENT}.user_id"),
@@ -108,23 +110,25 @@ _ALIASES: dict[str, Table | dict[str, tuple[str, ...]]] = {
         "comment_count": (f"{_COMMENT}.id", f"{_COMMENT}.deleted", f"{_COMMENT}.created_at"),
         "created_at": (f"{_ACTIVITY}.created_at", f"{_COMMENT}.created_at"),
         "updated_at": (f"{_ACTIVITY}.created_at", f"{_COMMENT}.updated_at"),
-        "opened_at": ("bitbucket_pulls.created_at",),
-        "pull_url": ("bitbucket_pulls.source_url",),
     },
 }
 REVIEWS = Derivation(
     bitbucket.reviews,
     _COLUMNS,
-    SQL("""FROM ({named}) r
+    SQL("""FROM ({named}) r JOIN bitbucket_pulls p ON p.id = r.pull_id
            LEFT JOIN bitbucket_pull_comments c ON c.id = r.comment_id AND r.opinion_id IS NULL""").format(named=_NAMED),
     _ALIASES,
     key=("id",),
 )
-_OF_CHANGED_PULLS = SQL("old.pull_id IN (SELECT id FROM changed_pulls)")
+# A build of everything finds the pull requests that have rows.
+_OF_CHANGED_PULLS = SQL("""(
+    old.pull_id IN (SELECT id FROM changed_pulls)
+    OR (%(everything)s AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = old.pull_id)))""")
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
-    await changes.find_pulls(transaction, scope)
+    if not await changes.find_pulls(transaction, scope) and not scope.everything:
+        return
     await delete_underived(transaction, REVIEWS, scope.bound, within=_OF_CHANGED_PULLS)
     await derive(transaction, REVIEWS, scope.bound)
 

@@ -190,3 +190,12 @@ def test_a_new_opinion_takes_the_comments_that_were_a_review_of_their_own(pull):
     pull.database.execute("TRUNCATE bitbucket_reviews, build_marks")
     pull.build()
     assert pull.ids() == ids
+
+
+@pytest.mark.parametrize("how", ["DELETE FROM build_marks", "SELECT"])
+def test_reviews_go_with_their_pull_request(pull, how):
+    pull.comment("bob", 1, "12:10")
+    assert len(pull.reviews()) == 1
+    pull.database.execute("DELETE FROM bitbucket_pulls")
+    pull.database.execute(how)
+    assert pull.reviews() == []
