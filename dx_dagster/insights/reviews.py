@@ -64,9 +64,9 @@ _PLACED = SQL("""
 )
 
 _GATHERED = SQL("""
-    SELECT pull_id, user_id, place, any_value(opinion_id) AS opinion_id,
-           any_value(kind) FILTER (WHERE kind <> 'comment') AS kind,
-           count(comment_id) AS comment_count, any_value(comment_id) FILTER (WHERE is_first) AS comment_id,
+    SELECT pull_id, user_id, place, (array_agg(opinion_id) FILTER (WHERE kind <> 'comment'))[1] AS opinion_id,
+           max(kind) FILTER (WHERE kind <> 'comment') AS kind,
+           count(comment_id) AS comment_count, (array_agg(comment_id) FILTER (WHERE is_first))[1] AS comment_id,
            CASE WHEN count(opinion_id) > 0 THEN max(created_at) ELSE min(created_at) END AS created_at,
            GREATEST(max(created_at), max(updated_at)) AS updated_at
     FROM ({placed}) placed GROUP BY pull_id, user_id, place""").format(placed=_PLACED)
