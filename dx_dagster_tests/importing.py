@@ -28,7 +28,7 @@ from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.session import connection_in_service, open_client, open_pool
 from dx_dagster.importer.workspace import Listener, Workspace, open_workspace
 from dx_dagster.insights import building
-from dx_dagster.insights.building import Built
+from dx_dagster.insights.building import Build, Built
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
@@ -183,14 +183,15 @@ class Installation:
         imported = truth(self.sandbox.world, since, sizes=sizes)
         return differences(self.database_url, {**imported, **unified_truth(imported)}, since)
 
-    def build(self, *, full: bool = False) -> list[Built]:
-        """Builds the derived tables; `full` builds everything again."""
+    def build(self, *, full: bool = False, only: Build | None = None) -> list[Built]:
+        """Builds the derived tables, or `only` one; `full` builds everything again."""
 
         async def run() -> list[Built]:
             async with Warehouse(self.database_url) as warehouse:
                 row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [self.slug])
                 await _make_people(warehouse)
-                return [await building.run(warehouse, build, row.id, full=full) for build in BUILDS]
+                builds = [only] if only else BUILDS
+                return [await building.run(warehouse, build, row.id, full=full) for build in builds]
 
         return asyncio.run(run())
 

@@ -278,11 +278,17 @@ def test_durations_count_from_ready_for_review_and_only_from_reviews_by_other_pe
     ]
 
 
-def test_builds_that_begin_at_once_miss_nothing_of_each_other(sandbox, database_url):
+def test_builds_that_run_at_once_or_in_the_wrong_order_miss_nothing_of_each_other(sandbox, database_url):
     installation = Installation(database_url, sandbox)
     installation.sync()
     [workspace] = installation.query("SELECT id::text AS id FROM bitbucket_workspaces")
     _build_all_at_once(database_url, workspace["id"])
+    assert installation.differences() == {}
+    sandbox.world.open_pull_request(sandbox.world.open_repositories[0])
+    sandbox.world.create_repository()
+    installation.sync()
+    for build in reversed(BUILDS):
+        installation.build(only=build)
     assert installation.differences() == {}
     assert _written(installation.build(full=True)) == NOTHING
 
