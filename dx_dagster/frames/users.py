@@ -21,6 +21,7 @@ SCHEMA: Schema = {
     "active": pl.Boolean,
     "bot": pl.Boolean,
     "type": pl.String,
+    "imported_type": pl.String,
     "counted_as": pl.String,
     "synced_at": TIME,
 }
@@ -83,6 +84,7 @@ def _row(workspace_id: str, source: str, account: Json, member: bool) -> Row:
         text(account.get("account_id")) or None,
         member,
         kind != "human",
+        kind,
         kind,
         kind,
     )

@@ -15,4 +15,6 @@ async def active(warehouse: Warehouse, workspace_id: str) -> dict[str, str]:
 
 async def deactivate(transaction: Transaction, user_ids: Collection[str]) -> None:
     """Makes users inactive who are no longer members."""
-    await transaction.execute("UPDATE bitbucket_users SET active = false WHERE id = ANY(%s::uuid[])", [list(user_ids)])
+    await transaction.execute(
+        "UPDATE bitbucket_users SET active = false, left_at = now() WHERE id = ANY(%s::uuid[])", [list(user_ids)]
+    )

@@ -68,9 +68,9 @@ _STRANGERS = SQL("""
 _PAIRS = SQL("unnest(%(old)s::uuid[], %(new)s::uuid[], %(workspace)s::uuid[]) AS pair (old, new, workspace_id)")
 _COPY_USERS = SQL("""
     INSERT INTO bitbucket_users (id, source_id, workspace_id, active,
-                                 name, nickname, account_id, email, bot, type, counted_as, synced_at)
+                                 name, nickname, account_id, email, bot, type, imported_type, counted_as, synced_at)
     SELECT pair.new, u.source_id, pair.workspace_id, false,
-           name, nickname, account_id, email, bot, type, counted_as, synced_at
+           name, nickname, account_id, email, bot, type, imported_type, counted_as, synced_at
     FROM {pairs} JOIN bitbucket_users u ON u.id = pair.old
     ORDER BY pair.new
     ON CONFLICT (id) DO NOTHING""").format(pairs=_PAIRS)

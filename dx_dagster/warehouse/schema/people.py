@@ -1,6 +1,6 @@
 """One person, however many accounts; and their teams. Named as DX names them."""
 
-from sqlalchemy import BigInteger, Column, Date, Index, Integer, Table
+from sqlalchemy import BigInteger, Column, Date, Index, Integer, Table, Text
 
 from dx_dagster.warehouse.schema.columns import (
     flag,
@@ -17,7 +17,7 @@ users = Table(
     "dx_users",
     metadata,
     number_key("Stays the same for ever for the same person", BigInteger),
-    text("source_id", "Unique text of the person: what the first account or address was joined by", nullable=False),
+    text("source_id", "The account or address that the person was made for: account, user or email, and its id", nullable=False),
     number("team_id", "dx_teams.id"),
     text("name", "Name"),
     text("email", "E-mail address in lower case"),
@@ -33,6 +33,7 @@ users = Table(
     Column("ai_moderate_adoption_date", Date, comment="Not imported"),
     Column("ai_heavy_adoption_date", Date, comment="Not imported"),
     time("deleted_at", "When the last of the person's accounts was gone; their history stays"),
+    number("merged_into_id", "dx_users.id of the person that this one turned out to be; no account is linked here"),
     Index("ix_dx_users_source_id", "source_id", unique=True),
     Index("ix_dx_users_email", "email"),
     comment="People: one row for one person, however many accounts, workspaces and addresses",
@@ -46,7 +47,9 @@ identities = Table(
     reference("source_id", "bitbucket_users.id", nullable=False),
     text("source", "bitbucket", nullable=False),
     text(
-        "reason", "Why the account is this person's: account_id, email, commit_email, manual or alone", nullable=False
+        "reason",
+        "Why the account is this person's: account_id, user_id, email, commit_email, manual, or alone",
+        nullable=False,
     ),
     time_of_insert("linked_at", "When the account was last linked to the person"),
     flag("by_hand", "Whether somebody said so: no sync changes it", default=False),
@@ -94,4 +97,16 @@ team_hierarchies = Table(
     number("generations", "How many steps the descendant is below the ancestor", Integer, nullable=False),
     Index("ix_dx_team_hierarchies_ancestor_id_descendant_id", "ancestor_id", "descendant_id", unique=True),
     comment="Every team with every team below it, itself included",
+)
+
+stated_people = Table(
+    "stated_people",
+    metadata,
+    Column("email", Text, primary_key=True, comment="E-mail address in lower case"),
+    number("line", "Line of the file", Integer, nullable=False),
+    text("name", "Name; null where the file says none"),
+    text("team", "Path of the team, as Engineering/Platform; null where the file says none"),
+    text("tz", "IANA time zone; null where the file says none"),
+    text("type", "human, bot or ai_bot; null where the file says none"),
+    comment="What the last `people import` said of people: it wins over what is worked out",
 )
