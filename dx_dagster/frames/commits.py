@@ -1,5 +1,6 @@
 """Rows of `bitbucket_pull_commits` and `bitbucket_repository_default_branch_commits`."""
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -33,6 +34,11 @@ BRANCH_SCHEMA: Schema = {
     "parents": pl.List(pl.String),
     "synced_at": TIME,
 }
+
+
+# Git writes an author as `Name <address>`. People put anything between the two.
+_ADDRESS = re.compile(r"<\s*([^\s<>@]+@[^\s<>@]+)\s*>\s*$")
+_LONGEST_ADDRESS = 254
 
 
 class CommitRow(NamedTuple):
@@ -103,3 +109,17 @@ def parents(value: Json) -> list[str]:
 def accounts(values: Iterable[Json]) -> Iterator[Any]:
     """The authors whose e-mail address Bitbucket matched to an account."""
     return (inner(value, "author", "user") for value in values)
+
+
+def author_emails(workspace_id: str, values: Iterable[Json]) -> list[tuple[str, str]]:
+    """The distinct (id of the user, e-mail address) of authors whose address Bitbucket matched to an account.
+
+    Anybody may write any address into a commit: without the account, it says nothing.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for value in values:
+        author_id = user_id(workspace_id, inner(value, "author", "user"))
+        address = _ADDRESS.search(text(inner(value, "author", "raw")) or "")
+        if author_id and address and len(address[1]) <= _LONGEST_ADDRESS:
+            found[author_id, address[1].lower()] = None
+    return list(found)

@@ -17,7 +17,7 @@ from dx_dagster.bitbucket.paging import ask
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer import absence
-from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.each import for_each_repository
 from dx_dagster.importer.report import Report, note
 from dx_dagster.importer.watermarks import later, newest_of
@@ -337,7 +337,7 @@ async def _store(
     transaction: Transaction, workspace: Workspace, repository: Repository, values: Sequence[Json], page: Page
 ) -> int:
     """Merges commits; returns how many were new."""
-    await store_accounts(transaction, workspace, frames.accounts(values), page.asked_at)
+    await store_authors(transaction, workspace, values, page.asked_at)
     rows = frames.branch_commits(workspace.id, repository.id, values, page.asked_at)
     counts = await transaction.merge(merge.BRANCH_COMMITS, rows)
     return counts.inserted

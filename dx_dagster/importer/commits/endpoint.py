@@ -9,7 +9,7 @@ from dx_dagster.bitbucket import NotFound, Page, cursor, endpoints
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
 from dx_dagster.frames.reading import Json, text
-from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
@@ -60,7 +60,7 @@ async def store(workspace: Workspace, batch: Sequence[FetchedCommits]) -> None:
     lists = [(fetched.row, list(frames.rows(workspace.id, fetched.values or ()))) for fetched in batch]
     values = [value for fetched in batch for value in fetched.values or ()]
     async with workspace.warehouse.transaction() as transaction:
-        await store_accounts(transaction, workspace, frames.accounts(values), asked_at)
+        await store_authors(transaction, workspace, values, asked_at)
         unconfirmed = await _unconfirmed(transaction, batch)
         await store_lists(transaction, lists, asked_at, unconfirmed)
 

@@ -24,7 +24,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
-from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.commits.ancestry import Ancestry
 from dx_dagster.importer.commits.proofs import may_be_proven, missing
 from dx_dagster.importer.each import batches, lacks_scope
@@ -134,7 +134,7 @@ async def _fetch(workspace: Workspace, report: Report, history: History, batch: 
     history.ancestry.add((value["hash"], frames.parents(value)) for value in values if value.get("hash"))
     history.beside.update((row.sha, row) for row in frames.rows(workspace.id, values))
     async with workspace.warehouse.transaction() as transaction:
-        await store_accounts(transaction, workspace, frames.accounts(values), history.asked_at)
+        await store_authors(transaction, workspace, values, history.asked_at)
     return True
 
 

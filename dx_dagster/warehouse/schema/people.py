@@ -17,7 +17,11 @@ users = Table(
     "dx_users",
     metadata,
     number_key("Stays the same for ever for the same person", BigInteger),
-    text("source_id", "The account or address that the person was made for: account, user or email, and its id", nullable=False),
+    text(
+        "source_id",
+        "The account or address that the person was made for: account, user or email, and its id",
+        nullable=False,
+    ),
     number("team_id", "dx_teams.id"),
     text("name", "Name"),
     text("email", "E-mail address in lower case"),

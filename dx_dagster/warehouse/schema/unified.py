@@ -33,7 +33,7 @@ changed_rows = Table(
         "kind",
         Text,
         primary_key=True,
-        comment="pull, review, branch, pipeline, deployment, environment, user or repository",
+        comment="pull, review, branch, pipeline, deployment, environment, user, address (of a user) or repository",
     ),
     Column("id", Uuid, primary_key=True, comment="Id of the row, or of what the changed row belongs to"),
     number("changed_in", "Number of the transaction that last changed it", nullable=False),

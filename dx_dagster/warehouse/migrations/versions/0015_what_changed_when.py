@@ -23,6 +23,7 @@ WATCHED = {
     "bitbucket_deployments": ("deployment", "id"),
     "bitbucket_environments": ("environment", "id"),
     "bitbucket_users": ("user", "id"),
+    "bitbucket_user_emails": ("address", "user_id"),
     "identities": ("user", "source_id"),
 }
 NOTE = """
@@ -69,7 +70,7 @@ def watch(table: str, event: str, called: str, rows: str) -> None:
 
 def upgrade() -> None:
     op.create_table("changed_rows",
-    sa.Column("kind", sa.Text(), nullable=False, comment="pull, review, branch, pipeline, deployment, environment, user or repository"),
+    sa.Column("kind", sa.Text(), nullable=False, comment="pull, review, branch, pipeline, deployment, environment, user, address (of a user) or repository"),
     sa.Column("id", sa.Uuid(), nullable=False, comment="Id of the row, or of what the changed row belongs to"),
     sa.Column("changed_in", sa.BigInteger(), nullable=False, comment="Number of the transaction that last changed it"),
     sa.PrimaryKeyConstraint("kind", "id"),
