@@ -20,6 +20,7 @@ from dx_dagster.cli.demo import demo
 from dx_dagster.cli.env import env
 from dx_dagster.cli.messages import message
 from dx_dagster.cli.migrate import migrate
+from dx_dagster.cli.people import people
 from dx_dagster.cli.serve import serve
 from dx_dagster.cli.status import status
 from dx_dagster.cli.sync import sync
@@ -41,6 +42,7 @@ app.command(hidden=True)(ui)  # `up` starts it
 app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(people, name="people")
 app.add_typer(api_keys, name="api-keys")
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word

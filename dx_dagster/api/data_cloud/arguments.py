@@ -15,6 +15,11 @@ from starlette.requests import Request
 from dx_dagster.api.bodies import LARGEST_BODY
 from dx_dagster.api.data_cloud.envelope import RefusedError
 
+CONNECTION_TYPES = ("github", "gitlab", "ado", "bitbucket", "bitbucket_server")
+"""Those whose accounts DX classifies; the accounts here are all of the type bitbucket."""
+STATUSES = ("human", "bot", "ai_agent")
+MOST_USERS = 1000
+
 _LONGEST_TEXT = 4000
 _LARGEST_ID = 2**31 - 1
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
@@ -33,14 +38,21 @@ class Arguments:
     given: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Statuses:
+    """Arguments of `users.setUserStatuses`: status by source_id."""
+
+    connection_type: str
+    statuses: Mapping[str, str]
+
+
 async def arguments(request: Request) -> Arguments:
     """The arguments in the body of the request.
 
     Raises:
         RefusedError: the body cannot be read (invalid_json).
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    values = await _form(request) if kind in _FORMS else _json(await request.body())
+    values = await _values(request)
     label = _text(values.get("label"), "label")
     return Arguments(
         id=_number(values.get("id")),
@@ -54,6 +66,41 @@ async def arguments(request: Request) -> Arguments:
         expiration_date=_day(values.get("expiration_date")),
         given=frozenset(values),
     )
+
+
+async def statuses(request: Request) -> Statuses:
+    """The arguments of `users.setUserStatuses` in the body of the request. In a form, `users` is JSON.
+
+    Raises:
+        RefusedError: the body cannot be read, or an argument is missing or wrong (invalid_json).
+    """
+    values = await _values(request)
+    kind = values.get("connection_type")
+    if kind not in CONNECTION_TYPES:
+        raise _unreadable(f"connection_type must be one of {', '.join(CONNECTION_TYPES)}.")
+    users = values.get("users")
+    if isinstance(users, str):
+        users = _json(b'{"users": %b}' % users.encode("utf-8", "replace"))["users"]
+    if not isinstance(users, list) or not 1 <= len(users) <= MOST_USERS:
+        raise _unreadable(f"users must be a list of 1 to {MOST_USERS} objects with source_id and status.")
+    return Statuses(kind, dict(_status(number, one) for number, one in enumerate(users)))
+
+
+def _status(number: int, user: Any) -> tuple[str, str]:
+    if not isinstance(user, dict):
+        raise _unreadable(f"users[{number}] must be an object with source_id and status.")
+    source_id = _text(user.get("source_id"), f"users[{number}].source_id")
+    if not source_id or not source_id.strip():
+        raise _unreadable(f"users[{number}].source_id must be the source_id of an account.")
+    status = user.get("status")
+    if status not in STATUSES:
+        raise _unreadable(f"users[{number}].status must be one of {', '.join(STATUSES)}.")
+    return source_id.strip(), status
+
+
+async def _values(request: Request) -> Mapping[str, Any]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return await _form(request) if kind in _FORMS else _json(await request.body())
 
 
 def _unreadable(what: str) -> RefusedError:

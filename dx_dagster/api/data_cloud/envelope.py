@@ -90,6 +90,10 @@ class Success(Answer):
     ok: Literal[True] = True
 
 
+class StatusesAnswer(Success):
+    unknown_source_ids: list[str] = Field(description="Given ones that no imported account has; nothing is stored.")
+
+
 class ConnectionsAnswer(Success):
     connections: list[ConnectionItem]
 

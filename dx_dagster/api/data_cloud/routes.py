@@ -8,13 +8,22 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from dx_dagster.api.data_cloud import envelope
-from dx_dagster.api.data_cloud.arguments import Arguments, arguments
+from dx_dagster.api.data_cloud.arguments import (
+    CONNECTION_TYPES,
+    MOST_USERS,
+    STATUSES,
+    Arguments,
+    Statuses,
+    arguments,
+    statuses,
+)
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.installation import ServedInstallation, installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.input import Fields
+from dx_dagster.insights.people import by_hand
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
@@ -217,6 +226,47 @@ async def credentials_delete(served: Served, connection: Found, body: Body) -> d
     except CredentialNotFoundError:
         raise _no_credential() from None
     return {"ok": True}
+
+
+_TYPES_OF_USERS = {"ai_agent": "ai_bot"}
+"""Our names of DX's statuses, where they differ."""
+_STATUSES = {
+    "connection_type": {"type": "string", "enum": list(CONNECTION_TYPES), "description": "bitbucket"},
+    "users": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MOST_USERS,
+        "description": "source_id and status of each account: human, bot or ai_agent.",
+        "items": {
+            "type": "object",
+            "required": ["source_id", "status"],
+            "properties": {
+                "source_id": {"type": "string", "minLength": 1, "description": "bitbucket_users.source_id"},
+                "status": {"type": "string", "enum": list(STATUSES)},
+            },
+        },
+    },
+    "instance_url": {"type": "string", "description": "Not used: all accounts are of Bitbucket Cloud."},
+}
+
+
+@routes.post(
+    "/users.setUserStatuses",
+    response_model=envelope.StatusesAnswer,
+    openapi_extra=_takes(required=["connection_type", "users"], properties=_STATUSES),
+)
+async def users_set_user_statuses(served: Served, body: Annotated[Statuses, Depends(statuses)]) -> dict[str, Any]:
+    """Marks imported accounts as human, bot or ai_agent. It wins over what is imported, now and later.
+
+    Durations of pull requests follow at the next sync.
+    """
+    types = {source_id: _TYPES_OF_USERS.get(status, status) for source_id, status in body.statuses.items()}
+    unknown = list(types)
+    if body.connection_type == "bitbucket":
+        warehouse = await served.warehouse()
+        async with warehouse.transaction() as transaction:
+            unknown = await by_hand.set_types(transaction, types)
+    return {"ok": True, "unknown_source_ids": unknown}
 
 
 def _id(body: Arguments) -> int:

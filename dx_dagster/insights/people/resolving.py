@@ -25,10 +25,10 @@ _USERS = """
            i.dx_user_id, i.reason, i.by_hand, extract(epoch FROM i.linked_at)::float8 AS linked_at
     FROM connected_users c JOIN bitbucket_users u USING (id)
     LEFT JOIN identities i ON i.source = 'bitbucket' AND i.source_id = u.id
-    LEFT JOIN bitbucket_user_types t ON t.source_id = u.source_id"""
+    LEFT JOIN account_types t ON t.source_id = u.source_id"""
 _ADDRESSES = """
     SELECT e.user_id::text AS user_id, e.email, e.verified, e.of_commits
-    FROM connected_users c JOIN bitbucket_user_emails e ON e.user_id = c.id"""
+    FROM connected_users c JOIN account_emails e ON e.user_id = c.id"""
 _STATED = """
     SELECT s.email, s.line, s.name, s.team, s.tz, s.type FROM connected_addresses c JOIN stated_people s USING (email)
     ORDER BY s.line, s.email"""
@@ -49,13 +49,13 @@ _CONNECTED = """
     TRUNCATE connected_users, connected_addresses, connected_people"""
 _EVERYTHING = """
     INSERT INTO connected_users SELECT id, 0 FROM bitbucket_users;
-    INSERT INTO connected_addresses SELECT email, 0 FROM bitbucket_user_emails UNION SELECT email, 0 FROM stated_people;
+    INSERT INTO connected_addresses SELECT email, 0 FROM account_emails UNION SELECT email, 0 FROM stated_people;
     INSERT INTO connected_people SELECT id, 0 FROM dx_users"""
 _START = "INSERT INTO connected_users SELECT DISTINCT unnest(%s::uuid[]), 0"
 # Each round follows what the last one found.
 _FOLLOW_USERS = """
     INSERT INTO connected_addresses
-    SELECT e.email, %(round)s FROM connected_users c JOIN bitbucket_user_emails e ON e.user_id = c.id
+    SELECT e.email, %(round)s FROM connected_users c JOIN account_emails e ON e.user_id = c.id
     WHERE c.round = %(round)s - 1
     ON CONFLICT DO NOTHING;
     INSERT INTO connected_people
@@ -83,7 +83,7 @@ _FOLLOW_OTHERS = """
     WHERE p.source_id LIKE 'email:%%' AND c.round = %(round)s
     ON CONFLICT DO NOTHING;
     INSERT INTO connected_users
-    SELECT e.user_id, %(round)s FROM connected_addresses c JOIN bitbucket_user_emails e USING (email)
+    SELECT e.user_id, %(round)s FROM connected_addresses c JOIN account_emails e USING (email)
     WHERE c.round = %(round)s
     UNION
     SELECT i.source_id, %(round)s FROM connected_people c JOIN identities i ON i.dx_user_id = c.id
@@ -191,7 +191,12 @@ async def resolve(transaction: Transaction, changed: Collection[str] | None = No
     described = _Described(_Known(users, stated, addresses, types, teams), joined)
     now = (await transaction.row("SELECT now() AS now")).now
     if await _write_people(transaction, joined.people, stored, described, now):
-        await transaction.execute(_COUNT_CONTRIBUTORS)
+        await count_contributors(transaction)
+
+
+async def count_contributors(transaction: Transaction) -> None:
+    """Counts the people of each team."""
+    await transaction.execute(_COUNT_CONTRIBUTORS)
 
 
 async def _connect(transaction: Transaction, changed: Collection[str] | None) -> None:
@@ -284,15 +289,15 @@ async def _write_identities(transaction: Transaction, people: Sequence[Person], 
 
 
 _SET_TYPES = """
-    INSERT INTO bitbucket_user_types AS old (source_id, type, said_by)
+    INSERT INTO account_types AS old (source_id, type, said_by)
     SELECT * FROM unnest(%(users)s::text[], %(types)s::text[], %(said_by)s::text[]) ORDER BY 1
     ON CONFLICT (source_id) DO UPDATE SET type = EXCLUDED.type, said_by = EXCLUDED.said_by, said_at = now()"""
-_UNSET_TYPES = "DELETE FROM bitbucket_user_types WHERE source_id = ANY(%s)"
+_UNSET_TYPES = "DELETE FROM account_types WHERE source_id = ANY(%s)"
 _FOLLOW_TYPES = """
     UPDATE bitbucket_users u SET type = right_.type, bot = right_.type <> 'human'
     FROM (SELECT u.id, COALESCE(t.type, u.imported_type, u.type) AS type
           FROM connected_users c JOIN bitbucket_users u USING (id)
-          LEFT JOIN bitbucket_user_types t ON t.source_id = u.source_id) right_
+          LEFT JOIN account_types t ON t.source_id = u.source_id) right_
     WHERE right_.id = u.id AND u.type <> right_.type
     RETURNING u.id::text AS id, u.type"""
 

@@ -1,4 +1,4 @@
-"""E-mail addresses of accounts: in `bitbucket_users` their own, in `bitbucket_user_emails` every one ever seen."""
+"""E-mail addresses of accounts: in `bitbucket_users` their own, in `account_emails` every one ever seen."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -30,17 +30,17 @@ async def store(warehouse: Warehouse, workspace_id: str, rows: str) -> None:
 
 # In the order of the key: two imports may store the same addresses at once.
 _STORE_OF_COMMITS = """
-    INSERT INTO bitbucket_user_emails AS stored (user_id, email, of_commits)
+    INSERT INTO account_emails AS stored (user_id, email, of_commits)
     SELECT u.id, told.email, true
     FROM unnest(%(users)s::uuid[], %(emails)s::text[]) AS told (user_id, email)
     JOIN bitbucket_users u ON u.id = told.user_id AND NOT u.forgotten
     ORDER BY 1, 2
     ON CONFLICT (user_id, email) DO UPDATE SET of_commits = true WHERE NOT stored.of_commits"""
 _REMEMBER = """
-    INSERT INTO bitbucket_user_emails AS stored (user_id, email, verified)
+    INSERT INTO account_emails AS stored (user_id, email, verified)
     SELECT id, lower(btrim(email)), true FROM bitbucket_users u
     WHERE (%(users)s::uuid[] IS NULL OR u.id = ANY(%(users)s::uuid[])) AND btrim(email) LIKE '%%_@_%%' AND NOT EXISTS (
-        SELECT FROM bitbucket_user_emails e
+        SELECT FROM account_emails e
         WHERE e.user_id = u.id AND e.email = lower(btrim(u.email)) AND e.verified)
     ORDER BY 1, 2
     ON CONFLICT (user_id, email) DO UPDATE SET verified = true WHERE NOT stored.verified"""

@@ -11,6 +11,7 @@ from dx_dagster.warehouse.schema.columns import (
     text,
     time,
     time_of_insert,
+    uuid_key,
 )
 
 users = Table(
@@ -113,4 +114,38 @@ stated_people = Table(
     text("tz", "IANA time zone; null where the file says none"),
     text("type", "human, bot or ai_bot; null where the file says none"),
     comment="What the last `people import` said of people: it wins over what is worked out",
+)
+
+account_emails = Table(
+    "account_emails",
+    metadata,
+    uuid_key("bitbucket_users.id", "user_id"),
+    Column("email", Text, primary_key=True, comment="The address in lower case"),
+    flag("verified", "Whether it was the account's own address, as Jira returned it", default=False),
+    flag("of_commits", "Whether Bitbucket linked commits with this address to the account", default=False),
+    Index("ix_account_emails_email", "email"),
+    comment="Every e-mail address that an account was ever seen with: what people are joined by",
+)
+
+account_types = Table(
+    "account_types",
+    metadata,
+    Column("source_id", Text, primary_key=True, comment="Bitbucket's uuid of the user, with braces"),
+    text("type", "human, bot or ai_bot", nullable=False),
+    text("said_by", "api (users.setUserStatuses) or file (people import)", nullable=False),
+    time_of_insert("said_at", "When it was set"),
+    comment="Types of accounts that somebody set: they win over what is derived from the API",
+)
+
+forgotten_accounts = Table(
+    "forgotten_accounts",
+    metadata,
+    Column(
+        "account_hash",
+        Text,
+        primary_key=True,
+        comment="SHA-256 of the account's uuid or Atlassian account id, in hexadecimal",
+    ),
+    time_of_insert("forgotten_at", "When `people forget` emptied its rows"),
+    comment="Accounts whose name, e-mail address and comments are never stored again",
 )

@@ -17,14 +17,14 @@ KEEP_USERS = """
     DECLARE said text;
     BEGIN
         IF TG_OP = 'INSERT' THEN
-            SELECT t.type INTO said FROM public.bitbucket_user_types t WHERE t.source_id = NEW.source_id;
+            SELECT t.type INTO said FROM public.account_types t WHERE t.source_id = NEW.source_id;
             IF FOUND THEN
                 NEW.type := said;
                 NEW.bot := said <> 'human';
                 NEW.counted_as := said;
             END IF;
             NEW.forgotten := EXISTS (
-                SELECT FROM public.bitbucket_forgotten_accounts f
+                SELECT FROM public.forgotten_accounts f
                 WHERE f.account_hash IN (encode(sha256(convert_to(NEW.source_id, 'UTF8')), 'hex'),
                                          encode(sha256(convert_to(NEW.account_id, 'UTF8')), 'hex')));
         END IF;
@@ -127,7 +127,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint("email"),
     comment="What the last `people import` said of people: it wins over what is worked out"
     )
-    op.create_table("bitbucket_user_emails",
+    op.create_table("account_emails",
     sa.Column("user_id", sa.Uuid(), nullable=False, comment="bitbucket_users.id"),
     sa.Column("email", sa.Text(), nullable=False, comment="The address in lower case"),
     sa.Column("verified", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="Whether it was the account's own address, as Jira returned it"),
@@ -135,8 +135,8 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint("user_id", "email"),
     comment="Every e-mail address that an account was ever seen with: what people are joined by"
     )
-    op.create_index("ix_bitbucket_user_emails_email", "bitbucket_user_emails", ["email"], unique=False)
-    op.create_table("bitbucket_user_types",
+    op.create_index("ix_account_emails_email", "account_emails", ["email"], unique=False)
+    op.create_table("account_types",
     sa.Column("source_id", sa.Text(), nullable=False, comment="Bitbucket's uuid of the user, with braces"),
     sa.Column("type", sa.Text(), nullable=False, comment="human, bot or ai_bot"),
     sa.Column("said_by", sa.Text(), nullable=False, comment="api (users.setUserStatuses) or file (people import)"),
@@ -144,7 +144,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint("source_id"),
     comment="Types of accounts that somebody set: they win over what is derived from the API"
     )
-    op.create_table("bitbucket_forgotten_accounts",
+    op.create_table("forgotten_accounts",
     sa.Column("account_hash", sa.Text(), nullable=False, comment="SHA-256 of the account's uuid or Atlassian account id, in hexadecimal"),
     sa.Column("forgotten_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False, comment="When `people forget` emptied its rows"),
     sa.PrimaryKeyConstraint("account_hash"),
@@ -171,9 +171,9 @@ def downgrade() -> None:
     op.drop_index("ix_bitbucket_users_source_id", table_name="bitbucket_users")
     for name in ("forgotten", "left_at", "imported_type"):
         op.drop_column("bitbucket_users", name)
-    op.drop_table("bitbucket_forgotten_accounts")
-    op.drop_table("bitbucket_user_types")
-    op.drop_table("bitbucket_user_emails")
+    op.drop_table("forgotten_accounts")
+    op.drop_table("account_types")
+    op.drop_table("account_emails")
     op.drop_table("stated_people")
     op.drop_table("dx_team_hierarchies")
     op.drop_table("dx_teams")

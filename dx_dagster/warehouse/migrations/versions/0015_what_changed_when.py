@@ -23,7 +23,7 @@ WATCHED = {
     "bitbucket_deployments": ("deployment", "id"),
     "bitbucket_environments": ("environment", "id"),
     "bitbucket_users": ("user", "id"),
-    "bitbucket_user_emails": ("address", "user_id"),
+    "account_emails": ("address", "user_id"),
     "identities": ("user", "source_id"),
 }
 NOTE = """
