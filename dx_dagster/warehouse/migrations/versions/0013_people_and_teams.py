@@ -158,13 +158,13 @@ def upgrade() -> None:
     op.create_index("ix_bitbucket_users_account_id", "bitbucket_users", ["account_id"], unique=False)
     op.execute(KEEP_USERS)
     op.execute(KEEP_COMMENTS)
-    op.execute("CREATE TRIGGER keep_what_people_said BEFORE INSERT OR UPDATE OF name, nickname, email ON bitbucket_users FOR EACH ROW EXECUTE FUNCTION public.keep_users()")
-    op.execute("CREATE TRIGGER keep_what_people_said BEFORE INSERT OR UPDATE OF content ON bitbucket_pull_comments FOR EACH ROW EXECUTE FUNCTION public.keep_comments()")
+    op.execute("CREATE TRIGGER keep_what_was_said BEFORE INSERT OR UPDATE OF name, nickname, email ON bitbucket_users FOR EACH ROW EXECUTE FUNCTION public.keep_users()")
+    op.execute("CREATE TRIGGER keep_what_was_said BEFORE INSERT OR UPDATE OF content ON bitbucket_pull_comments FOR EACH ROW EXECUTE FUNCTION public.keep_comments()")
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER keep_what_people_said ON bitbucket_pull_comments")
-    op.execute("DROP TRIGGER keep_what_people_said ON bitbucket_users")
+    op.execute("DROP TRIGGER keep_what_was_said ON bitbucket_pull_comments")
+    op.execute("DROP TRIGGER keep_what_was_said ON bitbucket_users")
     op.execute("DROP FUNCTION public.keep_comments()")
     op.execute("DROP FUNCTION public.keep_users()")
     op.drop_index("ix_bitbucket_users_account_id", table_name="bitbucket_users")
