@@ -49,7 +49,7 @@ class Address(NamedTuple):
 
 
 class Stated(NamedTuple):
-    """A person of the people file."""
+    """A person of the people file, or one who was made for an address of it once."""
 
     email: str
     bot: bool
@@ -78,14 +78,12 @@ class Person:
         home: the account or address that a new person is made for.
         users: ids of users, each with the reason why it belongs to the person.
         stated: addresses of the people file.
-        replaced: numbers of other people who turned out to be this one.
     """
 
     number: int | None
     home: str
     users: dict[str, str] = field(default_factory=dict)
     stated: list[str] = field(default_factory=list)
-    replaced: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -276,16 +274,15 @@ def _several(holders: Mapping[str, Collection[str]]) -> set[str]:
 def _people(
     groups: _Groups, accounts: _Accounts, evidence: Evidence, holders: _Holders, reasons: Mapping[str, str]
 ) -> Joined:
-    numbers: defaultdict[_Node, list[int]] = defaultdict(list)
-    for number in {*evidence.homes, *accounts.linked_to.values()}:
-        numbers[groups.find(("person", number))].append(number)
+    numbers: dict[_Node, int] = {}
+    for number in sorted({*evidence.homes, *accounts.linked_to.values()}):
+        numbers.setdefault(groups.find(("person", number)), number)
     by_root: dict[_Node, Person] = {}
 
     def person_of(node: _Node, home: str) -> Person:
         root = groups.find(node)
         if root not in by_root:
-            made = sorted(numbers[root])
-            by_root[root] = Person(made[0] if made else None, home, replaced=made[1:])
+            by_root[root] = Person(numbers.get(root), home)
         return by_root[root]
 
     for name, users in accounts.users.items():

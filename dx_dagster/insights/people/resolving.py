@@ -17,6 +17,7 @@ from dx_dagster.warehouse.imported import emails
 
 SOURCE = "bitbucket"
 HUMAN = "human"
+_EMAIL = "email:"
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('people', 0))"
 
 _USERS = """
@@ -222,6 +223,13 @@ def _evidence(
     stated: Iterable[StatedPerson],
     stored: Mapping[int, PersonRow],
 ) -> Evidence:
+    # A person who was made for an address keeps it, and the accounts with it, when the file names them no longer.
+    known = {
+        person.source_id.removeprefix(_EMAIL): person.type
+        for person in stored.values()
+        if person.source_id.startswith(_EMAIL)
+    }
+    known |= {one.email: one.type for one in stated}
     return Evidence(
         [
             Account(
@@ -236,7 +244,7 @@ def _evidence(
             for user in users
         ],
         addresses,
-        [Stated(one.email, (one.type or HUMAN) != HUMAN) for one in stated],
+        [Stated(email, (kind or HUMAN) != HUMAN) for email, kind in known.items()],
         {number: person.source_id for number, person in stored.items()},
     )
 
@@ -313,7 +321,7 @@ async def _write_types(
     by_id = {user.id: user for user in users}
     wanted: dict[str, tuple[str, str] | None] = {}
     for person in people:
-        of_file = next((type_ for email in person.stated if (type_ := types_of[email])), None)
+        of_file = next((type_ for email in person.stated if (type_ := types_of.get(email))), None)
         of_accounts = _said_by_api(by_id[user_id] for user_id in person.users)
         for user_id in person.users:
             user = by_id[user_id]
@@ -380,6 +388,24 @@ class _Described:
             if address.email in joined.owners:
                 owned[address.user_id].append((not address.verified, address.email))
         self._owned = owned
+        self._owners = {f"{_EMAIL}{email}": person.number for person in joined.people for email in person.stated}
+        for person in joined.people:
+            for user_id in person.users:
+                user = self._users[user_id]
+                self._owners[f"user:{user.source_id}"] = person.number
+                self._owners[f"account:{user.account_id}"] = person.number
+
+    def owner(self, person: PersonRow) -> int | None:
+        """Whose the account or address is that this person was made for, if it is another one's."""
+        number = self._owners.get(person.source_id)
+        return None if number == person.id else number
+
+    def is_there(self, person: Person) -> bool:
+        """Whether the person has an account, or the file names them."""
+        return bool(person.users or self._said(person))
+
+    def _said(self, person: Person) -> list[StatedPerson]:
+        return [self._stated[email] for email in person.stated if email in self._stated]
 
     def row(self, person: Person, stored: PersonRow | None) -> PersonRow:
         """The person's row. Members come first, then people, then all other accounts."""
@@ -387,7 +413,7 @@ class _Described:
             (self._users[user_id] for user_id in person.users),
             key=lambda user: (not user.active, self._types[user.id] != HUMAN, user.source_id, user.id),
         )
-        said = [self._stated[email] for email in person.stated]
+        said = self._said(person)
         kind = next((one.type for one in said if one.type), None) or self._type(users)
         return PersonRow(
             id=person.number or 0,
@@ -446,13 +472,16 @@ async def _write_people(
 
     A person without an account, whom no file names, stays as a deleted row.
     """
-    wanted = {person.number: described.row(person, stored.get(person.number or 0)) for person in people}
-    into = {other: person.number for person in people for other in person.replaced}
+    wanted = {
+        person.number: described.row(person, stored.get(person.number or 0))
+        for person in people
+        if described.is_there(person)
+    }
     for number, row in stored.items():
         if number not in wanted:
-            deleted_at = row.deleted_at or now
-            gone = row._replace(team_id=None, deleted_at=deleted_at, merged_into_id=into.get(number))
-            wanted[number] = gone._replace(email=None) if number in into else gone
+            into = described.owner(row)
+            gone = row._replace(team_id=None, deleted_at=row.deleted_at or now, merged_into_id=into)
+            wanted[number] = gone._replace(email=None) if into else gone
     changed = [row for number, row in wanted.items() if number is not None and stored.get(number) != row]
     if changed:
         names = [name for name in PersonRow._fields if name != "source_id"]
