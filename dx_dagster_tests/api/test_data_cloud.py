@@ -340,3 +340,42 @@ def run_operation(found: Any, key: str, checks: Any, seen: Counter[int]) -> None
         case.validate_response(answer, checks=checks)
 
     one()
+
+
+def test_statuses_mark_accounts_and_unknown_ones_are_named(client, database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO bitbucket_users (id, source_id, workspace_id, account_id, imported_type, counted_as) "
+            "SELECT gen_random_uuid(), '{' || n || '}', gen_random_uuid(), 'a' || n, 'human', 'human' "
+            "FROM generate_series(1, 3) n"
+        )
+
+        def send(users: Any, **more: Any) -> httpx.Response:
+            body = {"connection_type": "bitbucket", "users": users} | more
+            answer: httpx.Response = client.post("/api/users.setUserStatuses", json=body)
+            return answer
+
+        def types() -> list[tuple[str, bool, str]]:
+            query = "SELECT u.type, bot, p.type FROM bitbucket_users u JOIN identities i ON i.source_id = u.id "
+            return connection.execute(query + "JOIN dx_users p ON p.id = dx_user_id ORDER BY u.source_id").fetchall()
+
+        given = [{"source_id": one, "status": status} for one, status in (("{1}", "bot"), ("2", "ai_agent"))]
+        many = [{"source_id": f"{{{'0' * 32}{n:04}}}", "status": "ai_agent"} for n in range(998)]
+        for _ in range(2):
+            answer = send([*given, *many])
+            assert answer.status_code == 200
+            assert answer.json() == {"ok": True, "unknown_source_ids": [one["source_id"] for one in many]}
+            assert types() == [("bot", True, "bot"), ("ai_bot", True, "ai_bot")]
+        assert send([{"source_id": "a3", "status": "bot"}, {"source_id": "{1}", "status": "human"}]).json()["ok"]
+        assert types() == [("human", False, "human"), ("ai_bot", True, "ai_bot"), ("bot", True, "bot")]
+        form = {"connection_type": "bitbucket", "users": '[{"source_id": "a3", "status": "human"}]'}
+        assert client.post("/api/users.setUserStatuses", data=form).json()["unknown_source_ids"] == []
+        assert types()[2] == ("human", False, "human")
+        assert send(given, connection_type="github").json()["unknown_source_ids"] == ["{1}", "2"]
+        wrong = ({"source_id": "{1}"}, {"source_id": "{1}", "status": "robot"}, {"source_id": "", "status": "bot"}, 1)
+        for users in ([], given * 501, None, "x", *([*given, one] for one in wrong)):
+            assert error(send(users)) == (422, "invalid_json")
+        assert error(send(given, connection_type="jira")) == (422, "invalid_json")
+        unauthorized = client.post("/api/users.setUserStatuses", json={}, headers={"Authorization": "Bearer no"})
+        assert error(unauthorized) == (401, "not_authed")
+        assert types() == [("human", False, "human"), ("ai_bot", True, "ai_bot"), ("human", False, "human")]

@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from dx_dagster.importer.workspace import Workspace
+from dx_dagster.insights.people import resolving
 from dx_dagster.sandbox import Sandbox, Token, WorldConfig, truth
 from dx_dagster.sandbox.jira import CLOUD_ID, USER_SCOPE
 from dx_dagster_tests.conftest import RunCli
@@ -120,3 +122,40 @@ def test_a_token_goes_to_its_site_and_to_the_gateway_of_that_site_only(installat
     assert (wrong.returncode, "invalid_credentials" in wrong.stderr) == (1, True)
     for address in ("http://jira.example.com", "https://api.atlassian.com/x"):
         assert installation.connect(at=address).returncode == 1
+
+
+def test_addresses_of_commits_are_kept_and_nothing_of_who_is_forgotten_comes_back(environment, run_cli):
+    with Sandbox(WorldConfig(seed=5, repositories=3, pull_requests=40, members=6)) as sandbox:
+        installation = WithJira(environment, sandbox, run_cli)
+        installation.sync()
+        query = "SELECT source_id, e.email FROM account_emails e JOIN bitbucket_users u ON u.id = user_id"
+        hashes = installation.query("""SELECT sha FROM bitbucket_pull_commits UNION
+                                       SELECT sha FROM bitbucket_repository_default_branch_commits""")
+        graphs = [repository.graph for repository in sandbox.world.repositories]
+        commits = [graph.find(row["sha"]) for row in hashes for graph in graphs]
+        linked = {(one.user.uuid, one.raw.partition("<")[2].rstrip(">")) for one in commits if one and one.user}
+        stored = {(row["source_id"], row["email"]) for row in installation.query(query)}
+        own = {(user.uuid, user.email) for user in sandbox.world.people.everybody}
+        assert linked <= stored <= linked | own
+        assert len(linked) > 5
+
+        async def build(workspace: Workspace) -> None:
+            async with workspace.warehouse.transaction() as transaction:
+                await resolving.resolve(transaction)
+
+        installation.on_workspace(build)
+        commented = """SELECT u.source_id, count(*) AS comments FROM bitbucket_pull_comments c
+                       JOIN bitbucket_users u ON u.id = c.user_id JOIN account_emails e ON e.user_id = u.id
+                       WHERE content <> '' GROUP BY 1 ORDER BY 2 DESC, 1"""
+        chosen = installation.query(commented)[0]
+        email = next(email for uuid, email in stored if uuid == chosen["source_id"])
+        assert (
+            f"bitbucket_pull_comments: {chosen['comments']} row"
+            in installation.cli("people", "forget", email, "--yes").stdout
+        )
+        installation.sync(full=True)
+        assert chosen["source_id"] not in {row["source_id"] for row in installation.query(commented)}
+        assert chosen["source_id"] not in {row["source_id"] for row in installation.query(query)}
+        left = f"SELECT name, nickname, email FROM bitbucket_users WHERE source_id = '{chosen['source_id']}'"
+        assert installation.query(left) == [{"name": None, "nickname": None, "email": None}]
+        assert installation.sync().written == 0
