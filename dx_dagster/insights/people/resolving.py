@@ -301,12 +301,14 @@ _SET_TYPES = """
     SELECT * FROM unnest(%(users)s::text[], %(types)s::text[], %(said_by)s::text[]) ORDER BY 1
     ON CONFLICT (source_id) DO UPDATE SET type = EXCLUDED.type, said_by = EXCLUDED.said_by, said_at = now()"""
 _UNSET_TYPES = "DELETE FROM account_types WHERE source_id = ANY(%s)"
+# In the order of the key, as imports write them.
 _FOLLOW_TYPES = """
-    UPDATE bitbucket_users u SET type = right_.type, bot = right_.type <> 'human'
-    FROM (SELECT u.id, COALESCE(t.type, u.imported_type, u.type) AS type
-          FROM connected_users c JOIN bitbucket_users u USING (id)
-          LEFT JOIN account_types t ON t.source_id = u.source_id) right_
-    WHERE right_.id = u.id AND u.type <> right_.type
+    WITH differing AS MATERIALIZED (
+        SELECT u.id, COALESCE(t.type, u.imported_type, u.type) AS type
+        FROM connected_users c JOIN bitbucket_users u USING (id) LEFT JOIN account_types t ON t.source_id = u.source_id
+        WHERE u.type <> COALESCE(t.type, u.imported_type, u.type)
+        ORDER BY u.id FOR UPDATE OF u)
+    UPDATE bitbucket_users u SET type = d.type, bot = d.type <> 'human' FROM differing d WHERE d.id = u.id
     RETURNING u.id::text AS id, u.type"""
 
 
