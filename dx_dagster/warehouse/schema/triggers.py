@@ -80,7 +80,7 @@ _NOTED_AS = {
     imported.pull_activities: ("pull", "pull_id"),
     imported.pull_comments: ("pull", "pull_id"),
     imported.pull_commits: ("pull", "pull_id"),
-    imported.reviews: ("pull", "pull_id"),
+    imported.reviews: ("review", "pull_id"),
     imported.default_branch_commits: ("branch", "repository_id"),
     imported.pipelines: ("pipeline", "id"),
     imported.deployments: ("deployment", "id"),
