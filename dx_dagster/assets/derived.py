@@ -11,8 +11,10 @@ from dx_dagster.assets.steps import ASSETS
 from dx_dagster.importer.workspace import NotImportedError
 from dx_dagster.insights import building
 from dx_dagster.insights.building import Build, Built
+from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import WarehouseResource
+from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
@@ -50,7 +52,7 @@ def _asset(build: Build) -> dg.AssetsDefinition:
         try:
             work = _build(warehouse.connected, build, context.partition_key, full=config.full)
             return dg.MaterializeResult(metadata=warehouse.run(work))
-        except (NotImportedError, WarehouseError) as error:
+        except (NotImportedError, SettingsError, WarehouseError) as error:
             raise failure(error) from None
 
     return derived
@@ -63,7 +65,8 @@ async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -
         workspace_id = await repositories.workspace_id(transaction, slug)
     if workspace_id is None:
         raise NotImportedError(slug)
-    built = await building.run(warehouse, build, workspace_id, full=full)
+    settings = BusinessTime.text(Settings.read())
+    built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
     return {**await row_counts(warehouse, build.table, workspace_id), **_written(build, built)}
 
 

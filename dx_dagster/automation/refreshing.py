@@ -13,6 +13,7 @@ from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
 from dx_dagster.insights import building
+from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings, SettingsError
@@ -77,7 +78,8 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
 
 async def _build(workspace: Workspace) -> None:
     if workspace.id:
-        await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id)
+        settings = BusinessTime.text(Settings.read())
+        await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id, settings=settings)
 
 
 def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> None:

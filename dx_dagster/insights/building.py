@@ -45,10 +45,12 @@ class Built:
     everything: bool
 
 
-async def bring_up_to_date(warehouse: Warehouse, builds: Iterable[Build], workspace_id: str) -> None:
-    """Runs builds, in an order in which each comes after those that it reads."""
+async def bring_up_to_date(
+    warehouse: Warehouse, builds: Iterable[Build], workspace_id: str, *, settings: str = ""
+) -> None:
+    """Runs builds, in an order in which each comes after those that it reads; see `run`."""
     for build in builds:
-        await run(warehouse, build, workspace_id)
+        await run(warehouse, build, workspace_id, settings=settings)
 
 
 async def run(
