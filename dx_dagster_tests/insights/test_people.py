@@ -236,27 +236,30 @@ def test_what_is_said_by_hand_wins_and_survives_every_sync(installation, people)
     own = {"ann": "ann@x.example", "bob": "bob@x.example"}
     authors = [commit("dee", "ann@x.example")]
     installation.sync(authors=authors, **own)
-    ann, bob, cy = (installation.whose()[name] for name in ("ann", "bob", "cy"))
-    assert installation.whose()["dee"] == ann
+    bob, cy, older = (installation.whose()[name] for name in ("bob", "cy", "ann"))
+    [[home]] = installation.rows(f"SELECT replace(source_id, 'account:557058:', '') FROM dx_users WHERE id = {older}")
+    [other] = {"ann", "dee"} - {home}
     assert "is an account of person" in people("link", "acme/cy", "BOB@x.example").stdout
-    assert people("unlink", "557058:ann").returncode == 0  # the others stay who they were
+    assert people("unlink", f"557058:{home}").returncode == 0  # the other stays who it was
     now = installation.whose()
-    assert (now["cy"], now["dee"]) == (bob, ann)
-    assert now["ann"] not in {ann, bob, cy}
-    installation.sync(BETA, ["ann", "cy"])  # the same accounts in another workspace follow
+    assert (now["cy"], now[other]) == (bob, older)
+    assert now[home] not in {older, bob, cy}
+    installation.sync(BETA, [home, "cy"])  # the same accounts in another workspace follow
     assert installation.sync(authors=authors, **own) == 0
     assert installation.whose() == now
     assert ["acme/bob", "acme/cy", "beta/cy"] in installation.people().values()
-    assert ["acme/ann", "beta/ann"] in installation.people().values()
+    assert [f"acme/{home}", f"beta/{home}"] in installation.people().values()
     listed = {one["id"]: one for one in json.loads(people("list", "--json").stdout)["people"]}
     assert [(one["nickname"], one["reason"], one["by_hand"]) for one in listed[bob]["accounts"]] == [
         ("bob", "alone", False), ("cy", "manual", True), ("cy", "manual", False),
     ]  # fmt: skip
     assert cy not in listed  # it turned out to be Bob
+    assert people("unlink", "{bob}").returncode == 0  # whom Cy was linked to stays a person
+    assert (installation.whose()["cy"], installation.whose()["bob"] == bob) == (bob, False)
     for arguments, says in (
         (("link", "acme/nobody", str(bob)), "No account is called 'acme/nobody'"),
         (("link", "acme/cy", "99999"), "No person is '99999'"),
-        (("unlink", "beta/dee"), "No account is called 'beta/dee'"),
+        (("unlink", "beta/bob"), "No account is called 'beta/bob'"),
     ):
         failed = people(*arguments)
         assert (failed.returncode, says in failed.stderr) == (1, True), failed

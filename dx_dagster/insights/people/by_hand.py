@@ -45,7 +45,10 @@ _OTHER_HOME = """
         WHERE i.dx_user_id = %(person)s AND i.source_id <> ALL(%(users)s::uuid[]) AND i.reason <> 'manual'
         UNION ALL
         SELECT 2, 'email:' || s.email FROM dx_user_identifiers i JOIN stated_people s ON s.email = i.value
-        WHERE i.user_id = %(person)s AND i.kind = 'email') homes
+        WHERE i.user_id = %(person)s AND i.kind = 'email'
+        UNION ALL
+        SELECT 3, 'person:' || dx_user_id FROM identities
+        WHERE dx_user_id = %(person)s AND source_id <> ALL(%(users)s::uuid[])) homes
     ORDER BY place, home LIMIT 1"""
 _TAKE_HOME = "UPDATE dx_users SET source_id = %(home)s WHERE source_id = %(from)s"
 
