@@ -78,6 +78,8 @@ _CHANGED = SQL("""
     SELECT r.id FROM found f JOIN bitbucket_repositories r USING (id)
     WHERE r.workspace_id = %(workspace)s
       AND EXISTS (SELECT FROM bitbucket_deployments t WHERE t.repository_id = r.id)""")
+_TOUCH = SQL("""
+    INSERT INTO touched_deployments SELECT DISTINCT * FROM unnest(%(deployments)s::bigint[]) ON CONFLICT DO NOTHING""")
 _REMOVE = SQL("""
     DELETE FROM deployment_pull_requests a USING unnest(%(deployments)s::bigint[], %(pulls)s::bigint[]) AS gone (d, p)
     WHERE a.deployment_id = gone.d AND a.pull_request_id = gone.p""")
@@ -92,7 +94,7 @@ ATTRIBUTED = Derivation(
         "attributed_at": "CASE WHEN count(p.merge_commit_sha) > 0 THEN COALESCE(max(d.attributed_at), now()) END",
     },
     SQL("""
-        FROM unnest(%(deployments)s::bigint[]) AS touched (id) JOIN deployments d USING (id)
+        FROM touched_deployments JOIN deployments d USING (id)
         LEFT JOIN deployment_pull_requests a ON a.deployment_id = d.id
         LEFT JOIN pull_requests q ON q.id = a.pull_request_id
         LEFT JOIN bitbucket_pulls p ON p.id = q.source_table_id
@@ -142,6 +144,7 @@ async def forget_other_commits(transaction: Transaction) -> None:
 
 async def attribute(transaction: Transaction, scope: Scope) -> None:
     """Brings `deployment_pull_requests` up to date, repository by repository."""
+    await transaction.execute("CREATE TEMPORARY TABLE touched_deployments (id bigint PRIMARY KEY) ON COMMIT DROP")
     for repository in await transaction.rows(_OF_WORKSPACE if scope.everything else _CHANGED, scope.bound):
         bound = {"repository": repository.id}
         history = await transaction.row(_HISTORY, bound)
@@ -150,6 +153,8 @@ async def attribute(transaction: Transaction, scope: Scope) -> None:
         wanted = _attributed(history, {pair for pair, holds in known.items() if holds})
         changed = {pair for pair, holds in known.items() if not holds} & wanted
         await _write(transaction, wanted - known.keys(), known.keys() - wanted, changed)
+    rows = await transaction.rows(_RECORD)
+    transaction.count(str(unified.deployments.name), updated=sum(row.others for row in rows))
 
 
 def _attributed(history: Any, kept: Attributions) -> Attributions:
@@ -184,11 +189,9 @@ def _commits(
 
 
 async def _write(transaction: Transaction, added: Attributions, removed: Attributions, changed: Attributions) -> None:
-    for statement, pairs in ((_REMOVE, removed), (_ADD, added)):
+    """Stores the differences. Deployments whose attributions changed, also by another merge commit, are touched."""
+    for statements, pairs in (((_REMOVE, _TOUCH), removed), ((_ADD, _TOUCH), added), ((_TOUCH,), changed)):
         if pairs:
             deployments, pulls = zip(*sorted(pairs), strict=True)
-            await transaction.execute(statement, {"deployments": list(deployments), "pulls": list(pulls)})
-    touched = sorted({deployment for deployment, _ in added | removed | changed})
-    if touched:
-        rows = await transaction.rows(_RECORD, {"deployments": touched})
-        transaction.count(str(unified.deployments.name), updated=sum(row.others for row in rows))
+            for statement in statements:
+                await transaction.execute(statement, {"deployments": list(deployments), "pulls": list(pulls)})
