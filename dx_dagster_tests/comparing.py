@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from operator import eq
 
 import psycopg
@@ -217,4 +218,8 @@ def _in_words(extra: list[Values], missing: list[Values], columns: Sequence[str]
 
 
 def _bag(rows: Sequence[Row], columns: Sequence[str]) -> Counter[Values]:
-    return Counter(tuple(row[column] for column in columns) for row in rows)
+    return Counter(tuple(_plain(row[column]) for column in columns) for row in rows)
+
+
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value

@@ -33,6 +33,7 @@ from dx_dagster.insights.unified import BUILDS
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.unified_truth import unified_truth
+from dx_dagster.sandbox.unified_truth_pipelines import unified_truth_of_pipelines
 from dx_dagster.sandbox.world import World
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials
@@ -181,7 +182,9 @@ class Installation:
         self.build()
         sizes = self.settings.pull_request_size == "on"
         imported = truth(self.sandbox.world, since, sizes=sizes)
-        return differences(self.database_url, {**imported, **unified_truth(imported)}, since)
+        return differences(
+            self.database_url, {**imported, **unified_truth(imported), **unified_truth_of_pipelines(imported)}, since
+        )
 
     def build(self, *, full: bool = False, only: Build | None = None) -> list[Built]:
         """Builds the derived tables, or `only` one; `full` builds everything again."""

@@ -76,7 +76,8 @@ async def begin(
     if mark is not None and mark.built_to > now.next:
         await transaction.execute(_RENUMBER, {"next": now.next})
         mark = None
-    everything = full or mark is None or mark.rules != rules
+    # 0: an asset that it reads was never built by then. `changed_rows` lacks what was imported before it existed.
+    everything = full or mark is None or mark.built_to == 0 or mark.rules != rules
     before = await transaction.row(_BUILT_BEFORE, [list(after), workspace_id])
     built_to = now.oldest if before.built_to is None else min(now.oldest, before.built_to)
     return Scope(workspace_id, everything, 0 if everything else mark.built_to, built_to)

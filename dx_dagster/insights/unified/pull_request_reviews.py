@@ -33,7 +33,7 @@ def _derivation(time: BusinessTime) -> Derivation:
             "source_table_pull_id": "v.pull_id",
             "source_table_repo_id": "t.source_table_repo_id",
             "time_since_request": f"CASE WHEN v.created_at >= {_START} "
-            f"THEN EXTRACT(epoch FROM v.created_at - {_START})::float8 END",
+            f"THEN EXTRACT(epoch FROM v.created_at - {_START}) END",
             "time_since_request_business_hours": time.seconds(_START, "v.created_at", zone),
             "tz": zone,
             "review_type": "v.state",

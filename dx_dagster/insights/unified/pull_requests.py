@@ -52,7 +52,7 @@ _BEFORE = SQL("""
 
 def _seconds_to(moment: str) -> str:
     """SQL: seconds from the start to the moment; null where one is unknown, or the moment is the earlier one."""
-    return f"CASE WHEN {moment} >= s.at THEN EXTRACT(epoch FROM {moment} - s.at)::float8 END"
+    return f"CASE WHEN {moment} >= s.at THEN EXTRACT(epoch FROM {moment} - s.at) END"
 
 
 def _derivation(time: BusinessTime) -> Derivation:

@@ -2,7 +2,20 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, ForeignKey, Identity, Integer, MetaData, Text, Uuid, func
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    Numeric,
+    Text,
+    Uuid,
+    func,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
@@ -58,6 +71,11 @@ def number(
 
 def seconds(name: str, comment: str) -> Column[object]:
     return Column(name, DOUBLE_PRECISION, comment=comment)
+
+
+def exact_seconds(name: str, comment: str) -> Column[object]:
+    """Seconds that `round(…, 1)` takes, as queries for DX use it: PostgreSQL has none for double precision."""
+    return Column(name, Numeric, comment=comment)
 
 
 def json(name: str, comment: str, default: str | None = None) -> Column[object]:
