@@ -26,6 +26,8 @@ class Build:
         derivations: where its columns come from.
         work: writes what changed in the scope.
         rules: version of the rules. A new one builds everything again.
+        noted: those of `after` whose changes the build cannot miss: `changed_rows` notes them, or the build itself
+            brings their rows up to date. What the others have not seen yet, the next build looks at again.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Build:
     derivations: tuple[Derivation, ...]
     work: Callable[[Transaction, Scope], Awaitable[None]]
     rules: str = "1"
+    noted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ async def run_in(
     await transaction.execute(_FOR_LARGE_SETS)
     for table in sorted({str(derivation.table.name) for derivation in build.derivations}):
         await reserve_if_empty(transaction, table)
-    begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=build.after)
+    after = [key for key in build.after if key not in build.noted]
+    begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=after)
     scope = replace(begun, settings=settings)
     await build.work(transaction, scope)
     await changes.finish(transaction, build.key, rules, scope)

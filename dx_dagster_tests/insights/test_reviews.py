@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from dx_dagster.insights import building, reviews
+from dx_dagster.insights.unified import pull_request_reviews, pull_requests, repos
 from dx_dagster.warehouse.database import Warehouse
 
 ACME = "00000000-0000-0000-0000-0000000000a1"
@@ -64,10 +65,10 @@ class Pull:
             [PULL, USERS[user], state == "approved", state, at and DAY.format(at), DAY.format(synced_at)],
         )
 
-    def build(self) -> building.Built:
+    def build(self, build: building.Build = reviews.BUILD) -> building.Built:
         async def run() -> building.Built:
             async with Warehouse(self.url) as warehouse:
-                return await building.run(warehouse, reviews.BUILD, ACME)
+                return await building.run(warehouse, build, ACME)
 
         return asyncio.run(run())
 
@@ -199,3 +200,16 @@ def test_reviews_go_with_their_pull_request(pull, how):
     pull.database.execute("DELETE FROM bitbucket_pulls")
     pull.database.execute(how)
     assert pull.reviews() == []
+
+
+def test_builds_look_at_nothing_again_that_they_have_seen(pull):
+    pull.build(repos.BUILD)
+    pull.comment("bob", 1, "12:10")
+    pull.judge("bob", "approval", "12:20")
+    for build in (reviews.BUILD, pull_requests.BUILD, pull_request_reviews.BUILD):
+        assert pull.build(build).inserted == 1
+    left = pull.database.execute(
+        "SELECT m.asset, c.kind FROM build_marks m JOIN changed_rows c ON c.changed_in >= m.built_to "
+        "WHERE m.asset LIKE 'unified/pull%' AND c.kind IN ('pull', 'review')"
+    )
+    assert left.fetchall() == []

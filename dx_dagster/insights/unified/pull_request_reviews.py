@@ -77,4 +77,5 @@ BUILD = Build(
     after=("bitbucket/reviews", "unified/pull_requests"),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
+    noted=("bitbucket/reviews",),
 )

@@ -165,4 +165,5 @@ BUILD = Build(
     after=("bitbucket/pullrequests", "bitbucket/activity", "bitbucket/comments", "bitbucket/commits", "unified/repos"),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
+    noted=("unified/repos",),
 )
