@@ -61,7 +61,7 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
 BUILD = Build(
     "unified/pull_request_commits",
     unified.pull_request_commits,
-    after=("bitbucket/commits", "unified/pull_requests"),
+    after=("bitbucket/members", "bitbucket/commits", "unified/pull_requests", "unified/identities"),
     derivations=(COMMITS,),
     work=_build,
 )

@@ -74,7 +74,13 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
 BUILD = Build(
     "unified/pull_request_reviews",
     unified.pull_request_reviews,
-    after=("bitbucket/reviews", "unified/pull_requests"),
+    after=(
+        "bitbucket/members",
+        "bitbucket/reviews",
+        "unified/pull_requests",
+        "unified/identities",
+        "unified/dx_users",
+    ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
     noted=("bitbucket/reviews",),

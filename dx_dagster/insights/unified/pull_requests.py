@@ -162,7 +162,17 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
 BUILD = Build(
     "unified/pull_requests",
     unified.pull_requests,
-    after=("bitbucket/pullrequests", "bitbucket/activity", "bitbucket/comments", "bitbucket/commits", "unified/repos"),
+    after=(
+        "bitbucket/repositories",
+        "bitbucket/members",
+        "bitbucket/pullrequests",
+        "bitbucket/activity",
+        "bitbucket/comments",
+        "bitbucket/commits",
+        "unified/repos",
+        "unified/identities",
+        "unified/dx_users",
+    ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
     noted=("unified/repos",),

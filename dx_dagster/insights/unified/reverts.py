@@ -49,7 +49,8 @@ _READ = SQL("""
     SELECT id, repository_id, NULL, NULL, COALESCE((regexp_match(title, '^["“”''](.+)["“”'']$'))[1], title), NULL
     FROM titles t WHERE title IS NOT NULL AND NOT EXISTS (SELECT FROM named n WHERE n.id = t.id)""")
 
-# What a changed pull request said or says, and what others say of its title: each may mean another one now.
+# What a changed pull request said or says, and what others say of its title: each may mean another one now. OFFSET 0
+# keeps each look-up one of an index: nothing tells the planner that they are few.
 _ADD_TARGETS = SQL("""
     WITH titles AS (
         SELECT p.repository_id, p.title FROM changed_pulls c JOIN bitbucket_pulls p USING (id)
@@ -62,15 +63,19 @@ _ADD_TARGETS = SQL("""
     targets AS (
         SELECT t.id FROM said k
         JOIN bitbucket_pulls t ON t.repository_id = k.source_table_repo_id AND t.source_id = k.number
-        UNION SELECT t.id FROM said k
-        JOIN bitbucket_pulls t ON t.repository_id = k.source_table_repo_id AND t.title = k.title
-        UNION SELECT t.id FROM said k
-        JOIN bitbucket_pulls t ON t.merge_commit_sha >= left(k.commit_sha, 7)
-                              AND t.merge_commit_sha < left(k.commit_sha, 7) || 'g'
+        UNION SELECT t.id FROM said k, LATERAL (
+            SELECT id FROM bitbucket_pulls
+            WHERE repository_id = k.source_table_repo_id AND title = k.title OFFSET 0) t
+        UNION SELECT t.id FROM said k, LATERAL (
+            SELECT id, repository_id FROM bitbucket_pulls
+            WHERE merge_commit_sha >= left(k.commit_sha, 7) AND merge_commit_sha < left(k.commit_sha, 7) || 'g'
+            OFFSET 0) t
         WHERE t.repository_id = k.source_table_repo_id
-        UNION SELECT t.id FROM said k
-        JOIN bitbucket_pull_commits t_commit ON t_commit.sha >= k.commit_sha AND t_commit.sha < k.commit_sha || 'g'
-        JOIN bitbucket_pulls t ON t.id = t_commit.pull_id AND t.repository_id = k.source_table_repo_id)
+        UNION SELECT t.id FROM said k, LATERAL (
+            SELECT pull_id FROM bitbucket_pull_commits
+            WHERE sha >= k.commit_sha AND sha < k.commit_sha || 'g' OFFSET 0) own
+        JOIN bitbucket_pulls t ON t.id = own.pull_id
+        WHERE t.repository_id = k.source_table_repo_id)
     INSERT INTO changed_pulls SELECT id FROM targets ON CONFLICT DO NOTHING""")
 
 # A merged pull request that holds a commit together with its revert is not reverted by another one that holds both.
