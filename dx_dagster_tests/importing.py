@@ -29,6 +29,7 @@ from dx_dagster.importer.session import connection_in_service, open_client, open
 from dx_dagster.importer.workspace import Listener, Workspace, open_workspace
 from dx_dagster.insights import building
 from dx_dagster.insights.building import Build, Built
+from dx_dagster.insights.people.resolving import resolve
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.sandbox import Sandbox, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
@@ -131,18 +132,6 @@ def on_workspace(settings: Settings, slug: str, work: Callable[[Workspace], Awai
     return asyncio.run(run()), listener.warnings
 
 
-async def _make_people(warehouse: Warehouse) -> None:
-    """One person for each account."""
-    async with warehouse.transaction() as transaction:
-        await transaction.execute("""
-            INSERT INTO dx_users (source_id, name) SELECT source_id, name FROM bitbucket_users
-            ON CONFLICT (source_id) DO NOTHING""")
-        await transaction.execute("""
-            INSERT INTO identities (dx_user_id, source_id, source, reason)
-            SELECT d.id, u.id, 'bitbucket', 'alone' FROM bitbucket_users u JOIN dx_users d ON d.source_id = u.source_id
-            ON CONFLICT (source, source_id) DO NOTHING""")
-
-
 class Installation:
     """A workspace of a sandbox, connected; each call is a run of its own."""
 
@@ -192,7 +181,8 @@ class Installation:
         async def run() -> list[Built]:
             async with Warehouse(self.database_url) as warehouse:
                 row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [self.slug])
-                await _make_people(warehouse)
+                async with warehouse.transaction() as transaction:
+                    await resolve(transaction)
                 builds = [only] if only else BUILDS
                 return [await building.run(warehouse, build, row.id, full=full) for build in builds]
 

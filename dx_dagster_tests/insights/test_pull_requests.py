@@ -13,6 +13,8 @@ import pytest
 
 from dx_dagster.insights import building
 from dx_dagster.insights.building import Built
+from dx_dagster.insights.people.people_file import PersonLine
+from dx_dagster.insights.people.stating import state
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
@@ -64,20 +66,20 @@ def test_unified_tables_are_true_after_each_sync_and_a_full_build_has_nothing_to
 
 
 def _give_zones(installation: Installation, world: World) -> dict[str, str]:
-    """Half of the members work elsewhere; one of them where clocks change by half an hour."""
-    installation.build()
+    """Some members work elsewhere, one of them where clocks change by half an hour."""
     names = ("America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
-    zones = {user.uuid: name for user, name in zip(world.people.members, names, strict=False)}
-    with psycopg.connect(installation.database_url) as connection:
-        for uuid, name in zones.items():
-            connection.execute(
-                """UPDATE dx_users SET tz = %s WHERE id IN (
-                    SELECT i.dx_user_id FROM identities i JOIN bitbucket_users u ON u.id = i.source_id
-                    WHERE u.source_id = %s)""",
-                [name, uuid],
-            )
-        connection.execute("DELETE FROM build_marks")
-    return zones
+    members = list(zip(world.people.members, names, strict=False))
+
+    async def give() -> None:
+        async with Warehouse(installation.database_url) as warehouse, warehouse.transaction() as transaction:
+            for user, _ in members:
+                known = "UPDATE bitbucket_users SET email = %s WHERE source_id = %s"
+                await transaction.execute(known, [user.email, user.uuid])
+            lines = [PersonLine(line, user.email, tz=zone) for line, (user, zone) in enumerate(members, 2)]
+            await state(transaction, lines)
+
+    asyncio.run(give())
+    return {user.uuid: zone for user, zone in members}
 
 
 WEB = "00000000-0000-0000-0000-0000000000b1"
