@@ -3,6 +3,7 @@
 import dagster as dg
 
 from dx_dagster.assets.bitbucket import IMPORTED
+from dx_dagster.assets.checks import check_rows
 from dx_dagster.assets.derived import DERIVED
 from dx_dagster.assets.external import EXTERNAL
 from dx_dagster.automation.jobs import sync_workspace
@@ -13,6 +14,7 @@ from dx_dagster.resources import RESOURCES
 
 defs = dg.Definitions(
     assets=[*EXTERNAL, *IMPORTED, *DERIVED],
+    asset_checks=[check_rows],
     jobs=[sync_workspace, refresh_workspace],
     schedules=SCHEDULES,
     sensors=SENSORS,

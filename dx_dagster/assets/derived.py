@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import Materialized, column_schema, failure, row_counts
@@ -50,7 +51,7 @@ def _asset(build: Build) -> dg.AssetsDefinition:
     )
     def derived(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Materialized:
         try:
-            work = _build(warehouse.connected, build, context.partition_key, full=config.full)
+            work = _build(warehouse.connected, build, context, full=config.full)
             return dg.MaterializeResult(metadata=warehouse.run(work))
         except (NotImportedError, SettingsError, WarehouseError) as error:
             raise failure(error) from None
@@ -58,16 +59,22 @@ def _asset(build: Build) -> dg.AssetsDefinition:
     return derived
 
 
-async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -> dict[str, Any]:
-    """Builds the workspace's rows; returns the metadata of the materialization."""
-    slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
+async def _build(
+    warehouse: Warehouse, build: Build, context: dg.AssetExecutionContext, *, full: bool
+) -> dict[str, Any]:
+    """Builds and checks the workspace's rows; returns the metadata of the materialization."""
+    slug = await connections.stored_name(warehouse, context.partition_key)  # the partition key may differ in case
     async with warehouse.transaction(read_only=True) as transaction:
         workspace_id = await repositories.workspace_id(transaction, slug)
     if workspace_id is None:
         raise NotImportedError(slug)
     settings = BusinessTime.text(Settings.read())
     built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
-    return {**await row_counts(warehouse, build.table, workspace_id), **_written(build, built)}
+    rows = await row_counts(warehouse, build.table, workspace_id)
+    verdicts = await checks.look(warehouse, build.key, workspace_id, rows["dagster/partition_row_count"])
+    await checks.report(context.instance, warehouse, slug, verdicts)
+    # Dagster's UI reads lineage from the last materialization alone.
+    return {**rows, **_written(build, built), "dagster/column_lineage": column_lineage(build)}
 
 
 def _written(build: Build, built: Built) -> dict[str, Any]:

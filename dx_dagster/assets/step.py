@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dx_dagster.assets import checks
 from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
@@ -89,7 +90,7 @@ def materialize(
 
         async def run() -> dict[str, Any]:
             workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
-            return await _import(workspace, step, table)
+            return await _import(workspace, step, table, context)
 
         return dg.MaterializeResult(metadata=warehouse.run(run()))
     except (
@@ -121,8 +122,8 @@ async def _open(
     )
 
 
-async def _import(workspace: Workspace, step: Step, table: Table) -> dict[str, Any]:
-    """Runs the step; returns the metadata of its materialization."""
+async def _import(workspace: Workspace, step: Step, table: Table, context: dg.AssetExecutionContext) -> dict[str, Any]:
+    """Runs the step and checks the rows; returns the metadata of its materialization."""
     client, warehouse = workspace.client, workspace.warehouse
     requests, written = client.requests, warehouse.written_so_far()
     report = await step(workspace)
@@ -133,7 +134,11 @@ async def _import(workspace: Workspace, step: Step, table: Table) -> dict[str, A
     after = await open_workspace(
         workspace.slug, client, warehouse, workspace.listener
     )  # the step may have stored its row
-    return await _metadata(after, report, table)
+    metadata = await _metadata(after, report, table)
+    rows = metadata["dagster/partition_row_count"]
+    verdicts = await checks.look(warehouse, context.asset_key.to_user_string(), after.id, rows)
+    await checks.report(context.instance, warehouse, after.slug, verdicts)
+    return metadata
 
 
 def _bound(text: str) -> Wanted:

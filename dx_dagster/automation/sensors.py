@@ -4,12 +4,14 @@ import asyncio
 
 import dagster as dg
 
+from dx_dagster.assets.checks import report, sync_every
 from dx_dagster.assets.partitions import WORKSPACES, registered
 from dx_dagster.automation.decisions import refreshes
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces
+from dx_dagster.insights.checks.looking import look_at_workspaces
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
@@ -67,4 +69,20 @@ def finished_syncs(context: dg.RunStatusSensorContext) -> None:
         asyncio.run(record(workspace))
 
 
-SENSORS = [webhook_events, finished_syncs, lost_runs]
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Checks when each workspace was last synced, and how long its deliveries have waited.",
+)
+def waiting_workspaces(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    async def check() -> int:
+        async with Warehouse(database_url(Settings.read()), connections=1) as warehouse:
+            found = await look_at_workspaces(warehouse, sync_every())
+            for workspace, verdicts in found.items():
+                await report(context.instance, warehouse, workspace, verdicts)
+        return sum(not one.passed for verdicts in found.values() for one in verdicts)
+
+    return dg.SkipReason(f"{asyncio.run(check())} checks fail")
+
+
+SENSORS = [webhook_events, finished_syncs, lost_runs, waiting_workspaces]

@@ -85,6 +85,32 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint("workspace_id", "asset"),
     comment="How far each derived asset is built, by workspace; moves only with the rows it vouches for"
     )
+    op.create_table("check_marks",
+    sa.Column("workspace_id", sa.Uuid(), nullable=False, comment="bitbucket_workspaces.id"),
+    sa.Column("asset", sa.Text(), nullable=False, comment="Key of the asset"),
+    sa.Column("checked_to", sa.BigInteger(), nullable=False, comment="Changes of transactions with smaller numbers are checked"),
+    sa.Column("rows", sa.BigInteger(), nullable=True, comment="Rows of the workspace at the last check"),
+    sa.PrimaryKeyConstraint("workspace_id", "asset"),
+    comment="How far the rows of each asset are checked, by workspace"
+    )
+    op.create_table("check_faults",
+    sa.Column("workspace_id", sa.Uuid(), nullable=False, comment="bitbucket_workspaces.id"),
+    sa.Column("asset", sa.Text(), nullable=False, comment="Key of the asset"),
+    sa.Column("name", sa.Text(), nullable=False, comment="Name of the check"),
+    sa.Column("id", sa.Uuid(), nullable=False, comment="Id of what breaks it: it is looked at again at each check"),
+    sa.PrimaryKeyConstraint("workspace_id", "asset", "name", "id"),
+    comment="What breaks a check"
+    )
+    op.create_table("check_reports",
+    sa.Column("workspace", sa.Text(), nullable=False, comment="Slug of the workspace, and its partition"),
+    sa.Column("asset", sa.Text(), nullable=False, comment="Key of the asset"),
+    sa.Column("name", sa.Text(), nullable=False, comment="Name of the check"),
+    sa.Column("passed", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="Whether it passed"),
+    sa.Column("said", sa.Text(), nullable=False, comment="The sentence that Dagster was told"),
+    sa.Column("reported_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False, comment="When Dagster was told"),
+    sa.PrimaryKeyConstraint("workspace", "asset", "name"),
+    comment="The results of checks that Dagster was last told: a result is reported when it changes, and once a day"
+    )
     for function in FUNCTIONS.values():
         op.execute(function)
     for table, (kind, column) in WATCHED.items():
@@ -107,5 +133,8 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER note_update ON dx_users")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION public.{function}()")
+    op.drop_table("check_reports")
+    op.drop_table("check_faults")
+    op.drop_table("check_marks")
     op.drop_table("build_marks")
     op.drop_table("changed_rows")
