@@ -1,16 +1,17 @@
 """The assets that are imported from Bitbucket Cloud, one for each of `STEPS`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from dx_dagster.assets.checks import specs
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.external import read_by
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import ImportConfig, Materialized, column_schema, materialize
-from dx_dagster.assets.steps import STEPS
+from dx_dagster.assets.steps import STEPS, key_of
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
 from dx_dagster.importer.commits.step import import_commits
@@ -23,19 +24,27 @@ from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings
 
-_bitbucket_asset = partial(
-    dg.asset,
-    key_prefix="bitbucket",
-    partitions_def=WORKSPACES,
-    group_name="bitbucket",
-    kinds={"python", "polars", "postgres", "bitbucket"},
-    owners=["team:platform"],
-)
 
-
-def _shown(step: str, function: Callable[..., Any]) -> dict[str, Any]:
+def _imported(
+    step: str, function: Callable[..., Any], *after: dg.AssetsDefinition, op_tags: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Materialized]], dg.AssetsDefinition]:
+    """The decorator of a step's asset. `after`: the assets whose rows it reads."""
     table = STEPS[step][0]
-    return {**code_of(function), "dagster/table_name": table.name, "dagster/column_schema": column_schema(table)}
+    return dg.asset(
+        key_prefix="bitbucket",
+        deps=[*after, *read_by(step)],
+        partitions_def=WORKSPACES,
+        check_specs=specs(key_of(step)),
+        group_name="bitbucket",
+        kinds={"python", "polars", "postgres", "bitbucket"},
+        owners=["team:platform"],
+        metadata={
+            **code_of(function),
+            "dagster/table_name": table.name,
+            "dagster/column_schema": column_schema(table),
+        },
+        op_tags=op_tags,
+    )
 
 
 # Pull requests get the budget first, then people. Pipelines take the most requests and come last.
@@ -44,47 +53,43 @@ _LAST = {"dagster/priority": "-2"}
 _FROM_WHAT_IS_LEFT = {"dagster/priority": "-3"}
 
 
-@_bitbucket_asset(deps=read_by("repositories"), metadata=_shown("repositories", import_repositories))
+@_imported("repositories", import_repositories)
 def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """The workspace and its repositories. A repository that a complete listing lacks gets `deleted_at`."""
     return materialize(context, config, bitbucket, import_repositories)
 
 
-@_bitbucket_asset(
-    deps=[repositories, *read_by("members")], op_tags=_AFTER_PULL_REQUESTS, metadata=_shown("members", import_people)
-)
+@_imported("members", import_people, repositories, op_tags=_AFTER_PULL_REQUESTS)
 def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Users, with e-mail addresses from a Jira connection. Authors who are not members are inactive."""
     return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 
-@_bitbucket_asset(deps=[repositories, *read_by("pullrequests")], metadata=_shown("pullrequests", import_pull_requests))
+@_imported("pullrequests", import_pull_requests, repositories)
 def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Pull requests in all states, with their reviewers and participants."""
     return materialize(context, config, bitbucket, import_pull_requests)
 
 
-@_bitbucket_asset(deps=[pullrequests, *read_by("activity")], metadata=_shown("activity", import_activity))
+@_imported("activity", import_activity, pullrequests)
 def activity(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Updates, approvals, change requests and comments of pull requests, and the durations computed from them."""
     return materialize(context, config, bitbucket, import_activity)
 
 
-@_bitbucket_asset(deps=[activity, *read_by("comments")], metadata=_shown("comments", import_comments))
+@_imported("comments", import_comments, activity)
 def comments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Current text of comments on pull requests, with edited and deleted comments."""
     return materialize(context, config, bitbucket, import_comments)
 
 
-@_bitbucket_asset(deps=[pullrequests, *read_by("commits")], metadata=_shown("commits", import_commits))
+@_imported("commits", import_commits, pullrequests)
 def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Commits of pull requests and of default branches."""
     return materialize(context, config, bitbucket, import_commits)
 
 
-@_bitbucket_asset(
-    deps=[repositories, *read_by("pipelines")], op_tags=_LAST, metadata=_shown("pipelines", import_pipelines)
-)
+@_imported("pipelines", import_pipelines, repositories, op_tags=_LAST)
 def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Runs of Bitbucket Pipelines."""
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)

@@ -1,7 +1,7 @@
-"""Dagster's side of the checks: what it shows of them, and when it is told a result.
+"""The checks of assets, as Dagster shows them: one result for each workspace.
 
-Each materialization looks at what changed. For Dagster a result costs as much as a step, so that it is told one only
-when that changes, and once a day. A check that is executed by hand looks at all rows.
+Dagster shows a result as long as the workspace's rows are not materialized again. So each materialization gives all
+results of its asset. The checks of the workspace itself change while nothing runs, and are steps of their own.
 """
 
 import warnings
@@ -12,20 +12,13 @@ from typing import Any
 import dagster as dg
 
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.steps import ASSETS
-from dx_dagster.importer.workspace import NotImportedError
 from dx_dagster.insights.checks import looking
-from dx_dagster.insights.checks.looking import Verdict
+from dx_dagster.insights.checks.looking import OF_WORKSPACES, Verdict
 from dx_dagster.insights.checks.rules import CHECKED, CHECKS, INBOX, SYNCED, Check
 from dx_dagster.resources import WarehouseResource
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
-from dx_dagster.warehouse.imported import repositories
-
-_OF_WORKSPACES = (CHECKS[SYNCED], CHECKS[INBOX])
-_OF = "bitbucket/repositories"
 
 
 def _key(asset: str) -> dg.AssetKey:
@@ -40,82 +33,58 @@ def _spec(asset: str, check: Check) -> dg.AssetCheckSpec:
         return dg.AssetCheckSpec(check.name, asset=_key(asset), description=description, partitions_def=WORKSPACES)
 
 
-def _specs() -> Iterator[dg.AssetCheckSpec]:
-    for asset in ASSETS.values():
-        if asset in CHECKED:
-            yield from (_spec(asset, check) for check in CHECKED[asset].checks)
-    yield from (_spec(_OF, check) for check in _OF_WORKSPACES)
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """The checks that a materialization of the asset makes."""
+    return [_spec(asset, check) for check in CHECKED[asset].checks] if asset in CHECKED else []
 
 
-async def look(warehouse: Warehouse, asset: str, workspace_id: str, rows: int) -> list[Verdict]:
-    """Checks what changed of a materialized asset."""
-    return await looking.look(warehouse, asset, workspace_id, rows=rows) if asset in CHECKED else []
+async def look(
+    warehouse: Warehouse, asset: str, workspace_id: str, rows: int, *, full: bool = False
+) -> list[dg.AssetCheckResult]:
+    """Checks what changed of an asset, or everything; `rows` is the number of the workspace's rows."""
+    if asset not in CHECKED:
+        return []
+    return [_result(one) for one in await looking.look(warehouse, asset, workspace_id, rows=rows, full=full)]
 
 
-async def report(
-    instance: dg.DagsterInstance, warehouse: Warehouse, workspace: str, verdicts: Iterable[Verdict]
-) -> None:
-    """Tells Dagster the results that it does not know."""
-    for one in await looking.news(warehouse, workspace, list(verdicts)):
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=_key(one.asset),
-                check_name=one.name,
-                passed=one.passed,
-                severity=_severity(one),
-                description=one.said,
-                metadata=_metadata(one),
-                partition=workspace,
-            )
-        )
+def _result(verdict: Verdict) -> dg.AssetCheckResult:
+    example: dict[str, Any] = {"example": verdict.example} if verdict.example else {}
+    return dg.AssetCheckResult(
+        asset_key=_key(verdict.asset),
+        check_name=verdict.name,
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
+        description=verdict.said,
+        metadata={"faults": verdict.faults, **example},
+    )
 
 
-def _severity(verdict: Verdict) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN
-
-
-def _metadata(verdict: Verdict) -> dict[str, Any]:
-    return {"faults": verdict.faults, **({"example": verdict.example} if verdict.example else {})}
-
-
-@dg.multi_asset_check(name="check_rows", specs=list(_specs()), can_subset=True)
-def check_rows(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.AssetCheckResult]:
-    """Checks all rows of one workspace.
+@dg.multi_asset_check(specs=[_spec(OF_WORKSPACES, CHECKS[name]) for name in (SYNCED, INBOX)])
+def workspace_is_up_to_date(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> Iterator[dg.AssetCheckResult]:
+    """When the workspace was last synced, and how long its deliveries have waited.
 
     Raises:
         Failure: with one sentence that says what is wrong.
     """
     partition = context.op_execution_context.partition_key
-    selected = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
     try:
-        verdicts = warehouse.run(_look_at_all(warehouse.connected, partition, {asset for asset, _ in selected}))
-    except (NotImportedError, WarehouseError) as error:
+        yield from warehouse.run(_of_workspace(warehouse.connected, partition))
+    except WarehouseError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    for one in verdicts:
-        if (one.asset, one.name) in selected:
-            yield dg.AssetCheckResult(
-                asset_key=_key(one.asset),
-                check_name=one.name,
-                passed=one.passed,
-                severity=_severity(one),
-                description=one.said,
-                metadata=_metadata(one),
-            )
 
 
-async def _look_at_all(warehouse: Warehouse, partition: str, assets: Iterable[str]) -> list[Verdict]:
-    slug = await connections.stored_name(warehouse, partition)
-    async with warehouse.transaction(read_only=True) as transaction:
-        workspace_id = await repositories.workspace_id(transaction, slug)
-    if workspace_id is None:
-        raise NotImportedError(slug)
-    verdicts = (await looking.look_at_workspaces(warehouse, sync_every())).get(slug, [])
-    for asset in sorted(assets):
-        if asset in CHECKED:
-            rows = await counts.rows(warehouse, CHECKED[asset].table, workspace_id)
-            verdicts += await looking.look(warehouse, asset, workspace_id, rows=rows.of_workspace, full=True)
+async def _of_workspace(warehouse: Warehouse, partition: str) -> Iterable[dg.AssetCheckResult]:
+    """The results, which count as known from now on."""
+    slug = await connections.stored_name(warehouse, partition)  # the partition key may differ in case
+    found = await looking.look_at_workspaces(warehouse, sync_every())
+    verdicts = found.get(slug) or [
+        Verdict(OF_WORKSPACES, name, passed=True, said="The workspace has no enabled connection.")
+        for name in (SYNCED, INBOX)
+    ]
     await looking.news(warehouse, slug, verdicts)
-    return verdicts
+    return [_result(one) for one in verdicts]
 
 
 def sync_every() -> timedelta:

@@ -39,31 +39,30 @@ def _asset(build: Build) -> dg.AssetsDefinition:
         deps=[dg.AssetKey(after.split("/")) for after in build.after],
         partitions_def=WORKSPACES,
         group_name=key.path[0],
+        check_specs=checks.specs(build.key),
         kinds={"postgres", "sql"},
         owners=["team:platform"],
         description=f"{build.table.comment}.",
         metadata={
             "dagster/table_name": str(build.table.name),
-            "dagster/column_schema": column_schema(build.table),
+            "dagster/column_schema": column_schema(build.table, _origins(build)),
             "dagster/column_lineage": column_lineage(build),
             **code_of(build.work),
         },
     )
     def derived(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Materialized:
         try:
-            work = _build(warehouse.connected, build, context, full=config.full)
-            return dg.MaterializeResult(metadata=warehouse.run(work))
+            work = _build(warehouse.connected, build, context.partition_key, full=config.full)
+            return warehouse.run(work)
         except (NotImportedError, SettingsError, WarehouseError) as error:
             raise failure(error) from None
 
     return derived
 
 
-async def _build(
-    warehouse: Warehouse, build: Build, context: dg.AssetExecutionContext, *, full: bool
-) -> dict[str, Any]:
-    """Builds and checks the workspace's rows; returns the metadata of the materialization."""
-    slug = await connections.stored_name(warehouse, context.partition_key)  # the partition key may differ in case
+async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -> Materialized:
+    """Builds and checks the workspace's rows."""
+    slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
     async with warehouse.transaction(read_only=True) as transaction:
         workspace_id = await repositories.workspace_id(transaction, slug)
     if workspace_id is None:
@@ -71,10 +70,8 @@ async def _build(
     settings = BusinessTime.text(Settings.read())
     built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
     rows = await row_counts(warehouse, build.table, workspace_id)
-    verdicts = await checks.look(warehouse, build.key, workspace_id, rows["dagster/partition_row_count"])
-    await checks.report(context.instance, warehouse, slug, verdicts)
-    # Dagster's UI reads lineage from the last materialization alone.
-    return {**rows, **_written(build, built), "dagster/column_lineage": column_lineage(build)}
+    results = await checks.look(warehouse, build.key, workspace_id, rows["dagster/partition_row_count"], full=full)
+    return dg.MaterializeResult(metadata={**rows, **_written(build, built)}, check_results=results)
 
 
 def _written(build: Build, built: Built) -> dict[str, Any]:
@@ -82,6 +79,8 @@ def _written(build: Build, built: Built) -> dict[str, Any]:
     return {
         "written": dg.JsonMetadataValue({f"{table}/inserted": built.inserted, f"{table}/updated": built.updated}),
         "everything": built.everything,
+        # Not each time: Dagster stores metadata three times, and the definition has it too.
+        **({"dagster/column_lineage": column_lineage(build)} if built.everything else {}),
     }
 
 
@@ -98,6 +97,17 @@ def column_lineage(build: Build) -> dg.TableColumnLineage:
                 if table in ASSETS
             ]
     return dg.TableColumnLineage(deps_by_column=deps)
+
+
+def _origins(build: Build) -> dict[str, str]:
+    """For each column the columns that it comes from, in words. Dagster's open-source UI draws no column lineage."""
+    return {
+        column: f"from {', '.join(f'{table}.{origin}' for table, origin in sorted(origins))}"
+        for derivation in build.derivations
+        if derivation.table is build.table
+        for column, origins in derivation.origins.items()
+        if origins
+    }
 
 
 DERIVED = [_asset(build) for build in BUILDS]

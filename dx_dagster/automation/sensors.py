@@ -4,14 +4,14 @@ import asyncio
 
 import dagster as dg
 
-from dx_dagster.assets.checks import report, sync_every
+from dx_dagster.assets.checks import sync_every
 from dx_dagster.assets.partitions import WORKSPACES, registered
 from dx_dagster.automation.decisions import refreshes
-from dx_dagster.automation.jobs import sync_workspace
+from dx_dagster.automation.jobs import check_workspace, sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces
-from dx_dagster.insights.checks.looking import look_at_workspaces
+from dx_dagster.insights.checks.looking import look_at_workspaces, news
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
@@ -70,19 +70,22 @@ def finished_syncs(context: dg.RunStatusSensorContext) -> None:
 
 
 @dg.sensor(
+    job=check_workspace,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Checks when each workspace was last synced, and how long its deliveries have waited.",
+    description="A run of the checks `synced_lately` and `inbox_is_applied` of a workspace where their result changes.",
 )
-def waiting_workspaces(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    async def check() -> int:
+def late_workspaces(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    async def changed() -> list[str]:
         async with Warehouse(database_url(Settings.read()), connections=1) as warehouse:
             found = await look_at_workspaces(warehouse, sync_every())
-            for workspace, verdicts in found.items():
-                await report(context.instance, warehouse, workspace, verdicts)
-        return sum(not one.passed for verdicts in found.values() for one in verdicts)
+            return [workspace for workspace, verdicts in found.items() if await news(warehouse, workspace, verdicts)]
 
-    return dg.SkipReason(f"{asyncio.run(check())} checks fail")
+    known = registered(context.instance)
+    workspaces = [workspace for workspace in asyncio.run(changed()) if workspace in known]
+    if not workspaces:
+        return dg.SkipReason("every result is known")
+    return [dg.RunRequest(partition_key=workspace, tags={PRIORITY_TAG: "10"}) for workspace in workspaces]
 
 
-SENSORS = [webhook_events, finished_syncs, lost_runs, waiting_workspaces]
+SENSORS = [webhook_events, finished_syncs, lost_runs, late_workspaces]

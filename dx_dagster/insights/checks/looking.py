@@ -9,6 +9,9 @@ from psycopg.sql import SQL, Composed, Identifier
 from dx_dagster.insights.checks.rules import CHECKED, CHECKS, INBOX, NOT_FEWER, SYNCED, Checked, Kind
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
+OF_WORKSPACES = "bitbucket/repositories"
+"""The asset that shows the checks of a workspace itself."""
+
 LONGEST_WAIT = timedelta(minutes=10)
 _SYNCS_MISSED = 3
 
@@ -169,7 +172,7 @@ def _compared(checked: Checked, before: int | None, rows: int | None) -> Iterabl
 
 async def look_at_workspaces(warehouse: Warehouse, sync_every: timedelta) -> dict[str, list[Verdict]]:
     """Checks when each connected workspace was last synced, and how long its deliveries have waited."""
-    asset = "bitbucket/repositories"
+    asset = OF_WORKSPACES
     bound = {"longest": _SYNCS_MISSED * sync_every, "longest_wait": LONGEST_WAIT}
     verdicts = {}
     for row in await warehouse.rows(_WORKSPACES, bound):

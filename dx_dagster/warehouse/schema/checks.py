@@ -33,5 +33,5 @@ check_reports = Table(
     flag("passed", "Whether it passed", default=False),
     text("said", "The sentence that Dagster was told", nullable=False),
     time_of_insert("reported_at", "When Dagster was told"),
-    comment="The results of checks that Dagster was last told: a result is reported when it changes, and once a day",
+    comment="The results of the checks of workspaces that Dagster knows: it is told when they change, and once a day",
 )

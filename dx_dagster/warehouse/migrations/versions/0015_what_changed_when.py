@@ -109,7 +109,7 @@ def upgrade() -> None:
     sa.Column("said", sa.Text(), nullable=False, comment="The sentence that Dagster was told"),
     sa.Column("reported_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False, comment="When Dagster was told"),
     sa.PrimaryKeyConstraint("workspace", "asset", "name"),
-    comment="The results of checks that Dagster was last told: a result is reported when it changes, and once a day"
+    comment="The results of the checks of workspaces that Dagster knows: it is told when they change, and once a day"
     )
     for function in FUNCTIONS.values():
         op.execute(function)
