@@ -3,10 +3,10 @@
 import dagster as dg
 
 from dx_dagster.assets.bitbucket import IMPORTED
-from dx_dagster.assets.checks import workspace_is_up_to_date
 from dx_dagster.assets.derived import DERIVED
 from dx_dagster.assets.external import EXTERNAL
-from dx_dagster.automation.jobs import check_workspace, sync_workspace
+from dx_dagster.automation.checking import check_workspace
+from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.schedules import SCHEDULES
 from dx_dagster.automation.sensors import SENSORS
@@ -14,7 +14,6 @@ from dx_dagster.resources import RESOURCES
 
 defs = dg.Definitions(
     assets=[*EXTERNAL, *IMPORTED, *DERIVED],
-    asset_checks=[workspace_is_up_to_date],
     jobs=[sync_workspace, check_workspace, refresh_workspace],
     schedules=SCHEDULES,
     sensors=SENSORS,

@@ -1,24 +1,25 @@
 """The checks of assets, as Dagster shows them: one result for each workspace.
 
 Dagster shows a result as long as the workspace's rows are not materialized again. So each materialization gives all
-results of its asset. The checks of the workspace itself change while nothing runs, and are steps of their own.
+results of its asset. The checks of the workspace itself change while nothing runs: a sensor notices that, and the job
+`check_workspace` gives their results.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.insights.checks import looking
 from dx_dagster.insights.checks.looking import OF_WORKSPACES, Verdict
 from dx_dagster.insights.checks.rules import CHECKED, CHECKS, INBOX, SYNCED, Check
-from dx_dagster.resources import WarehouseResource
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse import counts
+from dx_dagster.warehouse.database import Warehouse
 
 
 def _key(asset: str) -> dg.AssetKey:
@@ -34,17 +35,89 @@ def _spec(asset: str, check: Check) -> dg.AssetCheckSpec:
 
 
 def specs(asset: str) -> list[dg.AssetCheckSpec]:
-    """The checks that a materialization of the asset makes."""
-    return [_spec(asset, check) for check in CHECKED[asset].checks] if asset in CHECKED else []
+    """The checks of the asset."""
+    checks = list(CHECKED[asset].checks) if asset in CHECKED else []
+    if asset == OF_WORKSPACES:
+        checks += [CHECKS[SYNCED], CHECKS[INBOX]]
+    return [_spec(asset, check) for check in checks]
 
 
 async def look(
-    warehouse: Warehouse, asset: str, workspace_id: str, rows: int, *, full: bool = False
+    warehouse: Warehouse, asset: str, workspace: str, workspace_id: str, rows: int, *, full: bool = False
 ) -> list[dg.AssetCheckResult]:
     """Checks what changed of an asset, or everything; `rows` is the number of the workspace's rows."""
-    if asset not in CHECKED:
-        return []
-    return [_result(one) for one in await looking.look(warehouse, asset, workspace_id, rows=rows, full=full)]
+    return [_result(one) for one in await _verdicts(warehouse, asset, workspace, workspace_id, rows, full=full)]
+
+
+async def _verdicts(
+    warehouse: Warehouse, asset: str, workspace: str, workspace_id: str, rows: int, *, full: bool = False
+) -> list[Verdict]:
+    found = []
+    if asset in CHECKED:
+        found += await looking.look(warehouse, asset, workspace_id, rows=rows, full=full)
+    if asset == OF_WORKSPACES:
+        found += await of_workspace(warehouse, workspace)
+    return found
+
+
+async def of_workspace(warehouse: Warehouse, workspace: str) -> list[Verdict]:
+    """The checks of the workspace itself. Their results count as known from now on."""
+    found = await looking.look_at_workspaces(warehouse, sync_every())
+    verdicts = found.get(workspace) or [
+        Verdict(OF_WORKSPACES, name, passed=True, said="The workspace has no enabled connection.")
+        for name in (SYNCED, INBOX)
+    ]
+    await looking.news(warehouse, workspace, verdicts)
+    return verdicts
+
+
+async def of_assets(warehouse: Warehouse, assets: Iterable[str], workspace: str, workspace_id: str) -> list[Verdict]:
+    """The checks of what changed of these assets."""
+    found = []
+    for asset in sorted(CHECKED.keys() & set(assets)):
+        rows = await counts.rows(warehouse, CHECKED[asset].table, workspace_id)
+        found += await _verdicts(warehouse, asset, workspace, workspace_id, rows.of_workspace)
+    return found
+
+
+def tell(context: dg.OpExecutionContext, verdicts: Iterable[Verdict]) -> None:
+    """Tells Dagster results from a run that is not one of assets.
+
+    Events without a run would not do: Dagster fails to store the second one of a check and a partition.
+    """
+    targets: dict[str, AssetCheckEvaluationTargetMaterializationData | None] = {}
+    for one in verdicts:
+        if one.asset not in targets:
+            targets[one.asset] = _last_materialization(context, one.asset)
+        evaluation = _evaluation(one, context.partition_key, targets[one.asset])
+        context.log_event(evaluation)  # type: ignore[arg-type]  # it takes one, which its annotation leaves out
+
+
+def _last_materialization(
+    context: dg.OpExecutionContext, asset: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    wanted = dg.AssetRecordsFilter(asset_key=_key(asset), asset_partitions=[context.partition_key])
+    for record in context.instance.fetch_materializations(wanted, limit=1).records:
+        return AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+    return None
+
+
+def _evaluation(
+    verdict: Verdict, partition: str, target: AssetCheckEvaluationTargetMaterializationData | None
+) -> dg.AssetCheckEvaluation:
+    result = _result(verdict)
+    return dg.AssetCheckEvaluation(
+        asset_key=_key(verdict.asset),
+        check_name=verdict.name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+        target_materialization_data=target,
+        partition=partition,
+    )
 
 
 def _result(verdict: Verdict) -> dg.AssetCheckResult:
@@ -57,34 +130,6 @@ def _result(verdict: Verdict) -> dg.AssetCheckResult:
         description=verdict.said,
         metadata={"faults": verdict.faults, **example},
     )
-
-
-@dg.multi_asset_check(specs=[_spec(OF_WORKSPACES, CHECKS[name]) for name in (SYNCED, INBOX)])
-def workspace_is_up_to_date(
-    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
-) -> Iterator[dg.AssetCheckResult]:
-    """When the workspace was last synced, and how long its deliveries have waited.
-
-    Raises:
-        Failure: with one sentence that says what is wrong.
-    """
-    partition = context.op_execution_context.partition_key
-    try:
-        yield from warehouse.run(_of_workspace(warehouse.connected, partition))
-    except WarehouseError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
-
-
-async def _of_workspace(warehouse: Warehouse, partition: str) -> Iterable[dg.AssetCheckResult]:
-    """The results, which count as known from now on."""
-    slug = await connections.stored_name(warehouse, partition)  # the partition key may differ in case
-    found = await looking.look_at_workspaces(warehouse, sync_every())
-    verdicts = found.get(slug) or [
-        Verdict(OF_WORKSPACES, name, passed=True, said="The workspace has no enabled connection.")
-        for name in (SYNCED, INBOX)
-    ]
-    await looking.news(warehouse, slug, verdicts)
-    return [_result(one) for one in verdicts]
 
 
 def sync_every() -> timedelta:

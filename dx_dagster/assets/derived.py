@@ -70,7 +70,9 @@ async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -
     settings = BusinessTime.text(Settings.read())
     built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
     rows = await row_counts(warehouse, build.table, workspace_id)
-    results = await checks.look(warehouse, build.key, workspace_id, rows["dagster/partition_row_count"], full=full)
+    results = await checks.look(
+        warehouse, build.key, slug, workspace_id, rows["dagster/partition_row_count"], full=full
+    )
     return dg.MaterializeResult(metadata={**rows, **_written(build, built)}, check_results=results)
 
 

@@ -140,7 +140,7 @@ async def _import(workspace: Workspace, step: Step, table: Table, asset: str) ->
     )  # the step may have stored its row
     metadata = await _metadata(after, report, table)
     results = await checks.look(
-        warehouse, asset, after.id, metadata["dagster/partition_row_count"], full=workspace.full
+        warehouse, asset, after.slug, after.id, metadata["dagster/partition_row_count"], full=workspace.full
     )
     return dg.MaterializeResult(metadata=metadata, check_results=results)
 

@@ -1,9 +1,8 @@
-"""The jobs over the assets of one workspace, and over their checks."""
+"""The job that imports one workspace."""
 
 import dagster as dg
 
 from dx_dagster.assets.bitbucket import IMPORTED
-from dx_dagster.assets.checks import workspace_is_up_to_date
 from dx_dagster.assets.derived import DERIVED
 from dx_dagster.assets.steps import of_a_sync
 from dx_dagster.settings import Settings
@@ -14,10 +13,4 @@ sync_workspace = dg.define_asset_job(
     "sync_workspace",
     selection=dg.AssetSelection.assets(*(one for one in IMPORTED if one.key.path[-1] in _STEPS), *DERIVED),
     description="Imports what changed in one workspace, and brings the derived tables up to date.",
-)
-
-check_workspace = dg.define_asset_job(
-    "check_workspace",
-    selection=dg.AssetSelection.checks(workspace_is_up_to_date),
-    description="Checks when one workspace was last synced, and how long its deliveries have waited.",
 )

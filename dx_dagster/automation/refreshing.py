@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import RunListener
 from dx_dagster.assets.steps import SIZES, STEPS, key_of
@@ -14,11 +15,14 @@ from dx_dagster.importer.session import BusyError, NotConnectedError
 from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
 from dx_dagster.insights import building
 from dx_dagster.insights.business_hours import BusinessTime
+from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.vault import VaultError
-from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster.webhooks.drain import drain
 from dx_dagster.webhooks.outcomes import Applied
@@ -73,7 +77,15 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
         "requests": client.requests,
     }
     context.add_output_metadata(metadata)
-    _report_materializations(context, warehouse.connected.written_so_far())
+    changed = _report_materializations(context, warehouse.connected.written_so_far())
+    checks.tell(context, warehouse.run(_check(warehouse.connected, changed, workspace)))
+
+
+async def _check(warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:
+    slug = await connections.stored_name(warehouse, workspace)  # the partition key may differ in case
+    async with warehouse.transaction(read_only=True) as transaction:
+        workspace_id = await repositories.workspace_id(transaction, slug)
+    return await checks.of_assets(warehouse, assets, slug, workspace_id) if workspace_id else []
 
 
 async def _build(workspace: Workspace) -> None:
@@ -82,8 +94,8 @@ async def _build(workspace: Workspace) -> None:
         await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id, settings=settings)
 
 
-def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> None:
-    """Records a materialization of each asset that has new rows."""
+def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> set[str]:
+    """Records a materialization of each asset that has new rows; returns their keys."""
     by_asset: dict[str, dict[str, Any]] = {}
     for what, rows in written.items():
         asset = _ASSETS.get(what.partition("/")[0])
@@ -98,6 +110,7 @@ def _report_materializations(context: dg.OpExecutionContext, written: dict[str, 
                 metadata={"written": dg.JsonMetadataValue(rows_written)},
             )
         )
+    return set(by_asset)
 
 
 @dg.job(partitions_def=WORKSPACES, description="Applies the webhook deliveries of one workspace.")

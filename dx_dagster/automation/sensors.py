@@ -6,8 +6,9 @@ import dagster as dg
 
 from dx_dagster.assets.checks import sync_every
 from dx_dagster.assets.partitions import WORKSPACES, registered
+from dx_dagster.automation.checking import check_workspace
 from dx_dagster.automation.decisions import refreshes
-from dx_dagster.automation.jobs import check_workspace, sync_workspace
+from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces

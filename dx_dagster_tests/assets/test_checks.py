@@ -1,0 +1,67 @@
+"""Checks: what a person sees of them in Dagster, for each workspace."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dx_dagster.automation.sensors import late_workspaces
+from dx_dagster_tests.delivering import SMALL, Receiving, installed
+from dx_dagster_tests.importing import KEYS
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
+    pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer"),
+]
+Told = dict[str, tuple[str | None, bool, str | None]]
+
+
+@pytest.fixture
+def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
+    with installed(database_url, SMALL) as made:
+        monkeypatch.setenv("DX_DATABASE_URL", database_url)
+        monkeypatch.setenv("DX_SECRET_KEYS", KEYS)
+        monkeypatch.setenv("BITBUCKET_API_URL", made.sandbox.url)
+        yield made
+
+
+def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installation):
+    from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
+
+    with dg.instance_for_test() as instance, psycopg.connect(installation.database_url, autocommit=True) as database:
+        instance.add_dynamic_partitions("workspaces", ["acme"])
+
+        def run(job: str) -> Told:
+            done = defs.resolve_job_def(job).execute_in_process(instance=instance, partition_key="acme")
+            return {
+                f"{one.asset_key.to_user_string()} {one.check_name}": (one.partition, one.passed, one.description)
+                for one in done.get_asset_check_evaluations()
+            }
+
+        found = run("sync_workspace")
+        assert found.keys() == {
+            f"{key.asset_key.to_user_string()} {key.name}" for key in defs.resolve_asset_graph().asset_check_keys
+        }
+        assert {(partition, passed) for partition, passed, _ in found.values()} == {("acme", True)}
+
+        # In a pull request that no later sync asks for.
+        is_merged = "WHERE id = (SELECT id FROM bitbucket_pulls WHERE state = 'MERGED' ORDER BY updated_at, id LIMIT 1)"
+        database.execute(f"UPDATE bitbucket_pulls SET merged_at = NULL {is_merged}".encode())
+        for _ in range(2):
+            partition, passed, said = run("sync_workspace")["bitbucket/pullrequests merged_at_is_known"]
+            assert (partition, passed) == ("acme", False)
+            assert "is MERGED without merged_at. Its activity may be unreadable: " in (said or "")
+        database.execute(f"UPDATE bitbucket_pulls SET merged_at = updated_at {is_merged}".encode())
+        assert run("sync_workspace")["bitbucket/pullrequests merged_at_is_known"][1]
+
+        # What changes while nothing runs: a sensor notices it, once.
+        def changed() -> list[str | None]:
+            result = late_workspaces(dg.build_sensor_context(instance=instance))
+            return [one.partition_key for one in result] if isinstance(result, list) else []
+
+        database.execute("UPDATE connections SET last_synced_at = now() - interval '1 day'")
+        assert [changed(), changed()] == [["acme"], []]
+        assert not run("check_workspace")["bitbucket/repositories synced_lately"][1]
+        database.execute("UPDATE connections SET last_synced_at = now()")
+        assert [changed(), changed()] == [["acme"], []]
