@@ -95,9 +95,7 @@ def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
 
 
-@_bitbucket_asset(
-    deps=[pipelines, *read_by("deployments")], op_tags=_LAST, metadata=_shown("deployments", import_deployments)
-)
+@_imported("deployments", import_deployments, pipelines, op_tags=_LAST)
 def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
     """Deployments by Bitbucket Pipelines, and their environments. DX_DEPLOYMENTS=off leaves them out."""
     step = partial(import_deployments, Settings.read())
@@ -105,11 +103,7 @@ def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbuck
 
 
 # It depends on pull requests alone, so that it runs whichever other step fails; its priority makes it the last.
-@_bitbucket_asset(
-    deps=[pullrequests, *read_by("pull_request_sizes")],
-    op_tags=_FROM_WHAT_IS_LEFT,
-    metadata=_shown("pull_request_sizes", import_sizes),
-)
+@_imported("pull_request_sizes", import_sizes, pullrequests, op_tags=_FROM_WHAT_IS_LEFT)
 def pull_request_sizes(
     context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource
 ) -> Materialized:

@@ -88,16 +88,14 @@ def _written(build: Build, built: Built) -> dict[str, Any]:
 
 def column_lineage(build: Build) -> dg.TableColumnLineage:
     """The columns that each of the table's columns comes from, as far as an asset shows them."""
-    deps: dict[str, list[dg.TableColumnDep]] = {}
-    for derivation in build.derivations:
-        if derivation.table is not build.table:
-            continue
-        for column, origins in derivation.origins.items():
-            deps[column] = [
-                dg.TableColumnDep(asset_key=dg.AssetKey(ASSETS[table].split("/")), column_name=origin)
-                for table, origin in sorted(origins)
-                if table in ASSETS
-            ]
+    deps = {
+        column: [
+            dg.TableColumnDep(asset_key=dg.AssetKey(ASSETS[table].split("/")), column_name=origin)
+            for table, origin in sorted(origins)
+            if table in ASSETS
+        ]
+        for column, origins in build.origins.items()
+    }
     return dg.TableColumnLineage(deps_by_column=deps)
 
 
@@ -105,9 +103,7 @@ def _origins(build: Build) -> dict[str, str]:
     """For each column the columns that it comes from, in words. Dagster's open-source UI draws no column lineage."""
     return {
         column: f"from {', '.join(f'{table}.{origin}' for table, origin in sorted(origins))}"
-        for derivation in build.derivations
-        if derivation.table is build.table
-        for column, origins in derivation.origins.items()
+        for column, origins in build.origins.items()
         if origins
     }
 

@@ -1,13 +1,14 @@
 """Builds of derived tables: each brings its rows up to date in one transaction, which also moves its mark."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Table
 
 from dx_dagster.insights import changes
 from dx_dagster.insights.changes import Scope
-from dx_dagster.insights.derivation import Derivation, reserve_if_empty
+from dx_dagster.insights.derivation import Derivation, Origins, reserve_if_empty
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
 # A build of a million pull requests sorts and hashes them in memory. Compiling pays for none of its statements.
@@ -28,6 +29,7 @@ class Build:
         rules: version of the rules. A new one builds everything again.
         noted: those of `after` whose changes the build cannot miss: `changed_rows` notes them, or the build itself
             brings their rows up to date. What the others have not seen yet, the next build looks at again.
+        stated: for columns that no derivation fills, the columns that they come from, as `table.column`.
     """
 
     key: str
@@ -37,6 +39,19 @@ class Build:
     work: Callable[[Transaction, Scope], Awaitable[None]]
     rules: str = "1"
     noted: tuple[str, ...] = ()
+    stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def origins(self) -> dict[str, Origins]:
+        """For each column of the table, the columns that its value comes from."""
+        found: dict[str, Origins] = defaultdict(frozenset)
+        for derivation in self.derivations:
+            if derivation.table is self.table:
+                for column, origins in derivation.origins.items():
+                    found[column] |= origins
+        for column, names in self.stated.items():
+            found[column] |= {(table, name) for table, _, name in (one.partition(".") for one in names)}
+        return dict(found)
 
 
 @dataclass(frozen=True)

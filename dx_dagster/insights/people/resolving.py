@@ -7,6 +7,7 @@ rows that differ are written.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -168,6 +169,16 @@ async def build(transaction: Transaction, scope: Scope) -> None:
         await resolve(transaction)
     else:
         await resolve(transaction, [row.id for row in await transaction.rows(_CHANGED_USERS, scope.bound)])
+
+
+_PEOPLE_BUILT_TO = "SELECT built_to FROM build_marks WHERE workspace_id = %s AND asset = 'unified/dx_users'"
+
+
+async def catch_up(transaction: Transaction, scope: Scope) -> None:
+    """Resolves what changed since people were last built, for a table that is written together with theirs."""
+    built = await transaction.row(_PEOPLE_BUILT_TO, [scope.workspace_id])
+    since = built.built_to if built else 0
+    await build(transaction, replace(scope, everything=since == 0, since=since))
 
 
 async def resolve(transaction: Transaction, changed: Collection[str] | None = None) -> None:

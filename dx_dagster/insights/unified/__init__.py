@@ -2,6 +2,7 @@
 
 from dx_dagster.insights import reviews
 from dx_dagster.insights.building import Build
+from dx_dagster.insights.people import builds as people
 from dx_dagster.insights.unified import (
     deployments,
     pipeline_runs,
@@ -15,6 +16,11 @@ from dx_dagster.insights.unified import (
 
 BUILDS: tuple[Build, ...] = (
     repos.BUILD,
+    people.TEAMS,
+    people.HIERARCHIES,
+    people.USERS,
+    people.IDENTITIES,
+    people.IDENTIFIERS,
     reviews.BUILD,
     pull_requests.BUILD,
     pull_request_commits.BUILD,
