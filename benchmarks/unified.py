@@ -3,9 +3,10 @@
 import asyncio
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
@@ -17,7 +18,7 @@ from dx_dagster.insights import building
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.warehouse import migrations
-from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.database import Statement, Transaction, Warehouse
 
 WORKSPACE = "00000000-0000-0000-0000-000000000001"
 CHANGED = 1000
@@ -199,9 +200,22 @@ async def _measure(url: str, found: dict[str, Timed]) -> None:
             found[build.key].idle = time.perf_counter() - started
 
 
+class Remembering(Transaction):
+    """A transaction that remembers the parameters of its statements, for statements like them."""
+
+    def __init__(self, connection: "AsyncConnection[tuple[str, ...]]") -> None:
+        super().__init__(connection, frozenset())
+        self.bound: dict[str, Any] = {}
+
+    async def execute(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> int:
+        if isinstance(parameters, Mapping):
+            self.bound |= parameters
+        return await super().execute(statement, parameters)
+
+
 async def _beside_plain(connection: "AsyncConnection[tuple[str, ...]]", build: Build, timed: Timed) -> None:
     """Builds everything, and then makes tables of the same SELECTs, which find their rows in memory more often."""
-    transaction = Transaction(connection, frozenset())
+    transaction = Remembering(connection)
     started = time.perf_counter()
     built = await building.run_in(transaction, build, WORKSPACE)
     await connection.execute("SAVEPOINT built")
@@ -210,7 +224,7 @@ async def _beside_plain(connection: "AsyncConnection[tuple[str, ...]]", build: B
     for derivation in build.derivations:
         await connection.execute(
             SQL("CREATE TABLE plain AS {} {}").format(derivation.before, derivation.select),
-            {**derivation.parameters, "workspace": WORKSPACE, "everything": True, "since": 0},
+            transaction.bound,
         )
         await connection.execute("DROP TABLE plain")
     timed.plain = time.perf_counter() - started

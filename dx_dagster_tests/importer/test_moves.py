@@ -47,6 +47,8 @@ def _move(left: Installation, right: Installation) -> HostedRepository:
 
 def _wrong(left: Installation, right: Installation) -> dict[str, str]:
     """What differs from both worlds; users whose traces are elsewhere now stay known, inactive."""
+    for one in (left, right):
+        one.build()
     worlds = [truth(one.sandbox.world) for one in (left, right)]
     true = {table: [*rows, *worlds[1][table]] for table, rows in worlds[0].items()}
     found = differences(left.database_url, true)
