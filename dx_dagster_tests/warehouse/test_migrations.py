@@ -35,6 +35,10 @@ LANDED = {
     "0009_parts_that_landed_late.py": "201b6c93b80b1488293985e0e6fbb1d224340d7a30e905b0b8b671845676b31a",
     "0010_who_imports_a_workspace.py": "37e74379b465c68eb05ba9d276990e2a187ddc867c8aaa674ca111d9150aeebc",
     "0011_what_marks_hold.py": "11884b7184a89cc890d2fded94a4de6ed498640c61e9f25e727f095d0c00e7d1",
+    "0012_deployments_and_reviews.py": "0b9b43513aa8e0cfed12a080d66f175b71f2951bcee2507358012e71ba231b3a",
+    "0013_people_and_teams.py": "83cf5f0ef6d90481c3071e68ea663644e8236e79bab9c41edb4d187a4e096524",
+    "0014_unified_tables.py": "eaa1dbb1090cc9372cce9e0b4886a84695bb2d3eff425ea5fce76b890bbae009",
+    "0015_what_changed_when.py": "3658359cb01cbed498088e2e482e529eb196d77eddf74d6ba1c874624a42718b",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"
