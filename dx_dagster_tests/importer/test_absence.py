@@ -17,6 +17,7 @@ import pytest
 
 from dx_dagster.api.app import create_app
 from dx_dagster.automation.decisions import due_for_sync
+from dx_dagster.automation.schedules import nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.importer.absence import MOST, NothingReadError, is_suspicious
 from dx_dagster.importer.pull_requests import import_pull_requests
@@ -50,6 +51,14 @@ def test_a_listing_is_suspicious_when_it_is_empty_or_lacks_a_tenth_and_three():
     assert [is_suspicious(stored=n, missing=n, listed=0) for n in (0, 1, 50)] == [False, True, True]
     assert [is_suspicious(stored=20, missing=n, listed=20 - n) for n in (1, 2, 3)] == [False, False, True]
     assert [is_suspicious(stored=100, missing=n, listed=100 - n) for n in (10, 11)] == [False, True]
+
+
+# Of what is deleted, in this order: repositories, pull requests, comments, commits of pull requests.
+MARKED = """
+    SELECT 1 AS number, count(*) AS rows FROM bitbucket_repositories WHERE deleted_at IS NOT NULL
+    UNION ALL SELECT 2, count(*) FROM bitbucket_pulls WHERE deleted_at IS NOT NULL
+    UNION ALL SELECT 3, count(*) FROM bitbucket_pull_comments WHERE deleted
+    UNION ALL SELECT 4, count(*) FROM bitbucket_pull_commits WHERE deleted ORDER BY number"""
 
 
 def _state(database_url: str) -> Any:
@@ -158,6 +167,36 @@ def _shows_it_everywhere(installation: Receiving, environment: dict[str, str], r
             page = client.get(path).text
             assert "failing" in page
             assert "Bitbucket lists no repository of workspace acme" in page
+
+
+def test_what_vanishes_without_a_webhook_is_marked_after_the_next_night(installation, environment, monkeypatch):
+    from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
+
+    for name in ("DX_DATABASE_URL", "DX_SECRET_KEYS", "BITBUCKET_API_URL"):
+        monkeypatch.setenv(name, environment[name])
+    world = installation.sandbox.world
+    vanishing = world.open_repositories[0]
+    pulls = [one for one in world.pull_requests if one.repository is not vanishing]
+    commented = next(one for one in pulls if any(not comment.deleted for comment in one.comments))
+    rebased = next(one for one in pulls if one.state == "OPEN" and one is not commented)
+    deleted = next(one for one in pulls if one.state == "DECLINED" and one is not commented)
+    world.delete_comment(commented, next(one for one in commented.comments if not one.deleted))
+    world.push(rebased, force=True)
+    world.delete_pull_request(deleted)
+    world.delete_repository(vanishing)
+
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW)
+        asked: Any = nightly_reconcile(context)
+        (request,) = asked
+        job = defs.resolve_job_def("sync_workspace")
+        before = installation.query(MARKED)
+        assert job.execute_in_process(
+            request.run_config, instance, request.partition_key, tags=dict(request.tags)
+        ).success
+    marked = installation.query(MARKED)
+    assert [after["rows"] > was["rows"] for was, after in zip(before, marked, strict=True)] == [True] * 4, marked
+    assert installation.differences() == {}
 
 
 def test_a_sync_in_which_every_repository_refuses_fails_and_one_in_which_some_do_does_not(installation):
