@@ -14,7 +14,7 @@ _NAME_ACCOUNTS = tuple(
 USERS = Build(
     "unified/dx_users",
     people.users,
-    after=_NAME_ACCOUNTS,
+    after=("unified/dx_teams", *_NAME_ACCOUNTS),
     derivations=(),
     work=resolving.build,
     stated={
