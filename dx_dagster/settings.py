@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from dx_dagster.business_week import BusinessWeek
 
 _FILE = "settings"
 DEFAULT_HOME = Path(".dx")
+_IN_A_HOME = ("postgres", "secret_keys", "settings", "dagster")
 _UNEXPANDED = re.compile(r"\$\w|\$\{\w")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -50,6 +51,8 @@ def _listed(value: str | None) -> list[str]:
 
 class SettingsError(Exception):
     """A variable has an invalid value. The message names the variable and the remedy."""
+
+    variable: str | None = None
 
 
 class _Private:
@@ -82,6 +85,30 @@ def private_draft(file: Path, content: str) -> Path:
     return draft
 
 
+def is_home(folder: Path) -> bool:
+    """Whether the folder holds an installation."""
+    return any(os.path.exists(folder / name) for name in _IN_A_HOME)  # noqa: PTH110 - never raises
+
+
+def default_home(name: Path = DEFAULT_HOME) -> Path:
+    """The home where DX_HOME is unset: the folder of this name here, or the nearest one above that is in use.
+
+    A folder above that belongs to another user is left out: its settings say where tokens are sent.
+
+    Raises:
+        SettingsError: the current folder was removed.
+    """
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise SettingsError("The current folder no longer exists. Change to another one, or set DX_HOME.") from None
+    for folder in (here, *here.parents):
+        home = folder / name
+        if is_home(home) and (folder == here or home.stat().st_uid == os.geteuid()):
+            return home
+    return here / name
+
+
 def _absolute(home: str | Path) -> Path:
     with suppress(RuntimeError):  # no user of that name; `Settings` rejects it
         home = Path(home).expanduser()
@@ -89,14 +116,15 @@ def _absolute(home: str | Path) -> Path:
 
 
 class _Remembered(PydanticBaseSettingsSource):
-    """Settings stored in the home; the environment overrides them."""
+    """Settings stored in the home, and the home itself; the environment overrides them."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:  # noqa: ARG002
         return None, field_name, False  # all at once, in `__call__`
 
     def __call__(self) -> dict[str, object]:
-        home = self.current_state.get("DX_HOME") or self.current_state.get("home") or DEFAULT_HOME
-        return dict(remembered(_absolute(str(home))))
+        given = self.current_state.get("DX_HOME") or self.current_state.get("home")
+        home = str(given or default_home())
+        return {"DX_HOME": home, **remembered(_absolute(home))}
 
 
 def remembered(home: Path) -> Mapping[str, str]:
@@ -314,26 +342,28 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     @classmethod
-    def read(cls) -> Self:
-        """The settings of this process.
+    def read(cls, **instead: Any) -> Self:
+        """The settings of this process; `instead` has values by variable name that come before the environment.
 
         Raises:
             SettingsError: a variable cannot be used.
         """
         try:
-            return cls()
+            return cls(**instead)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             name = str(first["loc"][0]) if first["loc"] else "the environment"
             reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
-            raise SettingsError(f"{cls._whose(name)}{name} {reason}.") from None
+            refused = SettingsError(f"{cls._whose(name)}{name} {reason}.")
+            refused.variable = name
+            raise refused from None
 
     @classmethod
     def _whose(cls, name: str) -> str:
         """A prefix that names the home's file, if the variable comes from there."""
         if any(value for variable, value in os.environ.items() if variable.upper() == name):
             return ""
-        home = _absolute(os.environ.get("DX_HOME") or DEFAULT_HOME)
+        home = _absolute(os.environ.get("DX_HOME") or default_home())
         return f"In {home / _FILE}: " if name in remembered(home) else ""
 
     def changed(self) -> dict[str, str]:

@@ -32,7 +32,9 @@ def run_new(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
 def run_forked(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
     with tempfile.TemporaryDirectory(prefix="dx-command-") as folder:
         output, errors = Path(folder) / "output", Path(folder) / "errors"
-        process = _FORKING.Process(target=_command, args=(list(arguments), dict(environment), output, errors))
+        process = _FORKING.Process(
+            target=_command, args=(list(arguments), dict(environment), Path.cwd(), output, errors)
+        )
         process.start()
         process.join(SECONDS)
         if process.exitcode is None:
@@ -41,7 +43,8 @@ def run_forked(arguments: Sequence[str], environment: Mapping[str, str]) -> Done
         return Done(list(arguments), process.exitcode, output.read_text(), errors.read_text())
 
 
-def _command(arguments: list[str], environment: dict[str, str], output: Path, errors: Path) -> None:
+def _command(arguments: list[str], environment: dict[str, str], here: Path, output: Path, errors: Path) -> None:
+    os.chdir(here)
     for descriptor, path in ((1, output), (2, errors)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), descriptor)

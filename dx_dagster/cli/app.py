@@ -16,7 +16,9 @@ from dx_dagster.cli.api_keys import api_keys
 from dx_dagster.cli.connect import connect, verify
 from dx_dagster.cli.connections import connections
 from dx_dagster.cli.credentials import credentials
+from dx_dagster.cli.daemon import daemon
 from dx_dagster.cli.demo import demo
+from dx_dagster.cli.doctor import doctor
 from dx_dagster.cli.env import env
 from dx_dagster.cli.messages import message
 from dx_dagster.cli.migrate import migrate
@@ -36,9 +38,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold secrets
 )
 
-for command in (demo, up, connect, verify, sync, status, serve, migrate, env):
+for command in (demo, up, doctor, connect, verify, sync, status, serve, migrate, env):
     app.command()(command)
-app.command(hidden=True)(ui)  # `up` starts it
+for service in (ui, daemon):
+    app.command(hidden=True)(service)  # `up` starts it
 app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation, with_warehouse
+from dx_dagster.cli.running import require_intended
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def connect(
     settings = Settings.read()
     if (type_ == ConnectionType.jira_cloud) != (jira_url is not None):
         raise typer.BadParameter("is required for --type jira_cloud, and valid only there.", param_hint="--jira-url")
+    require_intended(settings)  # before it asks for a secret
     secret, username = given_secret(settings, type_)
     connected = connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
     workspace = connected.workspace
@@ -113,7 +115,7 @@ def connect_workspace(
         site = jira_site(jira_url) if jira_url else None
     except GivenError as error:
         raise CommandError(str(error)) from None
-    installation = Installation.open(settings)
+    installation = Installation.open(settings, new=True)
 
     async def work(warehouse: "Warehouse") -> "StoredConnection":
         new = new_credential(secret, username)

@@ -36,18 +36,23 @@ def demo(
     Example: dx-dagster demo --ui-port 3001
     """
     from dx_dagster.cli.installation import Installation
+    from dx_dagster.cli.running import alone, require_idle, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
 
     sandbox_port = free_port()
     settings = _demo_settings(sandbox_port)
+    require_idle(settings.home)
     if not exit_:
         require_free(LOOPBACK, ui_port, option="--ui-port")
         require_free(LOOPBACK, api_port, option="--api-port")
-    with suppress(KeyboardInterrupt):
+    ports = (None, None) if exit_ else (ui_port, api_port)
+    with suppress(KeyboardInterrupt), alone(settings, "demo", *ports):
         print("Preparing the database ...", flush=True)
-        installation = Installation.open(settings)
+        installation = Installation.open(settings, new=True)
         _refuse_real_workspaces(installation.database_url)
+        if not exit_:
+            require_no_daemon(installation.database_url)
         settings.remember()  # so that later commands on this home send requests to the sandbox only
         installation.activate()
         with Supervisor(
@@ -69,11 +74,11 @@ def demo(
 
 def _demo_settings(sandbox_port: int) -> "Settings":
     """The demo's own settings: its data and the sandbox's address stay apart from a real installation."""
-    from dx_dagster.settings import DEFAULT_HOME, Settings
+    from dx_dagster.settings import DEFAULT_HOME, Settings, default_home
 
     os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
     if not os.environ.get("DX_HOME"):
-        os.environ["DX_HOME"] = str(DEFAULT_HOME / "demo")
+        os.environ["DX_HOME"] = str(default_home(DEFAULT_HOME / "demo"))
     return Settings.read()
 
 

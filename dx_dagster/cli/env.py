@@ -19,7 +19,7 @@ def env() -> None:
     settings = Settings.read()
     given = set(os.environ)
     # Printed even at its default: the shell may have the address of another installation.
-    lines = Installation.open(settings).environment | {"BITBUCKET_API_URL": settings.bitbucket_api_url}
+    lines = Installation.open(settings, new=True).environment | {"BITBUCKET_API_URL": settings.bitbucket_api_url}
     for name, value in (lines | settings.changed()).items():
         print(f"export {name}={shlex.quote(value)}")
     for name in sorted(given - set(os.environ)):

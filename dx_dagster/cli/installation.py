@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _SAYS_WHY = re.compile(r"[\w.]+: \S")  # the line of a traceback that names the error
-_OURS = "# Kept up to date by dx-dagster"
+OURS = "# Kept up to date by dx-dagster"
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,17 @@ class Installation:
     server_version: int
 
     @classmethod
-    def open(cls, settings: Settings) -> "Installation":
-        """Starts the embedded database if one is used, writes Dagster's home, and upgrades the tables."""
+    def open(cls, settings: Settings, *, new: bool = False) -> "Installation":
+        """Starts the embedded database if one is used, writes Dagster's home, and upgrades the tables.
+
+        Raises:
+            CommandError: there is no installation, unless it may be `new`; or a new one is hardly meant.
+        """
+        from dx_dagster.cli import running
         from dx_dagster.warehouse import connecting, migrations
         from dx_dagster.warehouse.embedded import database_url
 
+        (running.require_intended if new else running.require_existing)(settings)
         connecting.forget_environment(but_for_address=True)  # Dagster's connections would use them
         url = database_url(settings)
         with migrations.alone(url) as connection:
@@ -104,7 +110,7 @@ class Installation:
     def _write_dagster_home(self) -> None:
         self.dagster_home.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self.dagster_home / "dagster.yaml"
-        if not target.exists() or target.read_text().startswith(_OURS):
+        if not target.exists() or target.read_text().startswith(OURS):
             # Replaced in one step: another process may be reading it.
             draft = target.with_name(f"dagster.yaml.{os.getpid()}")
             draft.write_bytes(packaged("dagster.yaml").read_bytes())

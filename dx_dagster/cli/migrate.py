@@ -6,9 +6,12 @@ def migrate() -> None:
 
     Example: DX_DATABASE_URL=postgresql://dx@db.example.com/dx dx-dagster migrate
     """
+    from dx_dagster.cli.running import require_intended
     from dx_dagster.settings import Settings
     from dx_dagster.warehouse import migrations
     from dx_dagster.warehouse.embedded import database_url
 
-    migrations.upgrade(database_url(Settings.read()))
+    settings = Settings.read()
+    require_intended(settings)
+    migrations.upgrade(database_url(settings))
     print("The tables are at the latest version.")

@@ -31,12 +31,14 @@ def serve(
 
     from dx_dagster.api.app import create_app
     from dx_dagster.cli.keys import require_keys
+    from dx_dagster.cli.running import require_intended
     from dx_dagster.http_limits import Limits, options
     from dx_dagster.settings import Settings
     from dx_dagster.warehouse.embedded import database_url
 
     settings = Settings.read()
     require_free(host, port, option="--port")
+    require_intended(settings)
     with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
         with suppress(psycopg.Error):  # /readyz reports it, and requests succeed once the database answers
             require_keys(database_url(settings), settings)

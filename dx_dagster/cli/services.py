@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from dx_dagster.cli.installation import packaged
 from dx_dagster.cli.supervisor import Service
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
@@ -18,8 +17,6 @@ LOOPBACK = "127.0.0.1"
 
 def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Service, ...]:
     """Dagster's UI, its daemon, and the API."""
-    scripts = Path(sysconfig.get_path("scripts"))
-    workspace = ("-w", str(packaged("workspace.yaml")))
     ours = (sys.executable, "-m", "dx_dagster.cli")
     return (
         Service(
@@ -28,7 +25,7 @@ def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Serv
             health=(ui_port, "/server_info"),
             health_host=_reached_at(ui_host),
         ),
-        Service("daemon", (str(scripts / "dagster-daemon"), "run", *workspace)),
+        Service("daemon", (*ours, "daemon")),
         Service(
             "api",
             (*ours, "serve", "--host", LOOPBACK, "--port", str(api_port)),

@@ -24,6 +24,6 @@ def ui(
     settings = Settings.read()
     require_free(host, port, option="--port")
     if "DAGSTER_PG_URL" not in os.environ:  # otherwise `up` or `env` has set it
-        Installation.open(settings).activate()
+        Installation.open(settings, new=True).activate()
     with suppress(KeyboardInterrupt):  # the server has shut down by then
         serve(settings, host, port, packaged("workspace.yaml"))

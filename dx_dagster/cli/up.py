@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dx_dagster.cli.doctor import doctor
 from dx_dagster.cli.ports import Port, require_free
 
 
@@ -15,24 +16,38 @@ def up(
     ] = "127.0.0.1",
     ui_port: Annotated[int, Port] = 3000,
     api_port: Annotated[int, Port] = 8000,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the installation as `doctor` does; start nothing.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="The same as one JSON object.")] = False,
 ) -> None:
     """Runs all services on this machine: Dagster's UI, its daemon, and the API. Ctrl-C ends them.
 
+    One `up` runs on a home, and one daemon on a database.
+
     Example: dx-dagster up --ui-port 3001
     """
+    if check or json_:
+        doctor(ui_port, api_port, json_)
+        return
+
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.keys import require_keys
+    from dx_dagster.cli.running import alone, require_idle, require_intended, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
     from dx_dagster.settings import Settings
 
     settings = Settings.read()
+    require_idle(settings.home)
     require_free(ui_host, ui_port, option="--ui-port")
     require_free(LOOPBACK, api_port, option="--api-port")
-    with suppress(KeyboardInterrupt):
+    require_intended(settings)
+    with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port):
         print("Preparing the database ...", flush=True)
-        installation = Installation.open(settings)
+        installation = Installation.open(settings, new=True)
         require_keys(installation.database_url, settings)
+        require_no_daemon(installation.database_url)
         settings.remember()
         with Supervisor(
             settings.log_folder, settings.log_size, installation.environment, installation.dagster_home

@@ -28,12 +28,19 @@ from psycopg import Connection, sql
 from psycopg.errors import QueryCanceled
 from psycopg.rows import TupleRow
 
-from dx_dagster.warehouse.connecting import cut_off, keepalives, set_up
+from dx_dagster.warehouse.connecting import connect, cut_off, keepalives, set_up
 
 _SECONDS_BETWEEN_CHECKS = 3.0
 _ANSWER_SECONDS = 5.0
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _IS_HELD = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid())"
+# The key as pg_locks shows it: its upper and its lower half.
+_HOLDER = """
+    SELECT a.application_name
+    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(%s, 0)"""
 _CLAIM = """
     INSERT INTO import_locks (workspace, token, taken_by) VALUES (%s, %s, %s)
     ON CONFLICT (workspace) DO UPDATE SET token = EXCLUDED.token, taken_by = EXCLUDED.taken_by, taken_at = now()"""
@@ -73,12 +80,22 @@ class Claim:
 class Lock:
     """An advisory lock on a connection of its own. Its methods may block for seconds: call them from a thread.
 
+    Its connection is named after the `holder`, which `holder_of` shows to other processes.
+
     Attributes:
         is_lost: whether another process has claimed the workspace; then the lock is not taken again.
     """
 
-    def __init__(self, url: str, name: str, claim: Claim | None = None, *, insists: bool = False) -> None:
-        self._url, self._name, self._claim, self._insists = url, name, claim, insists
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        claim: Claim | None = None,
+        *,
+        insists: bool = False,
+        holder: str = "dx-dagster lock",
+    ) -> None:
+        self._url, self._name, self._claim, self._insists, self._holder = url, name, claim, insists, holder
         self._connection: Connection[TupleRow] | None = None
         self._released = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keeps the lock {name}", daemon=True)
@@ -152,7 +169,7 @@ class Lock:
         connection = Connection.connect(
             self._url,
             autocommit=True,
-            application_name="dx-dagster lock",
+            application_name=self._holder,
             connect_timeout=int(_ANSWER_SECONDS),
             **keepalives(self._url),
         )
@@ -168,3 +185,14 @@ class Lock:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def holder_of(url: str, name: str) -> str | None:
+    """The name of the connection that holds a lock; None where it is free.
+
+    Raises:
+        psycopg.Error: the database does not answer.
+    """
+    with connect(url, statement_timeout=_ANSWER_SECONDS, connect_timeout=int(_ANSWER_SECONDS)) as connection:
+        row = connection.execute(_HOLDER, [name]).fetchone()
+    return None if row is None else row[0] or "another session of the database"

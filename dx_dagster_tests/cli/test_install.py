@@ -187,7 +187,9 @@ def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start
 
 
 def _daemon(running: Running) -> psutil.Process | None:
-    found = [process for process in processes_of(running.home) if "dagster-daemon" in " ".join(process.cmdline())]
+    found = [
+        process for process in processes_of(running.home) if process.cmdline()[-2:] == ["dx_dagster.cli", "daemon"]
+    ]
     return found[0] if found else None
 
 

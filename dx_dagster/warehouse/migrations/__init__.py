@@ -96,6 +96,12 @@ def upgrade_over(connection: Connection) -> None:
     _compare(connection)
 
 
+def faults(url: str) -> list[str]:
+    """How the tables differ from the declared ones, as sentences. It waits for no upgrade."""
+    with _connect(url) as connection:
+        return differences(connection)
+
+
 def _compare(connection: Connection) -> None:
     found = differences(connection)
     connection.commit()

@@ -1,0 +1,132 @@
+"""One installation, always known: which one a command works on, that it is meant, and what is wrong with it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+
+from dx_dagster.cli import running
+from dx_dagster.cli.ports import free_port
+from dx_dagster.settings import Settings
+from dx_dagster.warehouse.locks import Lock
+from dx_dagster_tests.bad_input.telling import paragraph
+from dx_dagster_tests.commands import Done
+from dx_dagster_tests.conftest import RunCli
+from dx_dagster_tests.connecting import TOKEN
+
+Env = Mapping[str, str]
+
+
+def examined(run_cli: RunCli, env: Env) -> tuple[int, dict[str, list[str]]]:
+    """The exit status of `doctor --json`, and the states of each check."""
+    ports = ("--ui-port", str(free_port()), "--api-port", str(free_port()))
+    done = run_cli("doctor", "--json", *ports, env=env)
+    found: dict[str, list[str]] = {}
+    for one in json.loads(done.stdout)["checks"]:
+        found.setdefault(one["name"], []).append(one["state"])
+    assert TOKEN not in done.stdout + done.stderr
+    return done.returncode, found
+
+
+def test_doctor_finds_nothing_bad_in_a_good_installation_and_then_each_fault(
+    run_cli: RunCli, environment, sandbox, database_url
+):
+    env = environment | {"BITBUCKET_API_URL": sandbox.url}
+    assert run_cli("connect", "acme", env=env | {"BITBUCKET_TOKEN": TOKEN}).returncode == 0
+    status, good = examined(run_cli, env)
+    assert (status, {state for states in good.values() for state in states}) == (0, {"good", "warning"})
+    assert [name for name, states in good.items() if "warning" in states] == ["daemon"], "it is not running"
+
+    sandbox.tokens[:] = []
+    other_keys = {"DX_SECRET_KEYS": Fernet.generate_key().decode()}
+    nowhere = {"BITBUCKET_API_URL": f"http://127.0.0.1:{free_port()}/2.0"}
+    elsewhere = {"DX_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"}
+    for change, bad in (
+        ({}, {"credentials"}),
+        (other_keys | nowhere, {"keys", "API"}),
+        (nowhere | elsewhere, {"database", "API"}),
+        (nowhere | {"DX_LOG_SIZE": "big", "DX_SYNC_CRON": "soon"}, {"settings", "API"}),
+    ):
+        status, found = examined(run_cli, env | change)
+        assert (status, {name for name, states in found.items() if "bad" in states}) == (1, bad)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE dx_schema_version SET version_num = '9999'")
+    assert examined(run_cli, env)[1]["tables"] == ["bad"]
+    told = run_cli("up", "--check", env=env | elsewhere)
+    assert "u@127.0.0.1:1/x (from DX_DATABASE_URL)" in told.stdout
+    assert "correct-horse" not in told.stdout + told.stderr
+
+
+def test_a_copy_of_dagsters_configuration_without_what_imports_rely_on_is_bad(run_cli: RunCli, environment, dx_home):
+    own = dx_home / "dagster" / "dagster.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("telemetry: {enabled: false}\n")
+    assert examined(run_cli, environment)[1]["Dagster"] == ["bad"]
+
+
+@pytest.fixture
+def in_folders(bare_environment, tmp_path, monkeypatch):
+    """An environment without DX_HOME, in a folder below one with a home."""
+    env = {name: value for name, value in bare_environment.items() if name != "DX_HOME"}
+    below = tmp_path / "project" / "src"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    return env
+
+
+def test_a_home_is_found_from_below_and_none_is_made_where_one_must_exist(run_cli: RunCli, in_folders: Env, tmp_path):
+    def run(*arguments: str) -> Done:
+        return run_cli(*arguments, env=in_folders)
+
+    for command in (("status",), ("api-keys", "create", "x"), ("credentials", "list", "acme")):
+        paragraph(run(*command), f"There is no installation in {tmp_path}/project/src/.dx. ", "connect WORKSPACE")
+    assert json.loads(run("doctor", "--json").stdout)["ok"] is False
+    assert list(tmp_path.rglob(".dx")) == []
+    home = tmp_path / "project" / ".dx"
+    (home / "dagster").mkdir(parents=True)
+    paragraph(run("up"), f"The installation in {home} has no embedded database", "DX_DATABASE_URL")
+    (home / "dagster").rmdir()
+    (home / "settings").write_text("DX_SYNC_EVERY=1800\n")
+    told = json.loads(run("doctor", "--json").stdout)
+    assert (told["home"], told["home_origin"]) == (str(home), "found above the current folder")
+    assert "DX_SYNC_EVERY" in told["checks"][0]["message"]
+    if os.geteuid() == 0:  # the settings of another user would decide where tokens are sent
+        os.chown(home, 12345, -1)
+        assert json.loads(run("doctor", "--json").stdout)["home"] == str(tmp_path / "project" / "src" / ".dx")
+
+
+def test_a_second_up_on_a_home_and_a_second_daemon_on_a_database_are_refused(
+    run_cli: RunCli, environment, in_folders: Env, tmp_path
+):
+    dx_home, database_url = Path(environment["DX_HOME"]), environment["DX_DATABASE_URL"]
+    ports = ("--ui-port", str(free_port()), "--api-port", str(free_port()))
+    first = Settings.model_validate({name: environment[name] for name in ("DX_HOME", "DX_DATABASE_URL")})
+    with running.alone(first, "up", 1, 2):
+        me = f"process {os.getpid()}, dx-dagster up"
+        for command in ("up", "demo"):
+            paragraph(run_cli(command, *ports, env=environment), f"The installation in {dx_home} runs already ({me})")
+        # A service of that `up`, by which commands without a home find it.
+        service = [sys.executable, "-c", "input()", "dx_dagster.cli", "serve"]
+        with subprocess.Popen(service, env=environment, stdin=subprocess.PIPE) as process:
+            for command, *rest in (("up", *ports), ("connect", "acme"), ("status",)):
+                told = paragraph(run_cli(command, *rest, env=in_folders), f"{dx_home} ({me}). To use ")
+                assert f"export DX_HOME={dx_home}" in told
+            process.communicate(b"\n")
+    assert running.running_in(dx_home) is None
+    assert list(tmp_path.rglob(".dx")) == []
+    lock = Lock(database_url, running.DAEMON_LOCK, holder=running.daemon_name())
+    assert lock.take()
+    try:
+        other = environment | {"DX_HOME": str(tmp_path / "other")}
+        paragraph(
+            run_cli("up", *ports, env=other),
+            f"A Dagster daemon works on this database already (process {os.getpid()} on",
+        )
+    finally:
+        lock.release()
