@@ -30,6 +30,17 @@ class Host:
 HOST = Host()
 
 
+def ago(moment: datetime) -> str:
+    """A time as its distance from now: "3 hours ago", "in 12 minutes"."""
+    seconds = (HOST.now() - moment).total_seconds()
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if abs(seconds) >= size:
+            count = int(abs(seconds) // size)
+            distance = f"{count} {unit}{'s' if count > 1 else ''}"
+            return f"{distance} ago" if seconds > 0 else f"in {distance}"
+    return "just now" if seconds >= 0 else "within a minute"
+
+
 class Clock:
     """A server's clock, extrapolated with the host's monotonic clock: `now` never goes backwards."""
 

@@ -1,13 +1,17 @@
-"""Settings and warehouse, as the routes use them."""
+"""Settings and warehouse, as the routes use them, and the installation's command."""
 
+import shlex
+import sysconfig
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 from starlette.requests import HTTPConnection
 
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.embedded import EmbeddedServer
 
 
 @dataclass(eq=False)
@@ -31,6 +35,11 @@ class ServedInstallation:
                 self._warehouse = await self._stack.enter_async_context(Warehouse(self.url))
             return self._warehouse
 
+    @property
+    def is_named(self) -> bool:
+        """Whether DX_DATABASE_URL names the database: it is not the embedded one."""
+        return self.url != EmbeddedServer.of(self.settings.home).url
+
     async def close(self) -> None:
         await self._stack.aclose()
 
@@ -39,3 +48,9 @@ def installation(request: HTTPConnection) -> ServedInstallation:
     """The installation that the application serves."""
     served: ServedInstallation = request.app.state.installation
     return served
+
+
+def command_line(settings: Settings) -> str:
+    """The command `dx-dagster` of this installation, from any folder."""
+    command = shlex.quote(str(Path(sysconfig.get_path("scripts")) / "dx-dagster"))
+    return f"DX_HOME={shlex.quote(str(settings.home))} {command}"

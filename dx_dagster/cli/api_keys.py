@@ -1,11 +1,11 @@
 """`dx-dagster api-keys`: keys of the Data Cloud API and the connections pages."""
 
 import sys
-from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
 from dx_dagster.settings import Settings
@@ -38,8 +38,8 @@ def create(name: Name) -> None:
             raise CommandError(
                 f"A key named {chosen} exists already. To revoke it: dx-dagster api-keys revoke {chosen}"
             ) from None
-        print(key.get_secret_value())
-        print("Store it now: it cannot be shown again.", file=sys.stderr)
+        print(key.get_secret_value(), flush=True)
+        print(f"API key {chosen} is created. Store it now: it cannot be shown again.", file=sys.stderr)
 
     with_warehouse(work)
 
@@ -52,29 +52,38 @@ def list_() -> None:
     """
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.clock import ago
         from dx_dagster.warehouse import api_keys
 
         for one in await api_keys.all_keys(warehouse):
-            used = (
-                f"last used {one.last_used_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if one.last_used_at else "never used"
-            )
-            state = f", revoked {one.revoked_at.astimezone(UTC):%Y-%m-%d}" if one.revoked_at else ""
-            print(f"{one.name}  …{one.hint}  (created {one.created_at.astimezone(UTC):%Y-%m-%d}, {used}{state})")
+            used = f"last used {ago(one.last_used_at)}" if one.last_used_at else "never used"
+            state = f", revoked {ago(one.revoked_at)}" if one.revoked_at else ""
+            print(f"{one.name}  …{one.hint}  (created {ago(one.created_at)}, {used}{state})")
 
     with_warehouse(work)
 
 
 @api_keys.command()
-def revoke(name: Name) -> None:
+def revoke(name: Name, yes: Yes = False) -> None:
     """Revokes a key and ends its sessions at once.
 
-    Example: dx-dagster api-keys revoke rotation
+    Example: dx-dagster api-keys revoke rotation --yes
     """
+    chosen = name.strip()
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
+        from dx_dagster.clock import ago
         from dx_dagster.warehouse import api_keys
 
-        if not await api_keys.revoke(warehouse, name.strip()):
-            raise CommandError(f"No valid key is named {name}. To list the keys: dx-dagster api-keys list")
+        unknown = CommandError(f"No valid key is named {chosen}. To list the keys: dx-dagster api-keys list")
+        key = await api_keys.named(warehouse, chosen)
+        if key is None:
+            raise unknown
+        sessions = counted(await api_keys.open_sessions(warehouse, key), "session")
+        used = f"was last used {ago(key.last_used_at)}" if key.last_used_at else "was never used"
+        confirm(f"API key {chosen} …{key.hint} {used} and has {sessions}.", "Revoke it?", yes=yes)
+        if not await api_keys.revoke(warehouse, chosen):
+            raise unknown
+        print(f"API key {chosen} is revoked, and its {sessions} ended.")
 
     with_warehouse(work)

@@ -85,8 +85,12 @@ def connect(
         raise typer.BadParameter("is required for --type jira_cloud, and valid only there.", param_hint="--jira-url")
     require_intended(settings)  # before it asks for a secret
     secret, username = given_secret(settings, type_)
-    connected = connect_workspace(settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url)
+    connected, is_new = connect_workspace(
+        settings, workspace, secret, username, kind=type_, name=name, jira_url=jira_url
+    )
     workspace = connected.workspace
+    if not is_new:
+        print("This token is there already, and is good and enabled.")
     if type_ == ConnectionType.bitbucket:
         print(f"Workspace {workspace} is connected. To import it: dx-dagster sync {workspace}")
     else:
@@ -102,14 +106,15 @@ def connect_workspace(
     kind: ConnectionType = ConnectionType.bitbucket,
     name: str | None = None,
     jira_url: str | None = None,
-) -> "StoredConnection":
-    """Verifies and stores the credential, and registers the workspace's partition.
+) -> tuple["StoredConnection", bool]:
+    """Verifies and stores the credential, and registers the workspace's partition; also returns whether it is new.
 
     Raises:
         CommandError: verification failed, or the workspace is connected under another spelling.
     """
     from dx_dagster.connections.actions import AlreadyConnectedError, VerificationFailed, connect, new_credential
     from dx_dagster.connections.input import GivenError, jira_site
+    from dx_dagster.warehouse.connections import connections, credentials
 
     try:
         site = jira_site(jira_url) if jira_url else None
@@ -117,19 +122,25 @@ def connect_workspace(
         raise CommandError(str(error)) from None
     installation = Installation.open(settings, new=True)
 
-    async def work(warehouse: "Warehouse") -> "StoredConnection":
+    async def ids(warehouse: "Warehouse") -> set[int]:
+        found = await connections.find(warehouse, workspace, kind.value)
+        return {one.id for one in await credentials.shown(warehouse, found.id)} if found else set()
+
+    async def work(warehouse: "Warehouse") -> tuple["StoredConnection", bool]:
+        before = await ids(warehouse)
         new = new_credential(secret, username)
         try:
-            return await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
+            stored = await connect(settings, warehouse, workspace, new, kind=kind.value, name=name, jira_url=site)
         except VerificationFailed as error:
             raise not_stored(error) from None
         except AlreadyConnectedError as error:
             raise CommandError(str(error)) from None
+        return stored, await ids(warehouse) != before
 
-    connected = installation.run(work)
+    connected, is_new = installation.run(work)
     if kind == ConnectionType.bitbucket:
         _register_partition(installation, connected.workspace)
-    return connected
+    return connected, is_new
 
 
 def not_stored(error: "VerificationFailed") -> CommandError:

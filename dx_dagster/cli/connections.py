@@ -1,10 +1,12 @@
 """`dx-dagster connections`: lists, disables, enables and removes connections."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
 from dx_dagster.settings import Settings
@@ -52,7 +54,15 @@ def disable(
     """
     from dx_dagster.connections.actions import disable_connection
 
-    _change(workspace, type_, lambda _, warehouse, connection: disable_connection(warehouse, connection, reason))
+    async def change(_: Settings, warehouse: "Warehouse", connection: "StoredConnection") -> None:
+        name = f"The connection of workspace {connection.workspace} ({connection.type})"
+        if connection.disabled_at:
+            print(f"{name} was disabled already: {connection.disabled_reason}")
+            return
+        await disable_connection(warehouse, connection, reason)
+        print(f"{name} is disabled. To resume: dx-dagster connections enable {connection.workspace}")
+
+    _change(workspace, type_, change)
 
 
 @connections.command()
@@ -63,18 +73,68 @@ def enable(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None
     """
     from dx_dagster.connections.actions import enable_connection
 
-    _change(workspace, type_, enable_connection)
+    async def change(settings: Settings, warehouse: "Warehouse", connection: "StoredConnection") -> None:
+        checked = await enable_connection(settings, warehouse, connection)
+        good = sum(1 for one in checked if one.verdict.failure is None)
+        print(f"The connection of workspace {connection.workspace} ({connection.type}) is enabled.")
+        print(f"{good} of {counted(len(checked), 'credential')} good.")
+        if good < len(checked):
+            print(f"To see why: dx-dagster verify {connection.workspace}")
+
+    _change(workspace, type_, change)
 
 
 @connections.command()
-def remove(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
+def remove(
+    workspace: Workspace,
+    type_: Type = ConnectionType.bitbucket,
+    yes: Yes = False,
+    webhook: Annotated[
+        bool | None, typer.Option("--webhook/--keep-webhook", help="Remove the webhook at Bitbucket too. Else it asks.")
+    ] = None,
+) -> None:
     """Removes a connection and erases its secrets. Imported rows stay.
 
-    Example: dx-dagster connections remove acme --type jira_cloud
+    Example: dx-dagster connections remove acme --type jira_cloud --yes
     """
-    from dx_dagster.connections.actions import remove_connection
 
-    _change(workspace, type_, lambda _, warehouse, connection: remove_connection(warehouse, connection))
+    async def change(settings: Settings, warehouse: "Warehouse", connection: "StoredConnection") -> None:
+        from dx_dagster.connections.actions import remove_connection
+        from dx_dagster.warehouse.connections import credentials
+        from dx_dagster.warehouse.webhooks import secrets
+
+        count = counted(len(await credentials.shown(warehouse, connection.id)), "credential")
+        hooks = await secrets.hooks(warehouse, connection.id)
+        also = " and the secret of its webhook" if hooks else ""
+        name = f"The connection of workspace {connection.workspace} ({connection.type})"
+        confirm(f"{name} has {count}{also}. Imported rows stay.", "Remove it and erase its secrets?", yes=yes)
+        if hooks and (_asked(webhook) if not yes else webhook):
+            await _remove_webhook(settings, warehouse, connection)
+        elif hooks:
+            print("Its webhook stays at Bitbucket, and deliveries are answered with 404.")
+        await remove_connection(warehouse, connection)
+        print(f"{name} is removed, and its secrets erased. Imported rows stay.")
+
+    _change(workspace, type_, change)
+
+
+def _asked(webhook: bool | None) -> bool:
+    return typer.confirm("Remove its webhook at Bitbucket too?", default=True) if webhook is None else webhook
+
+
+async def _remove_webhook(settings: Settings, warehouse: "Warehouse", connection: "StoredConnection") -> None:
+    """Removes the hooks of the workspace, or else of its repositories. A refusal stops nothing."""
+    from dx_dagster.cli.webhooks import remove_hooks
+
+    try:
+        result = await remove_hooks(settings, warehouse, connection.workspace, repositories=False)
+        if not result.changed:
+            result = await remove_hooks(settings, warehouse, connection.workspace, repositories=True)
+        refused = result.refused[0] if result.refused else None
+    except CommandError as error:
+        refused = str(error)
+    if refused:
+        print(f"The webhook stays at Bitbucket: {refused}", file=sys.stderr)
 
 
 def _change(workspace: str, type_: ConnectionType, change: "Change") -> None:

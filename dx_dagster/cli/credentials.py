@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.connect import given_secret, not_connected, not_stored
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dx_dagster.warehouse.connections.connections import StoredConnection
+    from dx_dagster.warehouse.connections.credentials import ShownCredential
     from dx_dagster.warehouse.database import Warehouse
 
 credentials = typer.Typer(help="Manages the credentials of a workspace.", no_args_is_help=True)
@@ -61,18 +63,22 @@ def add(
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.connections.actions import VerificationFailed, new_credential
         from dx_dagster.connections.actions import add as add_credential
-        from dx_dagster.warehouse.connections import connections
+        from dx_dagster.warehouse.connections import connections, credentials
 
         connection = await connections.find(warehouse, workspace, type_.value)
         if connection is None:
             raise not_connected(workspace, type_)
+        before = {one.id for one in await credentials.shown(warehouse, connection.id)}
         secret, username = given_secret(settings, type_)
         new = new_credential(secret, username, label, day)
         try:
             added = await add_credential(settings, warehouse, connection, new)
         except VerificationFailed as error:
             raise not_stored(error) from None
-        print(f"{added.label}: good, added with number {added.id}.")
+        if added.id in before:
+            print(f"This token is there already, as credential {added.id} ({added.label}). It is good and enabled.")
+        else:
+            print(f"{added.label}: good, added with number {added.id}.")
 
     with_warehouse(work)
 
@@ -99,23 +105,48 @@ def disable(
     """
     from dx_dagster.connections.actions import disable as disable_credential
 
-    _change(workspace, number, lambda warehouse, connection: disable_credential(warehouse, connection, number, reason))
+    async def change(warehouse: "Warehouse", connection: "StoredConnection", one: "ShownCredential") -> None:
+        if one.disabled_at:
+            print(f"Credential {number} ({one.label}) was disabled already: {one.disabled_reason}")
+            return
+        await disable_credential(warehouse, connection, number, reason)
+        rest = await _usable(warehouse, connection)
+        print(f"Credential {number} ({one.label}) is disabled. Usable ones left: {rest}.")
+
+    _change(workspace, number, change)
 
 
 @credentials.command()
-def remove(workspace: Workspace, number: Number) -> None:
-    """Removes a credential.
+def remove(workspace: Workspace, number: Number, yes: Yes = False) -> None:
+    """Removes a credential and erases its secret.
 
-    Example: dx-dagster credentials remove acme 3
+    Example: dx-dagster credentials remove acme 3 --yes
     """
     from dx_dagster.connections.actions import remove as remove_credential
 
-    _change(workspace, number, lambda warehouse, connection: remove_credential(warehouse, connection, number))
+    async def change(warehouse: "Warehouse", connection: "StoredConnection", one: "ShownCredential") -> None:
+        rest = await _usable(warehouse, connection, but=number)
+        left = f"Usable ones left: {rest}." if rest else "No usable one is left, so nothing can be imported over it."
+        whose = f"workspace {connection.workspace}, {connection.type}"
+        confirm(f"Credential {number} ({one.label}) belongs to {whose}. {left}", "Erase its secret?", yes=yes)
+        await remove_credential(warehouse, connection, number)
+        print(f"Credential {number} ({one.label}) is removed, and its secret erased. {left}")
+
+    _change(workspace, number, change)
 
 
-def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredConnection], Awaitable[None]]") -> None:
+async def _usable(warehouse: "Warehouse", connection: "StoredConnection", but: int | None = None) -> int:
+    """The number of credentials that may send requests."""
+    from dx_dagster.warehouse.connections import credentials
+
+    return len(await credentials.usable_ids(warehouse, connection.id) - {but})
+
+
+def _change(
+    workspace: str, number: int, change: "Callable[[Warehouse, StoredConnection, ShownCredential], Awaitable[None]]"
+) -> None:
     async def work(_: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.connections.actions import CredentialNotFoundError
+        from dx_dagster.connections.actions import CredentialNotFoundError, show
         from dx_dagster.warehouse.connections import connections
 
         unknown = CommandError(
@@ -125,7 +156,7 @@ def _change(workspace: str, number: int, change: "Callable[[Warehouse, StoredCon
         if connection is None:
             raise unknown
         try:
-            await change(warehouse, connection)
+            await change(warehouse, connection, await show(warehouse, connection, number))
         except CredentialNotFoundError:
             raise unknown from None
 
@@ -147,6 +178,6 @@ def rekey() -> None:
 
         done, renewed = await actions.rekey(settings, warehouse)
         what = "a new key" if renewed else "the first key of DX_SECRET_KEYS. The other keys may be removed"
-        print(f"{done} secrets are encrypted with {what}.")
+        print(f"{counted(done, 'secret')} {'is' if done == 1 else 'are'} encrypted with {what}.")
 
     with_warehouse(work)

@@ -139,7 +139,7 @@ async def _sign_in_link(warehouse: "Warehouse") -> SecretStr:
 
 
 def _how_to_query(settings: "Settings") -> str:
-    from dx_dagster.cli.services import command_line
+    from dx_dagster.api.installation import command_line
 
     return (
         "\nThe tables are in PostgreSQL. To query them with psql, or to use dg and dagster:\n"

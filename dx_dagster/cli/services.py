@@ -1,12 +1,10 @@
 """The services of an installation, and their addresses."""
 
-import shlex
 import sys
-import sysconfig
-from pathlib import Path
 
 from pydantic import SecretStr
 
+from dx_dagster.api.installation import command_line
 from dx_dagster.cli.supervisor import Service
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
@@ -61,9 +59,3 @@ def where_to_look(
         f"\n\n  {command_line(settings)} api-keys create NAME"
         "\n\nCtrl-C ends everything."
     )
-
-
-def command_line(settings: Settings) -> str:
-    """The command `dx-dagster` of this installation, from any folder."""
-    command = shlex.quote(str(Path(sysconfig.get_path("scripts")) / "dx-dagster"))
-    return f"DX_HOME={shlex.quote(str(settings.home))} {command}"

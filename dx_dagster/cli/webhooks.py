@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dx_dagster.cli.arguments import Workspace
+from dx_dagster.cli.confirming import Yes, confirm
 from dx_dagster.cli.connect import not_connected
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dx_dagster.bitbucket import BitbucketClient
     from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
-    from dx_dagster.webhooks.hooks import Hook, HookSubject
+    from dx_dagster.webhooks.hooks import Hook, HookSubject, Result
 
 webhooks = typer.Typer(help="Manages the webhooks of a workspace and their deliveries.", no_args_is_help=True)
 
@@ -140,23 +141,39 @@ def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> Non
 
 
 @webhooks.command()
-def remove(workspace: Workspace, repositories: Repositories = False) -> None:
+def remove(workspace: Workspace, repositories: Repositories = False, yes: Yes = False) -> None:
     """Removes the hook. Its secret expires, and stored deliveries are still applied.
 
-    Example: dx-dagster webhooks remove acme
+    Example: dx-dagster webhooks remove acme --yes
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.webhooks import hooks
+        from dx_dagster.warehouse.connections import connections
 
-        url = _address(settings)
-        async with _client(settings, warehouse, workspace) as (client, connection):
-            result = await hooks.remove_all(client, warehouse, connection, url, repositories=repositories, tell=_tell)
+        if await connections.find(warehouse, workspace) is None:
+            raise not_connected(workspace)
+        what = "Webhooks of the repositories of" if repositories else "The webhook of"
+        later = "Without it, changes arrive with syncs alone: within the hour, not within seconds."
+        confirm(f"{what} workspace {workspace} will be removed at Bitbucket. {later}", "Remove?", yes=yes)
+        result = await remove_hooks(settings, warehouse, workspace, repositories=repositories)
         _complain(result.refused)
         if not result.changed:
             print("No dx-dagster webhook found.")
 
     with_warehouse(work)
+
+
+async def remove_hooks(settings: Settings, warehouse: "Warehouse", workspace: str, *, repositories: bool) -> "Result":
+    """Removes the hooks at Bitbucket, with a line for each.
+
+    Raises:
+        CommandError: the workspace has no usable connection, or Bitbucket does not answer.
+    """
+    from dx_dagster.webhooks import hooks
+
+    url = _address(settings)
+    async with _client(settings, warehouse, workspace) as (client, connection):
+        return await hooks.remove_all(client, warehouse, connection, url, repositories=repositories, tell=_tell)
 
 
 @webhooks.command()
@@ -181,7 +198,8 @@ def replay(
             raise not_connected(workspace)
         return await inbox.replay(warehouse, connection.workspace, events or None)
 
-    print(f"{with_warehouse(work)} deliveries will be applied again.")
+    count = with_warehouse(work)
+    print(f"{count:,} {'delivery' if count == 1 else 'deliveries'} will be applied again.")
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.api.pages import connections
 from dx_dagster.api.pages.rendering import render
+from dx_dagster.api.pages.sessions import key_help
 from dx_dagster.settings import Settings, is_loopback
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
@@ -130,7 +131,7 @@ class _Pages:
             key = await _signed_in(self._keys, request)
             if key is not None:
                 return render(request, "signed_in.html", csrf_cookie="none", home=HOME, key=key)
-        return _form(request, _local(request.query_params.get("next", "")))
+        return _form(request, self._keys, _local(request.query_params.get("next", "")))
 
     async def sign_in(self, request: Request) -> Response:
         sent = await request.form(max_files=0, max_fields=10)
@@ -138,9 +139,9 @@ class _Pages:
         try:
             key = await self._keys.recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
         except WrongKeyError:
-            return _form(request, after, _WRONG, HTTPStatus.UNAUTHORIZED)
+            return _form(request, self._keys, after, _WRONG, HTTPStatus.UNAUTHORIZED)
         except TooManyWrongKeysError as error:
-            return _form(request, after, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+            return _form(request, self._keys, after, str(error), HTTPStatus.TOO_MANY_REQUESTS)
         token = await api_keys.open_session(await self._keys.installation.warehouse(), key)
         response = RedirectResponse(after, HTTPStatus.SEE_OTHER)
         response.set_cookie(
@@ -170,12 +171,11 @@ async def _unreadable(_: Request, error: Exception) -> Response:
     return PlainTextResponse(str(error), HTTPStatus.BAD_REQUEST)
 
 
-def _form(request: Request, after: str, error: str = "", status: int = HTTPStatus.OK) -> Response:
+def _form(request: Request, keys: Keys, after: str, error: str = "", status: int = HTTPStatus.OK) -> Response:
     encrypted = request.url.scheme == "https" or is_loopback(request.url.hostname)
     plain = "" if encrypted else "Others in the network can read the API key."
-    return render(
-        request, "sign_in.html", status=status, csrf_cookie="none", home=HOME, next=after, error=error, plain=plain
-    )
+    shown = key_help(request, keys.installation) | {"home": HOME, "next": after, "error": error, "plain": plain}
+    return render(request, "sign_in.html", status=status, csrf_cookie="none", **shown)
 
 
 def _local(path: str) -> str:

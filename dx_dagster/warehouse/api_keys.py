@@ -81,6 +81,24 @@ async def all_keys(warehouse: Warehouse) -> list[ApiKey]:
     )
 
 
+async def named(warehouse: Warehouse, name: str) -> ApiKey | None:
+    """The key of this name that is not revoked."""
+    return await warehouse.fetch_one(
+        ApiKey,
+        "SELECT id, name, hint, created_at, last_used_at, revoked_at FROM api_keys "
+        "WHERE name = %s AND revoked_at IS NULL",
+        [name],
+    )
+
+
+async def open_sessions(warehouse: Warehouse, key: ApiKey) -> int:
+    """The number of sessions and unused links that the key has opened."""
+    row = await warehouse.row(
+        "SELECT count(*) AS sessions FROM api_sessions WHERE api_key_id = %s AND expires_at > now()", [key.id]
+    )
+    return int(row.sessions)
+
+
 async def revoke(warehouse: Warehouse, name: str) -> bool:
     """Revokes a key and ends the sessions that it opened; returns whether there was one of this name."""
     async with warehouse.transaction() as transaction:

@@ -217,12 +217,12 @@ def test_nobody_passes_without_a_key(client, key, run_cli):
     assert "never used" in run_cli("api-keys", "list").stdout
     assert client.get("/api/connections.list").status_code == 200
     assert "last used" in run_cli("api-keys", "list").stdout
-    assert run_cli("api-keys", "revoke", "tests").returncode == 0
+    assert run_cli("api-keys", "revoke", "tests", "--yes").returncode == 0
     assert error(client.get("/api/connections.list")) == (401, "not_authed")
     listed = run_cli("api-keys", "list").stdout
     assert "revoked" in listed
     assert key not in listed
-    assert run_cli("api-keys", "revoke", "tests").returncode == 1
+    assert run_cli("api-keys", "revoke", "tests", "--yes").returncode == 1
 
 
 def test_guessing_is_slowed_down_and_good_keys_go_on(client):

@@ -306,7 +306,7 @@ def test_connections_are_disabled_removed_and_made_anew_in_any_case_of_the_name(
     with psycopg.connect(database_url) as database:
         database.execute("DELETE FROM dagster.dynamic_partitions")  # as a click in Dagster's UI does
     cli("sync", "Acme")
-    cli("connections", "remove", "ACME")
+    cli("connections", "remove", "ACME", "--yes")
     assert "has no connection of type bitbucket" in cli("connections", "enable", "acme", expected=1)
     assert "is not connected" in " ".join(cli("sync", "acme", expected=1).split())
     assert cli("connections", "list") == ""

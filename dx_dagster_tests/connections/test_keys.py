@@ -53,7 +53,7 @@ def test_a_database_with_secrets_of_other_keys_is_refused(own: Env, run_cli: Run
     # Whatever was up before, or asks nothing first, does not store its own beside them.
     paragraph(run_cli("credentials", "add", "acme", env=other | {"BITBUCKET_TOKEN": SECOND}), "2 in all")
     # And there is a way on where the keys are lost.
-    assert run_cli("connections", "remove", "acme", env=other).returncode == 0
+    assert run_cli("connections", "remove", "acme", "--yes", env=other).returncode == 0
     assert run_cli("connect", "acme", env=other).returncode == 0
     assert run_cli("sync", "acme", env=other).returncode == 0
 

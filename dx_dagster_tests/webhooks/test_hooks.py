@@ -75,8 +75,8 @@ def test_the_hook_is_made_repaired_rotated_and_removed_and_its_deliveries_arrive
     nowhere = {name: value for name, value in moved.items() if name != "DX_PUBLIC_URL"}
     told = run_cli("webhooks", "status", "acme", env=nowhere).stdout
     assert "correct if https://elsewhere.example.com/webhooks/bitbucket leads here" in " ".join(told.split())
-    assert "removed" in run_cli("webhooks", "remove", "acme", env=nowhere).stdout
-    assert run_cli("webhooks", "remove", "acme", env=nowhere).stdout == "No dx-dagster webhook found.\n"
+    assert "removed" in run_cli("webhooks", "remove", "acme", "--yes", env=nowhere).stdout
+    assert run_cli("webhooks", "remove", "acme", "--yes", env=nowhere).stdout == "No dx-dagster webhook found.\n"
     assert shown() == []
     told = run_cli("webhooks", "status", "acme", env=moved).stdout
     assert "no hook" in told
@@ -126,7 +126,7 @@ def test_without_owners_rights_each_repository_gets_a_hook_and_one_that_refuses_
         **dict.fromkeys(others, False),
     }
 
-    removed = run_cli("webhooks", "remove", "acme", "--repositories", env=connected)
+    removed = run_cli("webhooks", "remove", "acme", "--repositories", "--yes", env=connected)
     assert removed.returncode == 1
     assert removed.stdout.splitlines() == [f"repository {slug}: removed" for slug in others]
     assert not any(sandbox.hooks.by_subject.values())

@@ -16,6 +16,7 @@ from dx_dagster.api.pages.sessions import signed_form, signed_in
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.health import health
+from dx_dagster.warehouse.connections import credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.imported import bounds
@@ -26,6 +27,7 @@ _HOME = "/connections"
 _DONE = {
     "connected": "The credential is good, and the workspace is connected. The first import starts within minutes.",
     "added": "The credential is good and was added.",
+    "there": "This token is there already. It is good and enabled.",
     "changed": "The credential is good and was changed.",
     "checked": "Verified again. Each credential shows its result.",
     "disabled": "The credential is disabled: no request is sent with it.",
@@ -104,11 +106,13 @@ async def remove_connection(served: Served, connection: Chosen) -> Response:
 @routes.post("/{connection_id}/credentials", dependencies=_signed_form)
 async def add(request: Request, served: Served, connection: Chosen) -> Response:
     form = await Form.read(request, connection.type)
+    warehouse = await served.warehouse()
+    before = {one.id for one in await credentials.shown(warehouse, connection.id)}
     try:
-        await actions.add_fields(served.settings, await served.warehouse(), connection, form.fields())
+        added = await actions.add_fields(served.settings, warehouse, connection, form.fields())
     except VerificationFailed as error:
         return await _details(request, served, connection, status=422, form=form, failure=error.failure)
-    return _to(connection.id, "added")
+    return _to(connection.id, "there" if added.id in before else "added")
 
 
 @routes.post("/{connection_id}/credentials/{credential_id}/check", dependencies=_signed_form)

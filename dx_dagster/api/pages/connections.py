@@ -81,7 +81,8 @@ def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Respo
     if sessions.must_be_secure(request) and request.url.scheme != "https":
         plain = "Browsers keep the session only over https, or on this machine (http://127.0.0.1)."
     visit = sessions.visit(request)
-    response = render(request, "sign_in.html", status=status, csrf_cookie=visit, error=error, plain=plain)
+    shown = sessions.key_help(request, installation(request)) | {"error": error, "plain": plain}
+    response = render(request, "sign_in.html", status=status, csrf_cookie=visit, **shown)
     sessions.set_cookie(request, response, VISIT, visit)
     return response
 

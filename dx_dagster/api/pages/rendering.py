@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 
 from dx_dagster.api.pages import sessions
 from dx_dagster.bitbucket import sentence
-from dx_dagster.clock import HOST
+from dx_dagster.clock import ago
 
 _TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
 _TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
@@ -45,11 +45,4 @@ def _moment(value: datetime | None) -> str:
 
 
 def _ago(value: datetime | None) -> str:
-    if value is None:
-        return "never"
-    seconds = (HOST.now() - value).total_seconds()
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now"
+    return "never" if value is None else ago(value)

@@ -3,7 +3,7 @@
 import hmac
 import secrets
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from pydantic import SecretStr
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dx_dagster.api.installation import installation
+from dx_dagster.api.installation import ServedInstallation, command_line, installation
 from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse import api_keys
 
@@ -95,6 +95,12 @@ def drop_cookie(request: Request, response: Response, name: str) -> None:
 def is_local(request: Request) -> bool:
     """Whether the client is on this machine and uses a loopback name."""
     return is_loopback(request.url.hostname) and request.client is not None and is_loopback(request.client.host)
+
+
+def key_help(request: Request, served: ServedInstallation) -> dict[str, Any]:
+    """Values of the sign-in page: the command that creates a key, with the home if the client is on this machine."""
+    command = command_line(served.settings) if is_local(request) else "dx-dagster"
+    return {"command": f"{command} api-keys create NAME", "is_named": served.is_named}
 
 
 def must_be_secure(request: Request) -> bool:
