@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,13 +30,31 @@ from dx_dagster.cli.ui import ui
 from dx_dagster.cli.up import up
 from dx_dagster.cli.webhooks import webhooks
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"dx-dagster {version('dx-dagster')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="dx-dagster",
-    help="Bitbucket Cloud in PostgreSQL, correct to the row, as Dagster assets.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,  # locals hold secrets
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Bitbucket Cloud in PostgreSQL, correct to the row, as Dagster assets."""
+
 
 for command in (demo, up, doctor, connect, verify, sync, status, serve, migrate, env):
     app.command()(command)

@@ -31,12 +31,13 @@ def list_() -> None:
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.bitbucket import clause
+        from dx_dagster.clock import ago
         from dx_dagster.warehouse.connections.connections import all_connections
 
         for one in await all_connections(warehouse):
             state = f"failing: {clause(one.last_error)}" if one.last_error else one.state
             state = f"disabled: {clause(one.disabled_reason or '')}" if one.disabled_at else state
-            synced = f"{one.last_synced_at:%Y-%m-%d %H:%M %Z}" if one.last_synced_at else "never"
+            synced = ago(one.last_synced_at) if one.last_synced_at else "never"
             print(f"{one.id}  {one.workspace}  {one.type}  {one.name}  ({state}, last synced {synced})")
 
     with_warehouse(work)

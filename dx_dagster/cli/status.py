@@ -1,14 +1,14 @@
 """`dx-dagster status`."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dx_dagster.cli.installation import Installation
-from dx_dagster.clock import HOST
+from dx_dagster.clock import HOST, ago
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _credential(connection: "StoredConnection", one: "Health") -> dict[str, Any]
         "disabled_reason": shown.disabled_reason,
         "requests_left": one.left,
         "request_limit": one.limit,
+        "rests_until": one.rests_until.isoformat() if one.rests_until else None,
     }
 
 
@@ -118,15 +119,14 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         console.print("No workspace is connected. To connect one: dx-dagster connect WORKSPACE")
     for one in workspaces:
         console.print(one["workspace"], style="bold", end="")
-        lag = "" if one["lag_seconds"] is None else f" (lag {timedelta(seconds=round(one['lag_seconds']))})"
-        synced = f"last synced {one['last_synced_at'] or 'never'}{lag}"
-        bound = f", imported since {one['since']}" if one["since"] else ""
+        synced = f"last synced {_ago(one['last_synced_at'])}"
+        bound = f", imported since {datetime.fromisoformat(one['since']):%Y-%m-%d %H:%M} UTC" if one["since"] else ""
         console.print(f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}")
         if one["last_error"]:
-            console.print(f"  Syncs fail since {one['failing_since']}: {one['last_error']}")
+            console.print(f"  Syncs began to fail {_ago(one['failing_since'])}: {one['last_error']}")
         table = Table("asset", "last materialized")
         for name, asset in one["assets"].items():
-            table.add_row(name, asset["last_materialized_at"] or "never")
+            table.add_row(name, _ago(asset["last_materialized_at"]))
         console.print(table)
         table = Table("table", "rows")
         for name, rows in one["rows"].items():
@@ -136,6 +136,10 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
             console.print(_line(credential))
 
 
+def _ago(moment: str | None) -> str:
+    return ago(datetime.fromisoformat(moment)) if moment else "never"
+
+
 def _line(credential: dict[str, Any]) -> str:
     from dx_dagster.bitbucket import clause
 
@@ -143,4 +147,6 @@ def _line(credential: dict[str, Any]) -> str:
     state = f"disabled: {clause(credential['disabled_reason'] or '')}" if credential["disabled_at"] else "enabled"
     left = credential["requests_left"]
     budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
+    if credential["rests_until"]:
+        budget += f", next request {_ago(credential['rests_until'])}"
     return f"credential {credential['id']}{purpose}  {credential['label']}: {state}{budget}"

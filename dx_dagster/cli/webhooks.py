@@ -114,9 +114,10 @@ def _shown(subject: "HookSubject", hooks: "Sequence[Hook]", refused: str | None)
 
 
 def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from dx_dagster.cli.consoles import plain
+    from dx_dagster.clock import ago
 
     console = plain()
     for hook in answer["hooks"]:
@@ -127,12 +128,14 @@ def _print(answer: dict[str, Any], workspace: str, *, repositories: bool) -> Non
         console.print(f"To repair it: dx-dagster webhooks install {chosen}")
         if not repositories:
             console.print(f"Hooks of its repositories: dx-dagster webhooks status {workspace} --repositories")
-    table = Table("event", "deliveries", "last delivery", "last applied", "waiting", "set aside")
+    # The longest names of events and all columns fit into 80 characters; a narrower terminal wraps the names.
+    table = Table(Column("event", overflow="fold"), box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("count", "last delivery", "waiting", "set aside"):
+        table.add_column(heading, justify="left" if heading == "last delivery" else "right", no_wrap=True)
     for event in answer["events"]:
-        moments = (str(event[name] or "")[:19] for name in ("last_received_at", "last_applied_at"))
-        table.add_row(
-            event["event"], str(event["deliveries"]), *moments, str(event["waiting"]), str(event["set_aside"])
-        )
+        last = ago(event["last_received_at"]) if event["last_received_at"] else "never"
+        counts = [f"{event[name]:,}" for name in ("deliveries", "waiting", "set_aside")]
+        table.add_row(event["event"], counts[0], last, *counts[1:])
     console.print(table)
     for one in answer["set_aside"]:
         console.print(f"{one['id']}  {one['event_key']}  set aside: {one['error']}")

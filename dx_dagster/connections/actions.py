@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from dx_dagster.connections.input import Fields, GivenError, credential_of, new_credential, usable
 from dx_dagster.connections.verification import Failure, Target, Verdict, VerificationFailed, Verifier
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connections import connections, credentials, rekeying, vault
+from dx_dagster.warehouse.connections import connections, credentials, keys, rekeying, vault
 from dx_dagster.warehouse.connections.connections import AlreadyConnectedError, ConnectionType, StoredConnection
 from dx_dagster.warehouse.connections.credentials import NewCredential, ShownCredential, StoredCredential
 from dx_dagster.warehouse.connections.vault import Vault
@@ -277,6 +277,9 @@ async def rekey(settings: Settings, warehouse: Warehouse) -> tuple[int, bool]:
     Raises:
         VaultError: no key decrypts a secret. Nothing was changed.
     """
+    if Vault.of(settings).is_empty:
+        async with warehouse.transaction() as transaction:
+            await keys.require_ours(transaction, Vault.of(settings))  # before a new key takes the place of a lost one
     renewed = vault.renew(settings)
     done = await rekeying.rekey(warehouse, Vault.of(settings))
     vault.forget_old_keys(settings)

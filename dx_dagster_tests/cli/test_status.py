@@ -37,7 +37,7 @@ def test_status_tells_lag_inbox_and_every_budget_and_shows_labels_as_they_are(
             "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at)"
             "VALUES (1, 'acme', 'one', 'repo:push', '{}', '{}', now())"
         )
-    assert re.search(r"verified, last synced 20\S+ \(lag 0:0\S+\), deliveries in the inbox: 1", cli("status"))
+    assert re.search(r"verified, last synced (just now|\d+ minutes? ago), deliveries in the inbox: 1", cli("status"))
     [workspace] = json.loads(cli("status", "--json"))["workspaces"]
     assert workspace["inbox"] == 1
     assert workspace["lag_seconds"] > 0

@@ -85,3 +85,27 @@ def test_the_first_secret_decides_whose_database_it_is(environment: Env, sandbox
     for command in ("connect", "sync"):
         paragraph(run_cli(command, "acme", env=two), "1 in all", f"The keys are those of {tmp_path}/two/secret_keys.")
     assert run_cli("sync", "acme", env=one).returncode == 0
+
+
+def test_no_key_is_made_in_the_place_of_a_lost_one(environment: Env, sandbox: Sandbox, run_cli: RunCli):
+    env = {name: value for name, value in environment.items() if name != "DX_SECRET_KEYS"}
+    env |= {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": FIRST, "DX_PUBLIC_URL": "https://dx.example.com"}
+    assert run_cli("connect", "acme", env=env).returncode == 0
+    file = Path(env["DX_HOME"]) / "secret_keys"
+    kept = file.read_text()
+    file.unlink()
+    for command in (
+        ("credentials", "add", "acme"),
+        ("connect", "acme"),
+        ("verify", "acme"),
+        ("webhooks", "install", "acme"),
+        ("credentials", "rekey"),
+        ("sync", "acme"),
+    ):
+        paragraph(run_cli(*command, env=env | {"BITBUCKET_TOKEN": SECOND}), f"{file} does not exist")
+        assert not file.exists(), command
+    file.write_text("no key\n")
+    file.chmod(0o600)
+    paragraph(run_cli("verify", "acme", env=env), f"{file} holds something that is no Fernet key")
+    file.write_text(kept)
+    assert run_cli("verify", "acme", env=env).returncode == 0

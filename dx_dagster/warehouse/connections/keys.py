@@ -11,7 +11,7 @@ from psycopg.errors import UndefinedTable
 
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connecting import connect
-from dx_dagster.warehouse.connections.vault import KEY_FILE, Vault, VaultError, has_keys
+from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Transaction
 
 _CONNECT_SECONDS = 5
@@ -40,12 +40,10 @@ def check(url: str, settings: Settings) -> str | None:
             return None  # no table, no secret
     if not stored:
         return None
-    if not has_keys(settings):  # before Vault.of makes a key, which would be the wrong one
-        raise VaultError(_refusal(len(stored), f"There are no keys: {settings.home / KEY_FILE} does not exist."))
     vault = Vault.of(settings)
     closed = _closed(vault, stored)
     if len(closed) == len(stored):
-        raise VaultError(_refusal(len(stored), f"The keys are those of {vault.source}."))
+        raise VaultError(_refusal(len(stored), vault))
     if not closed:
         return None
     names = ", ".join(f"{name} of workspace {workspace}" for name, workspace in closed)
@@ -64,7 +62,7 @@ async def require_ours(transaction: Transaction, vault: Vault) -> None:
     await transaction.execute(_TURN)
     stored = await transaction.rows(_STORED)
     if stored and len(_closed(vault, stored)) == len(stored):
-        raise VaultError(_refusal(len(stored), f"The keys are those of {vault.source}."))
+        raise VaultError(_refusal(len(stored), vault))
 
 
 def _closed(vault: Vault, stored: Sequence[Any]) -> list[tuple[str, str]]:
@@ -72,7 +70,10 @@ def _closed(vault: Vault, stored: Sequence[Any]) -> list[tuple[str, str]]:
     return [(name, workspace) for name, secret, workspace in stored if not vault.opens(secret, name)]
 
 
-def _refusal(count: int, whose: str) -> str:
+def _refusal(count: int, vault: Vault) -> str:
+    whose = f"The keys are those of {vault.source}."
+    if vault.is_empty:
+        whose = f"There are no keys: {vault.source} does not exist."
     return (
         "None of the keys of this installation opens any of the credentials and webhook secrets that are stored in its "
         f"database, {count} in all: another installation stored them with other keys. {whose} Set "

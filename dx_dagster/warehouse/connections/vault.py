@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
-from dx_dagster.settings import Settings, SettingsError, private_draft
+from dx_dagster.settings import Settings, SettingsError, make_home, private_draft
 
 KEY_FILE = "secret_keys"
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -24,13 +24,18 @@ class VaultError(SettingsError):
 class Vault:
     """Encrypts with the first key and decrypts with any.
 
+    The first encryption makes the file of generated keys. Merely decrypting never does: a new key would be in the way
+    of the right one, which somebody may bring back.
+
     Attributes:
         source: where the keys come from, for messages.
     """
 
-    def __init__(self, keys: MultiFernet, source: str) -> None:
-        self._keys = keys
-        self.source = source
+    def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
+        self.source = "DX_SECRET_KEYS" if settings.secret_keys else str(settings.home / KEY_FILE)
+        given = settings.secret_keys.get_secret_value() if settings.secret_keys else _generated(settings.home)
+        self._keys = None if given is None else self._parsed(given)
 
     @classmethod
     def of(cls, settings: Settings) -> "Vault":
@@ -39,20 +44,28 @@ class Vault:
         Raises:
             VaultError: a key is no Fernet key.
         """
-        given = settings.secret_keys.get_secret_value() if settings.secret_keys else _generated(settings.home)
-        keys = [key.strip() for key in given.split(",") if key.strip()]
-        source = "DX_SECRET_KEYS" if settings.secret_keys else str(settings.home / KEY_FILE)
+        return cls(settings)
+
+    def _parsed(self, given: str) -> MultiFernet:
         try:
-            return cls(MultiFernet([Fernet(key) for key in keys]), source)
+            return MultiFernet([Fernet(key) for key in _split(given)])
         except ValueError:
+            back = "" if self.source == "DX_SECRET_KEYS" else " Bring the file back from a backup."
             raise VaultError(
-                "DX_SECRET_KEYS holds something that is no Fernet key: each key is 32 bytes in URL-safe base64, and "
-                "several are separated by commas. Make one with: python3 -c 'import base64, os; "
+                f"{self.source} holds something that is no Fernet key: each key is 32 bytes in URL-safe base64, and "
+                f"several are separated by commas.{back} Make one with: python3 -c 'import base64, os; "
                 "print(base64.urlsafe_b64encode(os.urandom(32)).decode())'."
             ) from None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no keys yet."""
+        return self._keys is None
+
     def lock(self, secret: SecretStr, row: str) -> str:
         """The ciphertext of a secret that belongs to `row`."""
+        if self._keys is None:
+            self._keys = self._parsed(_generate(self._home))
         return self._keys.encrypt(json.dumps([row, secret.get_secret_value()]).encode()).decode()
 
     def opens(self, ciphertext: str, row: str) -> bool:
@@ -69,6 +82,11 @@ class Vault:
         Raises:
             VaultError: no key opens it, or it was made for another row.
         """
+        if self._keys is None:
+            raise VaultError(
+                f"There are no keys to open the secret of {row}: {self.source} does not exist. Bring that file back, "
+                "set DX_SECRET_KEYS to the keys that were in use when it was stored, or add the credential again."
+            )
         try:
             bound_to, secret = json.loads(self._keys.decrypt(ciphertext))
         except InvalidToken:
@@ -82,7 +100,7 @@ class Vault:
 
 
 def has_keys(settings: Settings) -> bool:
-    """Whether the installation has keys; otherwise `Vault.of` makes the first one."""
+    """Whether the installation has keys; otherwise the first encryption makes one."""
     return settings.secret_keys is not None or (settings.home / KEY_FILE).exists()
 
 
@@ -90,6 +108,7 @@ def renew(settings: Settings) -> bool:
     """Puts a new key before the installation's own keys; returns False where they come from DX_SECRET_KEYS."""
     if settings.secret_keys is not None:
         return False
+    make_home(settings.home)
     _write(settings.home, [Fernet.generate_key().decode(), *_own_keys(settings.home)])
     return True
 
@@ -104,26 +123,38 @@ def forget_old_keys(settings: Settings) -> None:
 
 
 def _own_keys(home: Path) -> list[str]:
-    return [key.strip() for key in _generated(home).split(",") if key.strip()]
+    return _split(_generated(home) or "")
+
+
+def _split(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",") if key.strip()]
 
 
 def _write(home: Path, keys: list[str]) -> None:
     private_draft(home / KEY_FILE, ",".join(keys)).replace(home / KEY_FILE)
 
 
-def _generated(home: Path) -> str:
-    """The installation's own keys; the first process that needs one makes it."""
+def _generated(home: Path) -> str | None:
+    """The installation's own keys; None where there are none yet."""
     path = home / KEY_FILE
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        draft = private_draft(path, Fernet.generate_key().decode())
-        try:
-            os.link(draft, path)  # only one process wins
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    _keep_private(path)
+    try:
+        _keep_private(path)
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _generate(home: Path) -> str:
+    """Makes the installation's first key, unless another process does so at the same time; returns what is there."""
+    path = home / KEY_FILE
+    make_home(home)
+    draft = private_draft(path, Fernet.generate_key().decode())
+    try:
+        os.link(draft, path)  # only one process wins
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
     return path.read_text()
 
 
