@@ -1,5 +1,6 @@
 """`dx-dagster connect` and `verify`: the connections of a workspace."""
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from dx_dagster.warehouse.database import Warehouse
 
 
+_HOW: dict[str, str] = {
+    "access_token": "Set BITBUCKET_TOKEN instead of BITBUCKET_EMAIL and BITBUCKET_API_TOKEN.",
+    "api_token": "Set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN instead of BITBUCKET_TOKEN.",
+}
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
 def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbucket) -> tuple[SecretStr, str | None]:
     """Secret and user name from the environment, or from a prompt without echo.
 
@@ -30,20 +38,42 @@ def given_secret(settings: Settings, kind: ConnectionType = ConnectionType.bitbu
     if token is not None and api_token is not None:
         raise CommandError(
             "BITBUCKET_TOKEN and BITBUCKET_API_TOKEN are both set. Keep BITBUCKET_TOKEN for a workspace access token, "
-            "or BITBUCKET_API_TOKEN with BITBUCKET_EMAIL for an API token."
+            "or BITBUCKET_API_TOKEN with BITBUCKET_EMAIL for an Atlassian API token with its e-mail address."
         )
     if token is not None:
-        return token, None
+        return token, email if _is_api_token(token) else None
     found = _pair(email, api_token, "BITBUCKET", " or BITBUCKET_TOKEN alone")
     if found is not None:
         return found
-    return _ask("Workspace access token", "BITBUCKET_TOKEN to a workspace access token, or BITBUCKET"), None
+    return _recognized(
+        _ask(
+            "Workspace access token, or Atlassian API token",
+            "BITBUCKET_TOKEN to a workspace access token, or BITBUCKET",
+        )
+    )
+
+
+def _recognized(given: SecretStr) -> tuple[SecretStr, str | None]:
+    """Asks for the other half of what was pasted: an API token's e-mail address, or an address's API token."""
+    pasted = given.get_secret_value().strip()
+    if _EMAIL.fullmatch(pasted):
+        return SecretStr(typer.prompt(f"Atlassian API token of {pasted}", hide_input=True)), pasted
+    if _is_api_token(given):
+        return given, typer.prompt("E-mail address of its Atlassian account")
+    return given, None
+
+
+def _is_api_token(given: SecretStr) -> bool:
+    from dx_dagster.connections import advice
+    from dx_dagster.connections.input import trimmed
+
+    return advice.looks_like(trimmed(given)) == "api_token"
 
 
 def _pair(email: str | None, token: SecretStr | None, prefix: str, else_: str = "") -> tuple[SecretStr, str] | None:
     """API token and e-mail address; None if neither is set. A prompt asks for a missing token."""
     if email is not None and token is None and sys.stdin.isatty():
-        token = SecretStr(typer.prompt(f"API token of {email}", hide_input=True))
+        token = SecretStr(typer.prompt(f"Atlassian API token of {email}", hide_input=True))
     if (token is None) != (email is None):
         raise CommandError(
             f"{prefix}_EMAIL and {prefix}_API_TOKEN belong together: set both{',' if else_ else ''}{else_}."
@@ -52,7 +82,7 @@ def _pair(email: str | None, token: SecretStr | None, prefix: str, else_: str = 
 
 
 def _ask_jira() -> tuple[SecretStr, str]:
-    token = _ask("API token of the Jira account", "JIRA")
+    token = _ask("Atlassian API token of the Jira account", "JIRA")
     return token, typer.prompt("E-mail address of its account")
 
 
@@ -60,7 +90,7 @@ def _ask(what: str, otherwise: str) -> SecretStr:
     if not sys.stdin.isatty():
         raise CommandError(
             f"No credential is set. Set {otherwise}_EMAIL and {otherwise.rpartition(' ')[2]}_API_TOKEN to an "
-            "account's e-mail address and API token."
+            "account's e-mail address and its Atlassian API token."
         )
     return SecretStr(typer.prompt(what, hide_input=True))
 
@@ -75,8 +105,8 @@ def connect(
 ) -> None:
     """Verifies a credential and stores it with the connection. A failed verification stores nothing.
 
-    The credential comes from BITBUCKET_TOKEN, or BITBUCKET_EMAIL and BITBUCKET_API_TOKEN; for jira_cloud from
-    JIRA_EMAIL and JIRA_API_TOKEN. If they are not set, a prompt asks for it.
+    BITBUCKET_TOKEN holds a workspace access token; BITBUCKET_API_TOKEN and BITBUCKET_EMAIL an Atlassian API token with
+    its e-mail address; for jira_cloud JIRA_API_TOKEN and JIRA_EMAIL. If they are not set, a prompt asks for either.
 
     Example: BITBUCKET_TOKEN=… dx-dagster connect acme
     """
@@ -145,7 +175,8 @@ def connect_workspace(
 
 def not_stored(error: "VerificationFailed") -> CommandError:
     see = f" To reproduce: {error.failure.curl}" if error.failure.curl else ""
-    return CommandError(f"{error} Nothing was stored.{see}")
+    how = f" {_HOW[error.failure.looks_like]}" if error.failure.looks_like else ""
+    return CommandError(f"{error}{how} Nothing was stored.{see}")
 
 
 def _register_partition(installation: Installation, workspace: str) -> None:
@@ -180,7 +211,8 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
                 print(" ".join([f"{one.credential.id}  {one.credential.label}: good", *one.verdict.notes]))
             else:
                 failed.append(f"credential {one.credential.id} ({one.credential.label}) with {failure.code}")
-                print(f"{one.credential.id}  {one.credential.label}: {failure.code}: {failure.sentence}")
+                how = f" {_HOW[failure.looks_like]}" if failure.looks_like else ""
+                print(f"{one.credential.id}  {one.credential.label}: {failure.code}: {failure.sentence}{how}")
                 print(f"    {failure.curl}")
     if not checked:
         raise not_connected(workspace)

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 
 from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited, jira
 from dx_dagster.warehouse.connections.connections import ConnectionType
+from dx_dagster.warehouse.connections.credentials import CredentialType
 
 # How Atlassian's secrets begin.
 _API_TOKEN, _ACCESS_TOKEN, _APP_PASSWORD = "ATATT", "ATCTT", "ATBB"
@@ -43,7 +44,7 @@ def of_refusal(service: str, credential: Credential) -> str:
     if secret.startswith(_APP_PASSWORD):
         return (
             "It looks like an app password; Bitbucket removed those on 2026-07-28. Create a workspace access token, or "
-            "an API token with scopes."
+            "an Atlassian API token with scopes."
         )
     return _of_access_token(secret) if credential.kind == "access_token" else _of_api_token(secret, credential)
 
@@ -51,28 +52,36 @@ def of_refusal(service: str, credential: Credential) -> str:
 def _of_access_token(secret: str) -> str:
     if secret.startswith(_API_TOKEN):
         return (
-            "It looks like an API token, which belongs to a person and is sent with the e-mail address of the "
-            "Atlassian account: set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN instead of BITBUCKET_TOKEN, or "
-            "choose Basic auth (settings.username and secrets.password)."
+            "It looks like an Atlassian API token, which belongs to a person and is sent with the e-mail address of "
+            "its account."
         )
     return (
-        "It may be revoked or expired, or be an API token, which needs the e-mail address of its account too "
-        "(BITBUCKET_EMAIL and BITBUCKET_API_TOKEN; Basic auth)."
+        "It may be revoked or expired, or be an Atlassian API token, which is sent with the e-mail address of its "
+        "account."
     )
 
 
 def _of_api_token(secret: str, credential: Credential) -> str:
     if secret.startswith(_ACCESS_TOKEN):
-        return (
-            "It looks like an access token, which is sent alone, without an e-mail address: set BITBUCKET_TOKEN, or "
-            "choose API token (secrets.api_token)."
-        )
+        return "It looks like a workspace access token, which is sent alone, without an e-mail address."
     if "@" not in (credential.username or ""):
         return "The user name must be the e-mail address of the Atlassian account, not the name in Bitbucket."
     return (
         "Check that the e-mail address is that of the token's Atlassian account, and that the token was made with "
         "scopes and has not expired (they last a year at most)."
     )
+
+
+def looks_like(secret: SecretStr) -> CredentialType | None:
+    """The kind of credential that a secret's first characters tell."""
+    kinds: dict[str, CredentialType] = {_API_TOKEN: "api_token", _ACCESS_TOKEN: "access_token"}
+    return kinds.get(secret.get_secret_value()[: len(_API_TOKEN)])
+
+
+def other_kind(service: str, credential: Credential) -> CredentialType | None:
+    """The kind that the secret looks like, where it was given as the other kind."""
+    found = looks_like(credential.secret) if service != "Jira" else None
+    return None if found == credential.kind else found
 
 
 def of_scopes(kind: ConnectionType, credential: Credential) -> str:

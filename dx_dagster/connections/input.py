@@ -119,7 +119,7 @@ def credential_of(kind: ConnectionType, fields: Fields, before: StoredCredential
     if token and (password or username):
         raise GivenError(
             "Give secrets.api_token alone (a workspace access token), or settings.username with secrets.password (an "
-            "API token), not both."
+            "Atlassian API token with its e-mail address), not both."
         )
     how: CredentialType = (
         "access_token" if token or (before is not None and before.type == "access_token") else "api_token"

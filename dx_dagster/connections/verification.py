@@ -1,9 +1,10 @@
 """Verifies credentials: makes one test request for each required scope, and explains a failure."""
 
 import shlex
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from urllib.parse import urlencode, urlsplit
 
 from dx_dagster.bitbucket import (
@@ -31,7 +32,7 @@ from dx_dagster.frames.reading import inner, records, text
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import book
 from dx_dagster.warehouse.connections.connections import ConnectionType
-from dx_dagster.warehouse.connections.credentials import NewCredential, StoredCredential
+from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential, StoredCredential
 from dx_dagster.warehouse.database import Warehouse
 
 # A person waits for the answer. Still, a request that hangs for ten seconds is tried a second time.
@@ -50,12 +51,14 @@ class Failure:
         reason: one sentence.
         curl: a command that reproduces the answer, with a placeholder for the secret; may be empty.
         hint: the usual cause and its remedy; may be empty.
+        looks_like: the other kind of credential, where the secret looks like one. Each door says how to give it there.
     """
 
     code: str
     reason: str
     curl: str = ""
     hint: str = ""
+    looks_like: CredentialType | None = None
 
     @property
     def sentence(self) -> str:
@@ -206,7 +209,9 @@ class _Check:
             if isinstance(error, Forbidden) and error.missing:
                 refusals += await self._members()
             return await self._failure(refusals)
-        found = [uuid for one in records(body, "values") if (uuid := text(one.get("uuid")))]
+        found = {
+            uuid: text(one.get("slug")) or uuid for one in records(body, "values") if (uuid := text(one.get("uuid")))
+        }
         if not found:
             return Failure(
                 "no_resources",
@@ -214,7 +219,7 @@ class _Check:
                 curl(self.target, self.credential, asked),
                 advice.of_absence(workspace, self.credential, await self._seen()),
             )
-        refusals = await self._members() + await self._parts(found[:_REPOSITORIES_TO_TRY])
+        refusals = await self._members() + await self._parts(dict(islice(found.items(), _REPOSITORIES_TO_TRY)))
         return await self._failure(refusals) if refusals else None
 
     async def _members(self) -> list[tuple[Endpoint, BitbucketError]]:
@@ -224,19 +229,19 @@ class _Check:
         error = await self._refusal(members)
         return [(members, error)] if error else []
 
-    async def _parts(self, repositories: Sequence[str]) -> list[tuple[Endpoint, BitbucketError]]:
+    async def _parts(self, repositories: Mapping[str, str]) -> list[tuple[Endpoint, BitbucketError]]:
+        """Refusals of the parts of repositories, given as slugs by uuid. People read the slug."""
         only_pipelines = self.target.kind == "bitbucket_pipelines"
         parts: list[Callable[[str, str], Endpoint]] = [endpoints.pipelines]
         if not only_pipelines:
             parts.insert(0, endpoints.pull_requests)
         refusals = []
         for part in parts:
-            for repository in repositories:
-                asked = part(self.target.workspace, repository)
-                error = await self._refusal(asked)
+            for repository, slug in repositories.items():
+                error = await self._refusal(part(self.target.workspace, repository))
                 # One repository may be inaccessible or have Pipelines off: only a missing scope holds for all.
                 if error is not None and _counts(error):
-                    refusals.append((asked, error))
+                    refusals.append((part(self.target.workspace, slug), error))
                 if not (isinstance(error, Forbidden) and not error.required):
                     break
         return refusals
@@ -285,9 +290,14 @@ class _Check:
             hint = advice.of_scopes(self.target.kind, self.credential)
             return Failure("invalid_permissions", f"The token lacks the scope {jira.SCOPE}.{said}", command, hint)
         if isinstance(first, Unauthorized):
-            how = "as an access token (Bearer)" if self.credential.kind == "access_token" else "as an API token (Basic)"
+            how = (
+                "as a workspace access token (Bearer)"
+                if self.credential.kind == "access_token"
+                else "as an Atlassian API token (Basic)"
+            )
             reason = f"{service} does not accept this credential {how}.{said}"
-            return Failure("invalid_credentials", reason, command, advice.of_refusal(service, self.credential))
+            hint = advice.of_refusal(service, self.credential)
+            return Failure("invalid_credentials", reason, command, hint, advice.other_kind(service, self.credential))
         scoped = [(at, error) for at, error in refusals if isinstance(error, Forbidden) and error.missing]
         if scoped:
             missing = sorted({scope for _, error in scoped for scope in error.missing})

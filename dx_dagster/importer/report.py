@@ -1,10 +1,13 @@
 """The report of one step of an import: its progress, its notes and what it skipped."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 from dx_dagster.bitbucket import BitbucketError
 from dx_dagster.importer.workspace import Workspace
+
+_UUID_OF_REPOSITORY = re.compile(r"(/repositories/[^/\s]+/)%7B[0-9A-Fa-f-]+%7D")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ class Progress:
 
 
 def skip(workspace: Workspace, report: Report, repository: str, error: BitbucketError) -> None:
-    """Reports a repository or pull request as skipped."""
-    report.skipped.append(Skipped(repository, report.step, str(error)))
-    workspace.listener.warning(f"{report.step}: {repository} skipped: {error}")
+    """Reports a repository or pull request as skipped; its reason has the slug where the request had the uuid."""
+    slug = repository.partition("#")[0]
+    reason = _UUID_OF_REPOSITORY.sub(lambda found: found[1] + slug, str(error))
+    report.skipped.append(Skipped(repository, report.step, reason))
+    workspace.listener.warning(f"{report.step}: {repository} skipped: {reason}")
 
 
 def note(workspace: Workspace, report: Report, message: str) -> None:

@@ -263,7 +263,8 @@ def _refusal(subject: HookSubject, error: BitbucketError) -> HooksRefusedError:
     if missing:
         what = f"The credential lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
         return HooksRefusedError(
-            f"{what} A workspace access token needs the scope webhook; an API token needs read:webhook:bitbucket, "
+            f"{what} A workspace access token needs the scope webhook; an Atlassian API token needs "
+            "read:webhook:bitbucket, "
             "write:webhook:bitbucket and delete:webhook:bitbucket."
         )
     said = f"Bitbucket said: {sentence(error.message or str(error))}"

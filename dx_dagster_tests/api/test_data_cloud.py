@@ -145,7 +145,7 @@ def test_verification_errors_have_code_sentence_and_curl(client, sandbox):
     before = client.get("/api/connections/1/credentials.list").json()
     answer = create(client, {"api_token": "ATATT3xUnknown"})
     assert error(answer) == (422, "invalid_credentials")
-    assert "looks like an API token" in answer.json()["message"]
+    assert answer.json()["message"].endswith("Give it as secrets.password, with settings.username.")
     assert "YOUR_TOKEN" in answer.json()["curl"]
     sandbox.tokens[1].scopes = ["repository"]
     answer = create(client, {"api_token": SECOND})

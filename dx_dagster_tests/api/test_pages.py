@@ -99,19 +99,25 @@ def test_connecting_a_workspace(page, key):
     shoot(page, "empty")
     page.get_by_role("link", name="+ Connection").first.click()
     shoot(page, "new")
-    connect(page, API_TOKEN)
+    connect(page, "ATCTT3xUnknown")
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("invalid_credentials")
-    expect(alert).to_contain_text("looks like an API token")
+    expect(alert).to_contain_text("or be an Atlassian API token")
     expect(alert).to_contain_text("curl -i -H 'Authorization: Bearer YOUR_TOKEN'")
     expect(alert).to_be_focused()
     expect(page.get_by_label("Workspace", exact=True)).to_have_value("https://bitbucket.org/acme/")
     expect(page.get_by_label("Token", exact=True)).to_have_value("")
-    assert API_TOKEN not in page.content()
+    assert "ATCTT3xUnknown" not in page.content()
     shoot(page, "refused")
-    page.get_by_label("Basic auth").check()
-    page.get_by_label("E-mail address", exact=True).fill(EMAIL)
-    page.get_by_label("Token", exact=True).fill(API_TOKEN)
+    token, address = page.get_by_label("Token", exact=True), page.get_by_label("E-mail address", exact=True)
+    expect(address).to_be_hidden()
+    token.fill(EMAIL)
+    token.blur()
+    expect(address).to_have_value(EMAIL)
+    page.get_by_label("Workspace access token").check()
+    token.fill(API_TOKEN)
+    expect(page.get_by_label("Atlassian API token with its e-mail address")).to_be_checked()
+    expect(address).to_be_visible()
     page.get_by_role("button", name="Verify and connect").click()
     expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
     shoot(page, "connection")
@@ -235,7 +241,7 @@ def test_keyboard_alone_is_enough(page, key):
     page.keyboard.press("Tab")
     page.keyboard.type("acme")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("radio", name="API token a workspace")).to_be_focused()
+    expect(page.get_by_role("radio", name="Workspace access token")).to_be_focused()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Tab")
     page.keyboard.type(EMAIL)
@@ -249,6 +255,9 @@ def test_it_works_without_scripts(browser, url, key):
     context = browser.new_context(base_url=url, java_script_enabled=False)
     page = context.new_page()
     sign_in(page, key)
+    connect(page, API_TOKEN)
+    expect(page.get_by_role("alert")).to_contain_text("Choose “Atlassian API token with its e-mail address”")
+    expect(page.get_by_label("Atlassian API token with its e-mail address")).to_be_checked()
     connect(page)
     expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
     page.get_by_role("button", name="Sign out").click()
@@ -365,6 +374,14 @@ def test_a_link_is_worthless_later(client, database_url, ending):
         on_warehouse(database_url, lambda warehouse: api_keys.revoke(warehouse, "demo"))
     answer = client.get("/connections/sign-in", params={"once": made.get_secret_value()})
     assert (answer.status_code, "dx_session" in answer.cookies) == (401, False)
+
+
+def test_the_sign_in_page_names_the_home_to_this_machine_alone(settings):
+    with serving(create_app(settings.model_copy(update={"allowed_hosts": "dx.example.com"}))) as url:
+        for headers, is_named in ({}, True), ({"Host": "dx.example.com"}, False):
+            told = httpx.get(f"{url}/connections/sign-in", headers=headers).text
+            assert "api-keys create NAME" in told
+            assert (f"DX_HOME={settings.home}" in told) == is_named
 
 
 def test_wrong_and_revoked_keys(client, key, database_url):

@@ -32,7 +32,11 @@ from dx_dagster_tests.bad_input.telling import (
         pytest.param(("nowhere", GOOD), ["nowhere", "https://bitbucket.org/WORKSPACE/"], id="unknown workspace"),
         pytest.param(("acme", BLIND), ["acme", "access"], id="a token of another workspace"),
         pytest.param(("acme", WRONG), ["invalid_credentials", "Token is invalid"], id="wrong token"),
-        pytest.param(("acme", PERSONAL), ["invalid_credentials", "Bearer"], id="API token sent as an access token"),
+        pytest.param(
+            ("acme", PERSONAL),
+            ["invalid_credentials", "Bearer", "Set BITBUCKET_EMAIL and"],
+            id="API token sent as an access token",
+        ),
         pytest.param(
             ("acme", POOR), ["invalid_permissions", "account", "pipeline", "pullrequest"], id="scopes are missing"
         ),

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 from dx_dagster.connections.actions import Failure
 from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
-from dx_dagster.warehouse.connections.credentials import ShownCredential
+from dx_dagster.warehouse.connections.credentials import CredentialType, ShownCredential
 
 ErrorCode = Literal[
     "not_authed",
@@ -22,6 +22,11 @@ ErrorCode = Literal[
     "rate_limited",
 ]
 
+_HOW: dict[CredentialType, str] = {
+    "access_token": "Give it as secrets.api_token, alone.",
+    "api_token": "Give it as secrets.password, with settings.username.",
+}
+
 
 class RefusedError(Exception):
     """The request is answered with an error code."""
@@ -34,7 +39,8 @@ class RefusedError(Exception):
 
     @classmethod
     def of(cls, failure: Failure) -> "RefusedError":
-        return cls(failure.code, failure.sentence, curl=failure.curl)
+        how = _HOW[failure.looks_like] if failure.looks_like else ""
+        return cls(failure.code, f"{failure.sentence} {how}".strip(), curl=failure.curl)
 
     def response(self) -> JSONResponse:
         body = {"ok": False, "error": self.code, "message": self.message}

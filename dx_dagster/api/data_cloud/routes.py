@@ -131,9 +131,13 @@ _FIELDS = {
             "api_token": {
                 "type": "string",
                 "format": "password",
-                "description": "bitbucket: a workspace access token, alone. jira_cloud: the API token.",
+                "description": "bitbucket: a workspace access token, alone. jira_cloud: the Atlassian API token.",
             },
-            "password": {"type": "string", "format": "password", "description": "bitbucket: API token of `username`."},
+            "password": {
+                "type": "string",
+                "format": "password",
+                "description": "bitbucket: the Atlassian API token of `username`.",
+            },
         },
     },
     "expiration_date": {"type": ["string", "null"], "format": "date", "description": "Day of expiry."},
@@ -184,7 +188,8 @@ async def credentials_info(served: Served, connection: Found, credential_id: Cre
 async def credentials_create(served: Served, connection: Found, body: Body) -> dict[str, Any]:
     """Verifies a credential, then adds it. A failed verification stores nothing.
 
-    For Bitbucket: `secrets.api_token` alone, or `settings.username` with `secrets.password`.
+    For Bitbucket: a workspace access token as `secrets.api_token`, alone; or an Atlassian API token with its e-mail
+    address, as `secrets.password` and `settings.username`.
     """
     fields = Fields(body.label, body.settings, body.secrets, body.expiration_date)
     try:

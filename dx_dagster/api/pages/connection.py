@@ -109,8 +109,9 @@ async def add(request: Request, served: Served, connection: Chosen) -> Response:
     warehouse = await served.warehouse()
     before = {one.id for one in await credentials.shown(warehouse, connection.id)}
     try:
-        added = await actions.add_fields(served.settings, warehouse, connection, form.fields())
+        added = await actions.add_fields(served.settings, warehouse, connection, form.new_fields())
     except VerificationFailed as error:
+        form.follow(error.failure)
         return await _details(request, served, connection, status=422, form=form, failure=error.failure)
     return _to(connection.id, "there" if added.id in before else "added")
 

@@ -115,6 +115,7 @@ async def new(request: Request, served: Served) -> Response:
     try:
         connection = await _connect(served, form)
     except VerificationFailed as error:
+        form.follow(error.failure)
         return render(request, "new.html", status=422, form=form, failure=error.failure)
     return RedirectResponse(f"{_HOME}/{connection.id}?done=connected", 303)
 
@@ -125,7 +126,7 @@ async def _connect(served: ServedInstallation, form: Form) -> StoredConnection:
         site = jira_site(form.jira_url) if form.type == "jira_cloud" else None
     except GivenError as error:
         raise VerificationFailed(Failure("no_resources", str(error))) from None
-    credential = actions.described(form.type, form.fields())
+    credential = actions.described(form.type, form.new_fields())
     warehouse = await served.warehouse()
     name = form.name or None
     try:

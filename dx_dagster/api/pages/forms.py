@@ -60,6 +60,23 @@ class Form:
         secret = {password if basic else "api_token": self.secret}
         return Fields(self.label or None, username, secret, self._day())
 
+    def new_fields(self) -> Fields:
+        """`fields` of a credential that is complete.
+
+        Raises:
+            VerificationFailed: a half is missing, or the date is invalid.
+        """
+        token, basic = self.secret.get_secret_value(), self.method == "basic"
+        if not token or (basic and not self.username):
+            needed = "the e-mail address and the Atlassian API token" if basic else "the workspace access token"
+            raise VerificationFailed(Failure("invalid_credentials", f"Enter {needed}."))
+        return self.fields()
+
+    def follow(self, failure: Failure) -> None:
+        """Chooses the kind of credential that the refused secret looks like."""
+        if failure.looks_like is not None and self.type != "jira_cloud":
+            self.method = "basic" if failure.looks_like == "api_token" else "api_token"
+
     def changes(self, label: str) -> Changes:
         """Changes of a credential with the given label. An empty secret stays, an empty day removes the expiry.
 

@@ -13,6 +13,7 @@ from dx_dagster.bitbucket import sentence
 from dx_dagster.clock import ago
 
 _TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
+_KINDS = {"access_token": "Workspace access token", "api_token": "Atlassian API token with its e-mail address"}
 _TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
 
 
@@ -29,6 +30,7 @@ def _templates() -> Environment:
     environment.filters["ago"] = _ago
     environment.filters["sentence"] = sentence
     environment.filters["tone"] = lambda state: _TONES.get(state, "bad")
+    environment.filters["kind_name"] = _KINDS.__getitem__
     environment.filters["type_name"] = lambda kind: _TYPES.get(kind, kind)
     return environment
 

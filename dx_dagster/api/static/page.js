@@ -10,4 +10,26 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     setTimeout(() => { button.textContent = "Copy"; button.ariaLabel = label; }, 2000);
   });
 }
+// The form follows what was pasted: the first characters of a token tell its kind, and an address is no token.
+const secret = document.getElementById("secret");
+const recognized = document.querySelector("[data-recognized]");
+if (secret && recognized) {
+  const choose = (kind, note) => {
+    document.querySelector(`input[name=method][value=${kind}]`).checked = true;
+    recognized.textContent = note;
+  };
+  const address = document.getElementById("username");
+  secret.addEventListener("input", () => {
+    const pasted = secret.value.trim();
+    if (pasted.startsWith("ATATT")) choose("basic", "This is an Atlassian API token. It needs the e-mail address of its account.");
+    else if (pasted.startsWith("ATCTT")) choose("api_token", "This is a workspace access token.");
+  });
+  secret.addEventListener("change", () => {
+    const pasted = secret.value.trim();
+    if (!/^[^@\s]+@[^@\s]+\.[^@\s]+$/.test(pasted)) return;
+    choose("basic", "That was an e-mail address. The token is still missing.");
+    address.value = pasted;
+    secret.value = "";
+  });
+}
 document.getElementById("failure")?.focus();
