@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from dx_dagster.cli import running
 from dx_dagster.clock import HOST
-from dx_dagster.settings import Settings, SettingsError, is_home
+from dx_dagster.settings import DEFAULT_HOME, Settings, SettingsError, is_home
 
 if TYPE_CHECKING:
     from dx_dagster.connections.health import Health
@@ -84,8 +85,9 @@ class Examination:
         home = self.settings.home
         if os.environ.get("DX_HOME"):
             return "from DX_HOME"
-        here = os.path.abspath(".dx")  # noqa: PTH100 - as `default_home` names it
-        if str(home) != here:
+        if not home.is_absolute():
+            return "the current folder no longer exists"
+        if home != Path.cwd() / DEFAULT_HOME:
             return "found above the current folder"
         return "in the current folder" if is_home(home) else "the default; it does not exist yet"
 
@@ -134,6 +136,8 @@ def _readable() -> tuple[Settings, list[str]]:
                 source = _Forgetful
             else:
                 return Settings.model_construct(), complaints
+        except OSError:  # the current folder no longer exists
+            return Settings.model_construct(), complaints
 
 
 def _settings(examination: Examination) -> list[Finding]:
@@ -221,7 +225,8 @@ def _tables(examination: Examination) -> list[Finding]:
         return [Finding("tables", State.BAD, unfit)]
     examination.is_current = True
     if faults := migrations.faults(examination.url):
-        return [Finding("tables", State.BAD, fault) for fault in faults]
+        more = f" {len(faults) - 1} more differences: dx-dagster migrate lists them." if len(faults) > 1 else ""
+        return [Finding("tables", State.BAD, faults[0] + more)]
     return [Finding("tables", State.GOOD, f"Version {row[0]}, the newest of this release.")]
 
 

@@ -9,7 +9,7 @@ from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
 from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
-from dx_dagster.settings import Settings
+from dx_dagster.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -132,7 +132,7 @@ async def _remove_webhook(settings: Settings, warehouse: "Warehouse", connection
         if not result.changed:
             result = await remove_hooks(settings, warehouse, connection.workspace, repositories=True)
         refused = result.refused[0] if result.refused else None
-    except CommandError as error:
+    except (CommandError, SettingsError) as error:
         refused = str(error)
     if refused:
         print(f"The webhook stays at Bitbucket: {refused}", file=sys.stderr)

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +66,6 @@ def doctor(
 def _within(seconds: float, name: str, check: "Callable[[], list[Finding]]") -> "list[Finding]":
     """The check's findings; one that fails or takes too long is a finding itself."""
     from dx_dagster.cli.checks import Finding, State
-    from dx_dagster.cli.messages import message
 
     findings: list[Finding] = []
 
@@ -73,9 +73,7 @@ def _within(seconds: float, name: str, check: "Callable[[], list[Finding]]") -> 
         try:
             findings.extend(check())
         except Exception as error:  # noqa: BLE001 - whatever is broken, the other checks are made
-            # Texts of unknown errors may contain secrets.
-            told = message(error) or f"The check failed with {type(error).__name__}."
-            findings.append(Finding(name, State.BAD, told))
+            findings.append(Finding(name, State.BAD, _told(error)))
 
     thread = threading.Thread(target=work, name=f"checks the {name}", daemon=True)
     thread.start()
@@ -83,6 +81,18 @@ def _within(seconds: float, name: str, check: "Callable[[], list[Finding]]") -> 
     if thread.is_alive():
         return [Finding(name, State.BAD, f"The check did not end within {seconds:.0f} s.")]
     return findings
+
+
+def _told(error: Exception) -> str:
+    from dx_dagster.cli.messages import message
+    from dx_dagster.settings import SettingsError
+
+    with suppress(SettingsError):  # which has a line of its own
+        if told := message(error):
+            return told
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}"
+    return f"The check failed with {type(error).__name__}."  # its text might contain a secret
 
 
 def _print(findings: "list[Finding]") -> None:

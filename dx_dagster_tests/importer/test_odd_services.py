@@ -227,6 +227,8 @@ def test_a_scope_that_one_repository_alone_asks_for_is_no_reason_to_import_nothi
     sandbox.faults.on(re.escape(quote(private.uuid, safe="")), "scope")
     outcome = sync()
     assert private.slug in {one.repository for one in outcome.skipped if "(missing: repository)" in one.reason}
+    assert any(f"/repositories/acme/{private.slug}" in one.reason for one in outcome.skipped), "people read the slug"
+    assert not any("%7B" in one.reason for one in outcome.skipped)
     [row] = query("SELECT count(*) AS pulls FROM bitbucket_pulls")
     all_pulls = [one for one in sandbox.world.pull_requests if not one.repository.forbidden]
     assert row["pulls"] == len(all_pulls) - len(private.pull_requests)
