@@ -130,6 +130,7 @@ def test_variables_of_libpq_do_not_lead_away_from_the_embedded_database(run_cli:
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGPORT": str(free_port()), "PGSERVICE": "nowhere", "PGOPTIONS": "-cno=1"}
     elsewhere |= {"PGREQUIREAUTH": "scram-sha-256", "PGTARGETSESSIONATTRS": "standby", "PGSSLMODE": "require"}
     env = bare_environment | elsewhere
+    assert run_cli("migrate", env=env).returncode == 0
     done = run_cli("status", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     exported = run_cli("env", env=env).stdout
