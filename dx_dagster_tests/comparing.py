@@ -86,10 +86,12 @@ QUERIES = {
         LEFT JOIN bitbucket_users u ON u.id = i.source_id
         WHERE NOT t.deleted""",
     "deployments": """
-        SELECT t.reference_id, o.external_id AS service_repository, t.repository, t.commit_sha, t.environment,
+        SELECT t.reference_id, o.external_id AS service_repository, t.repository, t.commit_sha,
+               CASE WHEN e.deleted_at IS NULL THEN t.environment END AS environment,
                t.deployed_at, t.success, t.service, t.source_url, t.source_name, t.deleted, t.source
         FROM deployments t JOIN repos o ON o.id = t.service_id
-        JOIN bitbucket_deployments b ON b.id = t.source_table_id WHERE NOT t.deleted""",
+        JOIN bitbucket_deployments b ON b.id = t.source_table_id
+        LEFT JOIN bitbucket_environments e ON e.id = b.environment_id WHERE NOT t.deleted""",
     "bitbucket_pipelines": f"""
         SELECT t.source_id, r.source_id AS repository, build_number, run_number, t.state, stage, result,
                trigger, ref_name, commit_sha, p.source_id AS pull, u.source_id AS user, t.created_at, completed_at,

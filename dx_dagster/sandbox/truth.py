@@ -339,7 +339,9 @@ def _reviews(pull: PullRequest) -> Iterator[Row]:
     """
     shown = _visible(pull)
     opinions = [e for e in pull.activity if e.kind in {"approval", "changes_requested"} and shown(e)]
-    standing = [comment for comment in pull.comments if not comment.deleted]
+    standing = sorted(
+        (comment for comment in pull.comments if not comment.deleted), key=lambda one: (one.created_on, one.number)
+    )
     for user in dict.fromkeys([*(entry.user for entry in opinions), *(comment.user for comment in standing)]):
         if user is None or user is pull.author:
             continue
@@ -365,7 +367,7 @@ def _review(pull: PullRequest, user: User, state: str, comments: list[Comment], 
         "user": user.uuid,
         "state": state,
         "comment_count": len(comments),
-        "time_since_request": _seconds(pull, at),
+        "time_since_request": _seconds(pull, at) if at >= pull.created_on else None,
         "created_at": at,
         "updated_at": max([at, *(comment.updated_on for comment in comments)]),
         "source_url": f"{page}/_/diff#comment-{comments[0].number}" if state == "COMMENTED" else page,

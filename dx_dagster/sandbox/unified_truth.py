@@ -133,12 +133,12 @@ def _business_seconds(start: datetime | None, end: datetime | None, zone: str) -
     """Seconds between 08:00 and 18:00 from Monday to Friday, day by day."""
     if start is None or end is None or end < start:
         return None
-    day, last, found = start.astimezone(ZoneInfo(zone)).date(), end.astimezone(ZoneInfo(zone)).date(), timedelta()
-    while day <= last:
+    first, last, found = start.astimezone(ZoneInfo(zone)).date(), end.astimezone(ZoneInfo(zone)).date(), timedelta()
+    for days in range((last - first).days + 1):
+        day = first + timedelta(days)
         if day.weekday() < _SATURDAY:
             opens, closes = (datetime.combine(day, time(hour), ZoneInfo(zone)).astimezone(UTC) for hour in (8, 18))
             found += max(min(end, closes) - max(start, opens), timedelta())
-        day += timedelta(days=1)
     return found.total_seconds()
 
 

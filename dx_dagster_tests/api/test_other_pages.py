@@ -117,6 +117,7 @@ def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_
         with page.expect_navigation():
             page.evaluate("address => { location.href = address }", f"{running.ui}/graphql?query={ADD}")
         expect(page).to_have_title("GraphiQL")
+        page.wait_for_load_state("networkidle")  # it asks for the schema, which is no request from elsewhere
     assert partitions(database_url) == {"acme"}
     page.goto(f"{running.api}/connections")
     expect(page.get_by_role("heading", name="Connections")).to_be_visible()  # still signed in

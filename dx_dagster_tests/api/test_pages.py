@@ -419,5 +419,5 @@ def test_unknown_pages_and_oversized_forms(client, key):
     token = signed_in(client, key)
     for path in ("/connections/7", "/connections/x", "/connections/99999999999999", "/connections/static/app.py"):
         assert client.get(path).status_code == 404
-    data = {"csrf_token": token, "workspace": "x" * 100_000}
+    data = {"csrf_token": token, "workspace": "x" * 300_000}
     assert client.post("/connections/new", data=data).status_code == 400

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from dx_dagster.bitbucket import Credential, CredentialPool, CredentialsExhausted
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.session import NotConnectedError, connection_in_service, open_pool
+from dx_dagster.insights import building, reviews
 from dx_dagster.sandbox import RateLimit, Sandbox, Token, truth
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import SharedLedger, headroom
@@ -44,12 +45,18 @@ async def connected(
     return configured.model_copy(update={"bitbucket_api_url": sandbox.url})
 
 
+async def import_with_reviews(settings: Settings, warehouse: Warehouse, heard: Heard) -> None:
+    await import_all(settings, warehouse, heard)
+    row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces")
+    await building.run(warehouse, reviews.BUILD, row.id)
+
+
 async def test_a_limit_in_the_middle_of_a_listing_loses_nothing(
     configured: Settings, warehouse: Warehouse, database_url: str
 ) -> None:
     with Sandbox(SMALL, tokens=access(1), limits=RateLimit(20, 2.0)) as sandbox:
         heard = Heard()
-        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        await import_with_reviews(await connected(configured, warehouse, sandbox), warehouse, heard)
         assert statuses(sandbox)[429] == 0
         assert sandbox.requests.count > 80  # the limit was met more than once
         assert differences(database_url, truth(sandbox.world)) == {}
@@ -67,7 +74,7 @@ async def test_a_limit_that_the_api_never_tells_is_met_and_survived(
     tokens = [Token(f"ATATT-{number}", "api", "ann@acme.example", label=f"Ann's {number}") for number in (1, 2)]
     with Sandbox(SMALL, tokens=tokens, limits=RateLimit(50, 3.0, count_rejected=True)) as sandbox:
         heard = Heard()
-        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        await import_with_reviews(await connected(configured, warehouse, sandbox), warehouse, heard)
         refused = statuses(sandbox)[429]
         assert 0 < refused < sandbox.requests.count / 3
         assert differences(database_url, truth(sandbox.world)) == {}
@@ -83,7 +90,7 @@ async def test_one_revoked_in_the_middle_and_the_import_goes_on(
             sandbox.tokens[1].revoked = requests > 20
 
         heard = Heard(on_progress=revoke)
-        await import_all(await connected(configured, warehouse, sandbox), warehouse, heard)
+        await import_with_reviews(await connected(configured, warehouse, sandbox), warehouse, heard)
         assert differences(database_url, truth(sandbox.world)) == {}
     stored = await warehouse.rows("SELECT label, disabled_reason FROM credentials WHERE disabled_at IS NOT NULL")
     assert [row.label for row in stored] == ["token 2"]
@@ -100,7 +107,7 @@ async def test_credentials_that_see_different_repositories_import_them_all_toget
         one, other, elsewhere, revoked = sandbox.tokens
         one.shown, other.shown, elsewhere.workspaces = slugs[:4], slugs[4:], ["elsewhere"]
         for _ in range(2):
-            await import_all(chosen, warehouse, Heard())
+            await import_with_reviews(chosen, warehouse, Heard())
             assert differences(database_url, truth(sandbox.world)) == {}
             # Who is refused a repository is not asked for it again.
             assert statuses(sandbox)[403] + statuses(sandbox)[404] < 3 * len(slugs) + 20
@@ -115,7 +122,7 @@ async def test_a_budget_that_rests_keeps_no_other_from_going_on(
         chosen = await connected(configured, warehouse, sandbox)
         resting, other = await warehouse.rows("SELECT id, label FROM credentials ORDER BY id")
         await SharedLedger(warehouse, chosen.budget_window).limited(f"credential:{resting.id}", 3600)
-        await import_all(chosen, warehouse, Heard())
+        await import_with_reviews(chosen, warehouse, Heard())
         assert {request.token for request in sandbox.requests} == {other.label}
         assert differences(database_url, truth(sandbox.world)) == {}
 
@@ -128,10 +135,10 @@ async def test_with_no_credential_left_the_import_fails_with_invalid_credentials
         for token in sandbox.tokens:
             token.revoked = True
         with pytest.raises(NothingReadError, match="no credential is left") as refused:
-            await import_all(chosen, warehouse, Heard())
+            await import_with_reviews(chosen, warehouse, Heard())
         assert refused.value.code == "invalid_credentials"
         with pytest.raises(NotConnectedError, match="invalid_credentials"):
-            await import_all(chosen, warehouse, Heard())
+            await import_with_reviews(chosen, warehouse, Heard())
 
 
 async def test_an_expiry_date_is_warned_of_two_weeks_ahead_and_heeded(

@@ -13,12 +13,15 @@ from dx_dagster.clock import HOST, Clock
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.world import World
+from dx_dagster.warehouse.schema import metadata
 from dx_dagster_tests.comparing import QUERIES
 from dx_dagster_tests.delivering import Receiving, installed
 from dx_dagster_tests.importer.test_changing_worlds import change
 from dx_dagster_tests.importing import KEYS
 from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
 
+# Derived tables have no date of a request.
+DATED = [table for table in QUERIES if "synced_at" in metadata.tables[table].columns]
 TINY = WorldConfig(seed=6, repositories=2, pull_requests=14, members=4)
 YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)
 YEAR_2099 = datetime(2099, 1, 1, tzinfo=UTC)
@@ -69,7 +72,7 @@ def test_rows_are_right_whatever_the_clocks_of_the_hosts_that_wrote_them(install
         assert installation.differences() == {}, ahead
         assert [one.split(", by")[0] for one in installation.warnings if "clock" in one] == said
         installation.warnings.clear()
-    for table in QUERIES:
+    for table in DATED:
         dated = "SELECT max(synced_at) <= now() AS past, min(synced_at) > now() - interval '1 h' AS late FROM"
         assert installation.query(f"{dated} {table}") == [{"past": True, "late": True}], table
 
@@ -101,7 +104,7 @@ def test_rows_are_right_after_a_sync_on_a_host_that_is_a_day_ahead(installation,
 
 def test_what_was_written_under_a_wrong_clock_is_right_after_the_next_sync(installation):
     for off in ("1 day", "-2 days"):
-        for table in QUERIES:
+        for table in DATED:
             assert execute(installation, f"UPDATE {table} SET synced_at = synced_at + interval '{off}'") > 0
         change_everything(installation.sandbox.world)
         installation.sync()

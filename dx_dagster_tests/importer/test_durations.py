@@ -25,6 +25,8 @@ def shuffle(world: World, chances: random.Random) -> None:
             if entry.comment:
                 entry.comment.created_on = entry.comment.updated_on = moment
         pull.activity.sort(key=lambda one: one.at)
+        for entry in pull.activity:  # an opinion is withdrawn where the participants show none
+            entry.taken_back = entry.user in pull.participants and pull.participants[entry.user].state is None
         if pull.state != "OPEN" and chances.random() < 0.15:
             _lose_the_end(pull)
     for repository in world.repositories:
