@@ -224,4 +224,5 @@ def _bag(rows: Sequence[Row], columns: Sequence[str]) -> Counter[Values]:
 
 
 def _plain(value: object) -> object:
-    return float(value) if isinstance(value, Decimal) else value
+    """Durations as floats, to the microsecond over three years: over thousands, floats hold no microseconds."""
+    return float(f"{value:.14g}") if isinstance(value, float | Decimal) else value
