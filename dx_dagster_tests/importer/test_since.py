@@ -77,7 +77,7 @@ def test_a_time_with_an_offset_is_that_moment_and_status_shows_the_bound(run_cli
     refused = run_cli("sync", "acme", "--since", "2026-05-01", env=env)
     assert refused.returncode == 1
     assert "never dropped" in refused.stderr
-    assert "imported since 2026-01-31T03:00" in run_cli("status", env=env).stdout
+    assert "imported since 2026-01-31 03:00 UTC" in run_cli("status", env=env).stdout
 
 
 def merge_old_work(world: World, repository: HostedRepository, commits: int) -> None:
