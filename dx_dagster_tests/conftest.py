@@ -45,7 +45,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    return (os.cpu_count() or 1) + 4  # more than half of the tests' time is waiting, for processes to start and to end
+    return (os.cpu_count() or 1) + 2  # nearly half of the tests' time is waiting, for processes to start and to end
 
 
 @pytest.fixture
