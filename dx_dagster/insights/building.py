@@ -14,6 +14,9 @@ from dx_dagster.warehouse.database import Transaction, Warehouse
 # A build of a million pull requests sorts and hashes them in memory. Compiling pays for none of its statements.
 _FOR_LARGE_SETS = "SELECT set_config('work_mem', '64MB', true), set_config('maintenance_work_mem', '256MB', true), "
 _FOR_LARGE_SETS += "set_config('jit', 'off', true)"
+# Rows that were imported a moment ago have no statistics yet. PostgreSQL then expects one row in place of a million,
+# and joins them by nested loops, for hours.
+_FOR_EVERYTHING = "SET LOCAL enable_nestloop = off"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ async def run_in(
     after = [key for key in build.after if key not in build.noted]
     begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=after)
     scope = replace(begun, settings=settings)
+    if scope.everything:
+        await transaction.execute(_FOR_EVERYTHING)
     await build.work(transaction, scope)
     await changes.finish(transaction, build.key, rules, scope)
     written = transaction.written[str(build.table.name)]
