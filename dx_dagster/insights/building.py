@@ -10,6 +10,7 @@ from dx_dagster.insights import changes
 from dx_dagster.insights.changes import Scope
 from dx_dagster.insights.derivation import Derivation, Origins, reserve_if_empty
 from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.merge import Counts
 
 # A build of a million pull requests sorts and hashes them in memory. Compiling pays for none of its statements.
 _FOR_LARGE_SETS = "SELECT set_config('work_mem', '64MB', true), set_config('maintenance_work_mem', '256MB', true), "
@@ -59,11 +60,12 @@ class Build:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did: rows written, and whether it looked at everything."""
+    """What a build did: rows of its table, whether it looked at everything, and rows of all tables, by name."""
 
     inserted: int
     updated: int
     everything: bool
+    written: Mapping[str, Counts] = field(default_factory=dict, compare=False)
 
 
 async def bring_up_to_date(
@@ -101,4 +103,4 @@ async def run_in(
     await build.work(transaction, scope)
     await changes.finish(transaction, build.key, rules, scope)
     written = transaction.written[str(build.table.name)]
-    return Built(written.inserted, written.updated, scope.everything)
+    return Built(written.inserted, written.updated, scope.everything, dict(transaction.written))

@@ -227,14 +227,8 @@ class Warehouse:
         self.clock.set(row.now, asked, monotonic())
 
     def written_so_far(self) -> Counter[str]:
-        """Rows written by committed transactions, by `TABLE/inserted` and `TABLE/updated`."""
-        return Counter(
-            {
-                f"{table}/{what}": rows
-                for table, counts in self.written.items()
-                for what, rows in (("inserted", counts.inserted), ("updated", counts.updated))
-            }
-        )
+        """Rows written by committed transactions; see `as_written`."""
+        return as_written(self.written)
 
     @asynccontextmanager
     async def lock(self, name: str, *, insists: bool = False) -> AsyncIterator[bool]:
@@ -349,3 +343,14 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
 
 def _first_line(words: str) -> str:
     return (words.strip().splitlines() or ["no reason given"])[0].rstrip(".")
+
+
+def as_written(written: Mapping[str, Counts]) -> Counter[str]:
+    """Numbers of rows by `TABLE/inserted` and `TABLE/updated`."""
+    return Counter(
+        {
+            f"{table}/{what}": rows
+            for table, counts in written.items()
+            for what, rows in (("inserted", counts.inserted), ("updated", counts.updated))
+        }
+    )

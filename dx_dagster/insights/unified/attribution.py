@@ -152,7 +152,9 @@ async def attribute(transaction: Transaction, scope: Scope) -> None:
         known = {(row.deployment_id, row.pull_request_id): row.holds for row in stored}
         wanted = _attributed(history, {pair for pair, holds in known.items() if holds})
         changed = {pair for pair, holds in known.items() if not holds} & wanted
-        await _write(transaction, wanted - known.keys(), known.keys() - wanted, changed)
+        new, gone = wanted - known.keys(), known.keys() - wanted
+        await _write(transaction, new, gone, changed)
+        transaction.count(str(unified.deployment_pull_requests.name), inserted=len(new), updated=len(gone | changed))
     rows = await transaction.rows(_RECORD)
     transaction.count(str(unified.deployments.name), updated=sum(row.others for row in rows))
 
