@@ -10,7 +10,7 @@ from dx_dagster.assets.checks import specs
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.external import read_by
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.step import ImportConfig, Materialized, column_schema, materialize
+from dx_dagster.assets.step import Events, ImportConfig, column_schema, materialize
 from dx_dagster.assets.steps import STEPS, key_of
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.comments import import_comments
@@ -27,7 +27,7 @@ from dx_dagster.settings import Settings
 
 def _imported(
     step: str, function: Callable[..., Any], *after: dg.AssetsDefinition, op_tags: Mapping[str, str] | None = None
-) -> Callable[[Callable[..., Materialized]], dg.AssetsDefinition]:
+) -> Callable[[Callable[..., Events]], dg.AssetsDefinition]:
     """The decorator of a step's asset. `after`: the assets whose rows it reads."""
     table = STEPS[step][0]
     return dg.asset(
@@ -54,49 +54,49 @@ _FROM_WHAT_IS_LEFT = {"dagster/priority": "-3"}
 
 
 @_imported("repositories", import_repositories)
-def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """The workspace and its repositories. A repository that a complete listing lacks gets `deleted_at`."""
     return materialize(context, config, bitbucket, import_repositories)
 
 
 @_imported("members", import_people, repositories, op_tags=_AFTER_PULL_REQUESTS)
-def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Users, with e-mail addresses from a Jira connection. Authors who are not members are inactive."""
     return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 
 @_imported("pullrequests", import_pull_requests, repositories)
-def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Pull requests in all states, with their reviewers and participants."""
     return materialize(context, config, bitbucket, import_pull_requests)
 
 
 @_imported("activity", import_activity, pullrequests)
-def activity(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def activity(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Updates, approvals, change requests and comments of pull requests, and the durations computed from them."""
     return materialize(context, config, bitbucket, import_activity)
 
 
 @_imported("comments", import_comments, activity)
-def comments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def comments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Current text of comments on pull requests, with edited and deleted comments."""
     return materialize(context, config, bitbucket, import_comments)
 
 
 @_imported("commits", import_commits, pullrequests)
-def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def commits(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Commits of pull requests and of default branches."""
     return materialize(context, config, bitbucket, import_commits)
 
 
 @_imported("pipelines", import_pipelines, repositories, op_tags=_LAST)
-def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def pipelines(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Runs of Bitbucket Pipelines."""
     return materialize(context, config, bitbucket, import_pipelines, for_pipelines=True)
 
 
 @_imported("deployments", import_deployments, pipelines, op_tags=_LAST)
-def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Materialized:
+def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Deployments by Bitbucket Pipelines, and their environments. DX_DEPLOYMENTS=off leaves them out."""
     step = partial(import_deployments, Settings.read())
     return materialize(context, config, bitbucket, step, for_pipelines=True)
@@ -104,9 +104,7 @@ def deployments(context: dg.AssetExecutionContext, config: ImportConfig, bitbuck
 
 # It depends on pull requests alone, so that it runs whichever other step fails; its priority makes it the last.
 @_imported("pull_request_sizes", import_sizes, pullrequests, op_tags=_FROM_WHAT_IS_LEFT)
-def pull_request_sizes(
-    context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource
-) -> Materialized:
+def pull_request_sizes(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Additions, deletions and changed files of pull requests, as far as the hour's requests allow.
 
     A sync leaves it out unless DX_PULL_REQUEST_SIZE is on.

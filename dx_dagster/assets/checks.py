@@ -6,7 +6,7 @@ results of its asset. The checks of the workspace itself change while nothing ru
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -44,14 +44,8 @@ def specs(asset: str) -> list[dg.AssetCheckSpec]:
 
 async def look(
     warehouse: Warehouse, asset: str, workspace: str, workspace_id: str, rows: int, *, full: bool = False
-) -> list[dg.AssetCheckResult]:
-    """Checks what changed of an asset, or everything; `rows` is the number of the workspace's rows."""
-    return [_result(one) for one in await _verdicts(warehouse, asset, workspace, workspace_id, rows, full=full)]
-
-
-async def _verdicts(
-    warehouse: Warehouse, asset: str, workspace: str, workspace_id: str, rows: int, *, full: bool = False
 ) -> list[Verdict]:
+    """Checks what changed of an asset, or everything; `rows` is the number of the workspace's rows."""
     found = []
     if asset in CHECKED:
         found += await looking.look(warehouse, asset, workspace_id, rows=rows, full=full)
@@ -76,7 +70,7 @@ async def of_assets(warehouse: Warehouse, assets: Iterable[str], workspace: str,
     found = []
     for asset in sorted(CHECKED.keys() & set(assets)):
         rows = await counts.rows(warehouse, CHECKED[asset].table, workspace_id)
-        found += await _verdicts(warehouse, asset, workspace, workspace_id, rows.of_workspace)
+        found += await look(warehouse, asset, workspace, workspace_id, rows.of_workspace)
     return found
 
 
@@ -85,12 +79,31 @@ def tell(context: dg.OpExecutionContext, verdicts: Iterable[Verdict]) -> None:
 
     Events without a run would not do: Dagster fails to store the second one of a check and a partition.
     """
+    for evaluation in _evaluations(context, verdicts):
+        context.log_event(evaluation)  # type: ignore[arg-type]  # it takes one, which its annotation leaves out
+
+
+def evaluations(
+    context: dg.AssetExecutionContext, verdicts: Iterable[Verdict]
+) -> Iterator[dg.Output[None] | dg.AssetCheckEvaluation]:
+    """The results as events of a step, which has yielded the materializations before.
+
+    Of a `dg.AssetCheckResult`, Dagster asks its storage for the materialization twice.
+    """
+    selected = context.selected_asset_check_keys
+    for evaluation in _evaluations(context.op_execution_context, verdicts):
+        if evaluation.asset_check_key in selected:
+            spec = context.assets_def.get_spec_for_check_key(evaluation.asset_check_key)
+            yield dg.Output(None, spec.get_python_identifier())
+        yield evaluation
+
+
+def _evaluations(context: dg.OpExecutionContext, verdicts: Iterable[Verdict]) -> Iterator[dg.AssetCheckEvaluation]:
     targets: dict[str, AssetCheckEvaluationTargetMaterializationData | None] = {}
     for one in verdicts:
         if one.asset not in targets:
             targets[one.asset] = _last_materialization(context, one.asset)
-        evaluation = _evaluation(one, context.partition_key, targets[one.asset])
-        context.log_event(evaluation)  # type: ignore[arg-type]  # it takes one, which its annotation leaves out
+        yield _evaluation(one, context.partition_key, targets[one.asset])
 
 
 def _last_materialization(
@@ -107,28 +120,16 @@ def _last_materialization(
 def _evaluation(
     verdict: Verdict, partition: str, target: AssetCheckEvaluationTargetMaterializationData | None
 ) -> dg.AssetCheckEvaluation:
-    result = _result(verdict)
-    return dg.AssetCheckEvaluation(
-        asset_key=_key(verdict.asset),
-        check_name=verdict.name,
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
-        target_materialization_data=target,
-        partition=partition,
-    )
-
-
-def _result(verdict: Verdict) -> dg.AssetCheckResult:
     example: dict[str, Any] = {"example": verdict.example} if verdict.example else {}
-    return dg.AssetCheckResult(
+    return dg.AssetCheckEvaluation(
         asset_key=_key(verdict.asset),
         check_name=verdict.name,
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
         description=verdict.said,
         metadata={"faults": verdict.faults, **example},
+        target_materialization_data=target,
+        partition=partition,
     )
 
 

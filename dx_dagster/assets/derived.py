@@ -1,5 +1,6 @@
 """The derived assets, one for each of `BUILDS`. They read and write the database and make no request."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -7,17 +8,18 @@ import dagster as dg
 from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.partitions import WORKSPACES
-from dx_dagster.assets.step import Materialized, column_schema, failure, row_counts
+from dx_dagster.assets.step import Events, column_schema, failure, row_counts
 from dx_dagster.assets.steps import ASSETS
 from dx_dagster.importer.workspace import NotImportedError
 from dx_dagster.insights import building
 from dx_dagster.insights.building import Build, Built
 from dx_dagster.insights.business_hours import BusinessTime
+from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import WarehouseResource
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
 from dx_dagster.warehouse.imported import repositories
 
 
@@ -31,15 +33,11 @@ class BuildConfig(dg.Config):
     full: bool = False
 
 
-def _asset(build: Build) -> dg.AssetsDefinition:
-    key = dg.AssetKey(build.key.split("/"))
-
-    @dg.asset(
-        key=key,
-        deps=[dg.AssetKey(after.split("/")) for after in build.after],
-        partitions_def=WORKSPACES,
-        group_name=key.path[0],
-        check_specs=checks.specs(build.key),
+def _spec(build: Build) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=_key(build.key),
+        deps=[_key(after) for after in build.after],
+        group_name=build.key.split("/")[0],
         kinds={"postgres", "sql"},
         owners=["team:platform"],
         description=f"{build.table.comment}.",
@@ -50,17 +48,45 @@ def _asset(build: Build) -> dg.AssetsDefinition:
             **code_of(build.work),
         },
     )
-    def derived(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Materialized:
-        try:
-            work = _build(warehouse.connected, build, context.partition_key, full=config.full)
-            return warehouse.run(work)
-        except (NotImportedError, SettingsError, WarehouseError) as error:
-            raise failure(error) from None
-
-    return derived
 
 
-async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -> Materialized:
+def _key(asset: str) -> dg.AssetKey:
+    return dg.AssetKey(asset.split("/"))
+
+
+def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDefinition:
+    """One step that builds the tables: Dagster takes longer to start a step than most builds take."""
+
+    @dg.multi_asset(
+        name=name,
+        description=description,
+        specs=[_spec(build) for build in builds],
+        check_specs=[spec for build in builds for spec in checks.specs(build.key)],
+        partitions_def=WORKSPACES,
+        can_subset=True,
+    )
+    def tables(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Events:
+        failed: dict[str, Exception] = {}
+        for build in builds:
+            if _key(build.key) not in context.selected_asset_keys or failed.keys() & set(build.after):
+                continue
+            try:
+                work = _build(warehouse.connected, build, context.partition_key, full=config.full)
+                result, verdicts = warehouse.run(work)
+            except (NotImportedError, SettingsError, WarehouseError) as error:
+                failed[build.key] = error
+            else:
+                yield result
+                yield from checks.evaluations(context, verdicts)
+        if failed:
+            raise failure(next(iter(failed.values()))) from None
+
+    return tables
+
+
+async def _build(
+    warehouse: Warehouse, build: Build, slug: str, *, full: bool
+) -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
     """Builds and checks the workspace's rows."""
     slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
     async with warehouse.transaction(read_only=True) as transaction:
@@ -70,16 +96,16 @@ async def _build(warehouse: Warehouse, build: Build, slug: str, *, full: bool) -
     settings = BusinessTime.text(Settings.read())
     built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
     rows = await row_counts(warehouse, build.table, workspace_id)
-    results = await checks.look(
+    verdicts = await checks.look(
         warehouse, build.key, slug, workspace_id, rows["dagster/partition_row_count"], full=full
     )
-    return dg.MaterializeResult(metadata={**rows, **_written(build, built)}, check_results=results)
+    result = dg.MaterializeResult[Any](asset_key=_key(build.key), metadata={**rows, **_written(build, built)})
+    return result, verdicts
 
 
 def _written(build: Build, built: Built) -> dict[str, Any]:
-    table = build.table.name
     return {
-        "written": dg.JsonMetadataValue({f"{table}/inserted": built.inserted, f"{table}/updated": built.updated}),
+        "written": dg.JsonMetadataValue(as_written(built.written)),
         "everything": built.everything,
         # Not each time: Dagster stores metadata three times, and the definition has it too.
         **({"dagster/column_lineage": column_lineage(build)} if built.everything else {}),
@@ -90,7 +116,7 @@ def column_lineage(build: Build) -> dg.TableColumnLineage:
     """The columns that each of the table's columns comes from, as far as an asset shows them."""
     deps = {
         column: [
-            dg.TableColumnDep(asset_key=dg.AssetKey(ASSETS[table].split("/")), column_name=origin)
+            dg.TableColumnDep(asset_key=_key(ASSETS[table]), column_name=origin)
             for table, origin in sorted(origins)
             if table in ASSETS
         ]
@@ -108,4 +134,22 @@ def _origins(build: Build) -> dict[str, str]:
     }
 
 
-DERIVED = [_asset(build) for build in BUILDS]
+def _after(builds: Iterable[Build], imported: Iterable[str]) -> list[Build]:
+    """Those that read the rows of these assets, themselves or through others."""
+    reading = set(imported)
+    for build in builds:
+        if reading & set(build.after):
+            reading.add(build.key)
+    return [build for build in builds if build.key in reading]
+
+
+# Two steps, so that a credential that may not read pipelines holds up their tables alone.
+_OF_PIPELINES = _after(BUILDS, {"bitbucket/pipelines", "bitbucket/deployments"})
+DERIVED = (
+    _tables(
+        "tables_of_pull_requests",
+        [build for build in BUILDS if build not in _OF_PIPELINES],
+        "Builds the tables of people, reviews and pull requests.",
+    ),
+    _tables("tables_of_pipelines", _OF_PIPELINES, "Builds the tables of pipelines and deployments."),
+)

@@ -1,7 +1,7 @@
 """Runs one step of an import as a materialization."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
+from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.connections import failing
@@ -27,10 +28,9 @@ from dx_dagster.warehouse.schema import Table, type_name
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource
 
-    Materialized = dg.MaterializeResult[Any]
+    Events = Iterator[dg.MaterializeResult[Any] | dg.Output[None] | dg.AssetCheckEvaluation]
 else:
-    # Dagster reads annotations, and rejects the generic form for an asset with checks.
-    Materialized = dg.MaterializeResult
+    Events = dg.MaterializeResult  # Dagster reads annotations. Any other one makes it store values as well.
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -81,8 +81,8 @@ def materialize(
     step: Step,
     *,
     for_pipelines: bool = False,
-) -> Materialized:
-    """Runs the step for the partition's workspace and reports what it did.
+) -> Events:
+    """Runs the step for the partition's workspace, and yields what it did and what the checks say.
 
     Raises:
         Failure: with one sentence that says what is wrong.
@@ -92,11 +92,11 @@ def materialize(
     try:
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
 
-        async def run() -> Materialized:
+        async def run() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
             workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
             return await _import(workspace, step, table, asset)
 
-        return warehouse.run(run())
+        result, verdicts = warehouse.run(run())
     except (
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,
@@ -104,6 +104,8 @@ def materialize(
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
             warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
         raise failure(error) from None
+    yield result
+    yield from checks.evaluations(context, verdicts)
 
 
 def failure(error: Exception) -> dg.Failure:
@@ -126,7 +128,9 @@ async def _open(
     )
 
 
-async def _import(workspace: Workspace, step: Step, table: Table, asset: str) -> Materialized:
+async def _import(
+    workspace: Workspace, step: Step, table: Table, asset: str
+) -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
     """Runs the step and checks the rows."""
     client, warehouse = workspace.client, workspace.warehouse
     requests, written = client.requests, warehouse.written_so_far()
@@ -139,10 +143,10 @@ async def _import(workspace: Workspace, step: Step, table: Table, asset: str) ->
         workspace.slug, client, warehouse, workspace.listener
     )  # the step may have stored its row
     metadata = await _metadata(after, report, table)
-    results = await checks.look(
+    verdicts = await checks.look(
         warehouse, asset, after.slug, after.id, metadata["dagster/partition_row_count"], full=workspace.full
     )
-    return dg.MaterializeResult(metadata=metadata, check_results=results)
+    return dg.MaterializeResult[Any](metadata=metadata), verdicts
 
 
 def _bound(text: str) -> Wanted:

@@ -121,14 +121,15 @@ async def _stored_name(workspace: str, warehouse: "Warehouse") -> str:
 def _run(
     installation: Installation, workspace: str, *, since: str | None, full: bool, wait: bool
 ) -> "dg.ExecuteInProcessResult":
+    from dx_dagster.assets.derived import DERIVED
     from dx_dagster.assets.partitions import register
     from dx_dagster.assets.steps import STEPS, key_of, op_name
     from dx_dagster.definitions import defs
-    from dx_dagster.insights.unified import BUILDS
 
     job = defs.resolve_job_def("sync_workspace")
     imported = {"config": {"full": full} | ({"since": since} if since else {})}
-    configs = {key_of(step): imported for step in STEPS} | {build.key: {"config": {"full": full}} for build in BUILDS}
+    configs = {op_name(key_of(step)): imported for step in STEPS}
+    configs |= {derived.op.name: {"config": {"full": full}} for derived in DERIVED}
     with installation.dagster() as instance:
         register(instance, [workspace])
         # By default Dagster opens a connection for each of a run's two hundred statements; its web server pools them.
@@ -141,7 +142,7 @@ def _run(
             tags={"dx/workspace": workspace, "dagster/max_retries": "0"},
             run_config={
                 "resources": {"bitbucket": {"config": {"wait": wait}}},
-                "ops": {op_name(key): one for key, one in configs.items() if job.has_node_named(op_name(key))},
+                "ops": {name: one for name, one in configs.items() if job.has_node_named(name)},
                 # The command has its own progress display.
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
