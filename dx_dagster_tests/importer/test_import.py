@@ -72,6 +72,7 @@ def test_every_row_and_column_equals_the_truth_and_a_second_sync_writes_nothing(
     assert wrong() == {}
     assert first["requests"] == sandbox.requests.count
     assert first["tables"]["bitbucket_pulls"] == {"inserted": 160, "updated": 0, "rows": 160}
+    assert [name for name, one in first["tables"].items() if one["inserted"] != one["rows"]] == []
 
     sandbox.requests.reset()
     second = sync()
@@ -171,6 +172,21 @@ def test_a_revoked_credential_is_taken_out_and_the_others_go_on(sandbox, connect
     listed = query(connected, "SELECT disabled_reason FROM credentials WHERE disabled_at IS NOT NULL")
     assert len(listed) == 1
     assert listed[0]["disabled_reason"]
+
+
+def test_a_credential_that_may_not_read_pipelines_holds_up_their_tables_alone(sandbox, connected, sync, wrong, run_cli):
+    sandbox.token.scopes = {"account", "pullrequest"}
+    done = run_cli("sync", "acme", env=connected)
+    assert done.returncode == 1
+    assert "pipeline" in done.stderr
+    assert set(wrong()) == {"bitbucket_pipelines", "bitbucket_deployments", "bitbucket_environments"}
+    assert query(connected, "SELECT count(dx_user_id) > 0 AS known, count(*) FROM pull_requests") == [
+        {"known": True, "count": 160}
+    ]
+
+    sandbox.token.scopes = None
+    sync()
+    assert wrong() == {}
 
 
 def test_two_syncs_at_once_fetch_nothing_twice(sandbox, connected, sync, wrong):

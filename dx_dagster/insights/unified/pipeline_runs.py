@@ -5,6 +5,7 @@ from psycopg.sql import SQL
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.changes import Scope
 from dx_dagster.insights.derivation import Derivation, derive
+from dx_dagster.insights.people import resolving
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.schema import bitbucket, people, unified
 
@@ -87,12 +88,20 @@ _DELETE_GONE = SQL("""
     DELETE FROM pipeline_runs gone USING changed_pipelines c
     WHERE gone.source_table_id = c.id AND NOT EXISTS (SELECT FROM bitbucket_pipelines t WHERE t.id = c.id)""")
 
+# People are built without waiting for pipelines. A run may name an account that nothing else does.
+_STRANGERS = """
+    SELECT DISTINCT t.user_id::text AS id FROM changed_pipelines c JOIN bitbucket_pipelines t USING (id)
+    WHERE t.user_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM identities i WHERE i.source = 'bitbucket' AND i.source_id = t.user_id)"""
+
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     await transaction.execute("CREATE TEMPORARY TABLE changed_pipelines (id uuid PRIMARY KEY) ON COMMIT DROP")
     await transaction.execute(_OF_WORKSPACE if scope.everything else _CHANGED, scope.bound)
     await transaction.execute("ANALYZE changed_pipelines")
     await transaction.execute(_DELETE_GONE)
+    if strangers := await transaction.rows(_STRANGERS):
+        await resolving.resolve(transaction, [row.id for row in strangers])
     await derive(transaction, RUNS, scope.bound)
 
 
