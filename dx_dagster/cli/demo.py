@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
 
-from dx_dagster.cli.ports import Port, free_port, require_free
+from dx_dagster.cli.ports import DatabasePort, Port, free_port, require_database_port, require_distinct, require_free
 
 if TYPE_CHECKING:
     from dx_dagster.cli.supervisor import Service, Supervisor
@@ -28,6 +28,7 @@ def demo(
     exit_: Annotated[bool, typer.Option("--exit", help="End after the import.")] = False,
     ui_port: Annotated[int, Port] = 3000,
     api_port: Annotated[int, Port] = 8000,
+    database_port: Annotated[int | None, DatabasePort] = None,
 ) -> None:
     """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
 
@@ -35,41 +36,54 @@ def demo(
 
     Example: dx-dagster demo --ui-port 3001
     """
+    from dx_dagster.cli.database_watch import DatabaseWatch
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.running import alone, require_idle, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
+    from dx_dagster.warehouse import embedded
 
     sandbox_port = free_port()
     settings = _demo_settings(sandbox_port)
     require_idle(settings.home)
+    require_distinct({"--ui-port": ui_port, "--api-port": api_port, "--database-port": database_port})
+    embedded.require_embedded(settings, database_port)
     if not exit_:
         require_free(LOOPBACK, ui_port, option="--ui-port")
         require_free(LOOPBACK, api_port, option="--api-port")
-    ports = (None, None) if exit_ else (ui_port, api_port)
+        require_database_port(settings.home, database_port)
+    ports = (None, None, None) if exit_ else (ui_port, api_port, database_port)
     with suppress(KeyboardInterrupt), alone(settings, "demo", *ports):
         print("Preparing the database ...", flush=True)
+        embedded.listen(settings, ports[2])
         installation = Installation.open(settings, new=True)
         _refuse_real_workspaces(installation.database_url)
         if not exit_:
             require_no_daemon(installation.database_url)
         settings.remember()  # so that later commands on this home send requests to the sandbox only
         installation.activate()
-        with Supervisor(
-            settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
-        ) as supervisor:
+        if ports[2] is not None:
+            installation.let_analysts_in()
+        with (
+            closing(DatabaseWatch(settings, installation.database_url)) as database,
+            Supervisor(
+                settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
+            ) as supervisor,
+        ):
             sandbox = _sandbox(sandbox_port, living=not exit_)
             supervisor.start(sandbox)
             _wait_for(sandbox, supervisor)
             if not exit_:
-                supervisor.start(*services(ui_port, api_port))  # they start while the import runs
+                supervisor.start(
+                    *services(ui_port, api_port, heartbeat=database.last_heartbeat)
+                )  # they start while the import runs
             _import(settings)
             print(_how_to_query(settings), flush=True)
             if not exit_:
                 supervisor.wait_until_healthy()
                 link = installation.run(_sign_in_link, connections=1)
-                print(where_to_look(settings, ui_port, api_port, link=link), flush=True)
-                supervisor.watch()
+                print(where_to_look(settings, ui_port, api_port, link=link, database_port=database_port), flush=True)
+                supervisor.watch(database)
 
 
 def _demo_settings(sandbox_port: int) -> "Settings":

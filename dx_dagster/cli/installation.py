@@ -67,6 +67,15 @@ class Installation:
 
         return asyncio.run(run())
 
+    def let_analysts_in(self) -> None:
+        """Makes the role for analysts and sets its password."""
+        from dx_dagster.warehouse import analysts
+        from dx_dagster.warehouse.connecting import connect
+
+        with connect(self.database_url) as connection:
+            analysts.make_role(connection)
+            analysts.let_in(connection, analysts.password_of(self.home))
+
     @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"

@@ -2,12 +2,20 @@
 
 import errno
 import socket
+from collections.abc import Mapping
+from pathlib import Path
 
 import typer
 
 from dx_dagster.cli.errors import CommandError
 
 Port = typer.Option(min=1, max=65535, help="Port to listen on.")
+DatabasePort = typer.Option(
+    min=1,
+    max=65535,
+    help="Port of 127.0.0.1 on which the embedded database listens for BI tools and graphical clients, with a "
+    "password. `env --database` prints its address. Without the option it listens on none.",
+)
 
 
 def free_port() -> int:
@@ -34,3 +42,29 @@ def require_free(host: str, port: int, *, option: str) -> None:
                 f"Nothing was started. Stop that program, or choose another port with {option}."
             ) from None
         raise CommandError(f"Cannot listen on {host}, port {port} ({option}): {error.strerror}.") from None
+
+
+def require_distinct(ports: Mapping[str, int | None]) -> None:
+    """Checks that no two options name one port.
+
+    Raises:
+        CommandError: two do.
+    """
+    seen: dict[int, str] = {}
+    for option, port in ports.items():
+        if port is not None and seen.setdefault(port, option) != option:
+            raise CommandError(
+                f"{seen[port]} and {option} are both {port}. Nothing was started. Give each its own port."
+            )
+
+
+def require_database_port(home: Path, port: int | None) -> None:
+    """Checks that the port is free for the embedded database, or that this database listens on it already.
+
+    Raises:
+        CommandError: another program listens on it.
+    """
+    from dx_dagster.warehouse.embedded import EmbeddedServer
+
+    if port is not None and EmbeddedServer.of(home).listens_on() != port:
+        require_free("127.0.0.1", port, option="--database-port")

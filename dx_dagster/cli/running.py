@@ -36,13 +36,16 @@ class RunningCommand:
     ui_port: int | None
     api_port: int | None
     started_at: str
+    database_port: int | None = None
 
     def __str__(self) -> str:
         return f"process {self.pid}, dx-dagster {self.command}"
 
 
 @contextmanager
-def alone(settings: Settings, command: str, ui_port: int | None, api_port: int | None) -> Iterator[None]:
+def alone(
+    settings: Settings, command: str, ui_port: int | None, api_port: int | None, database_port: int | None = None
+) -> Iterator[None]:
     """Holds the home until the end of the block.
 
     Raises:
@@ -53,7 +56,7 @@ def alone(settings: Settings, command: str, ui_port: int | None, api_port: int |
     try:
         _take(handle, settings.home)
         started = HOST.now().isoformat(timespec="seconds")
-        own = RunningCommand(os.getpid(), command, str(settings.home), ui_port, api_port, started)
+        own = RunningCommand(os.getpid(), command, str(settings.home), ui_port, api_port, started, database_port)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(own)).encode(), 0)
         yield

@@ -1,20 +1,25 @@
 """The services of an installation, and their addresses."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from pydantic import SecretStr
 
 from dx_dagster.api.installation import command_line
-from dx_dagster.cli.supervisor import Service
+from dx_dagster.cli.supervisor import Service, status_of
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
 from dx_dagster.warehouse.api_keys import LINK_LASTS
 
 LOOPBACK = "127.0.0.1"
+_SILENT_PROBES_OF_DAEMON = 15  # it sends heartbeats every 30 s, and loads the definitions first
 
 
-def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Service, ...]:
-    """Dagster's UI, its daemon, and the API."""
+def services(
+    ui_port: int, api_port: int, ui_host: str = LOOPBACK, heartbeat: Callable[[], object] | None = None
+) -> tuple[Service, ...]:
+    """Dagster's UI, its daemon, and the API; `heartbeat` gives the daemon's newest one."""
     ours = (sys.executable, "-m", "dx_dagster.cli")
     return (
         Service(
@@ -22,14 +27,37 @@ def services(ui_port: int, api_port: int, ui_host: str = LOOPBACK) -> tuple[Serv
             (*ours, "ui", "--host", ui_host, "--port", str(ui_port)),
             health=(ui_port, "/server_info"),
             health_host=_reached_at(ui_host),
+            shows_life=partial(_answers, _reached_at(ui_host), ui_port, "/server_info"),
         ),
-        Service("daemon", (*ours, "daemon")),
+        Service(
+            "daemon",
+            (*ours, "daemon"),
+            shows_life=None if heartbeat is None else _changing(heartbeat),
+            silent_probes=_SILENT_PROBES_OF_DAEMON,
+        ),
         Service(
             "api",
             (*ours, "serve", "--host", LOOPBACK, "--port", str(api_port)),
             health=(api_port, "/readyz"),
+            shows_life=partial(_answers, LOOPBACK, api_port, "/healthz"),
         ),
     )
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    return status_of(host, port, path) is not None
+
+
+def _changing(heartbeat: Callable[[], object]) -> Callable[[], bool]:
+    """Whether the heartbeat is another one than at the last call. Clocks are not compared: they may be wrong."""
+    last: object = None
+
+    def is_another() -> bool:
+        nonlocal last
+        before, last = last, heartbeat()
+        return last != before
+
+    return is_another
 
 
 def _reached_at(host: str) -> str:
@@ -38,7 +66,13 @@ def _reached_at(host: str) -> str:
 
 
 def where_to_look(
-    settings: Settings, ui_port: int, api_port: int, ui_host: str = LOOPBACK, link: SecretStr | None = None
+    settings: Settings,
+    ui_port: int,
+    api_port: int,
+    ui_host: str = LOOPBACK,
+    *,
+    link: SecretStr | None = None,
+    database_port: int | None = None,
 ) -> str:
     """The addresses of a started installation; `link` is a token that signs in to the connections page once."""
     ui = _reached_at(ui_host)
@@ -47,6 +81,10 @@ def where_to_look(
     if link is not None:
         page = f"/connections/sign-in?once={link.get_secret_value()}"
         once = f"\n                 (signs in once, within {LINK_LASTS.total_seconds() / 60:.0f} minutes)"
+    database = ""
+    if database_port is not None:
+        see = f"{command_line(settings)} env --database"
+        database = f"\n\nThe database listens on {LOOPBACK}:{database_port}. Its address, with the password:\n\n  {see}"
     pages = "Dagster's UI, the connections page" if may_need_sign_in(settings, ui_host) else "The connections page"
     return (
         "\nOpen in a browser:\n"
@@ -54,6 +92,7 @@ def where_to_look(
         f"\n  Lineage        {ui_url}/asset-groups"
         f"\n  Connections    {api_url}{page}{once}"
         f"\n  API            {api_url}/docs"
+        f"{database}"
         f"\n\nLogs are in {settings.log_folder}."
         f"\n\n{pages} and the API need an API key. To create one:"
         f"\n\n  {command_line(settings)} api-keys create NAME"

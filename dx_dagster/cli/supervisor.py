@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
@@ -24,30 +24,51 @@ _POLL_SECONDS = 0.2
 _SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal use these
 _CRASHES_PER_MINUTE = 5
 _OK = 200
+_SECONDS_BETWEEN_PROBES = 10.0
+_PROBE_SECONDS = 3
 
 
 @dataclass(frozen=True)
 class Service:
-    """A program that runs until a signal; `health` is a port and a path that answers 200 once it is ready."""
+    """A program that runs until a signal.
+
+    Attributes:
+        health: a port and a path that answers 200 once the service is ready.
+        shows_life: whether the running service works; one that does not for `silent_probes` in a row is restarted.
+    """
 
     name: str
     command: tuple[str, ...]
     health: tuple[int, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     health_host: str = "127.0.0.1"
+    shows_life: Callable[[], bool] | None = None
+    silent_probes: int = 9
 
     def is_healthy(self) -> bool:
         if self.health is None:
             return True
         port, path = self.health
-        connection = HTTPConnection(self.health_host, port, timeout=3)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == _OK
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
+        return status_of(self.health_host, port, path) == _OK
+
+
+def status_of(host: str, port: int, path: str) -> int | None:
+    """The status of an answer over HTTP; None where there is none within seconds."""
+    connection = HTTPConnection(host, port, timeout=_PROBE_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+class Database(Protocol):
+    """The database that the services use."""
+
+    def look(self, *, now: bool = False) -> bool:
+        """Whether it answers."""
 
 
 @dataclass
@@ -57,6 +78,8 @@ class _Child:
     log: ServiceLog
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=_CRASHES_PER_MINUTE))
     restart_at: float | None = None
+    probe_at: float = field(default_factory=lambda: time.monotonic() + _SECONDS_BETWEEN_PROBES)
+    silent: int = 0
 
 
 class Supervisor:
@@ -131,34 +154,56 @@ class Supervisor:
                     self._story(child.service, f"ended during start-up ({_cause(child.process.returncode)})")
                 )
 
-    def watch(self) -> None:
-        """Restarts services that die, until an interrupt.
+    def watch(self, database: Database) -> None:
+        """Restarts services that die or hang, until an interrupt. A service that dies waits for the database to answer.
 
         Raises:
             CommandError: a service keeps dying.
         """
         while True:
+            is_there = database.look()
             for child in self._children:
-                self._tend(child)
+                self._tend(child, database)
+                if is_there:
+                    self._probe(child)
+                else:
+                    child.silent = 0
             time.sleep(_POLL_SECONDS)
 
-    def _tend(self, child: _Child) -> None:
+    def _tend(self, child: _Child, database: Database) -> None:
         now = time.monotonic()
         child.log.keep_written()
         if child.restart_at is None and child.process.poll() is not None:
+            cause = _cause(child.process.returncode)
+            if not database.look(now=True):
+                print(f"{child.service.name} ended ({cause}), restart when the database answers", flush=True)
+                child.restart_at = now
+                return
             child.crashes.append(now)
             recent = sum(1 for crash in child.crashes if now - crash < 60)  # noqa: PLR2004 - a minute
             if recent == _CRASHES_PER_MINUTE:
                 raise CommandError(self._story(child.service, f"died {recent} times within a minute"))
             pause = 2.0 ** (recent - 1)
-            print(
-                f"{child.service.name} ended ({_cause(child.process.returncode)}), restart in {pause:.0f} s", flush=True
-            )
+            print(f"{child.service.name} ended ({cause}), restart in {pause:.0f} s", flush=True)
             child.restart_at = now + pause
-        elif child.restart_at is not None and now >= child.restart_at:
+        elif child.restart_at is not None and now >= child.restart_at and database.look():
             child.restart_at = None
+            child.silent, child.probe_at = 0, now + _SECONDS_BETWEEN_PROBES
             child.log.flush()  # so that output of the new process is not counted as a repetition
             child.process = self._launch(child.service, child.log)
+
+    def _probe(self, child: _Child) -> None:
+        """Kills a service whose process lives and does not work, so that it is restarted."""
+        shows_life, now = child.service.shows_life, time.monotonic()
+        if shows_life is None or child.restart_at is not None or now < child.probe_at:
+            return
+        child.silent = 0 if shows_life() else child.silent + 1
+        child.probe_at = time.monotonic() + _SECONDS_BETWEEN_PROBES
+        if child.silent >= child.service.silent_probes:
+            silent_for = child.silent * _SECONDS_BETWEEN_PROBES
+            print(f"{child.service.name} has shown no sign of life for {silent_for:.0f} s and is killed", flush=True)
+            with suppress(ProcessLookupError):
+                os.killpg(child.process.pid, signal.SIGKILL)
 
     def _launch(self, service: Service, log: ServiceLog) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - our own services

@@ -1,21 +1,23 @@
 """`dx-dagster up`."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Annotated
 
 import typer
 
 from dx_dagster.cli.doctor import doctor
-from dx_dagster.cli.ports import Port, require_free
+from dx_dagster.cli.ports import DatabasePort, Port, require_database_port, require_distinct, require_free
 
 
 def up(
+    *,
     ui_host: Annotated[
         str,
         typer.Option(help="Address on which Dagster's UI listens; on any other than 127.0.0.1 it requires an API key."),
     ] = "127.0.0.1",
     ui_port: Annotated[int, Port] = 3000,
     api_port: Annotated[int, Port] = 8000,
+    database_port: Annotated[int | None, DatabasePort] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check the installation as `doctor` does; start nothing.")
     ] = False,
@@ -23,7 +25,8 @@ def up(
 ) -> None:
     """Runs all services on this machine: Dagster's UI, its daemon, and the API. Ctrl-C ends them.
 
-    One `up` runs on a home, and one daemon on a database.
+    A service that ends is started again, and so is the embedded database. One `up` runs on a home, and one daemon on a
+    database.
 
     Example: dx-dagster up --ui-port 3001
     """
@@ -31,29 +34,40 @@ def up(
         doctor(ui_port, api_port, json_)
         return
 
+    from dx_dagster.cli.database_watch import DatabaseWatch
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.running import alone, require_idle, require_intended, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
     from dx_dagster.settings import Settings
+    from dx_dagster.warehouse import embedded
 
     settings = Settings.read()
     require_idle(settings.home)
+    require_distinct({"--ui-port": ui_port, "--api-port": api_port, "--database-port": database_port})
     require_free(ui_host, ui_port, option="--ui-port")
     require_free(LOOPBACK, api_port, option="--api-port")
     require_intended(settings)
-    with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port):
+    embedded.require_embedded(settings, database_port)
+    require_database_port(settings.home, database_port)
+    with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port, database_port):
         print("Preparing the database ...", flush=True)
+        embedded.listen(settings, database_port)
         installation = Installation.open(settings, new=True)
         require_keys(installation.database_url, settings)
         require_no_daemon(installation.database_url)
+        if database_port is not None:
+            installation.let_analysts_in()
         settings.remember()
-        with Supervisor(
-            settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
-        ) as supervisor:
+        with (
+            closing(DatabaseWatch(settings, installation.database_url)) as database,
+            Supervisor(
+                settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
+            ) as supervisor,
+        ):
             print("Starting Dagster and the API ...", flush=True)
-            supervisor.start(*services(ui_port, api_port, ui_host))
+            supervisor.start(*services(ui_port, api_port, ui_host, database.last_heartbeat))
             supervisor.wait_until_healthy()
-            print(where_to_look(settings, ui_port, api_port, ui_host), flush=True)
-            supervisor.watch()
+            print(where_to_look(settings, ui_port, api_port, ui_host, database_port=database_port), flush=True)
+            supervisor.watch(database)

@@ -39,12 +39,16 @@ class WarehouseError(Exception):
 
 
 class DatabaseGoneError(WarehouseError):
-    """The database does not answer, or has closed a connection. Committed rows stay."""
+    """The database does not answer, or has closed a connection. Committed rows stay.
+
+    Attributes:
+        reason: what the server or the driver says, on one line.
+    """
 
     def __init__(self, words: str) -> None:
-        first = _PREFIX.sub("", _first_line(words))
+        self.reason = _PREFIX.sub("", _first_line(words))
         super().__init__(
-            f"The database at DX_DATABASE_URL does not answer: {first}. Check that PostgreSQL runs and that "
+            f"The database at DX_DATABASE_URL does not answer: {self.reason}. Check that PostgreSQL runs and that "
             "DX_DATABASE_URL names its host, port, user, password and database, then run the command again: what was "
             "stored stays."
         )

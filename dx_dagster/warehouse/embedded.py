@@ -31,15 +31,24 @@ import psutil
 import psycopg
 
 from dx_dagster.settings import Settings, SettingsError, make_home
+from dx_dagster.warehouse.analysts import ANALYST
 from dx_dagster.warehouse.connecting import forget_environment
 
 # A folder, "/.s.PGSQL.5432.lock" behind it, and the shortest limit of the systems we know (104 bytes on macOS).
 _LONGEST_SOCKET_FOLDER = 80
-_PORT = 5432  # only names the socket; nothing listens on the network
+_PORT = 5432  # names the socket
+_HOST = "127.0.0.1"
 _SYSTEM_USER = "pgserver"
 # Among other characters, a comma would separate two folders for libpq and for the server.
 _SAFE_IN_A_SOCKET_FOLDER = re.compile(r"[\w ./~+-]+")
 _LOG_BYTES = 10_000_000
+_ANSWER_SECONDS = 10
+_RULES = "pg_hba_port.conf"  # in place of pg_hba.conf, which is older than the port and trusts all local users
+_LISTENS = "SELECT current_setting('port')::int WHERE current_setting('listen_addresses') <> ''"
+_LOCAL = """
+    SELECT coalesce(nullif(application_name, ''), 'process ' || pid) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND client_addr IS NULL"""
+_END_REMOTE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_addr IS NOT NULL"
 
 # fsync and synchronous_commit stay on. A run of Dagster holds some twenty connections: NullPool, one for each query.
 _SERVER_SETTINGS = {
@@ -74,27 +83,60 @@ def database_url(settings: Settings) -> str:
     Raises:
         EmbeddedDatabaseError: it does not start.
     """
+    if settings.database_url is not None and not is_embedded(settings):
+        return settings.database_url.get_secret_value()
     server = EmbeddedServer.of(settings.home)
-    # `dx-dagster env` exports the embedded server's address as DX_DATABASE_URL.
-    named = settings.database_url.get_secret_value() if settings.database_url else server.url
-    if named == server.url:
-        server.join()
-    return named
+    server.join()
+    return server.url
 
 
 def keep_for_session(settings: Settings) -> None:
     """Keeps the embedded server, if it is used, running until the shell session of this process ends."""
-    server = EmbeddedServer.of(settings.home)
-    if database_url(settings) == server.url:
-        server.keep_for_session()
+    if is_embedded(settings):
+        database_url(settings)
+        EmbeddedServer.of(settings.home).keep_for_session()
 
 
-@dataclass(frozen=True)
+def is_embedded(settings: Settings) -> bool:
+    """Whether the installation's database is the embedded one. `dx-dagster env` exports its address too."""
+    named = settings.database_url
+    return named is None or named.get_secret_value() == EmbeddedServer.of(settings.home).url
+
+
+def require_embedded(settings: Settings, port: int | None) -> None:
+    """Checks that the port, if there is one, is for an embedded database.
+
+    Raises:
+        SettingsError: the installation has another database.
+    """
+    if port is not None and not is_embedded(settings):
+        raise SettingsError(
+            "--database-port is for the embedded database, and DX_DATABASE_URL names another one. Connect to that one "
+            "directly, or unset DX_DATABASE_URL."
+        )
+
+
+def listen(settings: Settings, port: int | None) -> None:
+    """Has the embedded server, if it is used, listen on a TCP port until this process ends; None: on none.
+
+    Raises:
+        SettingsError: the server does not start, or cannot be restarted now.
+    """
+    if is_embedded(settings):
+        EmbeddedServer.of(settings.home).listen(port)
+
+
+@dataclass(eq=False)
 class EmbeddedServer:
-    """A PostgreSQL cluster in a folder, reached through a Unix socket that only this user can open."""
+    """A PostgreSQL cluster in a folder, reached through a Unix socket that only this user can open.
+
+    Attributes:
+        port: the TCP port of 127.0.0.1 on which this process wants it to listen; None: on none.
+    """
 
     folder: Path
     options: Sequence[str] = ()
+    port: int | None = None
     _leases: list[int] = field(default_factory=list, repr=False)
 
     @classmethod
@@ -129,6 +171,50 @@ class EmbeddedServer:
                 os.close(self._leases.pop())
                 raise
         atexit.register(self._leave, os.getpid())
+
+    def listen(self, port: int | None) -> None:
+        """Joins the server, and restarts it if it listens otherwise: PostgreSQL opens a port only when it starts.
+
+        Raises:
+            SettingsError: other programs use it at this moment.
+        """
+        self.port = port
+        self.join()
+        with self._turn():
+            if self.listens_on() == port:
+                return
+            if port is not None and (users := self._sessions()):
+                raise SettingsError(
+                    f"The embedded PostgreSQL must be restarted to listen on port {port}, and is in use by "
+                    f"{', '.join(sorted(set(users)))}. Nothing was started. Wait until that ends, then start again."
+                )
+            self._restart()
+
+    def listens_on(self) -> int | None:
+        """The TCP port on which the server listens; None where it does not listen or does not run."""
+        with suppress(psycopg.Error), psycopg.connect(self.url, connect_timeout=_ANSWER_SECONDS) as connection:
+            row = connection.execute(_LISTENS).fetchone()
+            return row[0] if row is not None else None
+        return None
+
+    def is_at_work(self) -> bool:
+        """Whether the server's process lives, even if it does not answer."""
+        with suppress(OSError, ValueError, IndexError):
+            return self._is_at_work_here(int(self._record.read_text().splitlines()[0]))
+        return False
+
+    def revive(self) -> None:
+        """Starts the server again after its process was killed.
+
+        Raises:
+            EmbeddedDatabaseError: it does not start.
+        """
+        with self._turn():
+            if not (self.folder / "PG_VERSION").exists():  # never an empty one in the place of a lost one
+                raise EmbeddedDatabaseError(f"has lost its files in {self.folder}.")
+            self._ensure_running()
+            if self.listens_on() != self.port:  # another process was faster, and knows of no port
+                self._restart()
 
     def leave(self) -> None:
         """Releases this process's lease, and stops the server if it was the last one."""
@@ -194,12 +280,42 @@ class EmbeddedServer:
         with self._turn():
             os.close(lease)
             users = os.open(self._users_file, os.O_RDWR)
-            with suppress(BlockingIOError):
+            try:
                 flock(users, LOCK_EX | LOCK_NB)
-                self._run("pg_ctl", "stop", "-w", "-m", "fast", "-t", "30")
+            except BlockingIOError:
+                self._close_port()
+            else:
+                self._stop()
                 if self.socket_folder != self.folder:
                     shutil.rmtree(self.socket_folder, ignore_errors=True)
             os.close(users)
+
+    def _close_port(self) -> None:
+        """Ends the listening of a server that others go on using: by a restart, or without one while it is busy."""
+        if self.port is None:
+            return
+        self.port = None
+        if not self._sessions():
+            with suppress(EmbeddedDatabaseError):  # its next user starts it
+                self._restart()
+            return
+        self._write_rules(is_open=False)
+        self._run("pg_ctl", "reload")
+        with suppress(psycopg.Error), psycopg.connect(self.url, connect_timeout=_ANSWER_SECONDS) as connection:
+            connection.execute(_END_REMOTE)
+
+    def _sessions(self) -> list[str]:
+        """The names of other programs that are connected through the socket."""
+        with suppress(psycopg.Error), psycopg.connect(self.url, connect_timeout=_ANSWER_SECONDS) as connection:
+            return [name for (name,) in connection.execute(_LOCAL).fetchall()]
+        return []
+
+    def _stop(self) -> None:
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-t", "30")
+
+    def _restart(self) -> None:
+        self._stop()
+        self._start()
 
     def _is_of_this_place(self, lease: int) -> bool:
         """Whether the lease is the file at its path: else the home was moved, and its next user stops the server."""
@@ -218,14 +334,38 @@ class EmbeddedServer:
             self._create()
         self._forget_other_postmaster()
         _make_socket_folder(self.socket_folder, account)
+        self._start()
+
+    def _start(self) -> None:
         options = ["-c listen_addresses=", f"-c port={_PORT}", "-c unix_socket_permissions=0700", *self.options]
+        if self.port is not None:
+            self._write_rules(is_open=True)
+            options += [f"-c listen_addresses={_HOST}", f"-c port={self.port}", f"-c hba_file={_RULES}"]
         options.append(f"-k {shlex.quote(str(self.socket_folder))}")
         # pg_ctl starts the server through a shell, which would expand the names of folder and log in arguments.
         before = self._log.stat().st_size if self._log.exists() else 0
         done = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", self._log.name, "-o", " ".join(options))
+        if self.port not in {None, _PORT}:
+            self._name_socket()
         if done.returncode != 0 or not self._answers():
             said = _last_lines(self._log, before) or done.stderr.strip()
             raise EmbeddedDatabaseError(f"in {self.folder} does not start: {said}")
+
+    def _name_socket(self) -> None:
+        """Gives the socket, which PostgreSQL names after its TCP port, the name that every process knows."""
+        draft = self.socket_folder / f".s.PGSQL.{os.getpid()}.draft"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(f".s.PGSQL.{self.port}")
+        draft.replace(self.socket_folder / f".s.PGSQL.{_PORT}")
+
+    def _write_rules(self, *, is_open: bool) -> None:
+        """Writes who may connect while the server listens: over TCP the role for analysts alone, with its password."""
+        remote = f"host postgres {ANALYST} {_HOST}/32 scram-sha-256\n" if is_open else ""
+        path, account = self.folder / _RULES, _account()
+        path.write_text(f"local all all trust\n{remote}")
+        path.chmod(0o600)
+        if account is not None:
+            os.chown(path, account.pw_uid, account.pw_gid)
 
     @property
     def _log(self) -> Path:
@@ -240,7 +380,7 @@ class EmbeddedServer:
 
     def _answers(self) -> bool:
         """Whether the server of this folder answers."""
-        with suppress(psycopg.Error, OSError), psycopg.connect(self.url, connect_timeout=10) as connection:
+        with suppress(psycopg.Error, OSError), psycopg.connect(self.url, connect_timeout=_ANSWER_SECONDS) as connection:
             # The socket of a home that was moved may be at the path of a new home's.
             row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
             return row is not None and row[0] == self._record.read_text()
@@ -265,7 +405,8 @@ class EmbeddedServer:
         """
         with suppress(FileNotFoundError, ValueError, IndexError):
             if not self._is_at_work_here(int(self._record.read_text().splitlines()[0])):
-                (self.folder / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)
+                for lock in self.folder.glob(".s.PGSQL.*.lock"):
+                    lock.unlink()
                 self._record.unlink()
 
     def _is_at_work_here(self, pid: int) -> bool:

@@ -1,0 +1,146 @@
+"""The role for analysts: it reads the tables that are made for people, and neither writes nor sees anything else.
+
+Each start grants anew, so that tables of a newer release are included. A table that is in neither list is not granted.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier, Literal
+from pydantic import SecretStr
+
+from dx_dagster.settings import private_draft
+
+ANALYST = "dx_analyst"
+PASSWORD_FILE = "analyst_password"  # noqa: S105 - the name of the file
+TABLES = frozenset(
+    {
+        "bitbucket_deployments",
+        "bitbucket_environments",
+        "bitbucket_pipelines",
+        "bitbucket_pull_activities",
+        "bitbucket_pull_comments",
+        "bitbucket_pull_commits",
+        "bitbucket_pull_participants",
+        "bitbucket_pulls",
+        "bitbucket_repositories",
+        "bitbucket_repository_default_branch_commits",
+        "bitbucket_reviews",
+        "bitbucket_users",
+        "bitbucket_workspaces",
+        "deployment_pull_requests",
+        "deployments",
+        "dx_team_hierarchies",
+        "dx_teams",
+        "dx_user_identifiers",
+        "dx_users",
+        "identities",
+        "pipeline_runs",
+        "pipeline_sources",
+        "pull_request_commits",
+        "pull_request_issues",
+        "pull_request_measures",
+        "pull_request_reverts",
+        "pull_request_reviews",
+        "pull_requests",
+        "repos",
+        "weekly_measures",
+    }
+)
+# Secrets, payloads, marks of imports, and what persons stated about others. The test of the lists needs them here.
+INTERNAL_TABLES = frozenset(
+    {
+        "absence_checks",
+        "account_emails",
+        "account_types",
+        "api_keys",
+        "api_sessions",
+        "budgets",
+        "build_marks",
+        "changed_rows",
+        "check_faults",
+        "check_marks",
+        "check_reports",
+        "connections",
+        "credential_checks",
+        "credentials",
+        "deployment_ids",
+        "forgotten_accounts",
+        "import_locks",
+        "pull_marks",
+        "stated_people",
+        "sync_marks",
+        "webhook_events",
+        "webhook_secrets",
+    }
+)
+# A client that leaves a transaction open would hold up upgrades and vacuum. Each session may change these settings, so
+# they prevent accidents only; what the role may do is in its grants.
+_SETTINGS = {
+    "default_transaction_read_only": "on",
+    "idle_in_transaction_session_timeout": "5min",
+    "statement_timeout": "10min",
+}
+# By default everybody may call these: they store large objects, or take locks that imports and upgrades need.
+_CALLABLE_BY_ALL = """
+    SELECT oid::regprocedure::text FROM pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_creat|lo_from_bytea|pg_(try_)?advisory)'"""
+_PASSWORD_BYTES = 24
+
+
+def make_role(connection: Connection[Any]) -> None:
+    """Creates the role unless it exists, and grants it exactly `TABLES`. It cannot log in yet.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: the connection's user may not create roles.
+    """
+    role = Identifier(ANALYST)
+    with connection.transaction():
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ANALYST]).fetchone() is None:
+            connection.execute(SQL("CREATE ROLE {} NOLOGIN CONNECTION LIMIT 20").format(role))
+        for name, value in _SETTINGS.items():
+            statement = SQL("ALTER ROLE {} SET {} TO {}")
+            connection.execute(statement.format(role, Identifier(name), Literal(value)))
+        connection.execute(SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
+        connection.execute(SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
+        query = (
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')"
+        )
+        there = {name for (name,) in connection.execute(query).fetchall()}
+        tables = SQL(", ").join(Identifier("public", name) for name in sorted(TABLES & there))
+        connection.execute(SQL("GRANT SELECT ON {} TO {}").format(tables, role))
+
+
+def let_in(connection: Connection[Any], password: SecretStr) -> None:
+    """Allows the role to log in with the password, which leaves this process as a SCRAM verifier only.
+
+    It also takes rights from everybody but superusers, so it is for a database that has no other users: the embedded.
+    """
+    verifier = connection.pgconn.encrypt_password(
+        password.get_secret_value().encode(), ANALYST.encode(), b"scram-sha-256"
+    )
+    statement = SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(Identifier(ANALYST), Literal(verifier.decode()))
+    with connection.transaction():
+        connection.execute(statement)
+        database = Identifier(connection.info.dbname)
+        connection.execute(SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+        for (function,) in connection.execute(_CALLABLE_BY_ALL).fetchall():
+            # The name and the types are PostgreSQL's own, quoted by regprocedure.
+            connection.execute(SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(SQL(function)))
+
+
+def password_of(home: Path) -> SecretStr:
+    """The role's password, from a file of the home that only its owner can read; made at the first call."""
+    path = home / PASSWORD_FILE
+    if not path.exists():
+        private_draft(path, secrets.token_urlsafe(_PASSWORD_BYTES)).replace(path)
+    return SecretStr(path.read_text(encoding="utf-8").strip())
+
+
+def address(home: Path, port: int) -> SecretStr:
+    """The embedded database's address for programs that connect over TCP, with the password."""
+    password = quote(password_of(home).get_secret_value(), safe="")
+    return SecretStr(f"postgresql://{ANALYST}:{password}@127.0.0.1:{port}/postgres")
