@@ -22,9 +22,10 @@ from sqlalchemy.dialects import postgresql
 from dx_dagster.cli.app import app
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import schema
+from dx_dagster_tests.bad_input.mistakes import MISTAKES
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("tables.md", "commands.md", "configuration.md")
+PAGES = ("tables.md", "commands.md", "configuration.md", "troubleshooting.md")
 
 _PART = re.compile(r"(<!-- generated:(\w+) -->\n)(.*?)(<!-- /generated:\2 -->)", re.DOTALL)
 _SETTING = re.compile(r"^\| `(\w+)` \|(?:.*\|)? ([^|]+) \|$", re.MULTILINE)
@@ -68,6 +69,18 @@ def _columns(table: Table) -> str:
         required = ", key" if column.primary_key else "" if column.nullable else ", not null"
         rows.append((f"`{column.name}`", kind + required, (column.comment or "").replace("|", "\\|")))
     return _grid(("column", "type", "meaning"), rows)
+
+
+def _mistakes(_: str) -> str:
+    rows = [(one.what, f"`{one.command}`", _code(one.sees)) for one in MISTAKES]
+    return _grid(
+        ("mistake", "command", "what you see"), [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
+    )
+
+
+def _code(text: str) -> str:
+    """A code span; the text may hold backticks itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _settings(before: str) -> str:
@@ -170,6 +183,7 @@ _GENERATORS: dict[str, Callable[[str], str]] = {
     "imported_tables": lambda _: _described(_tables(imported=True)),
     "own_tables": lambda _: _described(_tables(imported=False)),
     "commands": _commands,
+    "mistakes": _mistakes,
     "settings": _settings,
 }
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 _HOW: dict[str, str] = {
-    "access_token": "Set BITBUCKET_TOKEN instead of BITBUCKET_EMAIL and BITBUCKET_API_TOKEN.",
-    "api_token": "Set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN instead of BITBUCKET_TOKEN.",
+    "access_token": "Set BITBUCKET_TOKEN instead.",
+    "api_token": "Set BITBUCKET_EMAIL and BITBUCKET_API_TOKEN instead.",
 }
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 

@@ -51,19 +51,13 @@ def of_refusal(service: str, credential: Credential) -> str:
 
 def _of_access_token(secret: str) -> str:
     if secret.startswith(_API_TOKEN):
-        return (
-            "It looks like an Atlassian API token, which belongs to a person and is sent with the e-mail address of "
-            "its account."
-        )
-    return (
-        "It may be revoked or expired, or be an Atlassian API token, which is sent with the e-mail address of its "
-        "account."
-    )
+        return "It looks like an Atlassian API token."
+    return "It may be revoked or expired, or be an Atlassian API token, which needs an e-mail address."
 
 
 def _of_api_token(secret: str, credential: Credential) -> str:
     if secret.startswith(_ACCESS_TOKEN):
-        return "It looks like a workspace access token, which is sent alone, without an e-mail address."
+        return "It looks like a workspace access token."
     if "@" not in (credential.username or ""):
         return "The user name must be the e-mail address of the Atlassian account, not the name in Bitbucket."
     return (
@@ -97,7 +91,7 @@ def of_absence(workspace: str, credential: Credential, seen: Sequence[str]) -> s
         return f"This credential sees {'workspaces' if len(others) > 1 else 'workspace'} {', '.join(others)}."
     hint = "The name of a workspace is the first part of its address: https://bitbucket.org/WORKSPACE/."
     if credential.kind == "access_token":
-        hint += " An access token opens only the workspace, project or repository in which it was created."
+        hint += " An access token opens only the workspace, project or repository it was made in."
     return hint
 
 

@@ -49,8 +49,7 @@ class DatabaseGoneError(WarehouseError):
         self.reason = _PREFIX.sub("", _first_line(words))
         super().__init__(
             f"The database at DX_DATABASE_URL does not answer: {self.reason}. Check that PostgreSQL runs and that "
-            "DX_DATABASE_URL names its host, port, user, password and database, then run the command again: what was "
-            "stored stays."
+            "DX_DATABASE_URL is right, then run the command again: what was stored stays."
         )
 
 

@@ -10,53 +10,15 @@ import psycopg
 import pytest
 
 from dx_dagster_tests.bad_input.telling import (
-    BLIND,
     EMAIL,
     GOOD,
     PASSWORD,
     PERSONAL,
-    POOR,
-    WRONG,
     alone,
     assert_nothing_stored,
     credentials,
     usage,
 )
-
-# --- connect: what Bitbucket refuses ---
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        pytest.param(("nowhere", GOOD), ["nowhere", "https://bitbucket.org/WORKSPACE/"], id="unknown workspace"),
-        pytest.param(("acme", BLIND), ["acme", "access"], id="a token of another workspace"),
-        pytest.param(("acme", WRONG), ["invalid_credentials", "Token is invalid"], id="wrong token"),
-        pytest.param(
-            ("acme", PERSONAL),
-            ["invalid_credentials", "Bearer", "Set BITBUCKET_EMAIL and"],
-            id="API token sent as an access token",
-        ),
-        pytest.param(
-            ("acme", POOR), ["invalid_permissions", "account", "pipeline", "pullrequest"], id="scopes are missing"
-        ),
-    ],
-)
-def test_a_credential_that_does_not_do(run_cli, env, sandbox, given, said):
-    workspace, token = given
-    told = alone(run_cli("connect", workspace, env=env | {"BITBUCKET_TOKEN": token}), *said)
-    assert told.startswith(("invalid_credentials: ", "invalid_permissions: ", "no_resources: "))
-    curl = told[told.index("curl ") :]
-    assert "Authorization: Bearer YOUR_TOKEN" in curl
-    assert sandbox.url in curl
-    assert_nothing_stored(env)
-
-
-def test_an_access_token_sent_as_an_api_token(run_cli, env):
-    given = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": GOOD}
-    told = alone(run_cli("connect", "acme", env=env | given), "invalid_credentials", "Basic")
-    assert f"-u {EMAIL}:YOUR_TOKEN" in told
-    assert_nothing_stored(env)
 
 
 def test_an_api_token_with_its_address_is_taken(run_process, env):
@@ -117,7 +79,7 @@ def test_a_server_that_hangs(run_cli, env, sandbox):
     assert_nothing_stored(env)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "[::1]"])
+@pytest.mark.parametrize("host", ["127.9.8.7", "[::1]"])
 def test_a_server_that_is_not_there(run_cli, env, host):
     """On this machine, where plain http is allowed."""
     nobody = {"BITBUCKET_API_URL": f"http://{host}:1/2.0", "BITBUCKET_TOKEN": GOOD}
@@ -132,30 +94,12 @@ def test_a_server_that_is_not_there(run_cli, env, host):
     ("given", "said"),
     [
         pytest.param(
-            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_TOKEN": PERSONAL, "BITBUCKET_EMAIL": EMAIL},
-            ["BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "both set"],
-            id="two kinds at once",
-        ),
-        pytest.param({"BITBUCKET_EMAIL": EMAIL}, ["BITBUCKET_EMAIL and BITBUCKET_API_TOKEN"], id="address alone"),
-        pytest.param(
             {"BITBUCKET_API_TOKEN": PERSONAL}, ["BITBUCKET_EMAIL and BITBUCKET_API_TOKEN"], id="API token alone"
-        ),
-        pytest.param({}, ["No credential is set", "BITBUCKET_TOKEN"], id="none, and nobody to ask"),
-        pytest.param({"BITBUCKET_TOKEN": f"{GOOD} {GOOD}"}, ["spaces"], id="not one word"),
-        pytest.param(
-            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": "http://bitbucket.example.com/2.0"},
-            ["BITBUCKET_API_URL", "https", "bitbucket.example.com"],
-            id="plain http",
         ),
         pytest.param(
             {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": f"https://ann:{PASSWORD}@bitbucket.example.com/2.0"},
             ["BITBUCKET_API_URL", "user name or password"],
             id="a password in the address",
-        ),
-        pytest.param(
-            {"BITBUCKET_TOKEN": GOOD, "BITBUCKET_API_URL": "bitbucket.example.com"},
-            ["BITBUCKET_API_URL", "https://api.bitbucket.org/2.0"],
-            id="no address",
         ),
         *(
             pytest.param(
@@ -165,18 +109,9 @@ def test_a_server_that_is_not_there(run_cli, env, host):
             )
             for rest in (":port/2.0", "/2.0?x=1", "/2.0#x")
         ),
-        pytest.param(
-            {"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": "no-key"}, ["DX_SECRET_KEYS", "Fernet"], id="malformed keys"
-        ),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": ","}, ["DX_SECRET_KEYS"], id="no keys"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "0"}, ["DX_BUDGET_WINDOW"], id="no window"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "soon"}, ["DX_BUDGET_WINDOW"], id="no number"),
-        pytest.param({"DX_SYNC_CRON": "nonsense"}, ["DX_SYNC_CRON is 'nonsense'", "five fields"], id="no schedule"),
-        pytest.param(
-            {"BITBUCKET_TOKEN": GOOD, "DX_HOME": "/proc/nowhere/dx"},
-            ["DX_HOME=/proc/nowhere/dx cannot be used", "Set DX_HOME"],
-            id="no home",
-        ),
     ],
 )
 def test_settings_that_cannot_be_used(run_cli, env, given, said):
@@ -184,7 +119,7 @@ def test_settings_that_cannot_be_used(run_cli, env, given, said):
     assert_nothing_stored(env)
 
 
-@pytest.mark.parametrize("name", ["", "ac me", "https://example.com/acme"])
+@pytest.mark.parametrize("name", ["", "ac me"])
 def test_a_workspace_that_can_be_none(run_cli, env, name):
     usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "not a valid workspace name", "acme")
     assert_nothing_stored(env)

@@ -17,9 +17,7 @@ from dx_dagster_tests.bad_input.telling import (
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        pytest.param(f"mysql://dx:{PASSWORD}@localhost/dx", ["DX_DATABASE_URL", "postgresql://"], id="of another kind"),
         pytest.param(PASSWORD, ["DX_DATABASE_URL", "postgresql://"], id="a password alone"),
-        pytest.param(f"postgresql://dx:{PASSWORD}@127.0.0.1:1/dx", ["DX_DATABASE_URL", "refused"], id="nobody there"),
         pytest.param(
             f"postgresql://dx:{PASSWORD}@nowhere.invalid/dx", ["DX_DATABASE_URL", "nowhere.invalid"], id="unknown host"
         ),
@@ -50,12 +48,6 @@ def test_a_password_with_an_at_sign_is_not_shown(run_cli, env):
 def test_a_password_with_a_percent_sign_is_not_shown(run_cli, env):
     url = env["DX_DATABASE_URL"].replace("postgres@", f"postgres:{PASSWORD}%zz@")
     alone(run_cli("connect", "acme", env=env | {"DX_DATABASE_URL": url, "BITBUCKET_TOKEN": GOOD}), "DX_DATABASE_URL")
-
-
-def test_a_database_that_does_not_exist(run_cli, env, postgres):
-    url = postgres.url.replace("/postgres?", "/not_there?")
-    given = {"DX_DATABASE_URL": url, "BITBUCKET_TOKEN": GOOD}
-    alone(run_cli("connect", "acme", env=env | given), "DX_DATABASE_URL", 'database "not_there" does not exist')
 
 
 @pytest.mark.parametrize(

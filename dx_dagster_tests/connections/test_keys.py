@@ -47,7 +47,9 @@ def test_a_database_with_secrets_of_other_keys_is_refused(own: Env, run_cli: Run
     other = other_home(own, tmp_path / "other", Fernet.generate_key().decode())
     without = other_home(own, tmp_path / "without")
     for command in commands():
-        paragraph(run_cli(*command, env=other), "2 in all", "those of DX_SECRET_KEYS.", "connections remove")
+        paragraph(
+            run_cli(*command, env=other), "2 in all", "The keys of DX_SECRET_KEYS open none", "connections remove"
+        )
         paragraph(run_cli(*command, env=without), f"{tmp_path}/without/secret_keys does not exist")
     assert not (tmp_path / "without" / "secret_keys").exists(), "it would be in the way of the right one"
     # Whatever was up before, or asks nothing first, does not store its own beside them.
@@ -62,7 +64,7 @@ def test_installations_with_the_same_keys_share_a_database(own: Env, run_cli: Ru
     for home in (own, other_home(own, tmp_path / "second", own["DX_SECRET_KEYS"])):
         done = run_cli("sync", "acme", env=home)
         assert done.returncode == 0, done.stderr
-        assert "None of the keys" not in done.stderr
+        assert "open none" not in done.stderr
 
 
 def test_secrets_of_a_forgotten_key_are_named_and_the_others_used(own: Env, run_cli: RunCli, start_up):
@@ -83,7 +85,7 @@ def test_the_first_secret_decides_whose_database_it_is(environment: Env, sandbox
         assert run_cli("credentials", "rekey", env=home).returncode == 0
     assert run_cli("connect", "acme", env=one).returncode == 0
     for command in ("connect", "sync"):
-        paragraph(run_cli(command, "acme", env=two), "1 in all", f"The keys are those of {tmp_path}/two/secret_keys.")
+        paragraph(run_cli(command, "acme", env=two), "1 in all", f"The keys of {tmp_path}/two/secret_keys")
     assert run_cli("sync", "acme", env=one).returncode == 0
 
 

@@ -62,8 +62,8 @@ def test_a_wrong_token_is_invalid_credentials(settings, sandbox):
 @pytest.mark.parametrize(
     ("secret", "username", "hint"),
     [
-        (API_TOKEN, None, "looks like an Atlassian API token, which belongs to a person"),
-        (TOKEN, EMAIL, "looks like a workspace access token, which is sent alone"),
+        (API_TOKEN, None, "looks like an Atlassian API token."),
+        (TOKEN, EMAIL, "looks like a workspace access token."),
         ("ATBBxyzOldAppPassword", None, "app password; Bitbucket removed those on 2026-07-28"),
         ("ATBBxyzOldAppPassword", "robot", "app password; Bitbucket removed those on 2026-07-28"),
         ("ATATT3xOther", "robot", "The user name must be the e-mail address"),

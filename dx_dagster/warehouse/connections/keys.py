@@ -71,13 +71,13 @@ def _closed(vault: Vault, stored: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _refusal(count: int, vault: Vault) -> str:
-    whose = f"The keys are those of {vault.source}."
+    lost = "If the keys are lost: dx-dagster connections remove WORKSPACE, and connect it again."
     if vault.is_empty:
-        whose = f"There are no keys: {vault.source} does not exist."
+        return (
+            f"There are no keys for the stored secrets, {count} in all: {vault.source} does not exist. Bring that "
+            f"file back, or set DX_SECRET_KEYS to its content. {lost}"
+        )
     return (
-        "None of the keys of this installation opens any of the credentials and webhook secrets that are stored in its "
-        f"database, {count} in all: another installation stored them with other keys. {whose} Set "
-        "DX_SECRET_KEYS to the keys of that installation, or bring its DX_HOME/secret_keys here; or name another "
-        "database in DX_DATABASE_URL. Where the keys are lost: dx-dagster connections remove WORKSPACE, for each "
-        "workspace, and connect it again."
+        f"The keys of {vault.source} open none of the stored secrets, {count} in all: another installation stored "
+        f"them. Set DX_SECRET_KEYS to the keys of that one, or DX_DATABASE_URL to another database. {lost}"
     )
