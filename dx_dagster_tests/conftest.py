@@ -161,12 +161,12 @@ def run_process(request: pytest.FixtureRequest) -> RunCli:
 class Running:
     """`dx-dagster up` or `demo`, once it has printed its addresses."""
 
-    def __init__(self, environment: Mapping[str, str], command: str = "up") -> None:
+    def __init__(self, environment: Mapping[str, str], command: str = "up", *options: str) -> None:
         self.home = environment["DX_HOME"]
         self.ui_port, self.api_port = free_port(), free_port()
         ports = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dx_dagster.cli", command, *ports],
+            [sys.executable, "-m", "dx_dagster.cli", command, *ports, *options],
             env=dict(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,8 +203,8 @@ class Running:
 def start_up() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(environment: Mapping[str, str], command: str = "up") -> Running:
-        started.append(Running(environment, command))
+    def start(environment: Mapping[str, str], command: str = "up", *options: str) -> Running:
+        started.append(Running(environment, command, *options))
         return started[-1]
 
     yield start

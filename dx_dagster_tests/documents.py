@@ -29,6 +29,7 @@ PAGES = ("tables.md", "commands.md", "configuration.md", "troubleshooting.md")
 
 _PART = re.compile(r"(<!-- generated:(\w+) -->\n)(.*?)(<!-- /generated:\2 -->)", re.DOTALL)
 _SETTING = re.compile(r"^\| `(\w+)` \|(?:.*\|)? ([^|]+) \|$", re.MULTILINE)
+_PLACE = re.compile(r"\{\w+\}")
 _PROGRAM = "dx-dagster"
 _EXAMPLE = "Example: "
 
@@ -72,7 +73,7 @@ def _columns(table: Table) -> str:
 
 
 def _mistakes(_: str) -> str:
-    rows = [(one.what, f"`{one.command}`", _code(one.sees)) for one in MISTAKES]
+    rows = [(one.what, f"`{_PLACE.sub('…', one.command)}`", _code(one.sees)) for one in MISTAKES]
     return _grid(
         ("mistake", "command", "what you see"), [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
     )

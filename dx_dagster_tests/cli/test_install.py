@@ -15,10 +15,12 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from psycopg.errors import InsufficientPrivilege
 
 from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster_tests.browsing import chromium, launched, lineage_shows_every_asset_and_nothing_covers_it
+from dx_dagster_tests.commands import Done
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
 from dx_dagster_tests.servers import Served
 
@@ -109,8 +111,13 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
     assert processes_of(running.home) == []
 
 
-def test_the_demo_opens_its_connections_page_once(start_up: Callable[..., Running], bare_environment):
-    running = start_up(bare_environment, "demo")
+def test_the_demo_opens_its_connections_page_once_and_recovers_from_kills(
+    start_up: Callable[..., Running], bare_environment, run_cli: RunCli
+):
+    port = free_port()
+    running = start_up(bare_environment, "demo", "--database-port", str(port))
+    everything_that_is_killed_comes_back(running)
+    the_database_on_a_port_is_read_only_and_for_analysts(run_cli("env", "--database", env=bare_environment), port)
     link = re.search(rf"{running.api}/connections/sign-in\?once=(\S+)", running.output)
     assert link
     with httpx.Client() as browser:
@@ -124,9 +131,62 @@ def test_the_demo_opens_its_connections_page_once(start_up: Callable[..., Runnin
     assert (again.status_code, "expired or was used" in again.text) == (401, True)
     assert "dx_session" not in again.cookies
     assert running.interrupt() == 0
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
     written = [path for path in Path(running.home).rglob("*") if path.is_file() and path.suffix in {".log", ".1"}]
     assert any("GET /connections/sign-in" in path.read_text(errors="replace") for path in written)
     assert not any(link[1] in path.read_text(errors="replace") for path in written)
+
+
+def everything_that_is_killed_comes_back(running: Running) -> None:
+    def is_ready() -> bool:
+        return httpx.get(f"{running.api}/readyz").status_code == 200
+
+    def server() -> psutil.Process:
+        return psutil.Process(int((Path(running.home) / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
+
+    def code_servers() -> set[int]:
+        return {one.pid for one in processes_of(running.home) if "grpc" in one.cmdline() and one.ppid() == ui}
+
+    ui = next(one.pid for one in processes_of(running.home) if one.cmdline()[2:4] == ["dx_dagster.cli", "ui"])
+    before = code_servers()
+    for pid in before:
+        psutil.Process(pid).kill()
+    killed = server()
+    killed.kill()
+    assert httpx.get(f"{running.api}/readyz").json() == {"ok": False, "not_ready": "database"}
+    assert wait_until(is_ready, 60)
+    assert server() != killed
+    assert wait_until(lambda: bool(code_servers() - before), 60)
+    query = {"query": "{runsOrError(limit: 1) {... on Runs {results {runId}}}}"}
+    assert httpx.post(f"{running.ui}/graphql", json=query).json()["data"]["runsOrError"]["results"]
+
+
+def the_database_on_a_port_is_read_only_and_for_analysts(printed: Done, port: int) -> None:
+    address = printed.stdout.strip()
+    assert address.startswith("postgresql://")
+    assert address.endswith(f"@127.0.0.1:{port}/postgres")
+    with psycopg.connect(address, autocommit=True) as connection:
+        row = connection.execute("SELECT count(*) FROM bitbucket_pulls").fetchone()
+        assert row is not None
+        assert row[0] > 0
+        connection.execute("SET default_transaction_read_only = off")
+        for refused in (
+            "SELECT FROM credentials",
+            "SELECT FROM webhook_events",
+            "SELECT FROM api_keys",
+            "SELECT FROM dagster.runs",
+            "DELETE FROM bitbucket_pulls",
+            "CREATE TABLE public.mine ()",
+            "CREATE TEMPORARY TABLE mine ()",
+            "SELECT lo_create(0)",
+            "SELECT pg_advisory_lock(1)",
+        ):
+            with pytest.raises(InsufficientPrivilege):
+                connection.execute(refused)
+    for name, password in (("dx_analyst", "x"), ("postgres", "x")):
+        with pytest.raises(psycopg.OperationalError, match=r"password authentication failed|no pg_hba\.conf entry"):
+            psycopg.connect(f"postgresql://{name}:{password}@127.0.0.1:{port}/postgres")
 
 
 def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:

@@ -103,7 +103,7 @@ def test_a_token_of_another_workspace(settings, sandbox):
     sandbox.tokens[:] = [Token(TOKEN, workspaces=["other"]), Token(API_TOKEN, kind="api", email=EMAIL)]
     failed = failure(settings)
     assert failed.code in {"invalid_permissions", "no_resources"}
-    assert "in which it was created" in failed.hint
+    assert "it was made in" in failed.hint
     failed = failure(settings, API_TOKEN, EMAIL, workspace="amce")
     assert failed.code in {"invalid_permissions", "no_resources"}
     assert failed.hint == "This credential sees workspace acme."
