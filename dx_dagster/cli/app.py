@@ -3,10 +3,13 @@
 Commands import Dagster, polars and SQLAlchemy when they run, so that `dx-dagster --help` is fast.
 """
 
+import io
 import logging
+import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -71,6 +74,7 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 
 def main() -> None:
     """Runs the command that the arguments name."""
+    _make_printable()
     # Dagster warns of a beta parameter that it passes itself.
     warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster")
     # An interrupted statement closes its connection; that needs no log line.
@@ -90,6 +94,17 @@ def main() -> None:
             raise
         print(told, file=sys.stderr)
         sys.exit(1)
+
+
+def _make_printable() -> None:
+    """Lets every name be printed: in a terminal without Unicode with question marks, with closed output nowhere."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say_interrupted() -> NoReturn:

@@ -49,13 +49,19 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Print one JSON obj
     if json_:
         print(json.dumps({"people": found}, default=str))
         return
+    from dx_dagster.cli.consoles import plain
+
+    console = plain()
     for one in found:
         more = [one["type"], one["team"], one["tz"], one["deleted_at"] and f"left {one['deleted_at']:%Y-%m-%d}"]
-        print(f"{one['id']}  {one['name'] or '-'}  {one['email'] or '-'}  ({', '.join(part for part in more if part)})")
+        known = ", ".join(part for part in more if part)
+        console.print(f"{one['id']}  {one['name'] or '-'}  {one['email'] or '-'}  ({known})")
         for account in one["accounts"]:
             name = account["nickname"] or account["name"] or account["source_id"]
             said = ", by hand" if account["by_hand"] else ""
-            print(f"    {account['workspace']}/{name}  ({account['reason']}{said}, {account['linked_at']:%Y-%m-%d})")
+            console.print(
+                f"    {account['workspace']}/{name}  ({account['reason']}{said}, {account['linked_at']:%Y-%m-%d})"
+            )
 
 
 @people.command()

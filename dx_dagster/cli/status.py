@@ -111,17 +111,18 @@ def _add_materializations(installation: Installation, workspaces: list[dict[str,
 
 def _print(workspaces: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from dx_dagster.cli.consoles import plain
 
-    console = plain(soft_wrap=True)
+    console = plain()
     if not workspaces:
         console.print("No workspace is connected. To connect one: dx-dagster connect WORKSPACE")
     for one in workspaces:
-        console.print(one["workspace"], style="bold", end="")
         synced = f"last synced {_ago(one['last_synced_at'])}"
         bound = f", imported since {datetime.fromisoformat(one['since']):%Y-%m-%d %H:%M} UTC" if one["since"] else ""
-        console.print(f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}")
+        state = f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}"
+        console.print(Text.assemble((one["workspace"], "bold"), state))
         if one["last_error"]:
             console.print(f"  Syncs began to fail {_ago(one['failing_since'])}: {one['last_error']}")
         table = Table("asset", "last materialized")

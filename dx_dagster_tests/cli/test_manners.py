@@ -45,11 +45,13 @@ def test_tables_keep_within_the_terminal_and_colours_are_off_on_request(
             "VALUES (1, 'acme', 'one', %s, '{}', '{}', now() - interval '3 hours')",
             [LONGEST],
         )
-    for columns in (60, 80):
-        told = run_cli("webhooks", "status", "acme", env=env | {"COLUMNS": str(columns)}).stdout
+    for command, columns in (("webhooks status acme", 60), ("status", 60), ("webhooks status acme", 80)):
+        told = run_cli(*command.split(), env=env | {"COLUMNS": str(columns)}).stdout
         assert max(len(line) for line in told.splitlines()) <= columns
-        assert "3 hours ago" in told
+        assert "3 hours ago" in told or command == "status"
     assert LONGEST in told
+    piped = run_cli("status", env={name: value for name, value in env.items() if name != "COLUMNS"}).stdout
+    assert f"credential 1  Access token …{TOKEN[-4:]}: enabled, " in piped
     for given, is_coloured in ({}, True), ({"NO_COLOR": "1"}, False):
         told = run_cli("sync", "--help", env=env | {"FORCE_COLOR": "1"} | given).stdout
         assert bool(re.search(r"\x1b\[[0-9;]*3\dm", told)) == is_coloured
