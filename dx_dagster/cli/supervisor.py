@@ -80,6 +80,7 @@ class _Child:
     restart_at: float | None = None
     probe_at: float = field(default_factory=lambda: time.monotonic() + _SECONDS_BETWEEN_PROBES)
     silent: int = 0
+    silent_since: float = 0.0
 
 
 class Supervisor:
@@ -197,10 +198,14 @@ class Supervisor:
         shows_life, now = child.service.shows_life, time.monotonic()
         if shows_life is None or child.restart_at is not None or now < child.probe_at:
             return
-        child.silent = 0 if shows_life() else child.silent + 1
+        if shows_life():
+            child.silent = 0
+        else:
+            child.silent_since = child.silent_since if child.silent else now
+            child.silent += 1
         child.probe_at = time.monotonic() + _SECONDS_BETWEEN_PROBES
         if child.silent >= child.service.silent_probes:
-            silent_for = child.silent * _SECONDS_BETWEEN_PROBES
+            silent_for = time.monotonic() - child.silent_since
             print(f"{child.service.name} has shown no sign of life for {silent_for:.0f} s and is killed", flush=True)
             with suppress(ProcessLookupError):
                 os.killpg(child.process.pid, signal.SIGKILL)

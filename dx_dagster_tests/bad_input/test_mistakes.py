@@ -1,4 +1,7 @@
-"""Each mistake of the list is made, and the person sees four lines at most, with a way out."""
+"""Each mistake of the list is made, and the person sees four lines at most, with a way out.
+
+The `curl` command that a refusal ends with is not counted: it is for copying.
+"""
 
 import math
 import os
