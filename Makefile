@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help venv demo test lint bench docs lock
+.PHONY: help venv demo test lint bench docs picture lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
 
 venv: .venv/.installed ## a .venv with everything locked and the command .venv/bin/dx-dagster
 
@@ -28,6 +28,9 @@ bench: venv .venv-bench/.installed ## what an import costs, beside other ways, a
 
 docs: venv ## the generated parts of docs/, written anew
 	$(BIN)/python -m dx_dagster_tests.documents
+
+picture: venv ## docs/lineage.png, taken anew from a demo
+	$(BIN)/python -m dx_dagster_tests.picture
 
 lock: venv ## resolves all locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -159,15 +159,18 @@ def run_process(request: pytest.FixtureRequest) -> RunCli:
 
 
 class Running:
-    """`dx-dagster up` or `demo`, once it has printed its addresses."""
+    """`dx-dagster up` or `demo`, once it has printed its addresses; or `make demo`, in a checkout."""
 
-    def __init__(self, environment: Mapping[str, str], command: str = "up", *options: str) -> None:
-        self.home = environment["DX_HOME"]
+    def __init__(
+        self, environment: Mapping[str, str], command: str = "up", *options: str, checkout: Path | None = None
+    ) -> None:
+        self.home = str(checkout / ".dx" / "demo") if checkout else environment["DX_HOME"]
         self.ui_port, self.api_port = free_port(), free_port()
-        ports = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port))
+        options = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port), *options)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dx_dagster.cli", command, *ports, *options],
-            env=dict(environment),
+            ["make", command] if checkout else [sys.executable, "-m", "dx_dagster.cli", command, *options],
+            env={**environment, "ARGS": " ".join(options)},
+            cwd=checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -190,8 +193,8 @@ class Running:
         return f"http://127.0.0.1:{self.api_port}"
 
     def interrupt(self) -> int:
-        """Sends Ctrl-C; returns the exit status."""
-        self.process.send_signal(signal.SIGINT)
+        """Sends Ctrl-C as a terminal does, to make as well; returns the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
         with self.process:
             try:
                 return self.process.wait(60)
@@ -203,8 +206,10 @@ class Running:
 def start_up() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(environment: Mapping[str, str], command: str = "up", *options: str) -> Running:
-        started.append(Running(environment, command, *options))
+    def start(
+        environment: Mapping[str, str], command: str = "up", *options: str, checkout: Path | None = None
+    ) -> Running:
+        started.append(Running(environment, command, *options, checkout=checkout))
         return started[-1]
 
     yield start

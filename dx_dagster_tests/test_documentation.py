@@ -8,7 +8,7 @@ import pytest
 
 from dx_dagster.api.data_cloud.envelope import ErrorCode
 from dx_dagster.settings import Settings
-from dx_dagster_tests import documents
+from dx_dagster_tests import command_blocks, documents
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -68,6 +68,12 @@ def test_files_that_are_named_exist(page):
     for name in _FILE.findall(without_code(page)):
         places = (ROOT, ROOT / "dx_dagster", TESTS)
         assert name.startswith((".dx/", "DX_HOME/")) or any((place / name).exists() for place in places), name
+
+
+def test_every_line_of_a_command_block_is_run_by_a_test_or_listed_with_a_reason():
+    run = {*command_blocks.IN_THE_DEMO, *command_blocks.WITH_A_TOKEN, *command_blocks.STARTS}
+    assert command_blocks.lines() == run | command_blocks.NOT_RUN.keys()
+    assert run & command_blocks.NOT_RUN.keys() == set()
 
 
 def test_every_page_is_reached_from_the_readme():

@@ -74,12 +74,12 @@ async def of_assets(warehouse: Warehouse, assets: Iterable[str], workspace: str,
     return found
 
 
-def tell(context: dg.OpExecutionContext, verdicts: Iterable[Verdict]) -> None:
-    """Tells Dagster results from a run that is not one of assets.
+def tell(context: dg.OpExecutionContext, partition: str, verdicts: Iterable[Verdict]) -> None:
+    """Tells Dagster results of a partition from a run that is not one of assets.
 
     Events without a run would not do: Dagster fails to store the second one of a check and a partition.
     """
-    for evaluation in _evaluations(context, verdicts):
+    for evaluation in _evaluations(context, partition, verdicts):
         context.log_event(evaluation)  # type: ignore[arg-type]  # it takes one, which its annotation leaves out
 
 
@@ -91,25 +91,27 @@ def evaluations(
     Of a `dg.AssetCheckResult`, Dagster asks its storage for the materialization twice.
     """
     selected = context.selected_asset_check_keys
-    for evaluation in _evaluations(context.op_execution_context, verdicts):
+    for evaluation in _evaluations(context.op_execution_context, context.partition_key, verdicts):
         if evaluation.asset_check_key in selected:
             spec = context.assets_def.get_spec_for_check_key(evaluation.asset_check_key)
             yield dg.Output(None, spec.get_python_identifier())
         yield evaluation
 
 
-def _evaluations(context: dg.OpExecutionContext, verdicts: Iterable[Verdict]) -> Iterator[dg.AssetCheckEvaluation]:
+def _evaluations(
+    context: dg.OpExecutionContext, partition: str, verdicts: Iterable[Verdict]
+) -> Iterator[dg.AssetCheckEvaluation]:
     targets: dict[str, AssetCheckEvaluationTargetMaterializationData | None] = {}
     for one in verdicts:
         if one.asset not in targets:
-            targets[one.asset] = _last_materialization(context, one.asset)
-        yield _evaluation(one, context.partition_key, targets[one.asset])
+            targets[one.asset] = _last_materialization(context, partition, one.asset)
+        yield _evaluation(one, partition, targets[one.asset])
 
 
 def _last_materialization(
-    context: dg.OpExecutionContext, asset: str
+    context: dg.OpExecutionContext, partition: str, asset: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
-    wanted = dg.AssetRecordsFilter(asset_key=_key(asset), asset_partitions=[context.partition_key])
+    wanted = dg.AssetRecordsFilter(asset_key=_key(asset), asset_partitions=[partition])
     for record in context.instance.fetch_materializations(wanted, limit=1).records:
         return AssetCheckEvaluationTargetMaterializationData(
             storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp

@@ -9,7 +9,7 @@ from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.partitions import WORKSPACES
 from dx_dagster.assets.step import Events, column_schema, failure, row_counts
-from dx_dagster.assets.steps import ASSETS
+from dx_dagster.assets.steps import ASSETS, key_of
 from dx_dagster.importer.workspace import NotImportedError
 from dx_dagster.insights import building
 from dx_dagster.insights.building import Build, Built
@@ -21,6 +21,8 @@ from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
 from dx_dagster.warehouse.imported import repositories
+
+_FIRST = key_of("repositories")
 
 
 class BuildConfig(dg.Config):
@@ -36,7 +38,8 @@ class BuildConfig(dg.Config):
 def _spec(build: Build) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=_key(build.key),
-        deps=[_key(after) for after in build.after],
+        # Each is downstream of the first step: where that fails, as for an unknown workspace, no other one runs.
+        deps=[_key(after) for after in build.after or (_FIRST,)],
         group_name=build.key.split("/")[0],
         kinds={"postgres", "sql"},
         owners=["team:platform"],

@@ -16,3 +16,8 @@ def register(instance: dg.DagsterInstance, workspaces: Iterable[str]) -> None:
     missing = sorted(set(workspaces) - registered(instance))
     if missing:
         instance.add_dynamic_partitions(str(WORKSPACES.name), missing)
+
+
+def remove(instance: dg.DagsterInstance, workspace: str) -> None:
+    """Removes the partition of a workspace that was never imported: no asset shows it as failed any longer."""
+    instance.delete_dynamic_partition(str(WORKSPACES.name), workspace)

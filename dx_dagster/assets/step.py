@@ -1,26 +1,28 @@
 """Runs one step of an import as a materialization."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dx_dagster.assets import checks
+from dx_dagster.assets.partitions import remove
 from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
-from dx_dagster.importer.report import Report
+from dx_dagster.importer.report import Report, Skipped
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse import counts
-from dx_dagster.warehouse.connections import failing
+from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.marks import Quiet
 from dx_dagster.warehouse.schema import Table, type_name
@@ -33,6 +35,7 @@ else:
     Events = dg.MaterializeResult  # Dagster reads annotations. Any other one makes it store values as well.
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_IN_WORDS = 5  # Dagster's UI hides Markdown of more than 1,000 characters behind a button
 
 Step = Callable[[Workspace], Awaitable[Report]]
 
@@ -103,9 +106,29 @@ def materialize(
     ) as error:
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
             warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
+        if isinstance(error, NotConnectedError) and warehouse.run(
+            _is_unknown(warehouse.connected, context.partition_key)
+        ):
+            raise failure(_without_partition(context, error)) from None
         raise failure(error) from None
     yield result
     yield from checks.evaluations(context, verdicts)
+
+
+async def _is_unknown(warehouse: Warehouse, slug: str) -> bool:
+    """Whether the workspace has no connection and no rows: somebody added its partition in Dagster's UI."""
+    if await connections.find(warehouse, slug) is not None:
+        return False
+    async with warehouse.transaction(read_only=True) as transaction:
+        return await repositories.workspace_id(transaction, slug) is None
+
+
+def _without_partition(context: dg.AssetExecutionContext, error: NotConnectedError) -> Exception:
+    """Removes the unknown workspace's partition, which every asset of the run would show as failed."""
+    if "dagster/backfill" in context.run.tags:  # Dagster gives up a backfill, with all its runs, that lost a partition
+        return error
+    remove(context.instance, context.partition_key)
+    return NotConnectedError(f"{error}. The partition was removed; connecting the workspace adds it")
 
 
 def failure(error: Exception) -> dg.Failure:
@@ -184,9 +207,16 @@ async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[
     }
     if report.skipped:
         metadata["skipped"] = dg.JsonMetadataValue([vars(skipped) for skipped in report.skipped])
+        metadata["warning"] = dg.MarkdownMetadataValue(_skipped_in_words(report.skipped))
     if report.notes:
         metadata["notes"] = dg.JsonMetadataValue(report.notes)
     return metadata
+
+
+def _skipped_in_words(skipped: Sequence[Skipped]) -> str:
+    lines = [f"- `{one.repository}`: {sentence(one.reason)}" for one in skipped[:_MOST_IN_WORDS]]
+    more = [f"- and {len(skipped) - _MOST_IN_WORDS} more"] if len(skipped) > _MOST_IN_WORDS else []
+    return "\n".join([f"**Not imported ({len(skipped)} skipped):**", "", *lines, *more])
 
 
 async def row_counts(warehouse: Warehouse, table: Table, workspace_id: str) -> dict[str, int]:

@@ -78,7 +78,7 @@ def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource)
     }
     context.add_output_metadata(metadata)
     changed = _report_materializations(context, warehouse.connected.written_so_far())
-    checks.tell(context, warehouse.run(_check(warehouse.connected, changed, workspace)))
+    checks.tell(context, workspace, warehouse.run(_check(warehouse.connected, changed, workspace)))
 
 
 async def _check(warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:

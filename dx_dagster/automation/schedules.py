@@ -51,7 +51,9 @@ def _known(variable: str, expression: str) -> str:
     job=sync_workspace,
     cron_schedule=_known("DX_SYNC_CRON", _SETTINGS.sync_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Syncs each connected workspace once an hour (DX_SYNC_EVERY), some at each tick, the stalest first.",
+    description="Imports what changed in each connected workspace, about once an hour (DX_SYNC_EVERY). A tick starts "
+    "runs for some of the workspaces that are due, the stalest first.",
+    tags={KIND_TAG: SYNC},
 )
 def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     settings = Settings.read()
@@ -73,7 +75,9 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     job=sync_workspace,
     cron_schedule=_known("DX_RECONCILE_CRON", _SETTINGS.reconcile_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Syncs each connected workspace and lists all of its pull requests, to find changes without an event.",
+    description="Imports each connected workspace once a night, and lists all its pull requests and the pipelines and "
+    "deployments of the last days: for changes that neither webhooks nor hourly syncs show.",
+    tags={KIND_TAG: RECONCILE},
 )
 def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Finds changes that an hourly sync cannot see: they move no date that it filters by.

@@ -86,7 +86,10 @@ def late_workspaces(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] 
     workspaces = [workspace for workspace in asyncio.run(changed()) if workspace in known]
     if not workspaces:
         return dg.SkipReason("every result is known")
-    return [dg.RunRequest(partition_key=workspace, tags={PRIORITY_TAG: "10"}) for workspace in workspaces]
+    return [
+        dg.RunRequest(run_config={"ops": {"check": {"config": {"workspace": one}}}}, tags={PRIORITY_TAG: "10"})
+        for one in workspaces
+    ]
 
 
 SENSORS = [webhook_events, finished_syncs, lost_runs, late_workspaces]

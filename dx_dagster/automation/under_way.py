@@ -10,7 +10,7 @@ PRIORITY_TAG = "dagster/priority"
 KIND_TAG = "dx/kind"
 RECONCILE, SYNC, REFRESH = "reconcile", "sync", "refresh"
 BACKGROUND_TAG = "dx/background"
-_PARTITION_TAG = "dagster/partition"
+PARTITION_TAG = "dagster/partition"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -51,7 +51,7 @@ def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
 
 
 def _workspace(run: dg.DagsterRun) -> str:
-    return run.tags.get(WORKSPACE_TAG) or run.tags.get(_PARTITION_TAG) or ""
+    return run.tags.get(WORKSPACE_TAG) or run.tags.get(PARTITION_TAG) or ""
 
 
 def _is_patient(run: dg.DagsterRun) -> bool:

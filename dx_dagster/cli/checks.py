@@ -372,8 +372,9 @@ def _dagster(examination: Examination) -> list[Finding]:
 def _at(tree: Any, keys: tuple[str, ...]) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
-    if isinstance(tree, list):  # limits of tags: the one that keeps two runs off one workspace
-        return [one for one in tree if isinstance(one, dict) and one.get("key") == "dx/workspace"]
+    if isinstance(tree, list):  # limits of tags: those that keep two runs off one workspace
+        kept = ("dx/workspace", "dagster/partition")
+        return [one for one in tree if isinstance(one, dict) and one.get("key") in kept]
     return tree
 
 

@@ -20,7 +20,10 @@ WORKSPACE = "acme"
 # Valid only for the sandbox on loopback. It is constant, so that a second demo finds its credential valid.
 _TOKEN = "ATCTT3-sandbox-of-the-demo"  # noqa: S105
 _JIRA_EMAIL, _JIRA_TOKEN = "robot@acme.example", "ATATT3-jira-of-the-demo"
-_SECONDS_BETWEEN_CHANGES = "5"
+_SECONDS_BETWEEN_CHANGES = 5
+# A run that applies deliveries takes three CPU seconds to start: it waits for the next ones instead of ending.
+_LINGER_SECONDS = 60
+_BEGINNING = "sandbox_began"
 _FIRST_QUERY = "SELECT title, state FROM bitbucket_pulls LIMIT 5"
 
 
@@ -32,19 +35,25 @@ def demo(
 ) -> None:
     """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
 
+    The sandbox changes every few seconds and delivers the changes to a webhook. The terminal shows each one that has
+    reached the tables.
+
     Its folder is .dx/demo, with an embedded database, unless DX_HOME and DX_DATABASE_URL name others.
 
     Example: dx-dagster demo --ui-port 3001
     """
+    from dx_dagster.cli.arrivals import Arrivals
     from dx_dagster.cli.database_watch import DatabaseWatch
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.running import alone, require_idle, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
+    from dx_dagster.cli.sync import print_outcome, sync_workspace
+    from dx_dagster.cli.webhooks import install_hooks
     from dx_dagster.warehouse import embedded
 
     sandbox_port = free_port()
-    settings = _demo_settings(sandbox_port)
+    settings = _demo_settings(sandbox_port, None if exit_ else api_port)
     require_idle(settings.home)
     require_distinct({"--ui-port": ui_port, "--api-port": api_port, "--database-port": database_port})
     embedded.require_embedded(settings, database_port)
@@ -70,27 +79,37 @@ def demo(
                 settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
             ) as supervisor,
         ):
-            sandbox = _sandbox(sandbox_port, living=not exit_)
+            sandbox = _sandbox(sandbox_port, _beginning(settings), living=not exit_)
             supervisor.start(sandbox)
             _wait_for(sandbox, supervisor)
             if not exit_:
                 supervisor.start(
                     *services(ui_port, api_port, heartbeat=database.last_heartbeat)
                 )  # they start while the import runs
-            _import(settings)
+            _connect(settings)
+            if not exit_:  # before the import, so that nothing is missed between the two
+                installation.run(lambda warehouse: install_hooks(settings, warehouse, WORKSPACE, quiet=True))
+            print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
             print(_how_to_query(settings), flush=True)
             if not exit_:
                 supervisor.wait_until_healthy()
                 link = installation.run(_sign_in_link, connections=1)
                 print(where_to_look(settings, ui_port, api_port, link=link, database_port=database_port), flush=True)
-                supervisor.watch(database)
+                print(
+                    f"\nThe sandbox changes every {_SECONDS_BETWEEN_CHANGES} s. Changes that reached the tables:\n",
+                    flush=True,
+                )
+                supervisor.watch(database, Arrivals(installation.database_url).show)
 
 
-def _demo_settings(sandbox_port: int) -> "Settings":
+def _demo_settings(sandbox_port: int, api_port: int | None) -> "Settings":
     """The demo's own settings: its data and the sandbox's address stay apart from a real installation."""
     from dx_dagster.settings import DEFAULT_HOME, Settings, default_home
 
     os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
+    if api_port is not None:  # the sandbox delivers to it
+        os.environ["DX_PUBLIC_URL"] = f"http://127.0.0.1:{api_port}"
+        os.environ.setdefault("DX_WEBHOOKS_LINGER", str(_LINGER_SECONDS))
     if not os.environ.get("DX_HOME"):
         os.environ["DX_HOME"] = str(default_home(DEFAULT_HOME / "demo"))
     return Settings.read()
@@ -110,11 +129,25 @@ def _refuse_real_workspaces(url: str) -> None:
         )
 
 
-def _sandbox(port: int, *, living: bool) -> "Service":
+def _beginning(settings: "Settings") -> str:
+    """When the sandbox's past ends: the moment of the home's first demo, in ISO 8601.
+
+    It is stored. A later demo on the home would otherwise import another past, with other commits, over the first one.
+    """
+    from dx_dagster.clock import HOST
+
+    file = settings.home / _BEGINNING
+    if not file.exists():
+        file.write_text(HOST.now().isoformat())
+    return file.read_text().strip()
+
+
+def _sandbox(port: int, beginning: str, *, living: bool) -> "Service":
     from dx_dagster.cli.supervisor import Service
 
-    live = ("--live", _SECONDS_BETWEEN_CHANGES) if living else ()
-    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), "--workspace", WORKSPACE, *live)
+    live = ("--live", str(_SECONDS_BETWEEN_CHANGES), "--follow-clock") if living else ()
+    world = ("--workspace", WORKSPACE, "--now", beginning)
+    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), *world, *live)
     return Service(
         "sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN, "SANDBOX_JIRA": f"{_JIRA_EMAIL}:{_JIRA_TOKEN}"}
     )
@@ -132,10 +165,9 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _import(settings: "Settings") -> None:
+def _connect(settings: "Settings") -> None:
     from dx_dagster.cli.arguments import ConnectionType
     from dx_dagster.cli.connect import connect_workspace
-    from dx_dagster.cli.sync import print_outcome, sync_workspace
 
     print(f"Importing the workspace {WORKSPACE} ...", flush=True)
     connect_workspace(settings, WORKSPACE, SecretStr(_TOKEN))
@@ -143,7 +175,6 @@ def _import(settings: "Settings") -> None:
     connect_workspace(
         settings, WORKSPACE, SecretStr(_JIRA_TOKEN), _JIRA_EMAIL, kind=ConnectionType.jira_cloud, jira_url=site
     )
-    print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
 
 
 async def _sign_in_link(warehouse: "Warehouse") -> SecretStr:

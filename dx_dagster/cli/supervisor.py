@@ -155,8 +155,10 @@ class Supervisor:
                     self._story(child.service, f"ended during start-up ({_cause(child.process.returncode)})")
                 )
 
-    def watch(self, database: Database) -> None:
+    def watch(self, database: Database, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Restarts services that die or hang, until an interrupt. A service that dies waits for the database to answer.
+
+        Calls `meanwhile` again and again, while the database answers.
 
         Raises:
             CommandError: a service keeps dying.
@@ -169,6 +171,8 @@ class Supervisor:
                     self._probe(child)
                 else:
                     child.silent = 0
+            if is_there:
+                meanwhile()
             time.sleep(_POLL_SECONDS)
 
     def _tend(self, child: _Child, database: Database) -> None:

@@ -41,18 +41,36 @@ def install(
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.webhooks import address, hooks
-
-        url = address.receiver(settings)
-        async with _client(settings, warehouse, workspace) as (client, connection):
-            result = await hooks.install_all(
-                settings, client, warehouse, connection, url, repositories=repositories, rotate=rotate, tell=_tell
-            )
-        _complain(result.refused)
-        if not result.subjects:
-            raise CommandError(f"No repository is imported yet. Run first: dx-dagster sync {workspace}")
+        await install_hooks(settings, warehouse, workspace, repositories=repositories, rotate=rotate)
 
     with_warehouse(work)
+
+
+async def install_hooks(
+    settings: Settings,
+    warehouse: "Warehouse",
+    workspace: str,
+    *,
+    repositories: bool = False,
+    rotate: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Creates or repairs the hooks at Bitbucket, with a line for each unless `quiet`.
+
+    Raises:
+        CommandError: the workspace has no usable connection, or a hook is refused.
+    """
+    from dx_dagster.webhooks import address, hooks
+
+    url = address.receiver(settings)
+    tell = (lambda *_: None) if quiet else _tell
+    async with _client(settings, warehouse, workspace) as (client, connection):
+        result = await hooks.install_all(
+            settings, client, warehouse, connection, url, repositories=repositories, rotate=rotate, tell=tell
+        )
+    _complain(result.refused)
+    if not result.subjects:
+        raise CommandError(f"No repository is imported yet. Run first: dx-dagster sync {workspace}")
 
 
 def _tell(subject: "HookSubject", what: str) -> None:

@@ -27,9 +27,12 @@ def parser() -> argparse.ArgumentParser:
         "--now",
         type=_moment,
         default=FIRST_NOW,
-        help='where the clock starts, ISO 8601 or "now"; with --live it then follows that of this machine',
+        help='where the clock starts, ISO 8601 or "now"; with --live and "now" it follows that of this machine',
     )
-    made.add_argument("--live", type=float, metavar="SECONDS", help="one random event every so often")
+    made.add_argument("--follow-clock", action="store_true", help="with --live, follow the clock of this machine")
+    made.add_argument(
+        "--live", type=float, metavar="SECONDS", help="one random event every so often; hooks are sent their deliveries"
+    )
     made.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     made.add_argument("--hourly-limit", type=int, default=100_000)
     made.add_argument("--window", type=float, default=3600.0, metavar="SECONDS")
@@ -62,6 +65,7 @@ def main() -> None:
         limits=RateLimit(arguments.hourly_limit, arguments.window),
         port=arguments.port,
         live=arguments.live,
+        follows_clock=arguments.follow_clock,
     )
     email, _, jira_token = os.environ.get("SANDBOX_JIRA", "").partition(":")
     if jira_token:

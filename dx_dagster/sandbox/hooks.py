@@ -1,4 +1,4 @@
-"""Webhook subscriptions of workspace and repositories: stored and listed, without deliveries."""
+"""Webhook subscriptions of workspace and repositories. Those of a living world get deliveries (`sending.py`)."""
 
 import json
 import uuid

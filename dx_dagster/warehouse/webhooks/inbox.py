@@ -64,6 +64,31 @@ def waiting(url: str) -> list[Waiting]:
         return cursor.execute(_WAITING).fetchall()
 
 
+@dataclass(frozen=True)
+class SettledDelivery:
+    """A delivery that was applied or set aside, with the reason for the latter."""
+
+    event_key: str
+    repository_source_id: str | None
+    body: str
+    settled_at: datetime
+    error: str | None
+
+
+_SETTLED = SQL("""
+    SELECT event_key, repository_source_id, body, COALESCE(set_aside_at, applied_at) AS settled_at, error
+    FROM webhook_events WHERE COALESCE(set_aside_at, applied_at) > %s ORDER BY settled_at, id""")
+
+
+def settled_after(url: str, moment: datetime) -> list[SettledDelivery]:
+    """Deliveries that were applied or set aside after the moment, in that order."""
+    with (
+        connect(url, connect_timeout=5) as connection,
+        connection.cursor(row_factory=class_row(SettledDelivery)) as rows,
+    ):
+        return rows.execute(_SETTLED, [moment]).fetchall()
+
+
 _PAUSE = SQL(
     "tried_at = now(), "
     "next_attempt_at = now() + LEAST(GREATEST(4 * (next_attempt_at - tried_at), %(first)s), %(longest)s)"

@@ -1,0 +1,45 @@
+"""Takes the README's picture of the lineage from a running demo: `make picture`."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from dx_dagster_tests.browsing import chromium, launched
+from dx_dagster_tests.conftest import Running
+
+PICTURE = Path(__file__).parent.parent / "docs" / "lineage.png"
+# The group of the imported assets is open, that of the unified tables closed: all of them would be too small to read.
+_GRAPH = "asset-groups~group%3A%22bitbucket%22%20or%20group%3A%22unified%22/?expanded=global%40global%3Abitbucket"
+_MARGIN = 12
+
+
+def take(ui: str, program: str, to: Path) -> None:
+    """Writes the picture of the graph alone, without what Dagster's UI has around it."""
+    with launched(program) as browser:
+        page = browser.new_page(viewport={"width": 2000, "height": 1500})
+        page.goto(f"{ui}/{_GRAPH}")
+        page.get_by_text("repositories", exact=True).last.wait_for(timeout=30_000)
+        page.wait_for_timeout(4_000)  # the graph moves into place, and the states of its assets arrive
+        boxes = page.evaluate(
+            "() => [...document.querySelectorAll('foreignObject')].map(one => one.getBoundingClientRect().toJSON())"
+        )
+        left, top = (min(box[side] for box in boxes) - _MARGIN for side in ("left", "top"))
+        right, bottom = (max(box[side] for box in boxes) + _MARGIN for side in ("right", "bottom"))
+        page.screenshot(path=to, clip={"x": left, "y": top, "width": right - left, "height": bottom - top})
+
+
+def main() -> None:
+    program = chromium()
+    if program is None:
+        sys.exit("chromium is not installed; on Debian: apt-get install chromium")
+    with tempfile.TemporaryDirectory(prefix="dx-picture-") as home:
+        running = Running({**os.environ, "DX_HOME": f"{home}/demo"}, "demo")
+        try:
+            take(running.ui, program, PICTURE)
+        finally:
+            running.interrupt()
+
+
+if __name__ == "__main__":
+    main()
