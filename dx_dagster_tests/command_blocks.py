@@ -13,6 +13,7 @@ IN_THE_DEMO = (
     'eval "$(DX_HOME=.dx/demo .venv/bin/dx-dagster env)"',
     'psql "$DX_DATABASE_URL"',
     ".venv/bin/dx-dagster status",
+    ".venv/bin/dx-dagster env --database",
     ".venv/bin/dx-dagster people list",
     ".venv/bin/dx-dagster people list --json",
     ".venv/bin/dx-dagster webhooks install acme",
@@ -34,6 +35,7 @@ STARTS = ("make demo", "make venv")
 
 NOT_RUN = {
     ".venv/bin/dx-dagster up": "cli/test_install.py starts it",
+    ".venv/bin/dx-dagster up --database-port 5432": "likewise, the demo with another port",
     "make test": "it would run this test again",
     "make lint": "CI runs it beside the tests",
     "export DX_DATABASE_URL=postgresql://dx:PASSWORD@db.example.com:5432/dx": "a server of the reader's",
