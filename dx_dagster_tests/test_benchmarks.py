@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.contestants import TABLES
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timing
 def test_both_ways_import_every_row_and_ours_asks_less():
     arguments = [
         "compare",
