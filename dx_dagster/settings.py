@@ -183,8 +183,7 @@ class Settings(BaseSettings):
     sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
     sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
     sync_pace: Annotated[int | None, Field(alias="DX_SYNC_PACE", gt=0)] = None
-    quiet_after_days: Annotated[float, Field(alias="DX_QUIET_AFTER_DAYS", ge=0)] = 30.0
-    quiet_sync_every: Annotated[float, Field(alias="DX_QUIET_SYNC_EVERY", gt=0)] = 86_400.0
+    pace: Annotated[float, Field(alias="DX_PACE", ge=0, le=1)] = 0.05
     reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
     reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
     reconcile_pipeline_days: Annotated[float, Field(alias="DX_RECONCILE_PIPELINE_DAYS", ge=0)] = 14.0

@@ -21,10 +21,11 @@ from dx_dagster.bitbucket.signatures import verify
 from dx_dagster.clock import monotonic
 from dx_dagster.frames.reading import Json, inner, number, record, text
 from dx_dagster.http_limits import RareLines
-from dx_dagster.settings import Settings
+from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.webhooks.intake import Delivery, InboxUnavailableError, Intake
 from dx_dagster.warehouse.webhooks.secrets import Sender
+from dx_dagster.webhooks import address
 from dx_dagster.webhooks.address import PATH
 
 LARGEST_BODY = 1024 * 1024  # four times the documented maximum of Bitbucket
@@ -35,6 +36,8 @@ _STORE_WITHIN_SECONDS = 8.0
 _KEPT_HEADERS = ("x-event-key", "x-hook-uuid", "x-request-uuid", "x-attempt-number", "content-type", "user-agent")
 _LONGEST_HEADER = 200
 _BIGGEST_NUMBER = 2**63 - 1
+_UNAUTHORIZED = 401
+_UNAVAILABLE = 503
 _LINES_A_MINUTE = 10  # for each reason: unauthenticated clients cause them
 
 _log = logging.getLogger(__name__)
@@ -55,13 +58,14 @@ def router(settings: Settings, url: str) -> APIRouter:
     Raises:
         VaultError: the settings hold no usable keys.
     """
-    intake = Intake(url, Vault.of(settings))
+    intake = Intake(url, Vault.of(settings), _address(settings))
     lines = RareLines(_log, _LINES_A_MINUTE)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         with suppress(InboxUnavailableError):  # opens the connection before the first delivery
             await intake.senders()
+        intake.start_beating()
         yield
         await intake.close()
 
@@ -71,10 +75,13 @@ def router(settings: Settings, url: str) -> APIRouter:
             async with asyncio.timeout(_STORE_WITHIN_SECONDS):
                 await intake.store(await _verified(request, body, intake))
         except DeliveryRefusedError as refused:
+            if refused.status == _UNAVAILABLE:
+                intake.lost()
             return _refuse(request, refused, lines)
         except (InboxUnavailableError, TimeoutError) as error:
+            intake.lost()
             reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
-            return _refuse(request, DeliveryRefusedError(503, reason), lines)
+            return _refuse(request, DeliveryRefusedError(_UNAVAILABLE, reason), lines)
         except ClientDisconnect:
             return _refuse(request, DeliveryRefusedError(400, "the connection ended before the body did"), lines)
         return JSONResponse({"ok": True})
@@ -82,6 +89,13 @@ def router(settings: Settings, url: str) -> APIRouter:
     routes = APIRouter(lifespan=lifespan)
     routes.add_route(PATH, receive, methods=["POST"], include_in_schema=False)
     return routes
+
+
+def _address(settings: Settings) -> str | None:
+    """Where Bitbucket reaches this receiver, where that is set."""
+    with suppress(SettingsError):
+        return address.receiver(settings)
+    return None
 
 
 async def _body(request: Request) -> bytes:
@@ -129,7 +143,13 @@ async def _verified(request: Request, body: bytes, intake: Intake) -> Delivery:
         sender = (await intake.senders(newer_than=asked_at)).find(names, hook)
         if sender is None and names:
             intake.remember_unknown(names[0])
-        sender = _signed_by(sender, names, body, signature)
+        try:
+            sender = _signed_by(sender, names, body, signature)
+        except DeliveryRefusedError as refused:
+            # The hook may have been given another secret. Hooks that no sync has seen do not count.
+            if refused.status == _UNAUTHORIZED and sender is not None and hook in {sender.hook, None}:
+                await intake.rejected(sender)
+            raise
     return _delivery(request, sender, payload, body.decode(), received_at)
 
 
@@ -140,7 +160,7 @@ def _signed_by(sender: Sender | None, names: Sequence[str], body: bytes, signatu
     if not verify(body, signature, sender.secrets):
         if not sender.readable:
             raise DeliveryRefusedError(
-                503, "the secret of its connection cannot be decrypted: see DX_SECRET_KEYS", workspace
+                _UNAVAILABLE, "the secret of its connection cannot be decrypted: see DX_SECRET_KEYS", workspace
             )
         raise DeliveryRefusedError(401, "the signature does not match", workspace)
     return sender
@@ -211,7 +231,7 @@ def _refuse(request: Request, refused: DeliveryRefusedError, lines: RareLines) -
     }
     details = " ".join(f"{name}={value[:80]!a}" for name, value in shown.items() if value)
     lines.warning(f"webhook refused with {refused.status}: {refused.reason}", details)
-    ours = refused.status == 503  # noqa: PLR2004 - Service Unavailable: what is wrong here is not for strangers
+    ours = refused.status == _UNAVAILABLE  # what is wrong here is not for strangers
     return JSONResponse(
         {"ok": False, "error": "unavailable" if ours else refused.reason},
         status_code=refused.status,

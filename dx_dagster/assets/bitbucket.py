@@ -20,9 +20,12 @@ from dx_dagster.importer.members import import_people
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_request_sizes import import_sizes
 from dx_dagster.importer.pull_requests import import_pull_requests
+from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.resources import BitbucketResource
 from dx_dagster.settings import Settings
+from dx_dagster.webhooks import belief
 
 
 def _imported(
@@ -53,10 +56,16 @@ _LAST = {"dagster/priority": "-2"}
 _FROM_WHAT_IS_LEFT = {"dagster/priority": "-3"}
 
 
+async def _list_repositories(workspace: Workspace) -> Report:
+    """Begins a sync: settles whether its later steps may believe the webhook."""
+    await belief.look(Settings.read(), workspace.client, workspace.warehouse, workspace.slug)
+    return await import_repositories(workspace)
+
+
 @_imported("repositories", import_repositories)
 def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """The workspace and its repositories. A repository that a complete listing lacks gets `deleted_at`."""
-    return materialize(context, config, bitbucket, import_repositories)
+    return materialize(context, config, bitbucket, _list_repositories)
 
 
 @_imported("members", import_people, repositories, op_tags=_AFTER_PULL_REQUESTS)
@@ -65,10 +74,16 @@ def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: 
     return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 
+async def _import_pull_requests(workspace: Workspace) -> Report:
+    report = await import_pull_requests(workspace)
+    await belief.judge(workspace.warehouse, workspace.slug)
+    return report
+
+
 @_imported("pullrequests", import_pull_requests, repositories)
 def pullrequests(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
     """Pull requests in all states, with their reviewers and participants."""
-    return materialize(context, config, bitbucket, import_pull_requests)
+    return materialize(context, config, bitbucket, _import_pull_requests)
 
 
 @_imported("activity", import_activity, pullrequests)

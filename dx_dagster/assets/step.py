@@ -10,11 +10,11 @@ import dagster as dg
 from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import remove
 from dx_dagster.assets.steps import STEPS
-from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
+from dx_dagster.bitbucket import BitbucketClient, BitbucketError, RateLimited, clause, sentence
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
-from dx_dagster.importer.report import Report, Skipped
+from dx_dagster.importer.report import Report, Skipped, note
 from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnectedError
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.insights.checks.looking import Verdict
@@ -24,8 +24,10 @@ from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
-from dx_dagster.warehouse.imported.marks import Quiet
+from dx_dagster.warehouse.imported.marks import Pace
 from dx_dagster.warehouse.schema import Table, type_name
+from dx_dagster.warehouse.webhooks import belief
+from dx_dagster.warehouse.webhooks.belief import Belief
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource
@@ -36,6 +38,7 @@ else:
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MOST_IN_WORDS = 5  # Dagster's UI hides Markdown of more than 1,000 characters behind a button
+_PATIENCE = 30.0  # seconds that a request of a scheduled sync may wait for a budget
 
 Step = Callable[[Workspace], Awaitable[Report]]
 
@@ -47,8 +50,9 @@ class ImportConfig(dg.Config):
         full: fetches everything again.
         since: lower bound of the import: an ISO date or time (UTC without an offset) or "all". Later imports keep it;
             a new bound must be earlier than the stored one.
-        scheduled: skips quiet repositories (DX_QUIET_AFTER_DAYS).
-        reconcile: lists the pipelines or deployments of the last days again (DX_RECONCILE_PIPELINE_DAYS).
+        scheduled: asks what is due only (DX_PACE), and leaves to the next sync what the requests left are too few for.
+        reconcile: lists the pipelines or deployments of the last days again (DX_RECONCILE_PIPELINE_DAYS), and proves
+            that the webhook tells every change.
     """
 
     full: bool = False
@@ -139,6 +143,13 @@ def failure(error: Exception) -> dg.Failure:
 async def _open(
     slug: str, config: ImportConfig, client: BitbucketClient, warehouse: Warehouse, listener: Listener
 ) -> Workspace:
+    settings = Settings.read()
+    name = await connections.stored_name(warehouse, slug)
+    connection = await connections.find(warehouse, name)
+    # A first import waits for its budgets: there is no hour that it could keep to.
+    hurried = config.scheduled and connection is not None and connection.last_synced_at is not None
+    client.wait_at_most(_PATIENCE if hurried else None)
+    believed = await belief.read(warehouse, name)
     return await open_workspace(
         slug,
         client,
@@ -146,9 +157,16 @@ async def _open(
         listener,
         full=config.full,
         wanted=_bound(config.since) if config.since else None,
-        quiet=_quiet() if config.scheduled else None,
-        reconcile=timedelta(days=Settings.read().reconcile_pipeline_days) if config.reconcile else None,
+        pace=_pace(settings, believed) if config.scheduled else None,
+        hurried=hurried,
+        reconcile=timedelta(days=settings.reconcile_pipeline_days) if config.reconcile else None,
+        proves_since=believed.vouched_from if config.reconcile or config.full else None,
     )
+
+
+def _pace(settings: Settings, believed: Belief) -> Pace:
+    every = timedelta(seconds=settings.sync_every)
+    return Pace(settings.pace, every, believed.vouched_from, believed.doubted_at)
 
 
 async def _import(
@@ -157,10 +175,17 @@ async def _import(
     """Runs the step and checks the rows."""
     client, warehouse = workspace.client, workspace.warehouse
     requests, written = client.requests, warehouse.written_so_far()
-    report = await step(workspace)
+    try:
+        report = await step(workspace)
+        was_read = report.step == PULL_REQUESTS  # only this step shows whether the credentials can read anything
+    except RateLimited as error:
+        if not workspace.hurried:
+            raise
+        report, was_read = Report(asset.rpartition("/")[2]), False
+        note(workspace, report, f"the rest is left to the next sync: {clause(str(error))}")
     report.requests = client.requests - requests
     report.written = warehouse.written_so_far() - written
-    if report.step == PULL_REQUESTS:  # only this step shows whether the credentials can read anything
+    if was_read:
         await failing.clear(warehouse, workspace.slug)
     after = await open_workspace(
         workspace.slug, client, warehouse, workspace.listener
@@ -185,11 +210,6 @@ def _bound(text: str) -> Wanted:
     except ValueError:
         raise BoundRefusedError(f"{text!r} is not a date. Use the form 2026-01-31, or all.") from None
     return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _quiet() -> Quiet:
-    settings = Settings.read()
-    return Quiet(timedelta(days=settings.quiet_after_days), timedelta(seconds=settings.quiet_sync_every))
 
 
 def _sentence(error: Exception) -> str:

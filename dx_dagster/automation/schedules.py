@@ -26,9 +26,9 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 
 _SETTINGS = Settings.read()
-_QUIET_MAY_WAIT: dict[str, object] = {
-    "ops": {op_name(key_of(step)): {"config": {"scheduled": True}} for step in ("pullrequests", "pipelines")}
-}
+# The lists of repositories and members are whole with each sync.
+_PACED = ("pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
+_WHAT_IS_DUE: dict[str, object] = {"ops": {op_name(key_of(step)): {"config": {"scheduled": True}} for step in _PACED}}
 
 
 def _known(variable: str, expression: str) -> str:
@@ -68,7 +68,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
     )
     if not due:
         return dg.SkipReason("every connected workspace was synced within DX_SYNC_EVERY, or is being synced")
-    return [_request(workspace, now, _QUIET_MAY_WAIT, SYNC) for workspace in due]
+    return [_request(workspace, now, _WHAT_IS_DUE, SYNC) for workspace in due]
 
 
 @dg.schedule(
@@ -87,10 +87,9 @@ def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
     deployments are listed.
     """
     now = context.scheduled_execution_time.astimezone(UTC)
-    again: dict[str, object] = {
-        op_name(key_of(step)): {"config": {"reconcile": True}} for step in ("pipelines", "deployments")
-    }
-    all_pulls: dict[str, object] = {op_name(key_of("pullrequests")): {"config": {"full": True}}}
+    steps = ("pullrequests", "pipelines", "deployments")
+    again: dict[str, object] = {op_name(key_of(step)): {"config": {"reconcile": True}} for step in steps}
+    all_pulls: dict[str, object] = {op_name(key_of("pullrequests")): {"config": {"full": True, "reconcile": True}}}
     most = Settings.read().reconcile_most_pulls
     connected = sorted(_connected(context.instance), key=lambda one: str(one.last_synced_at or ""))
     if not connected:

@@ -80,6 +80,7 @@ class BitbucketClient:
         self._timeouts = timeouts or Timeouts()
         self._adaptive_timeout = AdaptiveTimeout(self._timeouts)
         self._retries = retries or Retries()
+        self._patience: float | None = None
         self._visibility = Visibility()
         self._last_date: tuple[str | None, datetime] | None = None
         self._http = transport.build(self._timeouts, max_in_flight=max_in_flight, encrypted=self._origin.encrypted)
@@ -98,6 +99,10 @@ class BitbucketClient:
         date, answered_at = self._last_date or (None, None)
         theirs = moment(date)
         return theirs - answered_at if theirs and answered_at else None
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """Bounds the wait of each later request for a budget; None for the bound of the client's `Retries`."""
+        self._patience = seconds
 
     def using(self, credential: Credential, patience: float | None = None) -> "PinnedClient":
         """This client pinned to one credential: to verify it, or for a listing that differs by credential.
@@ -146,7 +151,7 @@ class BitbucketClient:
         call = Call(
             method=method,
             url=self._origin.resolve(path, params),
-            schedule=Schedule(self._retries, attempts, patience),
+            schedule=Schedule(self._retries, attempts, self._patience if patience is None else patience),
             json=json,
             data=data,
             idempotent=method in _IDEMPOTENT if idempotent is None else idempotent,

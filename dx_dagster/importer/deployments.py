@@ -88,17 +88,18 @@ class ImportOfDeployments:
         Raises:
             BitbucketError: the credential lacks a scope, or something was refused after the first page.
         """
+        begun_at = self.workspace.now()
         try:
-            await self._update(repository, version)
+            await self._update(repository, version, begun_at)
         except _REFUSALS as error:
             # The normal answer of a repository without Pipelines, and no reason for a warning.
             if lacks_scope(error) or repository.id in self._answered:
                 raise
             refused = replace(repository.mark, fallback=REFUSED, version=version, walk_cursor=None)
             async with self.workspace.warehouse.transaction() as transaction:
-                await marks.put(transaction, refused, asked=True)
+                await marks.put(transaction, refused, asked=begun_at)
 
-    async def _update(self, repository: Deploying, version: str) -> None:
+    async def _update(self, repository: Deploying, version: str, begun_at: datetime) -> None:
         mark, warehouse = repository.mark, self.workspace.warehouse
         fallback = None
         if mark.version != version or mark.fallback == REFUSED or self.workspace.reconcile is not None:
@@ -124,7 +125,7 @@ class ImportOfDeployments:
         async with warehouse.transaction() as transaction:
             await deployments.asked(transaction, [one.id for one in unsettled])
             await hashes.resolve_deployments(transaction, [repository.id])
-            await marks.put(transaction, done, asked=True, listed=self.workspace.reconcile is not None)
+            await marks.put(transaction, done, asked=begun_at, listed=self.workspace.reconcile is not None)
 
     # -- environments -------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, numbered
 from dx_dagster.frames import pipelines as frames
-from dx_dagster.frames.reading import Json, time
+from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.each import for_each_repository, lacks_scope
+from dx_dagster.importer.pacing import affordable
+from dx_dagster.importer.proving import PROVES_NOTHING, Proving
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Workspace, require_id
@@ -40,7 +42,10 @@ async def import_pipelines(workspace: Workspace) -> Report:
     workspace_id = require_id(workspace)
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, PipelinesMark)
-    to_import = await marks.with_marks(workspace.warehouse, workspace_id, PipelinesMark, workspace.quiet)
+    proving = await Proving.of(workspace, PipelinesMark)
+    due = await marks.with_marks(workspace.warehouse, workspace_id, PipelinesMark, workspace.pace)
+    to_import = await affordable(workspace, report, [one for one in due if one.accessible], 1)
+    begun_at = workspace.now()
 
     written: set[str] = set()
     answered: set[str] = set()
@@ -48,7 +53,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
 
     async def work(repository: MarkedRepository[PipelinesMark]) -> None:
         try:
-            if await import_runs(workspace, repository):
+            if await import_runs(workspace, repository, proving):
                 written.add(repository.id)
             answered.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
@@ -58,9 +63,9 @@ async def import_pipelines(workspace: Workspace) -> Report:
             if isinstance(error, NotFound):
                 unknown.append(repository)
             async with workspace.warehouse.transaction() as transaction:
-                await marks.put(transaction, repository.mark, asked=True)
+                await marks.put(transaction, repository.mark, asked=begun_at)
 
-    await for_each_repository(workspace, report, [one for one in to_import if one.accessible], work)
+    await for_each_repository(workspace, report, to_import, work)
     if not answered and await _is_found_with_slash(workspace, unknown):
         await for_each_repository(workspace, report, [_with_slash(one) for one in unknown], work)
     async with workspace.warehouse.transaction() as transaction:
@@ -92,7 +97,9 @@ def _listed(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -
     return endpoints.pipelines(workspace.slug, repository.source_id, slash=slash)
 
 
-async def import_runs(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -> bool:
+async def import_runs(
+    workspace: Workspace, repository: MarkedRepository[PipelinesMark], proving: Proving = PROVES_NOTHING
+) -> bool:
     """Stores new and unfinished pipelines; returns whether anything was new.
 
     Short hashes are resolved later: `warehouse.imported.hashes.resolve_pipelines`.
@@ -109,9 +116,12 @@ async def import_runs(workspace: Workspace, repository: MarkedRepository[Pipelin
             begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
             walked = await _walk(workspace, repository, begun, must_overlap=True)
             mark, written = walked.mark, written or walked.written
-    walked = await _walk(workspace, repository, replace(mark, walk_head=None, walk_bound=bound))
+    begun_at = workspace.now()
+    walked = await _walk(workspace, repository, replace(mark, walk_head=None, walk_bound=bound), proving=proving)
     due = await pipelines.due(workspace.warehouse, repository.id, walked.seen)
     await _ask(workspace, repository, due, walked.pages)
+    async with workspace.warehouse.transaction() as transaction:
+        await marks.put(transaction, walked.mark, asked=begun_at)
     return written or walked.written
 
 
@@ -140,6 +150,7 @@ async def _walk(
     mark: PipelinesMark,
     *,
     must_overlap: bool = False,
+    proving: Proving = PROVES_NOTHING,
 ) -> _Walked:
     """Walks back through the pipelines, down to the watermark or to the bound.
 
@@ -165,7 +176,8 @@ async def _walk(
         if not over:
             mark = replace(mark, walk_cursor=str(page.number + 1))
         async with workspace.warehouse.transaction() as transaction:
-            written |= await _store(transaction, workspace, repository, within, page.asked_at)
+            async with proving.pipelines(transaction, repository.id, _numbers(within)):
+                written |= await _store(transaction, workspace, repository, within, page.asked_at)
             await marks.put(transaction, mark)
         if over:
             break
@@ -173,7 +185,7 @@ async def _walk(
     done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
     listed = workspace.reconcile is not None or mark.synced_to is None
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done, asked=True, listed=listed)
+        await marks.put(transaction, done, listed=listed)
         await repositories.pipelines_synced(transaction, repository.id)
     return _Walked(done, seen, pages, written)
 
@@ -219,6 +231,8 @@ async def _ask(
 
     Page by page where that takes fewer requests than one by one.
     """
+    if not wanted:
+        return
     left = [run.source_id for run in wanted]
     if len(left) > 1:
         newer = await pipelines.count(workspace.warehouse, repository.id, wanted[-1].created_at)
@@ -250,6 +264,10 @@ async def _pages(workspace: Workspace, repository: MarkedRepository[PipelinesMar
         if page.number >= last:
             break
     return seen
+
+
+def _numbers(values: Sequence[Json]) -> list[int]:
+    return [found for value in values if (found := number(value.get("build_number"))) is not None]
 
 
 def _named(values: Sequence[Json]) -> set[str]:

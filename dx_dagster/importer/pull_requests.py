@@ -25,6 +25,8 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.each import for_each_repository
+from dx_dagster.importer.pacing import affordable
+from dx_dagster.importer.proving import Proving
 from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import later, newest, overlapping
 from dx_dagster.importer.workspace import Workspace, require_id
@@ -48,16 +50,20 @@ async def import_pull_requests(workspace: Workspace) -> Report:
     """
     report = Report(KIND)
     workspace_id = require_id(workspace)
+    proving = await Proving.of(workspace, PullRequestsMark)
     if workspace.full:
         await marks.forget(workspace.warehouse, workspace_id, PullRequestsMark)
-    to_import = await marks.with_marks(workspace.warehouse, workspace_id, PullRequestsMark, workspace.quiet)
+    due = await marks.with_marks(workspace.warehouse, workspace_id, PullRequestsMark, workspace.pace)
+    # The other half is for what this finds to be stale, and for pipelines.
+    to_import = await affordable(workspace, report, due, 2)
+    begun_at = workspace.now()
     reading = absence.Reading(workspace, to_import)
 
     refusing: list[MarkedRepository[PullRequestsMark]] = []
 
     async def work(repository: MarkedRepository[PullRequestsMark]) -> None:
         async with reading.of_repository():
-            await _import_repository(workspace, report, repository)
+            await _import_repository(workspace, report, repository, proving)
 
     async def refused(repository: MarkedRepository[PullRequestsMark], error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
@@ -67,28 +73,37 @@ async def import_pull_requests(workspace: Workspace) -> Report:
         await for_each_repository(workspace, report, to_import, work, refused=refused)
     async with workspace.warehouse.transaction() as transaction:
         for repository in refusing:
-            await marks.put(transaction, repository.mark, asked=True)
+            await marks.put(transaction, repository.mark, asked=begun_at)
     return report
 
 
 async def _import_repository(
-    workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark]
+    workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark], proving: Proving
 ) -> None:
     mark = repository.mark
     horizon = await pulls.open_horizon(workspace.warehouse, repository.id, mark.listed_at)
     if mark.walk_cursor is not None:
         # A killed walk resumes where it stopped; the next walk brings what changed since it began.
-        mark, _ = await _walk(workspace, report, repository, mark, horizon)
+        mark, _ = await _walk(workspace, report, repository, mark, horizon, proving=proving)
+        await _end(workspace, repository, mark, listed=horizon is None)
+    begun_at = workspace.now()
     begun = replace(mark, walk_head=None, walk_bound=workspace.since)
-    _, seen = await _walk(workspace, report, repository, begun, horizon)
+    done, seen = await _walk(workspace, report, repository, begun, horizon, proving=proving)
     # The first walk lists everything within the bound, later walks what changed and what is open.
     listed_from = workspace.since or _EVER if mark.synced_to is None else None
     await _fetch_missing(workspace, repository, seen, listed_from, horizon)
+    await _end(workspace, repository, done, listed=horizon is None, asked=begun_at)
     await record_access(workspace, repository, None)
 
 
 async def _walk(
-    workspace: Workspace, report: Report, repository: Repository, mark: PullRequestsMark, horizon: datetime | None
+    workspace: Workspace,
+    report: Report,
+    repository: Repository,
+    mark: PullRequestsMark,
+    horizon: datetime | None,
+    *,
+    proving: Proving,
 ) -> tuple[PullRequestsMark, set[int]]:
     """Walks through the list; returns the mark at its end and the numbers seen.
 
@@ -98,7 +113,7 @@ async def _walk(
     try:
         if mark.fallback is None:
             pages = _newest_first(workspace, repository, mark, horizon)
-            mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen)
+            mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen, proving=proving)
     except (Unavailable, PagingInCircles, BadRequest) as error:
         note(workspace, report, f"{repository.slug}: pull requests are fetched by ranges of numbers ({error})")
         stored = await marks.with_marks(workspace.warehouse, workspace.id, PullRequestsMark)
@@ -106,13 +121,23 @@ async def _walk(
         mark = replace(reached, fallback=str(error))
     if mark.fallback is not None:
         pages = _by_ranges(workspace, repository, mark, horizon)
-        mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen)
+        mark = await _store_pages(workspace, report, repository, mark, pages, seen=seen, proving=proving)
     synced_to = later(mark.synced_to, mark.walk_head)
-    done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
+    return replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None), seen
+
+
+async def _end(
+    workspace: Workspace,
+    repository: Repository,
+    done: PullRequestsMark,
+    *,
+    listed: bool,
+    asked: datetime | None = None,
+) -> None:
+    """Stores the mark of a walk that has ended; `asked`: when it began, where nothing is left to ask for."""
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done, asked=True, listed=horizon is None)
+        await marks.put(transaction, done, asked=asked, listed=listed)
         await repositories.pull_requests_synced(transaction, repository.id, done.synced_to)
-    return done, seen
 
 
 async def _store_pages(
@@ -123,6 +148,7 @@ async def _store_pages(
     pages: AsyncIterator[Page],
     *,
     seen: set[int],
+    proving: Proving,
 ) -> PullRequestsMark:
     async for page in pages:
         for value in page.values:
@@ -135,7 +161,8 @@ async def _store_pages(
         if mark.fallback is None and numbers:
             mark = replace(mark, walk_cursor=str(min(numbers)))
         async with workspace.warehouse.transaction() as transaction:
-            await store(transaction, workspace, repository, page.values, page.asked_at)
+            async with proving.pull_requests(transaction, repository.id, numbers):
+                await store(transaction, workspace, repository, page.values, page.asked_at)
             await marks.put(transaction, mark)
     return mark
 

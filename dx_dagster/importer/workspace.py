@@ -10,7 +10,7 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import bounds, repositories
 from dx_dagster.warehouse.imported.bounds import Wanted
-from dx_dagster.warehouse.imported.marks import Quiet, Repository
+from dx_dagster.warehouse.imported.marks import Pace, Repository
 from dx_dagster.warehouse.merge import Merge, overriding
 
 
@@ -39,8 +39,10 @@ class Workspace:
         full: fetch everything again, whatever the marks say.
         since: lower bound of the import, which every sync keeps; None for everything.
         wanted: the bound given with this sync.
-        quiet: which repositories are not requested with every sync; None for no such repositories.
+        pace: which repositories a scheduled sync asks; None to ask all.
+        hurried: a sync that leaves to the next one what the requests left are not enough for.
         reconcile: pipelines created within this time are listed again.
+        proves_since: since when deliveries are believed to have told every change, in a sync that proves it.
         new_accounts: accounts stored through this object and its copies.
     """
 
@@ -52,8 +54,10 @@ class Workspace:
     full: bool = False
     since: datetime | None = None
     wanted: Wanted | None = None
-    quiet: Quiet | None = None
+    pace: Pace | None = None
+    hurried: bool = False
     reconcile: timedelta | None = None
+    proves_since: datetime | None = None
     new_accounts: NewAccounts = field(default_factory=NewAccounts)
 
     def now(self) -> datetime:
@@ -88,8 +92,10 @@ async def open_workspace(
     *,
     full: bool = False,
     wanted: Wanted | None = None,
-    quiet: Quiet | None = None,
+    pace: Pace | None = None,
+    hurried: bool = False,
     reconcile: timedelta | None = None,
+    proves_since: datetime | None = None,
 ) -> Workspace:
     """Opens the workspace, stored or not, and moves its bound to the `wanted` one.
 
@@ -101,7 +107,20 @@ async def open_workspace(
         await warehouse.set_clock(transaction)  # clocks drift apart during a long run
         workspace_id = await repositories.workspace_id(transaction, slug)
         since = await bounds.settle(transaction, workspace_id, wanted)
-    return Workspace(slug, workspace_id or "", client, warehouse, listener, full, since, wanted, quiet, reconcile)
+    return Workspace(
+        slug,
+        workspace_id or "",
+        client,
+        warehouse,
+        listener,
+        full=full,
+        since=since,
+        wanted=wanted,
+        pace=pace,
+        hurried=hurried,
+        reconcile=reconcile,
+        proves_since=proves_since,
+    )
 
 
 def require_id(workspace: Workspace) -> str:

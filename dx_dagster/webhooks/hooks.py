@@ -20,7 +20,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import repositories as stored
-from dx_dagster.warehouse.webhooks import secrets
+from dx_dagster.warehouse.webhooks import belief, secrets
 from dx_dagster.webhooks import secret_rotation
 from dx_dagster.webhooks.payloads import UNDERSTOOD
 from dx_dagster.webhooks.secret_rotation import NumberedSecret
@@ -64,10 +64,13 @@ async def subjects(warehouse: Warehouse, workspace: str, *, repositories: bool) 
     return [HookSubject(workspace, one.source_id, one.slug) for one in imported]
 
 
-async def find(client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str]) -> list[Hook]:
+async def find(
+    client: BitbucketClient, subject: HookSubject, url: str | None, made: Collection[str], *, confirm: bool = True
+) -> list[Hook]:
     """The subject's dx-dagster hooks: those that deliver to `url`, and those whose uuid is in `made`.
 
-    Without a `url`, the hooks' addresses are not checked.
+    Without a `url`, the hooks' addresses are not checked. A list that lacks all of `made` is confirmed by requests for
+    some of them, unless `confirm` is off.
 
     Raises:
         HooksRefusedError: the credential may not read hooks.
@@ -78,7 +81,7 @@ async def find(client: BitbucketClient, subject: HookSubject, url: str | None, m
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
     ours: list[Json] = [one for one in values if one.get("uuid") in made or (url and one.get("url") == url)]
-    if not ours and absence.is_suspicious(stored=len(made), missing=len(made), listed=len(values)):
+    if not ours and confirm and absence.is_suspicious(stored=len(made), missing=len(made), listed=len(values)):
         ours = await _asked_themselves(client, subject, made)
     return [_hook(subject, one, url) for one in ours]
 
@@ -187,6 +190,8 @@ async def install_all(
             result.refused.append(str(error))
         else:
             result.changed += 1
+    if not result.refused:
+        await belief.given_secret(warehouse, connection.id)
     # A hook that could not be given the new secret still signs with the old one.
     if rotate and not result.refused:
         await secrets.retire(warehouse, connection.id, but=secret[0])

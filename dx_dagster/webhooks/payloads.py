@@ -162,6 +162,17 @@ def _branches(payload: Json) -> Iterator[str | None]:
         yield None
 
 
+def body_of(body: str) -> Json:
+    """The payload of a stored delivery."""
+    payload: Json = json.loads(body)
+    return payload
+
+
+def run_number(payload: Json) -> int | None:
+    """The number of the pipeline that a delivery of a status is about."""
+    return _run_number(record(payload, "commit_status"))
+
+
 def _is_of_pipelines(status: Json) -> bool:
     """Whether a status is of Bitbucket Pipelines and not of another CI; true where it has no URL."""
     url = text(status.get("url"))

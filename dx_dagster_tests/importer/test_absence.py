@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -27,7 +26,7 @@ from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.imported.marks import Quiet
+from dx_dagster.warehouse.imported.marks import Pace
 from dx_dagster.webhooks.hooks import HookSubject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
 from dx_dagster_tests.importing import KEYS
@@ -225,7 +224,7 @@ def test_a_sync_in_which_every_repository_refuses_fails_and_one_in_which_some_do
                 "FROM bitbucket_repositories r WHERE r.id = repository_id",
                 [asked],
             )
-        await import_pull_requests(replace(workspace, quiet=Quiet(timedelta(seconds=1), timedelta(days=1))))
+        await import_pull_requests(replace(workspace, pace=Pace()))
 
     sandbox.token.repositories = others
     installation.on_workspace(asks_one)

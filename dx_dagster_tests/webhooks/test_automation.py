@@ -350,8 +350,10 @@ def test_schedules_request_a_run_for_each_connected_workspace_whatever_dagster_k
         assert instance.get_dynamic_partitions("workspaces") == ["acme"]
     assert hourly.tags["dx/workspace"] == nightly.tags["dx/workspace"] == "acme"
     scheduled = {"config": {"scheduled": True}}
-    assert hourly.run_config == {"ops": {"bitbucket__pullrequests": scheduled, "bitbucket__pipelines": scheduled}}
-    everything, again = ({"config": {how: True}} for how in ("full", "reconcile"))
+    paced = ("pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
+    assert hourly.run_config == {"ops": {f"bitbucket__{step}": scheduled for step in paced}}
+    again = {"config": {"reconcile": True}}
+    everything = {"config": {"full": True, "reconcile": True}}
     runs = dict.fromkeys(("bitbucket__pipelines", "bitbucket__deployments"), again)
     assert nightly.run_config == {"ops": {"bitbucket__pullrequests": everything, **runs}}
     for request in (hourly, nightly):

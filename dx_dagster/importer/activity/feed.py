@@ -3,7 +3,7 @@
 The feed is newest first and can be neither filtered nor sorted (BCLOUD-21067).
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -72,6 +72,7 @@ class Walked(NamedTuple):
         seen: only of walks through a feed that was read before.
         over: whether the walk ends with these pages.
         forgotten_since: the time that the walk should have reached, where the feed ended before.
+        asked: when a walk began that leaves nothing to ask for, where it ends with these pages.
     """
 
     fetched: NewEntries
@@ -79,14 +80,19 @@ class Walked(NamedTuple):
     seen: Seen | None
     over: bool
     forgotten_since: datetime | None = None
+    asked: datetime | None = None
 
 
 class Feeds:
-    """Reads the feeds of a workspace's repositories, and stores pages that arrive together in one transaction."""
+    """Reads the feeds of a workspace's repositories, and stores pages that arrive together in one transaction.
 
-    def __init__(self, workspace: Workspace, report: Report) -> None:
+    `due`: ids of the repositories to read although the list of pull requests shows no change; None for once a day.
+    """
+
+    def __init__(self, workspace: Workspace, report: Report, due: Collection[str] | None = None) -> None:
         self._workspace = workspace
         self._report = report
+        self._due = due
         self._commit = GroupCommit[Walked](self._store)
 
     async def read(self, repository: MarkedRepository[ActivityMark]) -> None:
@@ -99,9 +105,10 @@ class Feeds:
         listed = await pulls.fingerprint(workspace.warehouse, repository.id)
         if listed == pulls.NO_PULLS and repository.mark.walk_cursor is None:
             return  # without pull requests, the feed has nothing to store
-        fingerprint = f"{workspace.now().date()} {listed}"
+        begun_at = workspace.now()
+        fingerprint = f"{begun_at.date()} {listed}"
         try:
-            await self._read(repository, fingerprint)
+            await self._read(repository, fingerprint, begun_at)
         except (*FEED_UNUSABLE, Unavailable) as error:
             if lacks_scope(error) or (isinstance(error, Unavailable) and await is_away(workspace)):
                 raise
@@ -123,10 +130,16 @@ class Feeds:
                 fingerprint=left_alone,
             )
             async with workspace.warehouse.transaction() as transaction:
-                await marks.put(transaction, mark)
+                await marks.put(transaction, mark, asked=begun_at)
         await self._fetch_unknown(repository)
 
-    async def _read(self, repository: MarkedRepository[ActivityMark], fingerprint: str) -> None:
+    def _is_known(self, mark: ActivityMark, fingerprint: str) -> bool:
+        """Whether the feed was read for what is listed now, and is not due."""
+        if self._due is None:
+            return mark.fingerprint == fingerprint
+        return mark.repository_id not in self._due and _listed(mark.fingerprint) == _listed(fingerprint)
+
+    async def _read(self, repository: MarkedRepository[ActivityMark], fingerprint: str, begun_at: datetime) -> None:
         """Reads new entries of the feed.
 
         Nearly every entry also changes the list of pull requests. While the list has not changed, the feed is requested
@@ -140,11 +153,11 @@ class Feeds:
             except (BadRequest, NotFound):
                 # The lifetime of a cursor is undocumented: start over.
                 mark = replace(mark, walk_cursor=None, walk_head=None, older=None)
-        elif mark.fingerprint == fingerprint and reaches_back_to(mark.bound, bound):
+        elif self._is_known(mark, fingerprint) and reaches_back_to(mark.bound, bound):
             return
         mark = await self._go_further_back(repository, mark)
         begun = replace(mark, walk_head=None, walk_bound=bound, fallback=None, fingerprint=fingerprint)
-        await self._walk(repository, begun, attempts)
+        await self._walk(repository, begun, attempts, begun_at=begun_at)
 
     async def _go_further_back(self, repository: Repository, mark: ActivityMark) -> ActivityMark:
         """After the bound has moved back: resumes the walk that ended at the old bound, if its cursor still works.
@@ -165,9 +178,17 @@ class Feeds:
             return replace(mark, walk_cursor=None, walk_head=None, older=None)
 
     async def _walk(
-        self, repository: Repository, mark: ActivityMark, attempts: int | None = None, *, must_overlap: bool = False
+        self,
+        repository: Repository,
+        mark: ActivityMark,
+        attempts: int | None = None,
+        *,
+        must_overlap: bool = False,
+        begun_at: datetime | None = None,
     ) -> ActivityMark:
         """Walks through the feed, down to the watermark or to the bound; returns the mark at its end.
+
+        `begun_at`: when a walk began that leaves nothing to ask for.
 
         A walk that `must_overlap` ends at once unless it begins with stored entries.
         """
@@ -206,7 +227,7 @@ class Feeds:
                 if seen is not None and seen.whole:
                     seen.oldest = later(oldest, stop) if oldest else None
                 fetched = NewEntries(repository, entries, pages[0].asked_at, not first)
-                await self._commit(Walked(fetched, mark, seen, over, forgotten_since))
+                await self._commit(Walked(fetched, mark, seen, over, forgotten_since, begun_at if over else None))
                 if over:
                     break
         return mark
@@ -232,7 +253,7 @@ class Feeds:
             for walked, ids in zip(batch, stored, strict=True):
                 if walked.forgotten_since is not None:
                     await feeds.flag_forgotten(transaction, walked.fetched.repository.id, walked.forgotten_since)
-                await marks.put(transaction, walked.mark)
+                await marks.put(transaction, walked.mark, asked=walked.asked)
                 if walked.seen is not None:
                     walked.seen.ids.update(ids)
                     repository, seen = walked.fetched.repository, walked.seen
@@ -243,6 +264,11 @@ class Feeds:
         """Fetches pull requests that the feed names and the list did not contain."""
         for number in await stale.pulls_not_stored(self._workspace.warehouse, repository.id):
             await fetch_one(self._workspace, repository, number)
+
+
+def _listed(fingerprint: str | None) -> str:
+    """The part of a fingerprint that says what is listed, without the day."""
+    return (fingerprint or "").partition(" ")[2]
 
 
 def _overlaps(entries: Sequence[Entry], bound: datetime | None) -> bool:

@@ -4,6 +4,8 @@ Where a feed cannot be used or says too little about a pull request, the pull re
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
@@ -11,10 +13,10 @@ from dx_dagster.importer.activity.feed import KIND, Feeds, NewEntries, store_ent
 from dx_dagster.importer.each import for_each_repository
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
+from dx_dagster.importer.pacing import requests_left
 from dx_dagster.importer.pull_requests import record_access
 from dx_dagster.importer.report import Progress, Report
 from dx_dagster.importer.workspace import Workspace, require_id
-from dx_dagster.warehouse.budgets import headroom
 from dx_dagster.warehouse.imported import feeds, marks, pulls, review_times, stale
 from dx_dagster.warehouse.imported.marks import ActivityMark, MarkedRepository, Repository
 
@@ -36,10 +38,11 @@ async def import_activity(workspace: Workspace) -> Report:
     async def closed(repository: Repository, error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
 
+    due = await _due(workspace)
     # A feed is read page after page: with many at once, the longest one would wait for all the others.
     at_once = workspace.client.max_in_flight + _STORING
     await for_each_repository(
-        workspace, report, readable, Feeds(workspace, report).read, refused=closed, at_once=at_once
+        workspace, report, readable, Feeds(workspace, report, due).read, refused=closed, at_once=at_once
     )
     rows = await pull_rows(workspace, stale.pulls_without_activity)
     endless = [row for row in rows if row.version == stale.ONLY_END_UNTOLD]
@@ -53,6 +56,14 @@ async def import_activity(workspace: Workspace) -> Report:
         progress.add(len(endless[_TRIED:]))
     await mend(workspace)
     return report
+
+
+async def _due(workspace: Workspace) -> set[str] | None:
+    """In a scheduled sync, ids of the repositories whose feed is read although the list shows no change there."""
+    if workspace.pace is None:
+        return None
+    daily = replace(workspace.pace, least=timedelta(days=1))
+    return set(await marks.due(workspace.warehouse, workspace.id, ActivityMark, daily))
 
 
 async def _import_each(workspace: Workspace, report: Report, rows: Sequence[PullRow], progress: Progress) -> None:
@@ -72,16 +83,9 @@ async def _in_order(workspace: Workspace, repositories: list[RepositoryToRead]) 
         return repositories
     sizes = await pulls.counts(workspace.warehouse, new)
     needed = sum(1 + size * _ENTRIES_OF_ONE // endpoints.SMALL_PAGE for size in sizes.values())
-    if await _requests_left(workspace) < needed:
+    if await requests_left(workspace) < needed:
         return repositories
     return sorted(repositories, key=lambda one: sizes.get(one.id, 0), reverse=True)
-
-
-async def _requests_left(workspace: Workspace) -> int:
-    pool = workspace.client.pool
-    ours = {credential.budget for credential in pool.usable}
-    budgets = await headroom(workspace.warehouse, pool.ledger.window)
-    return sum(one.left for name, one in budgets.items() if name in ours)
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:

@@ -175,51 +175,136 @@ class MarkedRepository(Repository, Generic[AnyMark]):
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """A repository in which nothing changed for `after` is asked again only when `every` has passed."""
+class Pace:
+    """Which repositories a scheduled sync asks.
 
-    after: timedelta
-    every: timedelta
+    A repository is asked again after a `share` of the time in which nothing happened there, a day at most: earlier by
+    one interval, where the next scheduled sync would be too late. While its webhook is believed, it is not asked.
+
+    Attributes:
+        share: of the silence of a repository.
+        every: the interval of scheduled syncs.
+        vouched_from: since when deliveries have told every change; None where they are not believed.
+        doubted_at: what was asked before then relied on deliveries that may be lost, and is asked at once.
+        least: the shortest pause.
+    """
+
+    share: float = 0.05
+    every: timedelta = timedelta(hours=1)
+    vouched_from: datetime | None = None
+    doubted_at: datetime | None = None
+    least: timedelta = timedelta()
 
 
-_IS_DUE = SQL("""(
-    m.asked_at IS NULL OR m.asked_at < now() - %(every)s OR m.walk_cursor IS NOT NULL
-    OR {asked_at_is_wrong}
-    OR m.bound > COALESCE((SELECT w.since FROM bitbucket_workspaces w WHERE w.id = r.workspace_id), '-infinity')
-    OR GREATEST(r.updated_at, r.created_at,
-                (SELECT max(p.updated_at) FROM bitbucket_pulls p WHERE p.repository_id = r.id),
-                (SELECT max(p.created_at) FROM bitbucket_pipelines p WHERE p.repository_id = r.id))
-       >= now() - %(after)s)""").format(asked_at_is_wrong=lies_in_the_future("m.asked_at"))
+# A little less than a day: scheduled syncs are not exactly an interval apart.
+_LONGEST_PAUSE = timedelta(hours=23, minutes=50)
+# So long a webhook is believed about a repository that nobody asks.
+_LONGEST_BELIEF = timedelta(days=7)
+# Clocks of this host and of the database differ by less.
+_CLOCK_READINGS_DIFFER = timedelta(minutes=1)
+
+_HAPPENED_AT = SQL("""
+    GREATEST(r.updated_at, r.created_at, f.synced_to,
+             (SELECT max(p.updated_at) FROM bitbucket_pulls p WHERE p.repository_id = r.id),
+             (SELECT GREATEST(max(p.created_at), max(p.completed_at)) FROM bitbucket_pipelines p
+              WHERE p.repository_id = r.id))""")
+
+# A change is told once its delivery is applied. These are not: set aside, waiting for longer than a sync would take to
+# ask, or settled although nothing could be stored.
+_UNAPPLIED = SQL("""
+    SELECT e.repository_source_id AS repository, max(e.received_at) AS received_at
+    FROM webhook_events e JOIN bitbucket_workspaces w ON w.slug = e.workspace
+    WHERE w.id = %(workspace)s AND e.received_at > now() - %(longest_belief)s::interval AND CASE
+        WHEN e.set_aside_at IS NOT NULL THEN true
+        WHEN e.applied_at IS NULL THEN e.received_at < now() - %(every)s::interval
+        ELSE e.outcome <> 'applied' AND e.outcome NOT LIKE 'nothing depends on %%'
+             AND e.outcome <> 'the status is not of Bitbucket Pipelines' END
+    GROUP BY 1""")
+
+_IS_VOUCHED = SQL("""(
+    r.api_accessible AND m.asked_at >= %(vouched_from)s::timestamptz
+    AND m.asked_at > now() - %(longest_belief)s::interval
+    AND NOT EXISTS (SELECT FROM unapplied u WHERE (u.repository = r.source_id OR u.repository IS NULL)
+                    AND u.received_at > m.asked_at - %(clocks_differ)s::interval))""")
+
+# What must be asked in any case has a time that has passed long ago, so that it comes first.
+_DUE_AT = SQL("""CASE
+    WHEN m.asked_at IS NULL OR m.asked_at > now() + %(clocks_differ)s::interval OR m.walk_cursor IS NOT NULL
+      OR m.bound > COALESCE((SELECT w.since FROM bitbucket_workspaces w WHERE w.id = r.workspace_id), '-infinity')
+    THEN '-infinity'
+    WHEN m.asked_at < %(doubted_at)s::timestamptz THEN m.asked_at
+    WHEN {is_vouched} THEN 'infinity'
+    WHEN r.api_accessible AND %(vouched_from)s::timestamptz IS NOT NULL THEN m.asked_at
+    ELSE m.asked_at + LEAST(%(longest_pause)s::interval, GREATEST(
+        %(least)s::interval, %(share)s * (m.asked_at - {happened_at}) - %(every)s::interval, interval '0'))
+    END""").format(is_vouched=_IS_VOUCHED, happened_at=_HAPPENED_AT)
 
 _REPOSITORIES = SQL("""
     SELECT r.id::text AS id, r.source_id, COALESCE(NULLIF(r.slug, ''), r.source_id) AS slug, r.default_branch,
            r.updated_at, r.api_accessible AS accessible{fields}
     FROM bitbucket_repositories r {marks}
-    WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted AND {is_due}
+    WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted
     ORDER BY r.updated_at DESC NULLS LAST, r.id""")
+_DUE_REPOSITORIES = SQL("""
+    WITH unapplied AS MATERIALIZED ({unapplied}),
+    paced AS (
+        SELECT r.id, {due_at} AS due_at
+        FROM bitbucket_repositories r {marks}
+        LEFT JOIN sync_marks f ON f.repository_id = r.id AND f.kind = 'activity'
+        WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted)
+    SELECT id::text FROM paced WHERE due_at <= now() ORDER BY due_at, id""")
 _MARKS = SQL("LEFT JOIN sync_marks m ON m.repository_id = r.id AND m.kind = %(kind)s")
 
 
 async def repositories(warehouse: Warehouse, workspace_id: str) -> list[Repository]:
     """The workspace's repositories, last changed first, without those that are deleted or not allowed."""
-    statement = _REPOSITORIES.format(fields=SQL(""), marks=SQL(""), is_due=SQL("true"))
+    statement = _REPOSITORIES.format(fields=SQL(""), marks=SQL(""))
     return await warehouse.fetch(Repository, statement, {"workspace": workspace_id})
 
 
 async def with_marks(
-    warehouse: Warehouse, workspace_id: str, kind: type[AnyMark], quiet: Quiet | None = None
+    warehouse: Warehouse, workspace_id: str, kind: type[AnyMark], pace: Pace | None = None
 ) -> list[MarkedRepository[AnyMark]]:
-    """The same with their marks of one kind; with `quiet`, without repositories that are quiet and not due."""
-    statement = _REPOSITORIES.format(fields=_selected(kind), marks=_MARKS, is_due=_IS_DUE if quiet else SQL("true"))
-    return [
+    """The same with their marks of one kind; with a `pace`, those that are due, the most overdue first."""
+    statement = _REPOSITORIES.format(fields=_selected(kind), marks=_MARKS)
+    marked = [
         MarkedRepository(
             **{one.name: getattr(row, one.name) for one in fields(Repository)},
             mark=kind(row.id, **{name: getattr(row, f"mark_{name}") for name in _changing(kind)}),
         )
-        for row in await warehouse.rows(
-            statement, {"kind": kind.kind, "workspace": workspace_id, **(vars(quiet) if quiet else {})}
-        )
+        for row in await warehouse.rows(statement, {"kind": kind.kind, "workspace": workspace_id})
     ]
+    if pace is None:
+        return marked
+    by_id = {one.id: one for one in marked}
+    return [by_id[one] for one in await due(warehouse, workspace_id, kind, pace) if one in by_id]
+
+
+_DUE = _DUE_REPOSITORIES.format(unapplied=_UNAPPLIED, due_at=_DUE_AT, marks=_MARKS)
+
+
+async def due(warehouse: Warehouse, workspace_id: str, kind: type[Mark], pace: Pace) -> list[str]:
+    """Ids of the repositories that a scheduled sync asks for one kind of thing, the most overdue first."""
+    bound = {
+        "kind": kind.kind,
+        "workspace": workspace_id,
+        "longest_pause": _LONGEST_PAUSE,
+        "longest_belief": _LONGEST_BELIEF,
+        "clocks_differ": _CLOCK_READINGS_DIFFER,
+        **vars(pace),
+    }
+    return [row.id for row in await warehouse.rows(_DUE, bound)]
+
+
+async def asked(warehouse: Warehouse, workspace_id: str, kind: type[Mark], since: datetime) -> dict[str, datetime]:
+    """When each repository was last asked to the end for one kind of thing, where that was after `since`."""
+    rows = await warehouse.rows(
+        "SELECT r.id::text, m.asked_at FROM bitbucket_repositories r JOIN sync_marks m ON m.repository_id = r.id "
+        "WHERE r.workspace_id = %s AND m.kind = %s AND m.asked_at >= %s AND m.asked_at <= now() "
+        "AND m.walk_cursor IS NULL AND r.api_accessible",
+        [workspace_id, kind.kind, since],
+    )
+    return {row.id: row.asked_at for row in rows}
 
 
 def _changing(kind: type[Mark]) -> list[str]:
@@ -246,18 +331,20 @@ _PUT = SQL("""
     ON CONFLICT (repository_id, kind) DO UPDATE SET {changes}""")
 
 
-async def put(transaction: Transaction, mark: Mark, *, asked: bool = False, listed: bool = False) -> None:
+async def put(transaction: Transaction, mark: Mark, *, asked: datetime | None = None, listed: bool = False) -> None:
     """Stores the mark, in the transaction that stores what it vouches for.
 
-    `asked`: nothing is left to ask for at the moment. `listed`: everything was listed that a short walk leaves out.
+    `asked`: when the requests began after which nothing is left to ask for; what changed since may be missing.
+    `listed`: everything was listed that a short walk leaves out.
     """
-    await transaction.execute(_put(tuple(_changing(type(mark))), asked, listed), {"kind": mark.kind, **vars(mark)})
+    statement = _put(tuple(_changing(type(mark))), asked is not None, listed)
+    await transaction.execute(statement, {"kind": mark.kind, "asked_at": asked, **vars(mark)})
 
 
 @cache
 def _put(names: tuple[str, ...], asked: bool, listed: bool) -> str:
     values: dict[str, Composable] = {_COLUMNS.get(name, name): Placeholder(name) for name in names}
-    values |= ({"asked_at": SQL("now()")} if asked else {}) | ({"listed_at": SQL("now()")} if listed else {})
+    values |= ({"asked_at": Placeholder("asked_at")} if asked else {}) | ({"listed_at": SQL("now()")} if listed else {})
     statement = _PUT.format(
         columns=SQL(", ").join(map(Identifier, ("repository_id", "kind", *values))),
         values=SQL(", ").join((Placeholder("repository_id"), Placeholder("kind"), *values.values())),

@@ -28,7 +28,7 @@ sync_marks = Table(
         "What was last found up to date: the repository's version (commits), day and listed pull requests (activity), "
         "head of the mark (deployments)",
     ),
-    time("asked_at", "When it was last asked to the end, or refused"),
+    time("asked_at", "When the requests began that last asked it to the end, or were refused"),
     time(
         "listed_at",
         "When all open pull requests, or the pipelines or deployments of the last days, were last listed again",

@@ -1,10 +1,20 @@
-"""Webhook deliveries, and the secrets that sign them."""
+"""Webhook deliveries, the secrets that sign them, and whether they tell every change."""
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, UniqueConstraint
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from dx_dagster.warehouse.schema.columns import foreign, json, metadata, number, number_key, text, time, time_of_insert
+from dx_dagster.warehouse.schema.columns import (
+    foreign,
+    json,
+    metadata,
+    number,
+    number_key,
+    reference,
+    text,
+    time,
+    time_of_insert,
+)
 
 webhook_events = Table(
     "webhook_events",
@@ -58,4 +68,45 @@ webhook_secrets = Table(
     time("expires_at", "Until when deliveries may be signed with it; null for now"),
     Index("ix_webhook_secrets_connection_id", "connection_id"),
     comment="Secrets that sign webhook deliveries; two are good while one is being replaced",
+)
+
+receiver_uptimes = Table(
+    "receiver_uptimes",
+    metadata,
+    number_key("Number of the interval", BigInteger),
+    text("address", "Where the receiver is reached, by its DX_PUBLIC_URL; null without that"),
+    time("up_from", "When it first could store deliveries", nullable=False),
+    time("up_to", "When it last could", nullable=False),
+    time("closed_at", "When it was shut down in good order; null while it is up, and where it was not"),
+    Index("ix_receiver_uptimes_address_up_to", "address", "up_to"),
+    comment="When receivers were up; an interval ends where the receiver or the database did not answer",
+)
+
+webhook_beliefs = Table(
+    "webhook_beliefs",
+    metadata,
+    foreign("connection_id", "connections.id", primary_key=True),
+    text("hook_uuid", "The workspace's hook, as it was last looked at"),
+    time("hook_right_since", "First of the looks since which the hook has been right; null where it is not"),
+    time("vouched_from", "Since when deliveries have told every change, as of the last look; null where they do not"),
+    time("doubted_at", "When that was last found not to be so; what was asked before then is asked again"),
+    time("looked_at", "When the hook was last looked at"),
+    text("reason", "Why deliveries are not believed, as of the last look; null where they are"),
+    time("rejected_at", "When a delivery of the hook was last refused for its signature"),
+    comment="Whether the webhook of a connection tells every change",
+)
+
+untold_changes = Table(
+    "untold_changes",
+    metadata,
+    number_key("Number of the change", BigInteger),
+    reference("workspace_id", "bitbucket_workspaces.id", nullable=False),
+    reference("repository_id", "bitbucket_repositories.id", nullable=False),
+    text("kind", "pullrequest or pipeline", nullable=False),
+    number("number", "Number of the pull request or the pipeline", nullable=False),
+    time("changed_at", "Bitbucket's date of the change; null where only an opinion differed"),
+    time("since", "When the repository was last asked before: the change is newer", nullable=False),
+    time_of_insert("found_at", "When the reconcile found it"),
+    Index("ix_untold_changes_workspace_id", "workspace_id"),
+    comment="Changes that a reconcile found where the webhook was believed; those that turn out to be told are removed",
 )

@@ -22,6 +22,7 @@ from dx_dagster.clock import monotonic
 from dx_dagster.warehouse import blocking
 from dx_dagster.warehouse.connecting import set_up_async
 from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.webhooks import belief
 from dx_dagster.warehouse.webhooks.secrets import SENDERS, Sender, sender
 
 # Bitbucket waits 10 seconds for an answer.
@@ -35,6 +36,7 @@ _PAUSE_AFTER_LOOK = 2.0
 _LONGEST_PAUSE_SECONDS = 0.25
 _SECONDS_KNOWN = 5.0
 _SECONDS_UNKNOWN = 1.0
+_SECONDS_BETWEEN_REJECTIONS = 10.0
 _MOST_UNKNOWN = 1000
 
 
@@ -109,8 +111,13 @@ class _Waiting:
 class Intake:
     """Stores deliveries in the inbox. Each receiving process has one; close it at the end."""
 
-    def __init__(self, url: str, vault: Vault) -> None:
+    def __init__(self, url: str, vault: Vault, address: str | None = None) -> None:
         self._url = url
+        self._address = address
+        self._uptime: int | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._losses = 0
+        self._rejected: dict[int, float] = {}
         self._vault = vault
         self._connection: AsyncConnection[TupleRow] | None = None
         self._turn = asyncio.Lock()
@@ -147,6 +154,46 @@ class Intake:
             # A task of its own: a client that disconnects must not cancel the commit of other deliveries.
             self._committing = asyncio.create_task(self._commit_all())
         await waiting.stored
+
+    def start_beating(self) -> None:
+        """Notes every few seconds, until `close`, that deliveries can be stored; so a gap in it is known.
+
+        The first beat comes once the server listens.
+        """
+        self._beating = asyncio.create_task(self._beat_on())
+
+    def lost(self) -> None:
+        """Notes that a delivery could not be stored: the receiver counts as down until the next beat."""
+        self._losses += 1
+        self._uptime = None
+
+    async def rejected(self, sender: Sender) -> None:
+        """Records that a delivery of the sender was refused for its signature; its hook may have another secret.
+
+        Raises:
+            InboxUnavailableError: that could not be recorded.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._rejected.get(sender.connection_id, -inf) < _SECONDS_BETWEEN_REJECTIONS:
+            return
+        await self._rows(belief.REJECTED, [sender.connection_id])
+        self._rejected[sender.connection_id] = now
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(belief.SECONDS_BETWEEN_BEATS)
+            try:
+                await self._beat()
+            except InboxUnavailableError:
+                self.lost()
+
+    async def _beat(self) -> None:
+        before = self._losses  # a delivery may be lost while the statement runs: then its interval must not go on
+        beaten = [] if self._uptime is None else await self._rows(belief.BEAT, [self._uptime])
+        if not beaten:
+            before = self._losses
+            beaten = await self._rows(belief.BEGIN, [self._address])
+        self._uptime = beaten[0].id if before == self._losses else None
 
     async def senders(self, *, newer_than: float | None = None) -> Senders:
         """The senders, at most a few seconds old, or read after `newer_than` (a time of the event loop).
@@ -186,10 +233,15 @@ class Intake:
         return known[1]
 
     async def close(self) -> None:
-        for task in (self._committing, self._looking):
+        if self._beating is not None:
+            self._beating.cancel()
+        for task in (self._beating, self._committing, self._looking):
             if task is not None:
                 with suppress(asyncio.CancelledError, InboxUnavailableError):
                     await task
+        if self._uptime is not None:
+            with suppress(InboxUnavailableError):
+                await self._rows(belief.END, [self._uptime])
         await self._hang_up()
 
     async def _commit_all(self) -> None:
@@ -230,16 +282,16 @@ class Intake:
 
         await self._on_connection(insert)
 
-    async def _rows(self, statement: str) -> list[Any]:
+    async def _rows(self, statement: str, bound: Sequence[object] | None = None) -> list[Any]:
         rows: list[Any] = []
 
-        async def select(connection: AsyncConnection[TupleRow]) -> None:
+        async def work(connection: AsyncConnection[TupleRow]) -> None:
             async with connection.cursor(row_factory=namedtuple_row) as cursor:
-                await cursor.execute(statement)
-                rows.extend(await cursor.fetchall())
+                await cursor.execute(statement.encode(), bound)
+                rows.extend(await cursor.fetchall() if cursor.description else ())
 
         try:
-            await self._on_connection(select)
+            await self._on_connection(work)
         except (psycopg.Error, TimeoutError, OSError) as error:
             raise InboxUnavailableError(_first_line(error)) from None
         return rows

@@ -22,6 +22,7 @@ class Sender:
 
     Attributes:
         secrets: any of them may sign.
+        hook: uuid of the workspace's hook, as a sync last saw it.
         hooks: uuids of the hooks that were made for it.
         readable: whether the vault decrypted all of its secrets.
     """
@@ -32,19 +33,21 @@ class Sender:
     secrets: tuple[SecretStr, ...] = field(repr=False)
     hooks: tuple[str, ...]
     readable: bool
+    hook: str | None = None
 
 
 # One row for each connection. A connection without secrets is a known sender, whose deliveries fail verification.
 SENDERS = """
-    SELECT c.id, c.workspace, w.source_id,
+    SELECT c.id, c.workspace, w.source_id, b.hook_uuid AS hook,
            array_agg(s.id ORDER BY s.id DESC) FILTER (WHERE s.id IS NOT NULL) AS ids,
            array_agg(s.secret ORDER BY s.id DESC) FILTER (WHERE s.id IS NOT NULL) AS locked,
            array_agg(array_to_string(s.hook_uuids, ' ')) FILTER (WHERE s.id IS NOT NULL) AS hooks
     FROM connections c
     LEFT JOIN bitbucket_workspaces w ON w.slug = c.workspace
+    LEFT JOIN webhook_beliefs b ON b.connection_id = c.id
     LEFT JOIN webhook_secrets s ON s.connection_id = c.id AND (s.expires_at IS NULL OR s.expires_at > now())
     WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL
-    GROUP BY c.id, w.source_id"""
+    GROUP BY c.id, w.source_id, b.hook_uuid"""
 
 
 def sender(vault: Vault, row: Any) -> Sender:
@@ -57,7 +60,7 @@ def sender(vault: Vault, row: Any) -> Sender:
         except VaultError:
             readable = False
     hooks = tuple(uuid for uuids in row.hooks or () for uuid in uuids.split())
-    return Sender(row.id, row.workspace, row.source_id, tuple(opened), hooks, readable)
+    return Sender(row.id, row.workspace, row.source_id, tuple(opened), hooks, readable, row.hook)
 
 
 async def current(warehouse: Warehouse, vault: Vault, connection_id: int) -> tuple[int, SecretStr] | None:
@@ -101,6 +104,15 @@ async def given_to(warehouse: Warehouse, number: int, hook_uuid: str) -> None:
             "WHERE id = %(number)s AND NOT %(hook)s = ANY(hook_uuids)",
             {"number": number, "hook": hook_uuid},
         )
+
+
+async def exists(warehouse: Warehouse, connection_id: int) -> bool:
+    """Whether the connection has a secret that signs deliveries."""
+    row = await warehouse.row(
+        "SELECT EXISTS (SELECT FROM webhook_secrets WHERE connection_id = %s AND expires_at IS NULL) AS found",
+        [connection_id],
+    )
+    return bool(row.found)
 
 
 async def hooks(warehouse: Warehouse, connection_id: int) -> frozenset[str]:
