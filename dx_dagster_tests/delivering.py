@@ -78,8 +78,8 @@ def inbox(database_url: str) -> list[dict[str, Any]]:
 class Receiving(Installation):
     """A workspace of a sandbox, connected and imported; its receiver and its inbox."""
 
-    def __init__(self, database_url: str, sandbox: Sandbox) -> None:
-        super().__init__(database_url, sandbox)
+    def __init__(self, database_url: str, sandbox: Sandbox, **variables: str) -> None:
+        super().__init__(database_url, sandbox, **variables)
         self.receiver = ""
 
     def refresh(self) -> Applied:

@@ -24,10 +24,8 @@ from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
-from dx_dagster.warehouse.imported.marks import Pace
 from dx_dagster.warehouse.schema import Table, type_name
-from dx_dagster.warehouse.webhooks import belief
-from dx_dagster.warehouse.webhooks.belief import Belief
+from dx_dagster.webhooks import belief
 
 if TYPE_CHECKING:
     from dx_dagster.resources import BitbucketResource
@@ -149,7 +147,6 @@ async def _open(
     # A first import waits for its budgets: there is no hour that it could keep to.
     hurried = config.scheduled and connection is not None and connection.last_synced_at is not None
     client.wait_at_most(_PATIENCE if hurried else None)
-    believed = await belief.read(warehouse, name)
     return await open_workspace(
         slug,
         client,
@@ -157,16 +154,11 @@ async def _open(
         listener,
         full=config.full,
         wanted=_bound(config.since) if config.since else None,
-        pace=_pace(settings, believed) if config.scheduled else None,
+        pace=await belief.pace(settings, warehouse, name) if config.scheduled else None,
         hurried=hurried,
         reconcile=timedelta(days=settings.reconcile_pipeline_days) if config.reconcile else None,
-        proves_since=believed.vouched_from if config.reconcile or config.full else None,
+        proves_since=await belief.vouched_from(warehouse, name) if config.reconcile or config.full else None,
     )
-
-
-def _pace(settings: Settings, believed: Belief) -> Pace:
-    every = timedelta(seconds=settings.sync_every)
-    return Pace(settings.pace, every, believed.vouched_from, believed.doubted_at)
 
 
 async def _import(

@@ -6,6 +6,11 @@ from datetime import UTC, datetime
 FIRST_NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
+# A tenth of the repositories had something happen in the last week, half of them nothing for 90 days.
+TYPICAL_SILENCE = (0.1, 2.0, 10.0, 20.0, 35.0, 50.0, 60.0, 70.0, 80.0, 85.0) + (100.0, 120.0, 150.0, 200.0, 250.0) * 2
+"""`WorldConfig.silent_days` of a typical workspace."""
+
+
 @dataclass(frozen=True)
 class WorldConfig:
     """Two worlds of the same configuration are the same, byte for byte, as long as `now` is an instant.
@@ -21,6 +26,7 @@ class WorldConfig:
         feed_keeps_taken_back: an approval that was taken back stays in the activity feed.
         merges_by_push: the chance that a merge is made by pushing the source to the target: no entry of the activity
             says so.
+        silent_days: since how long nothing has happened in each repository, in turn; none for all of them busy.
         failed_steps_run_again: `step` runs failed steps again now and then. A list of what is new shows nothing of it.
         deployments_shown_early: a run that goes on shows a deployment in progress. No delivery says so.
         deployments_order: how deployments are listed, which is not documented: newest release first (`created`),
@@ -40,6 +46,7 @@ class WorldConfig:
     approvals_move_updated_on: bool = False
     feed_keeps_taken_back: bool = True
     merges_by_push: float = 0.0
+    silent_days: tuple[float, ...] = ()
     failed_steps_run_again: bool = False
     deployments_shown_early: bool = False
     deployments_order: str = "created"

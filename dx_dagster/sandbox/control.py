@@ -5,7 +5,7 @@ They need no token, record no request and know no fault. `?workspace=` names ano
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -31,6 +31,7 @@ class Control:
     def routes(self) -> list[Route]:
         return [
             Route("/_sandbox/step", self._step, methods=["POST"]),
+            Route("/_sandbox/clock", self._clock, methods=["POST"]),
             Route("/_sandbox/faults", self._faults, methods=["POST"]),
             Route("/_sandbox/truth", self._truth, methods=["GET"]),
             Route("/_sandbox/requests", self._requests, methods=["GET"]),
@@ -45,6 +46,11 @@ class Control:
     async def _step(self, request: Request) -> Response:
         """Makes `n` random events; returns their names in order."""
         return JSONResponse(self._world(request).step(int(request.query_params.get("n", "1"))))
+
+    async def _clock(self, request: Request) -> Response:
+        """Moves the clock forward by `seconds`, without an event."""
+        self._world(request).pass_time(timedelta(seconds=float(request.query_params.get("seconds", "0"))))
+        return JSONResponse({})
 
     async def _faults(self, request: Request) -> Response:
         """Sets faults by name; `{"clear": true}` first switches all off."""

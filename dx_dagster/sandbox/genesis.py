@@ -67,8 +67,9 @@ def make_repositories(founder: Founder, people: People, now: datetime) -> list[H
     for repository in forbidden:
         repository.forbidden = True
     busy = [r for r in repositories if r is not empty and not r.forbidden]
-    for repository, count in zip(busy, _shares(config.pull_requests, len(busy)), strict=True):
-        _live(rng, people, repository, now, count)
+    silent_days = config.silent_days or (0.0,)
+    for index, (repository, count) in enumerate(zip(busy, _shares(config.pull_requests, len(busy)), strict=True)):
+        _live(rng, people, repository, now - timedelta(days=silent_days[index % len(silent_days)]), count)
     for repository in forbidden:
         _live(rng, people, repository, now, HIDDEN_PULL_REQUESTS)
     return repositories

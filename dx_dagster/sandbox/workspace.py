@@ -60,6 +60,11 @@ class MadeUpWorkspace:
         self.now = max(self.now + SOONEST, datetime.now(UTC) - BEHIND) if self.follows_clock else later
         return self.now
 
+    def pass_time(self, by: timedelta) -> None:
+        """Moves the clock forward without an event."""
+        with self.lock:
+            self.now += by
+
     def is_called(self, key: str) -> bool:
         """Whether the workspace has this slug, in whatever case, or this uuid."""
         return key.lower() in {self.config.workspace.lower(), self.uuid}

@@ -3,11 +3,14 @@
 A scheduled sync does not ask for what a believed webhook tells. `warehouse.webhooks.belief` holds what this rests on.
 """
 
+from datetime import datetime, timedelta
+
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.frames.reading import Json, inner, time
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported.marks import Pace
 from dx_dagster.warehouse.webhooks import belief, secrets
 from dx_dagster.warehouse.webhooks.belief import UntoldChange
 from dx_dagster.webhooks import hooks, payloads
@@ -60,6 +63,18 @@ async def _hook(
     if found:
         return found[0], f"the webhook is not right: {'; '.join(found[0].wrong)}"
     return None, "the workspace has no webhook that delivers here"
+
+
+async def pace(settings: Settings, warehouse: Warehouse, workspace: str) -> Pace:
+    """The pace of a scheduled sync, after the look."""
+    believed = await belief.read(warehouse, workspace)
+    every = timedelta(seconds=settings.sync_every)
+    return Pace(settings.pace, every, believed.vouched_from, believed.doubted_at)
+
+
+async def vouched_from(warehouse: Warehouse, workspace: str) -> datetime | None:
+    """Since when deliveries are believed to have told every change, as of the last look."""
+    return (await belief.read(warehouse, workspace)).vouched_from
 
 
 async def judge(warehouse: Warehouse, workspace: str) -> None:
