@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 FIRST_NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
-# A tenth of the repositories had something happen in the last week, half of them nothing for 90 days.
-TYPICAL_SILENCE = (0.1, 2.0, 10.0, 20.0, 35.0, 50.0, 60.0, 70.0, 80.0, 85.0) + (100.0, 120.0, 150.0, 200.0, 250.0) * 2
+# Something happened in a tenth of the repositories in the last week, and in half of them nothing for 90 days.
+TYPICAL_SILENCE = (1.0, 3.0, 5.0, *range(10, 90, 7), *range(100, 350, 17))
 """`WorldConfig.silent_days` of a typical workspace."""
 
 

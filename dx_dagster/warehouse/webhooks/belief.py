@@ -36,16 +36,18 @@ REJECTED = """
     ON CONFLICT (connection_id) DO UPDATE SET rejected_at = EXCLUDED.rejected_at"""
 
 # An interval that does not go on where another one is: the address was covered from its beginning on.
+# A beat may be newer than this transaction, so the time is that of the statement.
 _COVERED_FROM = """
     WITH known AS (
-        SELECT id, up_from, up_to, up_to BETWEEN now() - %(apart)s::interval AND now() AS is_up,
-               closed_at IS NOT NULL AND up_to <= now() AS is_over
+        SELECT id, up_from, up_to, up_to BETWEEN clock_timestamp() - %(apart)s::interval AND clock_timestamp() AS is_up,
+               closed_at IS NOT NULL AND up_to <= clock_timestamp() AS is_over
         FROM receiver_uptimes WHERE address = %(address)s)
     SELECT CASE WHEN bool_or(is_up AND NOT is_over) THEN GREATEST(
         max(up_from) FILTER (WHERE NOT EXISTS (
             SELECT FROM known before WHERE before.id <> known.id
               AND (before.up_from, before.id) < (known.up_from, known.id) AND before.up_to >= known.up_from)),
-        max(up_to + %(moment)s::interval) FILTER (WHERE NOT is_up AND NOT is_over)) END AS covered_from
+        max(up_to + %(moment)s::interval) FILTER (WHERE NOT is_up AND NOT is_over)) END AS covered_from,
+        clock_timestamp() AS now
     FROM known"""
 
 
@@ -117,7 +119,7 @@ async def settle(
         is_same = known.hook_right_since is not None and known.hook_uuid == hook and known.hook_right_since <= known.now
         right_since = (known.hook_right_since if is_same else known.now) if wrong is None else None
         covered = await transaction.row(_COVERED_FROM, {"address": url, "apart": _BEATS_APART, "moment": _MOMENT})
-        reason = wrong or _doubt(known, covered.covered_from, workspace, url)
+        reason = wrong or _doubt(known, covered, workspace, url)
         rejected = known.rejected_at and known.rejected_at + _MOMENT
         vouched_from = None if reason else max(filter(None, (right_since, covered.covered_from, rejected)))
         await transaction.execute(
@@ -133,7 +135,7 @@ async def settle(
         await transaction.execute("DELETE FROM receiver_uptimes WHERE up_to < now() - %s", [_KEPT])
 
 
-def _doubt(known: Any, covered_from: datetime | None, workspace: str, url: str | None) -> str | None:
+def _doubt(known: Any, covered: Any, workspace: str, url: str | None) -> str | None:
     """Why the deliveries of a hook that is right are not believed."""
     if known.untold:
         changes = "a change" if known.untold == 1 else f"{known.untold} changes"
@@ -144,9 +146,9 @@ def _doubt(known: Any, covered_from: datetime | None, workspace: str, url: str |
             "a delivery was refused for its signature; to give the webhook its secret again: "
             f"dx-dagster webhooks install {workspace}"
         )
-    if covered_from is None:
+    if covered.covered_from is None:
         return f"no receiver is up at {url}"
-    if covered_from > known.now:
+    if covered.covered_from > covered.now:
         return "a receiver was stopped without a word, or the database's clock was set back"
     return None
 
