@@ -26,8 +26,8 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 
 _SETTINGS = Settings.read()
-# The lists of repositories and members are whole with each sync.
-_PACED = ("pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
+# The list of repositories comes first, and waits for its budget: nothing can be asked without it.
+_PACED = ("members", "pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
 _WHAT_IS_DUE: dict[str, object] = {"ops": {op_name(key_of(step)): {"config": {"scheduled": True}} for step in _PACED}}
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dx_dagster.connections.health import Health
     from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
+    from dx_dagster.warehouse.webhooks.belief import Belief
 
 _WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 
@@ -39,7 +40,7 @@ async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[s
     from dx_dagster.warehouse import counts
     from dx_dagster.warehouse.connections import connections
     from dx_dagster.warehouse.imported import bounds
-    from dx_dagster.warehouse.webhooks import inbox
+    from dx_dagster.warehouse.webhooks import belief, inbox
 
     found = []
     depths = await inbox.depths(warehouse)
@@ -59,6 +60,7 @@ async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[s
                 "lag_seconds": _lag(connection.last_synced_at),
                 "rows": await counts.of_workspace(warehouse, connection.workspace),
                 "inbox": depths.get(connection.workspace, 0),
+                "synced_by": _way(await belief.read(warehouse, connection.workspace)),
                 "credentials": [
                     _credential(other, one)
                     for other in known
@@ -68,6 +70,17 @@ async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[s
             }
         )
     return found
+
+
+def _way(believed: "Belief") -> dict[str, Any]:
+    """Which way scheduled syncs go, and why."""
+    since = believed.vouched_from
+    return {
+        "way": "webhook" if since else "pace",
+        "believed_since": since.isoformat() if since else None,
+        "reason": believed.reason,
+        "untold_changes": believed.untold,
+    }
 
 
 def _credential(connection: "StoredConnection", one: "Health") -> dict[str, Any]:
@@ -123,6 +136,7 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         bound = f", imported since {datetime.fromisoformat(one['since']):%Y-%m-%d %H:%M} UTC" if one["since"] else ""
         state = f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}"
         console.print(Text.assemble((one["workspace"], "bold"), state))
+        console.print(f"  {_how(one['synced_by'])}")
         if one["last_error"]:
             console.print(f"  Syncs began to fail {_ago(one['failing_since'])}: {one['last_error']}")
         table = Table("asset", "last materialized")
@@ -135,6 +149,13 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         console.print(table)
         for credential in one["credentials"]:
             console.print(_line(credential))
+
+
+def _how(synced: dict[str, Any]) -> str:
+    if synced["way"] == "webhook":
+        since = datetime.fromisoformat(synced["believed_since"])
+        return f"Scheduled syncs believe the webhook, since {since:%Y-%m-%d %H:%M} UTC"
+    return f"Scheduled syncs ask each repository at its own pace: {synced['reason']}"
 
 
 def _ago(moment: str | None) -> str:

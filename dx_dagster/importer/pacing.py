@@ -30,5 +30,5 @@ async def affordable(
         return repositories
     most = max(1, await requests_left(workspace) // each)
     if (left := len(repositories) - most) > 0:
-        note(workspace, report, f"{left:,} repositories are left to the next sync: too few requests are left")
+        note(workspace, report, f"{left:,} repositories that are due are left to the next sync")
     return repositories[:most]

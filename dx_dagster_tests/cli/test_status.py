@@ -28,6 +28,7 @@ def test_status_tells_lag_inbox_and_every_budget_and_shows_labels_as_they_are(
     cli("connect", "acme", "--type", "bitbucket_pipelines", **pipelines)
     told = cli("status")
     assert "verified, last synced never, deliveries in the inbox: 0" in told
+    assert "Scheduled syncs ask each repository at its own pace: no webhook is installed" in told
     assert f"credential 2  {LABEL}: enabled, " in told
     assert f"credential 3 (bitbucket_pipelines)  API token of {EMAIL}: enabled, " in told
 
@@ -40,6 +41,7 @@ def test_status_tells_lag_inbox_and_every_budget_and_shows_labels_as_they_are(
     assert re.search(r"verified, last synced (just now|\d+ minutes? ago), deliveries in the inbox: 1", cli("status"))
     [workspace] = json.loads(cli("status", "--json"))["workspaces"]
     assert workspace["inbox"] == 1
+    assert (workspace["synced_by"]["way"], workspace["synced_by"]["reason"]) == ("pace", "no webhook is installed")
     assert workspace["lag_seconds"] > 0
     assert workspace["assets"]["bitbucket/pullrequests"]["last_materialized_at"]
     shown = {one["id"]: (one["connection"], one["requests_left"] is None) for one in workspace["credentials"]}

@@ -1,4 +1,4 @@
-"""A scheduled sync asks each repository at its own pace, as far as the budget reaches; a person's sync asks all."""
+"""A scheduled sync asks each repository at its own pace, as far as the budget reaches."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ def budget_of(installation: Receiving, requests: int) -> None:
     installation.sandbox.limits.hourly_limit = requests
     installation.sandbox.limits.spent.clear()
     with psycopg.connect(installation.database_url) as connection:
-        connection.execute("UPDATE budgets SET spent = '[]', leases = '{}', request_limit = %s", [requests])
+        connection.execute("DELETE FROM budgets")
 
 
 def test_an_hourly_sync_asks_what_is_due_as_far_as_its_budget_reaches(installation, requests_of, hourly):
@@ -105,7 +105,7 @@ def test_an_hourly_sync_asks_what_is_due_as_far_as_its_budget_reaches(installati
     world.step(10)
     world.commit_to_default_branch(world.open_repositories[-1])
     pass_time(installation, DAY)
-    syncs, within = 0, 45
+    syncs, within = 0, 65
     overdue = (
         "SELECT FROM sync_marks WHERE kind IN ('pullrequests', 'pipelines') AND asked_at < now() - interval '1 day'"
     )
@@ -115,8 +115,6 @@ def test_an_hourly_sync_asks_what_is_due_as_far_as_its_budget_reaches(installati
         syncs += 1
     assert 2 <= syncs < 6
     assert differences(installation.database_url, truth(world)) == {}
-    budget_of(installation, 1000)
-    assert requests_of({}) > ALWAYS + 2 * (REPOSITORIES - 1), "a person's sync asks all"
 
 
 def test_no_change_is_seen_later_than_a_share_of_the_silence_before_it(database_url):

@@ -350,7 +350,7 @@ def test_schedules_request_a_run_for_each_connected_workspace_whatever_dagster_k
         assert instance.get_dynamic_partitions("workspaces") == ["acme"]
     assert hourly.tags["dx/workspace"] == nightly.tags["dx/workspace"] == "acme"
     scheduled = {"config": {"scheduled": True}}
-    paced = ("pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
+    paced = ("members", "pullrequests", "activity", "comments", "commits", "pipelines", "deployments")
     assert hourly.run_config == {"ops": {f"bitbucket__{step}": scheduled for step in paced}}
     again = {"config": {"reconcile": True}}
     everything = {"config": {"full": True, "reconcile": True}}

@@ -20,6 +20,7 @@ from dx_dagster.warehouse.connections import credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.imported import bounds
+from dx_dagster.warehouse.webhooks import belief
 from dx_dagster.webhooks import secret_rotation
 from dx_dagster.webhooks.address import PATH
 
@@ -61,6 +62,7 @@ async def _details(
     values: dict[str, Any] = {
         "connection": connection,
         "credentials": await health(served.settings, await served.warehouse(), connection),
+        "believed": await belief.read(await served.warehouse(), connection.workspace),
         "since": await bounds.of_workspace(await served.warehouse(), connection.workspace),
         "form": Form(type=connection.type, method="basic" if jira else "api_token"),
         "failure": None,

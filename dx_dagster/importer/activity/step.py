@@ -13,7 +13,7 @@ from dx_dagster.importer.activity.feed import KIND, Feeds, NewEntries, store_ent
 from dx_dagster.importer.each import for_each_repository
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
-from dx_dagster.importer.pacing import requests_left
+from dx_dagster.importer.pacing import affordable, requests_left
 from dx_dagster.importer.pull_requests import record_access
 from dx_dagster.importer.report import Progress, Report
 from dx_dagster.importer.workspace import Workspace, require_id
@@ -38,7 +38,7 @@ async def import_activity(workspace: Workspace) -> Report:
     async def closed(repository: Repository, error: BitbucketError) -> None:
         await record_access(workspace, repository, str(error))
 
-    due = await _due(workspace)
+    due = await _due(workspace, report)
     # A feed is read page after page: with many at once, the longest one would wait for all the others.
     at_once = workspace.client.max_in_flight + _STORING
     await for_each_repository(
@@ -58,12 +58,13 @@ async def import_activity(workspace: Workspace) -> Report:
     return report
 
 
-async def _due(workspace: Workspace) -> set[str] | None:
+async def _due(workspace: Workspace, report: Report) -> set[str] | None:
     """In a scheduled sync, ids of the repositories whose feed is read although the list shows no change there."""
     if workspace.pace is None:
         return None
     daily = replace(workspace.pace, least=timedelta(days=1))
-    return set(await marks.due(workspace.warehouse, workspace.id, ActivityMark, daily))
+    repositories = await marks.with_marks(workspace.warehouse, workspace.id, ActivityMark, daily)
+    return {one.id for one in await affordable(workspace, report, repositories, 3)}
 
 
 async def _import_each(workspace: Workspace, report: Report, rows: Sequence[PullRow], progress: Progress) -> None:
