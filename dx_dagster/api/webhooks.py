@@ -70,12 +70,13 @@ def router(settings: Settings, url: str) -> APIRouter:
         await intake.close()
 
     async def receive(request: Request) -> Response:
+        hook = request.headers.get("x-hook-uuid")
         try:
             body = await _body(request)
             async with asyncio.timeout(_STORE_WITHIN_SECONDS):
                 await intake.store(await _verified(request, body, intake))
         except DeliveryRefusedError as refused:
-            if refused.status == _UNAVAILABLE:
+            if refused.status == _UNAVAILABLE or intake.knows(hook):
                 intake.lost()
             return _refuse(request, refused, lines)
         except (InboxUnavailableError, TimeoutError) as error:
@@ -83,6 +84,8 @@ def router(settings: Settings, url: str) -> APIRouter:
             reason = str(error) or f"it was not stored within {_STORE_WITHIN_SECONDS:g} s"
             return _refuse(request, DeliveryRefusedError(_UNAVAILABLE, reason), lines)
         except ClientDisconnect:
+            if intake.knows(hook):
+                intake.lost()
             return _refuse(request, DeliveryRefusedError(400, "the connection ended before the body did"), lines)
         return JSONResponse({"ok": True})
 

@@ -17,6 +17,8 @@ from dx_dagster.webhooks import hooks, payloads
 from dx_dagster.webhooks.address import receiver
 from dx_dagster.webhooks.hooks import Hook, HooksRefusedError, HookSubject
 
+_LOOK_HOLDS = timedelta(hours=3)
+
 
 async def look(settings: Settings, client: BitbucketClient, warehouse: Warehouse, workspace: str) -> None:
     """Looks at the workspace's hook with one request, and settles whether deliveries are believed.
@@ -69,7 +71,9 @@ async def pace(settings: Settings, warehouse: Warehouse, workspace: str) -> Pace
     """The pace of a scheduled sync, after the look."""
     believed = await belief.read(warehouse, workspace)
     every = timedelta(seconds=settings.sync_every)
-    return Pace(settings.pace, every, believed.vouched_from, believed.doubted_at)
+    # A run of some steps only, without the look, believes nothing.
+    is_fresh = believed.looked_at is not None and warehouse.clock.now() - believed.looked_at < _LOOK_HOLDS
+    return Pace(settings.pace, every, believed.vouched_from if is_fresh else None, believed.doubted_at)
 
 
 async def vouched_from(warehouse: Warehouse, workspace: str) -> datetime | None:

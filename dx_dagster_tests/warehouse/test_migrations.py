@@ -39,7 +39,7 @@ LANDED = {
     "0013_people_and_teams.py": "83cf5f0ef6d90481c3071e68ea663644e8236e79bab9c41edb4d187a4e096524",
     "0014_unified_tables.py": "eaa1dbb1090cc9372cce9e0b4886a84695bb2d3eff425ea5fce76b890bbae009",
     "0015_what_changed_when.py": "3658359cb01cbed498088e2e482e529eb196d77eddf74d6ba1c874624a42718b",
-    "0017_which_webhooks_are_believed.py": "81e2504435b595265d7e98d7ffee5d2c109f932d1ff4dd2303c43bb05cbdedfa",
+    "0017_which_webhooks_are_believed.py": "f0eedcb36cb101af9d10553a31fd79507c887b658858fc6e4d4af267d8120009",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"

@@ -1,5 +1,6 @@
 """A scheduled sync believes a healthy webhook, and no delivery that is lost leaves wrong rows."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -15,6 +16,8 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.hooks import Subscription
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import belief as stored
 from dx_dagster.warehouse.webhooks.belief import Belief
 from dx_dagster.webhooks import belief, hooks
@@ -123,6 +126,7 @@ class Delivered(Receiving):
 @pytest.fixture
 def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivered]:
     """A workspace with a healthy webhook; the last scheduled sync was an hour ago."""
+    monkeypatch.setattr(stored, "SECONDS_TO_FIRST_BEAT", 0.05)
     monkeypatch.setattr(stored, "SECONDS_BETWEEN_BEATS", 0.05)
     with Sandbox(SMALL) as sandbox:
         made = Delivered(database_url, sandbox)
@@ -247,3 +251,42 @@ def test_what_deliveries_tell_is_not_asked_again_and_no_proof_against_them(insta
     installation.deliver_news()  # it waits while the reconcile runs
     installation.nightly()
     assert (installation.believed().untold, installation.differences()) == (0, {})
+
+
+# Minutes ago: from, to, and whether it was shut down in good order. The first look was 100 minutes ago.
+@pytest.mark.parametrize(
+    ("intervals", "gone"),
+    [
+        ([(200, 0, False)], 100.0),
+        ([(200, 0, False), (50, 20, True)], 100.0),
+        ([(200, 40, True), (50, 0, False)], 100.0),
+        ([(200, 40, True), (30, 0, False)], 30.0),
+        ([(200, 0, False), (90, 20, False)], 19.5),
+        ([(200, 1, False)], None),
+        ([(200, 1, True)], None),
+        ([(200, 0, False), (90, -60, True)], None),
+        ([], None),
+    ],
+)
+def test_receivers_cover_the_time_in_which_one_was_up_and_none_of_them_broke_down(database_url, intervals, gone):
+    async def vouched_from() -> Any:
+        async with Warehouse(database_url, connections=1) as warehouse:
+            async with warehouse.transaction() as transaction:
+                number = await connections.store(transaction, "acme", "bitbucket", "acme", {})
+                await transaction.execute(
+                    "INSERT INTO webhook_beliefs (connection_id, hook_uuid, hook_right_since) "
+                    "VALUES (%s, '{h}', now() - interval '100 min')",
+                    [number],
+                )
+                for begun, ended, closed in intervals:
+                    await transaction.execute(
+                        "INSERT INTO receiver_uptimes (address, up_from, up_to, closed_at) "
+                        "VALUES (%s, now() - %s, now() - %s, CASE WHEN %s THEN now() END)",
+                        [ADDRESS, timedelta(minutes=begun), timedelta(minutes=ended), closed],
+                    )
+            await stored.settle(warehouse, number, "acme", hook="{h}", url=ADDRESS, wrong=None)
+            found = (await stored.read(warehouse, "acme")).vouched_from
+            return found and (warehouse.clock.now() - found).total_seconds() / 60
+
+    found = asyncio.run(vouched_from())
+    assert found == (gone and pytest.approx(gone, abs=0.2))

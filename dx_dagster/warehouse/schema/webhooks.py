@@ -78,7 +78,6 @@ receiver_uptimes = Table(
     time("up_from", "When it first could store deliveries", nullable=False),
     time("up_to", "When it last could", nullable=False),
     time("closed_at", "When it was shut down in good order; null while it is up, and where it was not"),
-    Index("ix_receiver_uptimes_address_up_to", "address", "up_to"),
     comment="When receivers were up; an interval ends where the receiver or the database did not answer",
 )
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from dx_dagster.warehouse.database import Warehouse
 
-SECONDS_BETWEEN_BEATS = 2.0
+SECONDS_TO_FIRST_BEAT = 1.0  # by then the server listens
+SECONDS_BETWEEN_BEATS = 5.0
 DISTRUST = timedelta(days=7)
 """So long a workspace's webhook is not believed after a reconcile has found changes that no delivery told."""
 

@@ -162,8 +162,13 @@ class Intake:
         """
         self._beating = asyncio.create_task(self._beat_on())
 
+    def knows(self, hook_uuid: str | None) -> bool:
+        """Whether this is a workspace's hook, as a sync last saw it."""
+        known = self._senders.by_name.values() if self._senders and hook_uuid else ()
+        return any(one.hook == hook_uuid for one in known)
+
     def lost(self) -> None:
-        """Notes that a delivery could not be stored: the receiver counts as down until the next beat."""
+        """Notes that a delivery was not stored: the receiver counts as down until the next beat."""
         self._losses += 1
         self._uptime = None
 
@@ -180,12 +185,13 @@ class Intake:
         self._rejected[sender.connection_id] = now
 
     async def _beat_on(self) -> None:
+        await asyncio.sleep(belief.SECONDS_TO_FIRST_BEAT)
         while True:
-            await asyncio.sleep(belief.SECONDS_BETWEEN_BEATS)
             try:
                 await self._beat()
             except InboxUnavailableError:
                 self.lost()
+            await asyncio.sleep(belief.SECONDS_BETWEEN_BEATS)
 
     async def _beat(self) -> None:
         before = self._losses  # a delivery may be lost while the statement runs: then its interval must not go on

@@ -23,7 +23,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint("id"),
     comment="When receivers were up; an interval ends where the receiver or the database did not answer"
     )
-    op.create_index("ix_receiver_uptimes_address_up_to", "receiver_uptimes", ["address", "up_to"], unique=False)
     op.create_table("webhook_beliefs",
     sa.Column("connection_id", sa.Integer(), nullable=False, comment="connections.id"),
     sa.Column("hook_uuid", sa.Text(), nullable=True, comment="The workspace's hook, as it was last looked at"),
