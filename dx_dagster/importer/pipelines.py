@@ -121,7 +121,8 @@ async def import_runs(
     due = await pipelines.due(workspace.warehouse, repository.id, walked.seen)
     await _ask(workspace, repository, due, walked.pages)
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, walked.mark, asked=begun_at)
+        listed = workspace.reconcile is not None or repository.mark.synced_to is None
+        await marks.put(transaction, walked.mark, asked=begun_at, listed=listed)
     return written or walked.written
 
 
@@ -183,9 +184,8 @@ async def _walk(
             break
     synced_to = later(mark.synced_to, mark.walk_head)
     done = replace(mark, synced_to=synced_to, bound=mark.walk_bound, walk_cursor=None)
-    listed = workspace.reconcile is not None or mark.synced_to is None
     async with workspace.warehouse.transaction() as transaction:
-        await marks.put(transaction, done, listed=listed)
+        await marks.put(transaction, done)
         await repositories.pipelines_synced(transaction, repository.id)
     return _Walked(done, seen, pages, written)
 
