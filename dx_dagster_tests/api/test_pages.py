@@ -211,6 +211,7 @@ def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
     connect(page)
     expect(page.get_by_label("Secret", exact=True)).to_have_count(0)
     expect(page.get_by_label("Address", exact=True)).to_have_value(re.compile(r"/webhooks/bitbucket$"))
+    expect(page.get_by_text("at its own pace: no webhook is installed")).to_be_visible()
     page.get_by_role("button", name="Show the secret").click()
     first = page.get_by_label("Secret", exact=True).input_value()
     page.get_by_text("Rotate the secret…").click()
