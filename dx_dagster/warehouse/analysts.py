@@ -71,8 +71,11 @@ INTERNAL_TABLES = frozenset(
         "forgotten_accounts",
         "import_locks",
         "pull_marks",
+        "receiver_uptimes",
         "stated_people",
         "sync_marks",
+        "untold_changes",
+        "webhook_beliefs",
         "webhook_events",
         "webhook_secrets",
     }
