@@ -149,8 +149,8 @@ class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The client of Bitbucket's API; one for each connection of a workspace.
 
-    The run that opens one locks the workspace. While another process holds the lock, it waits, or fails at once where
-    `wait` is off.
+    The run that opens one locks the workspace. While another process holds the lock, or the budgets are used up, it
+    waits, or fails at once where `wait` is off.
     """
 
     warehouse: dg.ResourceDependency[WarehouseResource]
@@ -175,7 +175,7 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if (workspace, kind) not in self._clients:
             connection = self.warehouse.run(connection_in_service(warehouse, workspace, kind))
             pool = self.credential_pool.open(connection, listener)
-            client = open_client(Settings.read(), warehouse, pool, connection)
+            client = open_client(Settings.read(), warehouse, pool, connection, wait=self.wait)
             self._clients[workspace, kind] = self.warehouse.enter(client)
         return self._clients[workspace, kind]
 

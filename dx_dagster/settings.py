@@ -172,6 +172,7 @@ class Settings(BaseSettings):
     max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 8
     pull_request_size: Annotated[Literal["on", "off"], Field(alias="DX_PULL_REQUEST_SIZE")] = "off"
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
+    ui_url: Annotated[str | None, Field(alias="DX_UI_URL")] = None
     allowed_hosts: Annotated[str | None, Field(alias="DX_ALLOWED_HOSTS")] = None
     trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None
     ui_sign_in: Annotated[Literal["on", "off"] | None, Field(alias="DX_UI_SIGN_IN")] = None
@@ -254,6 +255,14 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment or not _has_port(parts):
             raise ValueError("must consist of host, port and path only, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
+
+    @field_validator("ui_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        if url is not None and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("must be an http(s) address such as https://dagster.example.com")
+        return url
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -62,8 +62,8 @@ class Heard:
     warnings: list[str] = field(default_factory=list)
     on_progress: Callable[[int], None] = lambda _: None
 
-    def progress(self, step: str, done: int, total: int, requests: int) -> None:
-        del step, done, total
+    def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None:
+        del step, done, total, counted
         self.on_progress(requests)
 
     def warning(self, message: str) -> None:

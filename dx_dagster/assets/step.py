@@ -1,7 +1,10 @@
 """Runs one step of an import as a materialization."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import remove
 from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, RateLimited, clause, sentence
+from dx_dagster.clock import HOST, ago
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
@@ -19,12 +23,13 @@ from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnect
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.settings import Settings, SettingsError
-from dx_dagster.warehouse import counts
+from dx_dagster.warehouse import counts, sync_steps
 from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
 from dx_dagster.warehouse.schema import Table, type_name
+from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.webhooks import belief
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ else:
     Events = dg.MaterializeResult  # Dagster reads annotations. Any other one makes it store values as well.
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_COUNTS = 2.0
 _MOST_IN_WORDS = 5  # Dagster's UI hides Markdown of more than 1,000 characters behind a button
 _PATIENCE = 30.0  # seconds that a request of a scheduled sync may wait for a budget
 
@@ -60,18 +66,24 @@ class ImportConfig(dg.Config):
 
 
 class RunListener:
-    """Writes progress to the run's log every few seconds, and passes each call on to a command's display."""
+    """Writes progress to the run's log every few seconds, and passes each call on to a command's display.
+
+    Attributes:
+        count: the last progress.
+    """
 
     def __init__(self, log: dg.DagsterLogManager) -> None:
         self._log = log
         self._last = time.monotonic()
+        self.count: Count | None = None
 
-    def progress(self, step: str, done: int, total: int, requests: int) -> None:
+    def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None:
+        self.count = Count(done, total, counted, requests)
         if display := DISPLAY.get():
-            display.progress(step, done, total, requests)
+            display.progress(step, done, total, requests, counted)
         if done == total or time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._log.info("%s: %s of %s, %s requests so far in this run", step, done, total, requests)
+            self._log.info("%s: %s of %s %s, %s requests so far in this run", step, done, total, counted, requests)
 
     def warning(self, message: str) -> None:
         if display := DISPLAY.get():
@@ -94,27 +106,63 @@ def materialize(
     """
     warehouse, listener = bitbucket.warehouse, RunListener(context.log)
     asset, table = context.asset_key.to_user_string(), STEPS[context.asset_key.path[-1]][0]
+    key = StepKey(context.run_id, context.asset_key.path[-1], context.partition_key, context.run.tags.get("dx/kind"))
     try:
+        warehouse.run(sync_steps.begin(warehouse.connected, key))
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
 
         async def run() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
-            workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
-            return await _import(workspace, step, table, asset)
+            async with _shown(warehouse.connected, key, listener, client.requests):
+                workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
+                report, result, verdicts = await _import(workspace, step, table, asset)
+            skipped = [vars(one) for one in report.skipped]
+            written, requests = report.written, report.requests
+            await sync_steps.end(warehouse.connected, key, requests=requests, written=written, skipped=skipped)
+            return result, verdicts
 
         result, verdicts = warehouse.run(run())
     except (
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,
     ) as error:
+        told = _unsent(error) if isinstance(error, RateLimited) and not bitbucket.wait else _sentence(error)
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
-            warehouse.run(failing.record(warehouse.connected, context.partition_key, _sentence(error)))
+            warehouse.run(failing.record(warehouse.connected, context.partition_key, told))
         if isinstance(error, NotConnectedError) and warehouse.run(
             _is_unknown(warehouse.connected, context.partition_key)
         ):
-            raise failure(_without_partition(context, error)) from None
-        raise failure(error) from None
+            told = _sentence(_without_partition(context, error))
+        with suppress(WarehouseError):
+            warehouse.run(sync_steps.end(warehouse.connected, key, error=told))
+        raise dg.Failure(description=told, allow_retries=False) from None
     yield result
     yield from checks.evaluations(context, verdicts)
+
+
+@asynccontextmanager
+async def _shown(warehouse: Warehouse, key: StepKey, listener: RunListener, sent: int) -> AsyncIterator[None]:
+    """Stores the step's progress every few seconds until the end of the block.
+
+    `sent`: requests of earlier steps.
+    """
+    ended = asyncio.Event()
+
+    async def store() -> None:
+        stored: Count | None = None
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _SECONDS_BETWEEN_COUNTS)
+            if listener.count is not None and listener.count != stored:
+                stored = listener.count
+                with suppress(WarehouseError):  # the step itself will notice
+                    await sync_steps.count(warehouse, key, replace(stored, requests=stored.requests - sent))
+
+    storing = asyncio.create_task(store())
+    try:
+        yield
+    finally:
+        ended.set()
+        await storing
 
 
 async def _is_unknown(warehouse: Warehouse, slug: str) -> bool:
@@ -136,6 +184,17 @@ def _without_partition(context: dg.AssetExecutionContext, error: NotConnectedErr
 def failure(error: Exception) -> dg.Failure:
     """The failure of a step, with the error's sentence."""
     return dg.Failure(description=_sentence(error), allow_retries=False)
+
+
+def _unsent(error: RateLimited) -> str:
+    """The sentence of a run that waits for no budget."""
+    when = "later"
+    if error.retry_after is not None:
+        when = ago(HOST.now() + timedelta(seconds=error.retry_after))
+    return (
+        f"The budget of requests is used up. It has room again {when}. What was imported stays: run the sync again "
+        "then, or leave out --no-wait to wait for it."
+    )
 
 
 async def _open(
@@ -163,7 +222,7 @@ async def _open(
 
 async def _import(
     workspace: Workspace, step: Step, table: Table, asset: str
-) -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
+) -> tuple[Report, dg.MaterializeResult[Any], list[Verdict]]:
     """Runs the step and checks the rows."""
     client, warehouse = workspace.client, workspace.warehouse
     requests, written = client.requests, warehouse.written_so_far()
@@ -186,7 +245,7 @@ async def _import(
     verdicts = await checks.look(
         warehouse, asset, after.slug, after.id, metadata["dagster/partition_row_count"], full=workspace.full
     )
-    return dg.MaterializeResult[Any](metadata=metadata), verdicts
+    return report, dg.MaterializeResult[Any](metadata=metadata), verdicts
 
 
 def _bound(text: str) -> Wanted:

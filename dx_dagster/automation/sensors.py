@@ -1,20 +1,21 @@
-"""Sensors: start runs for deliveries, and record successful syncs."""
+"""Sensors: start runs for deliveries and for people, and record successful syncs."""
 
 import asyncio
 
 import dagster as dg
 
 from dx_dagster.assets.checks import sync_every
-from dx_dagster.assets.partitions import WORKSPACES, registered
+from dx_dagster.assets.partitions import WORKSPACES, register, registered
 from dx_dagster.automation.checking import check_workspace
 from dx_dagster.automation.decisions import refreshes
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspace
-from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces
+from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces, has_begun
 from dx_dagster.insights.checks.looking import look_at_workspaces, news
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.connections import AskedSync
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.webhooks import inbox
@@ -50,6 +51,45 @@ def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         ),
         skip_reason=None if decision.run else "no delivery is due",
     )
+
+
+@dg.sensor(
+    job=sync_workspace,
+    minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A sync for each workspace for which a person asked on the connections page.",
+)
+def asked_syncs(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """Requests a run for each sync that a person asked for.
+
+    Its run key is the time at which the person asked: whatever becomes of the run, it is started once. It is asked for
+    until the run has begun.
+    """
+
+    async def asked() -> list[AskedSync]:
+        async with Warehouse(database_url(Settings.read()), connections=1) as warehouse:
+            found = await connections.asked_syncs(warehouse)
+            for one in [one for one in found if has_begun(context.instance, _run_key(one))]:
+                await connections.sync_began(warehouse, one)
+                found.remove(one)
+            return found
+
+    syncs = asyncio.run(asked())
+    if not syncs:
+        return dg.SkipReason("nobody asked for a sync")
+    register(context.instance, (one.workspace for one in syncs))
+    return [
+        dg.RunRequest(
+            run_key=_run_key(one),
+            partition_key=one.workspace,
+            tags={WORKSPACE_TAG: one.workspace, PRIORITY_TAG: "10"},
+        )
+        for one in syncs
+    ]
+
+
+def _run_key(asked: AskedSync) -> str:
+    return f"{asked.workspace} asked {asked.asked_at.isoformat()}"
 
 
 @dg.run_status_sensor(
@@ -92,4 +132,4 @@ def late_workspaces(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] 
     ]
 
 
-SENSORS = [webhook_events, finished_syncs, lost_runs, late_workspaces]
+SENSORS = [webhook_events, asked_syncs, finished_syncs, lost_runs, late_workspaces]

@@ -60,3 +60,10 @@ def _is_patient(run: dg.DagsterRun) -> bool:
 
 def queued_syncs(instance: dg.DagsterInstance) -> int:
     return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={KIND_TAG: SYNC}))
+
+
+def has_begun(instance: dg.DagsterInstance, run_key: str) -> bool:
+    """Whether the run with this key has left the queue."""
+    runs = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}))
+    waits = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
+    return any(run.status not in waits for run in runs)

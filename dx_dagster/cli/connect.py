@@ -122,9 +122,19 @@ def connect(
     if not is_new:
         print("This token is there already, and is good and enabled.")
     if type_ == ConnectionType.bitbucket:
+        if expected := _expectation(connected):
+            print(expected)
         print(f"Workspace {workspace} is connected. To import it: dx-dagster sync {workspace}")
     else:
         print(f"Workspace {workspace} now has a connection of type {type_.value}.")
+
+
+def _expectation(connection: "StoredConnection") -> str | None:
+    """What the first import will take, as a sentence."""
+    from dx_dagster.connections.expectation import expect
+
+    expected = with_warehouse(lambda settings, warehouse: expect(settings, warehouse, connection))
+    return expected.sentence if expected else None
 
 
 def connect_workspace(

@@ -84,7 +84,7 @@ def demo(
             _wait_for(sandbox, supervisor)
             if not exit_:
                 supervisor.start(
-                    *services(ui_port, api_port, heartbeat=database.last_heartbeat)
+                    *services(settings, ui_port, api_port, heartbeat=database.last_heartbeat)
                 )  # they start while the import runs
             _connect(settings)
             if not exit_:  # before the import, so that nothing is missed between the two

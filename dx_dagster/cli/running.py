@@ -18,8 +18,9 @@ from pathlib import Path
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.clock import HOST
 from dx_dagster.settings import DEFAULT_HOME, Settings, default_home, is_home, make_home
+from dx_dagster.warehouse import lock_names
 
-DAEMON_LOCK = "dx-dagster daemon"
+DAEMON_LOCK = lock_names.DAEMON
 _FILE = "up.lock"
 _ATTEMPTS, _PAUSE = 10, 0.05  # a look at the lock holds it for an instant
 _SECONDS_TO_END = 10.0  # within which the daemon of an `up` that was killed ends

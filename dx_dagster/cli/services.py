@@ -17,7 +17,11 @@ _SILENT_PROBES_OF_DAEMON = 15  # it sends heartbeats every 30 s, and loads the d
 
 
 def services(
-    ui_port: int, api_port: int, ui_host: str = LOOPBACK, heartbeat: Callable[[], object] | None = None
+    settings: Settings,
+    ui_port: int,
+    api_port: int,
+    ui_host: str = LOOPBACK,
+    heartbeat: Callable[[], object] | None = None,
 ) -> tuple[Service, ...]:
     """Dagster's UI, its daemon, and the API; `heartbeat` gives the daemon's newest one."""
     ours = (sys.executable, "-m", "dx_dagster.cli")
@@ -40,6 +44,7 @@ def services(
             (*ours, "serve", "--host", LOOPBACK, "--port", str(api_port)),
             health=(api_port, "/readyz"),
             shows_life=partial(_answers, LOOPBACK, api_port, "/healthz"),
+            environment={} if settings.ui_url else {"DX_UI_URL": _url_of(ui_host, ui_port)},
         ),
     )
 
@@ -65,6 +70,11 @@ def _reached_at(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not listened on
 
 
+def _url_of(ui_host: str, ui_port: int) -> str:
+    ui = _reached_at(ui_host)
+    return f"http://{f'[{ui}]' if ':' in ui else ui}:{ui_port}"
+
+
 def where_to_look(
     settings: Settings,
     ui_port: int,
@@ -75,8 +85,7 @@ def where_to_look(
     database_port: int | None = None,
 ) -> str:
     """The addresses of a started installation; `link` is a token that signs in to the connections page once."""
-    ui = _reached_at(ui_host)
-    ui_url, api_url = f"http://{f'[{ui}]' if ':' in ui else ui}:{ui_port}", f"http://{LOOPBACK}:{api_port}"
+    ui_url, api_url = _url_of(ui_host, ui_port), f"http://{LOOPBACK}:{api_port}"
     page, once = "/connections", ""
     if link is not None:
         page = f"/connections/sign-in?once={link.get_secret_value()}"

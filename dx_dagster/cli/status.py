@@ -170,5 +170,5 @@ def _line(credential: dict[str, Any]) -> str:
     left = credential["requests_left"]
     budget = "" if left is None else f", {left:,} of {credential['request_limit']:,} requests left"
     if credential["rests_until"]:
-        budget += f", next request {_ago(credential['rests_until'])}"
+        budget += f", room again {_ago(credential['rests_until'])}"
     return f"credential {credential['id']}{purpose}  {credential['label']}: {state}{budget}"

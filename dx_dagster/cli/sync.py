@@ -19,6 +19,7 @@ from dx_dagster.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
+    from dx_dagster.cli.progress import Outlook
     from dx_dagster.warehouse.database import Warehouse
 
 _KEPT = 30  # seconds that Dagster keeps a connection to its storage
@@ -47,7 +48,8 @@ def sync(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Fetch everything again.")] = False,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Fail if another process is importing the workspace.")
+        bool,
+        typer.Option("--no-wait", help="Fail if another process is importing the workspace, or the budget is used up."),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -88,10 +90,10 @@ def sync_workspace(
 
     installation = Installation.open(settings)
     require_keys(installation.database_url, settings)
-    workspace = installation.run(partial(_stored_name, workspace), connections=1)
+    workspace, outlook = installation.run(partial(_known, settings, workspace, since), connections=1)
     started = time.monotonic()
     terminate = signal.getsignal(signal.SIGTERM)
-    with display() as shown:
+    with display(outlook) as shown:
         token = DISPLAY.set(shown)
         try:
             result = _run(installation, workspace, since=since, full=full, wait=wait)
@@ -104,18 +106,27 @@ def sync_workspace(
     return _outcome(installation, result, workspace, time.monotonic() - started)
 
 
-async def _stored_name(workspace: str, warehouse: "Warehouse") -> str:
-    """The workspace's name as its connection spells it.
+async def _known(
+    settings: Settings, workspace: str, since: str | None, warehouse: "Warehouse"
+) -> "tuple[str, Outlook]":
+    """The workspace's name as its connection spells it, and what the sync may send.
 
     Raises:
         CommandError: it has no enabled connection.
     """
+    from dx_dagster.cli.progress import Outlook
+    from dx_dagster.connections.expectation import Expected
+    from dx_dagster.connections.health import hourly
     from dx_dagster.importer.session import NotConnectedError, connection_in_service
 
     try:
-        return (await connection_in_service(warehouse, workspace)).workspace
+        connection = await connection_in_service(warehouse, workspace)
     except NotConnectedError as error:
         raise CommandError(str(error)) from None
+    left, limit = await hourly(settings, warehouse, connection)
+    is_whole = connection.last_synced_at is None and since is None
+    expected = Expected.read(connection.expected) if is_whole else None
+    return connection.workspace, Outlook(left, limit, expected.requests if expected else None)
 
 
 def _run(

@@ -67,7 +67,7 @@ def up(
             ) as supervisor,
         ):
             print("Starting Dagster and the API ...", flush=True)
-            supervisor.start(*services(ui_port, api_port, ui_host, database.last_heartbeat))
+            supervisor.start(*services(settings, ui_port, api_port, ui_host, database.last_heartbeat))
             supervisor.wait_until_healthy()
             print(where_to_look(settings, ui_port, api_port, ui_host, database_port=database_port), flush=True)
             supervisor.watch(database)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from dx_dagster.budgets import names
+from dx_dagster.budgets.window import ASSUMED_LIMIT
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import headroom
@@ -64,3 +65,15 @@ async def health(settings: Settings, warehouse: Warehouse, connection: StoredCon
             continue
         found.append(Health(one, budget.left, budget.limit, budget.assumed, budget.rests_until))
     return found
+
+
+async def hourly(settings: Settings, warehouse: Warehouse, connection: StoredConnection) -> tuple[int, int]:
+    """Requests that the connection's usable credentials have left in this hour, and their limit."""
+    budgets = {
+        names.name_of(one.credential.type, one.credential.id, one.credential.username): one
+        for one in await health(settings, warehouse, connection)
+        if one.works
+    }
+    limits = [one.limit or ASSUMED_LIMIT for one in budgets.values()]
+    lefts = [one.left if one.left is not None else ASSUMED_LIMIT for one in budgets.values()]
+    return sum(lefts), sum(limits)

@@ -183,9 +183,11 @@ async def _ask(target: Target, credential: Credential) -> Verdict:
 
 
 @asynccontextmanager
-async def asking(target: Target, credential: Credential) -> AsyncIterator[PinnedClient]:
+async def asking(
+    target: Target, credential: Credential, ledger: MemoryLedger | None = None
+) -> AsyncIterator[PinnedClient]:
     """A client for this one credential, with short timeouts and a ledger in memory: the credential has no row yet."""
-    pool = CredentialPool([credential], MemoryLedger())
+    pool = CredentialPool([credential], ledger or MemoryLedger())
     probe = jira.MYSELF.path if target.kind == "jira_cloud" else f"{endpoints.repositories(target.workspace).path}"
     async with BitbucketClient(
         target.base_url, pool, probe_path=probe, timeouts=_TIMEOUTS, retries=_IMPATIENT

@@ -17,7 +17,7 @@ from dx_dagster.bitbucket import (
     Unavailable,
     endpoints,
 )
-from dx_dagster.importer.report import Progress, Report, skip
+from dx_dagster.importer.report import REPOSITORIES, Progress, Report, skip
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported.marks import Repository
 
@@ -113,7 +113,7 @@ async def for_each_repository(
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
     """
     refusals = _Refusals(workspace, report, refused)
-    progress = Progress(workspace, report, len(repositories))
+    progress = Progress(workspace, report, len(repositories), REPOSITORIES)
 
     async def work_on(repository: OneRepository) -> None:
         try:

@@ -61,7 +61,7 @@ async def import_members(workspace: Workspace) -> Report:
     else:
         note(workspace, report, "the list of members kept changing, so no member was made inactive")
     await mend(workspace)
-    workspace.listener.progress(KIND, len(frame), len(frame), workspace.client.requests)
+    workspace.listener.progress(KIND, len(frame), len(frame), workspace.client.requests, "members")
     return report
 
 

@@ -37,16 +37,20 @@ class Report:
     written: Counter[str] = field(default_factory=Counter)
 
 
-class Progress:
-    """Counts the items that a step has done, for the listener."""
+REPOSITORIES, PULL_REQUESTS = "repositories", "pull requests"
 
-    def __init__(self, workspace: Workspace, report: Report, total: int) -> None:
-        self._workspace, self._report, self._total = workspace, report, total
+
+class Progress:
+    """Counts the items that a step has done, for the listener. A step may count one thing after the other."""
+
+    def __init__(self, workspace: Workspace, report: Report, total: int, counted: str = PULL_REQUESTS) -> None:
+        self._workspace, self._report, self._total, self._counted = workspace, report, total, counted
         self._count = 0
 
     def add(self, count: int = 1) -> None:
         self._count += count
-        self._workspace.listener.progress(self._report.step, self._count, self._total, self._workspace.client.requests)
+        requests = self._workspace.client.requests
+        self._workspace.listener.progress(self._report.step, self._count, self._total, requests, self._counted)
 
 
 def skip(workspace: Workspace, report: Report, repository: str, error: BitbucketError) -> None:

@@ -26,7 +26,7 @@ from dx_dagster.frames.reading import Json, inner, record, text
 from dx_dagster.importer import absence
 from dx_dagster.importer.clocks import warn_of_differences
 from dx_dagster.importer.each import lacks_scope
-from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.report import REPOSITORIES, Report, note
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
@@ -188,7 +188,8 @@ class _Listing:
         self.seen.update(frame["id"])
         async with workspace.warehouse.transaction() as transaction:
             await moves.store_repositories(transaction, frame)
-        workspace.listener.progress(KIND, len(seen), max(len(seen), page.size or 0), workspace.client.requests)
+        total, requests = max(len(seen), page.size or 0), workspace.client.requests
+        workspace.listener.progress(KIND, len(seen), total, requests, REPOSITORIES)
 
     async def _name_workspace(self, named: Json) -> None:
         """Stores the workspace as its repositories name it; fetches it where they do not name it completely."""

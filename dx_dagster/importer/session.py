@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import anyio
 
-from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, endpoints, sentence
+from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, Retries, endpoints, sentence
 from dx_dagster.clock import HOST
 from dx_dagster.connections.actions import disable_refused, usable
 from dx_dagster.connections.health import WARNED_BEFORE_EXPIRY
@@ -22,6 +22,7 @@ from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 
 _SECONDS_BETWEEN_TRIES = 1.0
+_SHORT_REST = 5.0  # seconds
 
 
 class BusyError(Exception):
@@ -101,11 +102,17 @@ def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, work
 
 @asynccontextmanager
 async def open_client(
-    settings: Settings, warehouse: Warehouse, pool: CredentialPool, connection: StoredConnection
+    settings: Settings,
+    warehouse: Warehouse,
+    pool: CredentialPool,
+    connection: StoredConnection,
+    *,
+    wait: bool = True,
 ) -> AsyncIterator[BitbucketClient]:
     """Opens a client for the workspace; when it closes, the pool returns its reserved requests.
 
-    A credential that is removed or disabled in the meantime is no longer used.
+    A credential that is removed or disabled in the meantime is no longer used. Without `wait`, a request fails as
+    `RateLimited` while the budgets are used up.
     """
     probe = f"{endpoints.repositories(connection.workspace).path}?pagelen={endpoints.LEAST_PAGE}"
     client = BitbucketClient(
@@ -113,6 +120,7 @@ async def open_client(
         pool,
         probe_path=probe,
         max_in_flight=settings.max_in_flight,
+        retries=None if wait else Retries(patience=_patience(settings)),
         clock=warehouse.clock,
     )
     try:
@@ -120,6 +128,11 @@ async def open_client(
             yield client
     finally:
         await pool.close()
+
+
+def _patience(settings: Settings) -> float:
+    """Seconds that a request waits for others in flight, or after a 429, where it does not wait for a budget."""
+    return min(_SHORT_REST, settings.budget_window / 30)
 
 
 @asynccontextmanager

@@ -15,9 +15,9 @@ from dx_dagster.warehouse.merge import Merge, overriding
 
 
 class Listener(Protocol):
-    """Receives the progress and the warnings of an import."""
+    """Receives the progress and the warnings of an import. `counted` says what `done` and `total` are numbers of."""
 
-    def progress(self, step: str, done: int, total: int, requests: int) -> None: ...
+    def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None: ...
 
     def warning(self, message: str) -> None: ...
 

@@ -74,6 +74,7 @@ INTERNAL_TABLES = frozenset(
         "receiver_uptimes",
         "stated_people",
         "sync_marks",
+        "sync_steps",
         "untold_changes",
         "webhook_beliefs",
         "webhook_events",

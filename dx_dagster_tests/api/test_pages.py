@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from anyio import to_thread
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from pydantic import SecretStr
 
@@ -16,18 +19,22 @@ from dx_dagster.api.app import create_app
 from dx_dagster.bitbucket import Retries, Timeouts
 from dx_dagster.connections import actions, verification
 from dx_dagster.connections.input import new_credential
-from dx_dagster.warehouse import api_keys
+from dx_dagster.warehouse import api_keys, runs, sync_steps
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.sync_steps import Count, StepKey
+from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, on_warehouse
 from dx_dagster_tests.servers import serving
 
-PHONE: ViewportSize = {"width": 375, "height": 740}
-WIDE: ViewportSize = {"width": 1200, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+TABLET: ViewportSize = {"width": 768, "height": 1024}
+WIDE: ViewportSize = {"width": 1280, "height": 900}
 CHANGES = ("new", "sign-out", "1/check", "1/disable", "1/enable", "1/remove", "1/credentials", "1/credentials/1",
            "1/credentials/1/check", "1/credentials/1/disable", "1/credentials/1/remove", "1/webhook/show",
-           "1/webhook/rotate")  # fmt: skip
+           "1/webhook/rotate", "1/webhook/look", "1/webhook/replay", "1/sync")  # fmt: skip
 PAGES_WITH_FORMS = ("/connections/new", "/connections/1", "/connections/1/credentials/1")
+ENOUGH_RULES = 20
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
@@ -85,6 +92,22 @@ def shoot(page: Page, name: str) -> None:
     page.set_viewport_size(WIDE)
 
 
+def accessible(page: Page, name: str, *labels: str) -> None:
+    """axe-core finds nothing wrong at three widths, or those of `labels`, in the light and in the dark."""
+    widths = {"wide": WIDE, "tablet": TABLET, "phone": PHONE}
+    for label, chosen in ((label, widths[label]) for label in labels or widths):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            page.set_viewport_size(chosen)
+            found = Axe().run(page).response
+            assert [one["id"] for one in found["violations"]] == [], (name, label, scheme)
+            assert len(found["passes"]) > ENOUGH_RULES
+            if SCREENSHOTS:
+                page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{label}-{scheme}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(WIDE)
+
+
 def connect(page: Page, token: str = TOKEN) -> None:
     page.goto("/connections/new")
     page.get_by_label("Workspace", exact=True).fill("https://bitbucket.org/acme/")
@@ -120,6 +143,9 @@ def test_connecting_a_workspace(page, key):
     expect(address).to_be_visible()
     page.get_by_role("button", name="Verify and connect").click()
     expect(page.get_by_role("status")).to_contain_text("the workspace is connected")
+    expect(
+        page.get_by_text(re.compile(r"First import: 6 repositories, about \d+ pull requests: about"))
+    ).to_be_visible()
     shoot(page, "connection")
     page.goto("/connections")
     expect(page.get_by_role("link", name=re.compile("acme"))).to_contain_text("verified")
@@ -225,6 +251,82 @@ def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
     copy.get_by_role("button").click()
     expect(copy.get_by_role("button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == second
+
+
+def test_the_page_asks_for_a_sync_and_shows_how_it_goes(page, key, settings, database_url):
+    on_warehouse(database_url, lambda w: actions.connect(settings, w, "acme", new_credential(SecretStr(TOKEN))))
+    sign_in(page, key)
+    page.goto("/connections/1")
+    page.get_by_role("button", name="Sync now").press("Enter")
+    expect(page.get_by_text("No Dagster daemon works on this database")).to_be_visible()
+    [asked] = on_warehouse(database_url, connections.asked_syncs)
+    assert asked.workspace == "acme"
+    page.get_by_role("button", name="Sync now").press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("running or asked for already")
+
+    shown = page.locator("#syncs")
+    running, ended = StepKey("run-2", "comments", "acme"), StepKey("run-1", "pullrequests", "acme", "sync")
+    skipped = [{"repository": "shop", "reason": "GET /2.0/repositories/acme/shop answered 403"}]
+
+    async def sync(warehouse: Warehouse) -> None:
+        await connections.sync_began(warehouse, asked)
+        await sync_steps.begin(warehouse, ended)
+        await sync_steps.end(warehouse, ended, requests=81, written={"a/inserted": 7, "a/updated": 2}, skipped=skipped)
+        async with runs.at_work(warehouse, running.run_id):
+            await sync_steps.begin(warehouse, running)
+            await sync_steps.count(warehouse, running, Count(3, 20, "pull requests", 5))
+            await to_thread.run_sync(has_seen.wait, 30)
+
+    has_seen = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(on_warehouse, database_url, sync)
+        try:
+            expect(shown).to_contain_text("3 of 20 pull requests")  # the script has renewed it
+            expect(shown.get_by_role("progressbar", name="comments")).to_have_attribute("value", "3")
+            expect(shown).to_contain_text("7 rows new, 2 changed; 81 requests")
+            accessible(page, "running", "phone")
+        finally:
+            has_seen.set()
+        done.result()
+    expect(shown).to_contain_text("interrupted")  # its process ended without a word
+    shown.get_by_text("1 skipped").click()
+    expect(shown).to_contain_text("shop (pull requests): GET /2.0/repositories/acme/shop answered 403")
+
+
+def test_the_page_shows_hook_deliveries_and_budgets_and_replays(page, key, settings, database_url):
+    on_warehouse(database_url, lambda w: actions.connect(settings, w, "acme", new_credential(SecretStr(TOKEN))))
+    sign_in(page, key)
+    page.goto("/connections/1")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, "
+            "received_at, attempts, error, set_aside_at) SELECT 1, 'acme', n::text, 'repo:push', '{}', '{}', now(), 5, "
+            "'broken', now() FROM generate_series(1, 3) n"
+        )
+        connection.execute(
+            "UPDATE connections SET last_error = 'no_resources: There is no workspace.', failed_at = now(), "
+            "failing_since = now() - interval '3 hours'"
+        )
+        connection.execute(
+            "UPDATE budgets SET request_limit = 100, "
+            "spent = jsonb_build_array(jsonb_build_array(extract(epoch FROM now()) - 2900, 100))"
+        )
+    page.get_by_role("button", name="Check it at Bitbucket").click()
+    expect(page.locator("#look")).to_contain_text("There is no webhook of dx-dagster")
+    expect(page.locator("#failing")).to_contain_text("no_resources: There is no workspace.")
+    expect(page.get_by_role("meter")).to_have_attribute("value", "0")
+    expect(page.get_by_text("room again in 12 minutes")).to_be_visible()
+    accessible(page, "everything")
+    shoot(page, "everything")
+    page.get_by_role("button", name="Replay delivery 1", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("applied again within seconds")
+    assert on_warehouse(database_url, inbox.depths) == {"acme": 1}
+    page.get_by_role("button", name="Replay all 2").click()
+    expect(page.get_by_role("button", name="Replay all")).to_have_count(0)
+    assert on_warehouse(database_url, inbox.depths) == {"acme": 3}
+    page.goto("/connections")
+    expect(page.get_by_role("link", name=re.compile("acme"))).to_contain_text("failing")
+    accessible(page, "overview", "phone")
 
 
 def test_keyboard_alone_is_enough(page, key):

@@ -182,6 +182,7 @@ def the_sign_in_link_works_once(running: Running) -> str:
         assert page.status_code == 200
         assert "acme" in page.text
         assert browser.get(link[0]).headers["location"] == "/connections"  # a reload
+        sync_now_starts_a_run(browser, running)
     again = httpx.get(link[0])
     assert (again.status_code, "expired or was used" in again.text) == (401, True)
     assert "dx_session" not in again.cookies
@@ -237,6 +238,23 @@ def the_database_on_a_port_is_read_only_and_for_analysts(printed: Done, port: in
     for name, password in (("dx_analyst", "x"), ("postgres", "x")):
         with pytest.raises(psycopg.OperationalError, match=r"password authentication failed|no pg_hba\.conf entry"):
             psycopg.connect(f"postgresql://{name}:{password}@127.0.0.1:{port}/postgres")
+
+
+def sync_now_starts_a_run(browser: httpx.Client, running: Running) -> None:
+    """The daemon takes it, and the page shows the run beside that of the command."""
+    connection = next(iter(re.findall(r'href="(/connections/\d+)"', browser.get(f"{running.api}/connections").text)))
+    token = re.findall(r'name="csrf_token" value="([0-9a-f]+)"', browser.get(running.api + connection).text)[0]
+
+    def ended() -> list[str]:
+        shown = browser.get(f"{running.api}{connection}/syncs").text
+        assert "No Dagster daemon" not in shown
+        assert f"{running.ui}/runs/" in shown
+        return re.findall(r'<span class="state \w+">(\w+)</span>', shown)
+
+    assert ended() == ["done"]
+    browser.post(f"{running.api}{connection}/sync", data={"csrf_token": token})
+    assert wait_until(lambda: len(ended()) > 1, 60)
+    assert ended() == ["done", "done"]
 
 
 def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:

@@ -21,7 +21,10 @@ def test_status_tells_lag_inbox_and_every_budget_and_shows_labels_as_they_are(
         assert done.returncode == 0, done.stderr
         return str(done.stdout + done.stderr)
 
-    cli("connect", "acme", BITBUCKET_TOKEN=TOKEN)
+    told = cli("connect", "acme", BITBUCKET_TOKEN=TOKEN)
+    assert re.search(
+        r"6 repositories, about \d+ pull requests: about \d+ requests, \d+ s; at [\d,]+ requests an hour", told
+    )
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
     cli("credentials", "add", "acme", "--label", LABEL, "--expires", tomorrow, BITBUCKET_TOKEN=SECOND)
     pipelines = {"BITBUCKET_EMAIL": EMAIL, "BITBUCKET_API_TOKEN": API_TOKEN}

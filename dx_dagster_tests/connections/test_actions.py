@@ -11,7 +11,10 @@ from pydantic import SecretStr
 
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, VerificationFailed
+from dx_dagster.connections.expectation import Expected, expect
 from dx_dagster.connections.input import Fields, new_credential
+from dx_dagster.sandbox import Sandbox
+from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import headroom
 from dx_dagster.warehouse.connections import connections, credentials
@@ -21,6 +24,7 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, Work, connect, run, stored
 
 pytestmark = pytest.mark.usefixtures("impatient")
+MOST_REQUESTS = 10
 
 
 # Changing
@@ -317,3 +321,27 @@ def test_connections_are_disabled_removed_and_made_anew_in_any_case_of_the_name(
     [shown] = json.loads(cli("status", "--json"))["workspaces"]
     assert shown["workspace"] == "ACME"
     assert shown["rows"]["bitbucket_pulls"] > 0, "what was imported under the other spelling"
+
+
+def test_what_an_import_takes_is_extrapolated_and_never_fails_a_connection(settings):
+    with Sandbox(WorldConfig(repositories=130, pull_requests=300, members=5)) as sandbox:
+        there = settings.model_copy(update={"bitbucket_api_url": sandbox.url})
+        connection = connect(there, sandbox.token.secret)
+        before = sandbox.requests.count
+        found = run(there, lambda w: expect(there, w, connection))
+        assert sandbox.requests.count - before <= MOST_REQUESTS
+        assert (found.repositories, found.is_sample) == (130, True)
+        assert 50 < found.pull_requests < 1200
+        assert found.sentence.startswith("130 repositories, about ")
+        assert run(there, lambda w: connections.get(w, connection.id)).expected["requests"] == found.requests
+
+        sandbox.faults.on("/pullrequests", 403)
+        blind = run(there, lambda w: expect(there, w, connection))
+        assert blind.sentence == "130 repositories. Bitbucket does not say how many pull requests they have."
+        sandbox.faults.on("/repositories/acme", 500)
+        assert run(there, lambda w: expect(there, w, connection)).repositories is None
+    large = Expected(900, 40_312, True, 15_694, 400.0, 1000)
+    assert large.sentence == (
+        "900 repositories, about 40,000 pull requests: about 16,000 requests, 7 min; at 1,000 requests an hour within "
+        "about 16 hours."
+    )

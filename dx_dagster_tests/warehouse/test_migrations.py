@@ -39,7 +39,8 @@ LANDED = {
     "0013_people_and_teams.py": "83cf5f0ef6d90481c3071e68ea663644e8236e79bab9c41edb4d187a4e096524",
     "0014_unified_tables.py": "eaa1dbb1090cc9372cce9e0b4886a84695bb2d3eff425ea5fce76b890bbae009",
     "0015_what_changed_when.py": "3658359cb01cbed498088e2e482e529eb196d77eddf74d6ba1c874624a42718b",
-    "0017_which_webhooks_are_believed.py": "f0eedcb36cb101af9d10553a31fd79507c887b658858fc6e4d4af267d8120009",
+    "0016_what_syncs_did.py": "1a41927f5a83214fc763625e715fcee6c8c8a73d1684df8db71ba75beaaad83c",
+    "0017_which_webhooks_are_believed.py": "317bf445ea6ee2f20560854cd9abbde7010a73e008937962914efee0bbc1afa5",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"

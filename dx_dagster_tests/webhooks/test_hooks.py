@@ -139,3 +139,15 @@ def test_a_sync_waits_for_another_or_gives_up_as_asked(connected, run_cli, datab
         assert given_up.returncode == 1
         assert "Another process is importing workspace acme" in given_up.stderr
     assert run_cli("sync", "acme", "--no-wait", env=connected).returncode == 0
+
+
+def test_a_sync_waits_for_no_budget_where_it_is_told_not_to(connected, run_cli, database_url):
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE budgets SET request_limit = 100, "
+            "spent = jsonb_build_array(jsonb_build_array(extract(epoch FROM now()) - 2900, 100))"
+        )
+    given_up = run_cli("sync", "acme", "--no-wait", env=connected)
+    assert given_up.returncode == 1
+    assert "The budget of requests is used up. It has room again in 12 minutes." in given_up.stderr
+    assert "room again in 12 minutes" in run_cli("status", env=connected).stdout

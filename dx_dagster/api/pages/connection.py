@@ -1,9 +1,12 @@
-"""The page of one connection: its credentials, their health, and its webhook."""
+"""The page of one connection: its syncs, its credentials and their health, and its webhook."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -12,15 +15,21 @@ from dx_dagster.api.data_cloud.routes import ConnectionId, CredentialId, Served,
 from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.pages.forms import Form, line
 from dx_dagster.api.pages.rendering import render
-from dx_dagster.api.pages.sessions import signed_form, signed_in
+from dx_dagster.api.pages.sessions import is_local, signed_form, signed_in
+from dx_dagster.clock import HOST
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
+from dx_dagster.connections.expectation import Expected
 from dx_dagster.connections.health import health
-from dx_dagster.warehouse.connections import credentials
+from dx_dagster.settings import Settings, is_loopback
+from dx_dagster.warehouse import lock_names, sync_steps
+from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
+from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import bounds
-from dx_dagster.warehouse.webhooks import belief
+from dx_dagster.warehouse.locks import holder_of
+from dx_dagster.warehouse.webhooks import belief, inbox
 from dx_dagster.webhooks import secret_rotation
 from dx_dagster.webhooks.address import PATH
 
@@ -37,7 +46,13 @@ _DONE = {
     "rotated": "There is a new secret. Deliveries signed with the old one are accepted for another hour.",
     "off": "The connection is disabled: no request is sent over it.",
     "on": "The connection is enabled, and its credentials were verified.",
+    "asked": "A sync was asked for. It starts within seconds.",
+    "late": "The sync is running or asked for already.",
+    "replayed": "The deliveries will be applied again within seconds.",
 }
+_MOST_SHOWN = 20
+_LATE = timedelta(seconds=30)
+_DIGITS = 18  # of a number of a delivery
 
 routes = APIRouter(prefix=_HOME, include_in_schema=False)
 _signed_in, _signed_form = [Depends(signed_in)], [Depends(signed_form)]
@@ -59,11 +74,15 @@ async def _details(
     request: Request, served: ServedInstallation, connection: StoredConnection, *, status: int = 200, **shown: Any
 ) -> Response:
     jira = connection.type == "jira_cloud"
+    warehouse = await served.warehouse()
     values: dict[str, Any] = {
+        **await _syncs(request, served, connection),
+        **await _deliveries(warehouse, connection),
+        "look": None,
         "connection": connection,
-        "credentials": await health(served.settings, await served.warehouse(), connection),
-        "believed": await belief.read(await served.warehouse(), connection.workspace),
-        "since": await bounds.of_workspace(await served.warehouse(), connection.workspace),
+        "credentials": await health(served.settings, warehouse, connection),
+        "believed": await belief.read(warehouse, connection.workspace),
+        "since": await bounds.of_workspace(warehouse, connection.workspace),
         "form": Form(type=connection.type, method="basic" if jira else "api_token"),
         "failure": None,
         "done": None,
@@ -72,6 +91,66 @@ async def _details(
         "secret": None,
     }
     return render(request, "connection.html", status=status, **(values | shown))
+
+
+async def _syncs(request: Request, served: ServedInstallation, connection: StoredConnection) -> dict[str, Any]:
+    """Values of the part of the page that shows syncs. A request for it alone is answered with that part."""
+    if connection.type != "bitbucket":
+        return {"syncs": None}
+    syncs = await sync_steps.last_syncs(await served.warehouse(), connection.workspace)
+    expected = Expected.read(connection.expected) if connection.last_synced_at is None else None
+    asked_at = connection.sync_asked_at
+    waits = asked_at is not None
+    return {
+        "waits_long": asked_at is not None and HOST.now() - asked_at > _LATE,
+        "syncs": syncs,
+        "running": next((one for one in syncs if one.state == "running"), None),
+        "waits": waits,
+        "no_daemon": waits and await to_thread.run_sync(holder_of, served.url, lock_names.DAEMON) is None,
+        "expected": expected.sentence if expected else None,
+        "ui": _ui(request, served.settings),
+    }
+
+
+def _ui(request: Request, settings: Settings) -> str | None:
+    """The address of Dagster's UI, where this client reaches it."""
+    url = (settings.ui_url or "").rstrip("/")
+    if not url or (is_loopback(urlsplit(url).hostname) and not is_local(request)):
+        return None
+    return url
+
+
+async def _deliveries(warehouse: Warehouse, connection: StoredConnection) -> dict[str, Any]:
+    """Values of the part that shows the webhook's deliveries."""
+    if connection.type != "bitbucket":
+        return {"events": [], "set_aside": []}
+    set_aside = await inbox.set_aside(warehouse, connection.workspace)
+    return {
+        "events": await inbox.by_event(warehouse, connection.workspace),
+        "set_aside": set_aside[-_MOST_SHOWN:],
+        "set_aside_count": len(set_aside),
+    }
+
+
+# Its syncs
+
+
+@routes.get("/{connection_id}/syncs", dependencies=_signed_in)
+async def syncs(request: Request, served: Served, connection: Chosen) -> Response:
+    """The part of the page that shows syncs, which its script renews while one runs."""
+    return render(request, "syncs.html", connection=connection, **await _syncs(request, served, connection))
+
+
+@routes.post("/{connection_id}/sync", dependencies=_signed_form)
+async def sync_now(request: Request, served: Served, connection: Chosen) -> Response:
+    """Asks the daemon for a sync, which its sensor takes within seconds."""
+    known = await _syncs(request, served, connection)
+    if connection.type != "bitbucket" or connection.disabled_at is not None:
+        return _to(connection.id, "off")
+    if known["running"] or known["waits"]:
+        return _to(connection.id, "late")
+    await connections.ask_for_sync(await served.warehouse(), connection.id)
+    return _to(connection.id, "asked")
 
 
 # The connection as a whole
@@ -206,6 +285,24 @@ async def show_secret(request: Request, served: Served, connection: Chosen) -> R
 async def rotate_secret(request: Request, served: Served, connection: Chosen) -> Response:
     _, secret = await secret_rotation.rotate(served.settings, await served.warehouse(), connection.id)
     return await _details(request, served, connection, secret=secret, done=_DONE["rotated"])
+
+
+@routes.post("/{connection_id}/webhook/look", dependencies=_signed_form)
+async def look_at_webhook(request: Request, served: Served, connection: Chosen) -> Response:
+    """Asks Bitbucket for the webhook's state, with one request."""
+    from dx_dagster.webhooks.looking import look  # noqa: PLC0415 - 30 MB that most pages do without
+
+    seen = await look(served.settings, await served.warehouse(), connection)
+    return await _details(request, served, connection, look=seen)
+
+
+@routes.post("/{connection_id}/webhook/replay", dependencies=_signed_form)
+async def replay(request: Request, served: Served, connection: Chosen) -> Response:
+    """Applies one delivery that was set aside again, or all of them."""
+    given = line(await request.form(), "delivery")
+    chosen = [int(given)] if given.isdecimal() and len(given) < _DIGITS else None
+    await inbox.replay(await served.warehouse(), connection.workspace, chosen)
+    return _to(connection.id, "replayed")
 
 
 def _to(connection_id: int, done: str) -> Response:

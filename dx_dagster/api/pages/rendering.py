@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -15,6 +16,9 @@ from dx_dagster.clock import ago
 _TONES = {"verified": "good", "good": "good", "expires soon": "warn", "disabled": "off", "unavailable": "warn"}
 _KINDS = {"access_token": "Workspace access token", "api_token": "Atlassian API token with its e-mail address"}
 _TYPES = {"bitbucket": "Bitbucket Cloud", "bitbucket_pipelines": "Bitbucket Pipelines", "jira_cloud": "Jira Cloud"}
+
+_STEPS = {"pullrequests": "pull requests", "pull_request_sizes": "sizes of pull requests"}
+_SYNCS = {"sync": "by schedule", "reconcile": "nightly"}
 
 
 @cache
@@ -31,6 +35,12 @@ def _templates() -> Environment:
     environment.filters["sentence"] = sentence
     environment.filters["tone"] = lambda state: _TONES.get(state, "bad")
     environment.filters["kind_name"] = _KINDS.__getitem__
+    environment.filters["step_name"] = lambda step: _STEPS.get(step, step.replace("_", " "))
+    environment.filters["kind_of_sync"] = lambda kind: _SYNCS.get(kind, "by hand")
+    environment.filters["span"] = _span
+    environment.filters["breakable"] = lambda name: (
+        escape(name).replace(":", Markup(":<wbr>")).replace("_", Markup("_<wbr>"))
+    )
     environment.filters["type_name"] = lambda kind: _TYPES.get(kind, kind)
     return environment
 
@@ -48,3 +58,9 @@ def _moment(value: datetime | None) -> str:
 
 def _ago(value: datetime | None) -> str:
     return "never" if value is None else ago(value)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004 - seconds up to there
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004

@@ -32,4 +32,23 @@ if (secret && recognized) {
     secret.value = "";
   });
 }
+// While a sync is asked for or running, its part of the page is renewed.
+const renew = async () => {
+  const shown = document.querySelector("[data-live]");
+  if (!shown) return;
+  try {
+    const answer = await fetch(shown.dataset.live, { redirect: "error" });
+    const text = answer.ok ? await answer.text() : "";
+    const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("syncs");
+    const isRead = shown.contains(document.activeElement) || shown.querySelector("details[open]");
+    if (fresh && !(isRead && fresh.dataset.live)) shown.replaceWith(fresh);
+    // The rest of the page is of before the sync; it is renewed where nobody is filling in a form.
+    const isIdle = !document.querySelector("input:focus, select:focus, details[open]");
+    if (fresh && !fresh.dataset.live && isIdle) location.replace(shown.dataset.live.replace(/\/syncs$/, ""));
+  } catch {
+    return; // signed out, or the server has stopped: reloading the page tells
+  }
+  setTimeout(renew, 2000);
+};
+setTimeout(renew, 2000);
 document.getElementById("failure")?.focus();

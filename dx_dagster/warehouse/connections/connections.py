@@ -28,6 +28,8 @@ class StoredConnection:
     settings: dict[str, Any] = field(default_factory=dict)
     last_error: str | None = None
     failing_since: datetime | None = None
+    sync_asked_at: datetime | None = None
+    expected: dict[str, Any] = field(default_factory=dict)
 
     @property
     def standing(self) -> str:
@@ -51,7 +53,7 @@ class AlreadyConnectedError(ValueError):
 # the connection's own spelling: see `_respell`.
 _SELECT = SQL("""
     SELECT id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at,
-           settings, last_error, failing_since
+           settings, last_error, failing_since, sync_asked_at, expected
     FROM connections k WHERE {condition} AND deleted_at IS NULL ORDER BY workspace, type""")
 
 
@@ -108,7 +110,10 @@ async def store(
 
 async def _respell(transaction: Transaction, workspace: str) -> None:
     """Spells the workspace in every table as its new connection does: most queries compare names exactly."""
-    named = (("bitbucket_workspaces", "slug"), ("webhook_events", "workspace"), ("connections", "workspace"))
+    named = (
+        *(("bitbucket_workspaces", "slug"), ("webhook_events", "workspace"), ("sync_steps", "workspace")),
+        ("connections", "workspace"),
+    )
     for table, column in named:
         await transaction.execute(
             SQL(
@@ -133,6 +138,50 @@ async def record_sync(
             "UPDATE connections SET last_synced_at = now() WHERE lower(workspace) = lower(%s) AND type = ANY(%s) "
             "AND deleted_at IS NULL AND disabled_at IS NULL",
             [workspace, list(kinds)],
+        )
+
+
+async def expect(warehouse: Warehouse, connection_id: int, expected: Mapping[str, Any]) -> None:
+    """Stores what the first import is expected to take."""
+    async with warehouse.transaction() as transaction:
+        await transaction.execute(
+            "UPDATE connections SET expected = %s WHERE id = %s", [Jsonb(dict(expected)), connection_id]
+        )
+
+
+async def ask_for_sync(warehouse: Warehouse, connection_id: int) -> None:
+    """Asks the daemon for a sync; asking twice is asking once."""
+    async with warehouse.transaction() as transaction:
+        await transaction.execute(
+            "UPDATE connections SET sync_asked_at = COALESCE(sync_asked_at, now()) "
+            "WHERE id = %s AND deleted_at IS NULL AND disabled_at IS NULL",
+            [connection_id],
+        )
+
+
+@dataclass(frozen=True)
+class AskedSync:
+    """A sync that a person asked for."""
+
+    workspace: str
+    asked_at: datetime
+
+
+async def asked_syncs(warehouse: Warehouse) -> list[AskedSync]:
+    """Syncs that no run was started for yet, the first first."""
+    return await warehouse.fetch(
+        AskedSync,
+        "SELECT workspace, sync_asked_at AS asked_at FROM connections WHERE type = 'bitbucket' "
+        "AND sync_asked_at IS NOT NULL AND deleted_at IS NULL AND disabled_at IS NULL ORDER BY sync_asked_at, id",
+    )
+
+
+async def sync_began(warehouse: Warehouse, asked: AskedSync) -> None:
+    """Records that a run does what a person asked for."""
+    async with warehouse.transaction() as transaction:
+        await transaction.execute(
+            "UPDATE connections SET sync_asked_at = NULL WHERE workspace = %s AND sync_asked_at = %s",
+            [asked.workspace, asked.asked_at],
         )
 
 

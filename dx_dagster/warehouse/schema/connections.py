@@ -20,6 +20,8 @@ connections = Table(
     text("last_error", "Why the last sync could read nothing; null when it could"),
     time("failed_at", "When a sync last could read nothing; null once one could"),
     time("failing_since", "When the first of these syncs did; null once one could"),
+    time("sync_asked_at", "When a person asked for a sync that no run was started for yet"),
+    json("expected", "What the first import was expected to take when the workspace was connected", "{}"),
     time_of_insert("created_at", "When it was made"),
     time_of_insert("updated_at", "When it was last changed"),
     time("deleted_at", "When it was removed"),
