@@ -106,12 +106,13 @@ def materialize(
     """
     warehouse, listener = bitbucket.warehouse, RunListener(context.log)
     asset, table = context.asset_key.to_user_string(), STEPS[context.asset_key.path[-1]][0]
-    key = StepKey(context.run_id, context.asset_key.path[-1], context.partition_key, context.run.tags.get("dx/kind"))
+    run = context.run
+    key = StepKey(run.run_id, context.asset_key.path[-1], context.partition_key, run.tags.get("dx/kind"))
     try:
         warehouse.run(sync_steps.begin(warehouse.connected, key))
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
 
-        async def run() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
+        async def imported() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
             async with _shown(warehouse.connected, key, listener, client.requests):
                 workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
                 report, result, verdicts = await _import(workspace, step, table, asset)
@@ -120,7 +121,7 @@ def materialize(
             await sync_steps.end(warehouse.connected, key, requests=requests, written=written, skipped=skipped)
             return result, verdicts
 
-        result, verdicts = warehouse.run(run())
+        result, verdicts = warehouse.run(imported())
     except (
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,
