@@ -29,7 +29,7 @@ from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 
-SECONDS = float(os.environ.get("SECONDS_AT_ONCE", "6"))
+SECONDS = float(os.environ.get("SECONDS_AT_ONCE", "10"))
 LATEST = 5.0
 FIRST = "ATCTT3xTheOneThatStays0000"
 _FIRST_DAY = date(2030, 1, 1)
