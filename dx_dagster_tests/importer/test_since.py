@@ -16,7 +16,7 @@ from dx_dagster_tests.connecting import TOKEN
 from dx_dagster_tests.importing import Installation
 
 SMALL = WorldConfig(seed=11, repositories=5, pull_requests=60, members=8, merges_by_push=0.05)
-DAYS = (4, 30, 120, 365, 500)
+DAYS = (4, 120, 500)
 
 
 def test_a_bound_holds_in_every_later_sync_and_extending_it_costs_the_difference(database_url, new_database):
