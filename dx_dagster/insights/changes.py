@@ -20,13 +20,13 @@ _MARK = "SELECT built_to, rules FROM build_marks WHERE workspace_id = %s AND ass
 _SET_MARK = """
     INSERT INTO build_marks (workspace_id, asset, built_to, rules) VALUES (%s, %s, %s, %s)
     ON CONFLICT (workspace_id, asset) DO UPDATE SET built_to = EXCLUDED.built_to, rules = EXCLUDED.rules"""
-# A unified table that was never built lets nothing pass. Imported tables have no marks; nor have people, whose changes
-# are noted as changes of their accounts.
+# A unified table that was never built lets nothing pass. Imported tables have no marks. Those of people do not count:
+# what their builds change is noted as a change of the accounts.
 _BUILT_BEFORE = """
     SELECT min(COALESCE(m.built_to, 0)) AS built_to FROM unnest(%s::text[]) a (asset)
     LEFT JOIN build_marks m ON m.asset = a.asset AND m.workspace_id = %s
-    WHERE m.built_to IS NOT NULL OR (a.asset LIKE 'unified/%%' AND a.asset NOT LIKE 'unified/dx\\_%%'
-                                     AND a.asset <> 'unified/identities')"""
+    WHERE (m.built_to IS NOT NULL OR a.asset LIKE 'unified/%%')
+      AND a.asset NOT LIKE 'unified/dx\\_%%' AND a.asset <> 'unified/identities'"""
 _RENUMBER = "UPDATE changed_rows SET changed_in = %(next)s WHERE changed_in > %(next)s"
 
 
