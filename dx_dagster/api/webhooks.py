@@ -21,12 +21,11 @@ from dx_dagster.bitbucket.signatures import verify
 from dx_dagster.clock import monotonic
 from dx_dagster.frames.reading import Json, inner, number, record, text
 from dx_dagster.http_limits import RareLines
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.webhooks.intake import Delivery, InboxUnavailableError, Intake
 from dx_dagster.warehouse.webhooks.secrets import Sender
-from dx_dagster.webhooks import address
-from dx_dagster.webhooks.address import PATH
+from dx_dagster.webhooks.address import PATH, known_receiver
 
 LARGEST_BODY = 1024 * 1024  # four times the documented maximum of Bitbucket
 _LARGEST_HEADERS = 16 * 1024
@@ -58,7 +57,7 @@ def router(settings: Settings, url: str) -> APIRouter:
     Raises:
         VaultError: the settings hold no usable keys.
     """
-    intake = Intake(url, Vault.of(settings), _address(settings))
+    intake = Intake(url, Vault.of(settings), known_receiver(settings))
     lines = RareLines(_log, _LINES_A_MINUTE)
 
     @asynccontextmanager
@@ -92,13 +91,6 @@ def router(settings: Settings, url: str) -> APIRouter:
     routes = APIRouter(lifespan=lifespan)
     routes.add_route(PATH, receive, methods=["POST"], include_in_schema=False)
     return routes
-
-
-def _address(settings: Settings) -> str | None:
-    """Where Bitbucket reaches this receiver, where that is set."""
-    with suppress(SettingsError):
-        return address.receiver(settings)
-    return None
 
 
 async def _body(request: Request) -> bytes:

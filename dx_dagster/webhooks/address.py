@@ -1,5 +1,6 @@
 """The address of the receiver, at which Bitbucket delivers."""
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from dx_dagster.settings import Settings, SettingsError, is_loopback
@@ -25,3 +26,10 @@ def receiver(settings: Settings) -> str:
             "DX_PUBLIC_URL must begin with https: deliveries contain titles and descriptions of pull requests."
         )
     return url + PATH
+
+
+def known_receiver(settings: Settings) -> str | None:
+    """The receiver's public address; None where the settings name none that Bitbucket can safely use."""
+    with suppress(SettingsError):
+        return receiver(settings)
+    return None

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, sentence
 from dx_dagster.frames.reading import Json, inner, time
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported.marks import Pace
 from dx_dagster.warehouse.webhooks import belief, secrets
 from dx_dagster.warehouse.webhooks.belief import UntoldChange
 from dx_dagster.webhooks import hooks, payloads
-from dx_dagster.webhooks.address import receiver
+from dx_dagster.webhooks.address import known_receiver
 from dx_dagster.webhooks.hooks import Hook, HooksRefusedError, HookSubject
 
 _LOOK_HOLDS = timedelta(hours=3)
@@ -47,9 +47,8 @@ async def _hook(
     settings: Settings, client: BitbucketClient, warehouse: Warehouse, connection_id: int, workspace: str
 ) -> tuple[Hook | None, str | None]:
     """The workspace's hook, and what is wrong with it."""
-    try:
-        url = receiver(settings)
-    except SettingsError:
+    url = known_receiver(settings)
+    if url is None:
         return None, "DX_PUBLIC_URL does not say where webhooks arrive"
     made = await secrets.hooks(warehouse, connection_id)
     try:

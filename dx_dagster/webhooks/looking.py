@@ -6,14 +6,14 @@ from dx_dagster.bitbucket import BitbucketError, sentence
 from dx_dagster.connections.actions import target_of
 from dx_dagster.connections.input import usable
 from dx_dagster.connections.verification import asking
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.budgets import book
 from dx_dagster.warehouse.connections import credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import secrets
-from dx_dagster.webhooks import address
+from dx_dagster.webhooks.address import known_receiver
 from dx_dagster.webhooks.hooks import Hook, HooksRefusedError, HookSubject, find
 
 
@@ -47,7 +47,7 @@ async def look(settings: Settings, warehouse: Warehouse, connection: StoredConne
         credential = usable(stored)
         async with asking(target_of(settings, connection), credential) as client:
             try:
-                found = await find(client.client, HookSubject(connection.workspace), _url(settings), made)
+                found = await find(client.client, HookSubject(connection.workspace), known_receiver(settings), made)
                 seen = Look(tuple(found))
             except HooksRefusedError as error:
                 seen = Look(refused=str(error))
@@ -58,11 +58,3 @@ async def look(settings: Settings, warehouse: Warehouse, connection: StoredConne
         if seen.refused is None:
             break
     return seen
-
-
-def _url(settings: Settings) -> str | None:
-    """The address that the hook should deliver to, where it is known."""
-    try:
-        return address.receiver(settings) if settings.public_url else None
-    except SettingsError:
-        return None
