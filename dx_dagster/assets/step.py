@@ -202,8 +202,8 @@ async def _open(
     slug: str, config: ImportConfig, client: BitbucketClient, warehouse: Warehouse, listener: Listener
 ) -> Workspace:
     settings = Settings.read()
-    name = await connections.stored_name(warehouse, slug)
-    connection = await connections.find(warehouse, name)
+    connection = await connections.find(warehouse, slug)
+    name = connection.workspace if connection is not None else slug
     # A first import waits for its budgets: there is no hour that it could keep to.
     hurried = config.scheduled and connection is not None and connection.last_synced_at is not None
     client.wait_at_most(_PATIENCE if hurried else None)
