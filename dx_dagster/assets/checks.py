@@ -22,16 +22,14 @@ from dx_dagster.warehouse import counts
 from dx_dagster.warehouse.database import Warehouse
 
 
-def _key(asset: str) -> dg.AssetKey:
-    return dg.AssetKey(asset.split("/"))
-
-
 def _spec(asset: str, check: Check) -> dg.AssetCheckSpec:
     description = f"{check.holds} If not: {check.remedy}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
         # Without its own partitions, Dagster would keep one result for all workspaces.
-        return dg.AssetCheckSpec(check.name, asset=_key(asset), description=description, partitions_def=WORKSPACES)
+        return dg.AssetCheckSpec(
+            check.name, asset=dg.AssetKey.from_user_string(asset), description=description, partitions_def=WORKSPACES
+        )
 
 
 def specs(asset: str) -> list[dg.AssetCheckSpec]:
@@ -111,7 +109,7 @@ def _evaluations(
 def _last_materialization(
     context: dg.OpExecutionContext, partition: str, asset: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
-    wanted = dg.AssetRecordsFilter(asset_key=_key(asset), asset_partitions=[partition])
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey.from_user_string(asset), asset_partitions=[partition])
     for record in context.instance.fetch_materializations(wanted, limit=1).records:
         return AssetCheckEvaluationTargetMaterializationData(
             storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
@@ -124,7 +122,7 @@ def _evaluation(
 ) -> dg.AssetCheckEvaluation:
     example: dict[str, Any] = {"example": verdict.example} if verdict.example else {}
     return dg.AssetCheckEvaluation(
-        asset_key=_key(verdict.asset),
+        asset_key=dg.AssetKey.from_user_string(verdict.asset),
         check_name=verdict.name,
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,

@@ -37,9 +37,9 @@ class BuildConfig(dg.Config):
 
 def _spec(build: Build) -> dg.AssetSpec:
     return dg.AssetSpec(
-        key=_key(build.key),
+        key=dg.AssetKey.from_user_string(build.key),
         # Each is downstream of the first step: where that fails, as for an unknown workspace, no other one runs.
-        deps=[_key(after) for after in build.after or (_FIRST,)],
+        deps=[dg.AssetKey.from_user_string(after) for after in build.after or (_FIRST,)],
         group_name=build.key.split("/")[0],
         kinds={"postgres", "sql"},
         owners=["team:platform"],
@@ -51,10 +51,6 @@ def _spec(build: Build) -> dg.AssetSpec:
             **code_of(build.work),
         },
     )
-
-
-def _key(asset: str) -> dg.AssetKey:
-    return dg.AssetKey(asset.split("/"))
 
 
 def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDefinition:
@@ -71,7 +67,9 @@ def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDe
     def tables(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Events:
         failed: dict[str, Exception] = {}
         for build in builds:
-            if _key(build.key) not in context.selected_asset_keys or failed.keys() & set(build.after):
+            if dg.AssetKey.from_user_string(build.key) not in context.selected_asset_keys or failed.keys() & set(
+                build.after
+            ):
                 continue
             try:
                 work = _build(warehouse.connected, build, context.partition_key, full=config.full)
@@ -102,7 +100,9 @@ async def _build(
     verdicts = await checks.look(
         warehouse, build.key, slug, workspace_id, rows["dagster/partition_row_count"], full=full
     )
-    result = dg.MaterializeResult[Any](asset_key=_key(build.key), metadata={**rows, **_written(build, built)})
+    result = dg.MaterializeResult[Any](
+        asset_key=dg.AssetKey.from_user_string(build.key), metadata={**rows, **_written(build, built)}
+    )
     return result, verdicts
 
 
@@ -119,7 +119,7 @@ def column_lineage(build: Build) -> dg.TableColumnLineage:
     """The columns that each of the table's columns comes from, as far as an asset shows them."""
     deps = {
         column: [
-            dg.TableColumnDep(asset_key=_key(ASSETS[table]), column_name=origin)
+            dg.TableColumnDep(asset_key=dg.AssetKey.from_user_string(ASSETS[table]), column_name=origin)
             for table, origin in sorted(origins)
             if table in ASSETS
         ]
