@@ -131,7 +131,7 @@ def connect(
 
 def _expectation(connection: "StoredConnection") -> str | None:
     """What the first import will take, as a sentence."""
-    from dx_dagster.connections.expectation import expect
+    from dx_dagster.connections.estimate import expect
 
     expected = with_warehouse(lambda settings, warehouse: expect(settings, warehouse, connection))
     return expected.sentence if expected else None

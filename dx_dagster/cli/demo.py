@@ -42,8 +42,8 @@ def demo(
 
     Example: dx-dagster demo --ui-port 3001
     """
-    from dx_dagster.cli.arrivals import Arrivals
     from dx_dagster.cli.database_watch import DatabaseWatch
+    from dx_dagster.cli.delivery_lines import Arrivals
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.running import alone, require_idle, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look

@@ -47,7 +47,7 @@ def env(
 def _address(settings: "Settings") -> str:
     from dx_dagster.cli.errors import CommandError
     from dx_dagster.cli.running import running_in
-    from dx_dagster.warehouse import analysts
+    from dx_dagster.warehouse import analyst_role
 
     running = running_in(settings.home)
     if running is None or running.database_port is None:
@@ -55,4 +55,4 @@ def _address(settings: "Settings") -> str:
             f"The database of the installation in {settings.home} listens on no port. To have it listen: dx-dagster up "
             "--database-port 5432. For a database that DX_DATABASE_URL names, use an address of your own."
         )
-    return analysts.address(settings.home, running.database_port).get_secret_value()
+    return analyst_role.address(settings.home, running.database_port).get_secret_value()

@@ -69,12 +69,12 @@ class Installation:
 
     def let_analysts_in(self) -> None:
         """Makes the role for analysts and sets its password."""
-        from dx_dagster.warehouse import analysts
+        from dx_dagster.warehouse import analyst_role
         from dx_dagster.warehouse.connecting import connect
 
         with connect(self.database_url) as connection:
-            analysts.make_role(connection)
-            analysts.let_in(connection, analysts.password_of(self.home))
+            analyst_role.make_role(connection)
+            analyst_role.let_in(connection, analyst_role.password_of(self.home))
 
     @property
     def dagster_home(self) -> Path:

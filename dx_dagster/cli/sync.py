@@ -115,7 +115,7 @@ async def _known(
         CommandError: it has no enabled connection.
     """
     from dx_dagster.cli.progress import Outlook
-    from dx_dagster.connections.expectation import Expected
+    from dx_dagster.connections.estimate import Expected
     from dx_dagster.connections.health import hourly
     from dx_dagster.importer.session import NotConnectedError, connection_in_service
 

@@ -19,11 +19,11 @@ from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endp
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.affordable import affordable
 from dx_dagster.importer.each import for_each_repository, lacks_scope
-from dx_dagster.importer.pacing import affordable
-from dx_dagster.importer.proving import PROVES_NOTHING, Proving
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
+from dx_dagster.importer.webhook_proof import PROVES_NOTHING, Proving
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

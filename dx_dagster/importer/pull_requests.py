@@ -24,11 +24,11 @@ from dx_dagster.frames import pulls as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
+from dx_dagster.importer.affordable import affordable
 from dx_dagster.importer.each import for_each_repository
-from dx_dagster.importer.pacing import affordable
-from dx_dagster.importer.proving import Proving
 from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import later, newest, overlapping
+from dx_dagster.importer.webhook_proof import Proving
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction

@@ -1,4 +1,4 @@
-"""Webhook subscriptions of workspace and repositories. Those of a living world get deliveries (`sending.py`)."""
+"""Webhook subscriptions of workspace and repositories. Those of a living world get deliveries (`hook_sender.py`)."""
 
 import json
 import uuid

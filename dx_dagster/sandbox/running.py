@@ -12,10 +12,10 @@ import uvicorn
 
 from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.faults import Faults
+from dx_dagster.sandbox.hook_sender import HookSender
 from dx_dagster.sandbox.hooks import Hooks
 from dx_dagster.sandbox.jira import Jira
 from dx_dagster.sandbox.recording import Requests
-from dx_dagster.sandbox.sending import HookSender
 from dx_dagster.sandbox.server import Bitbucket
 from dx_dagster.sandbox.tokens import RateLimit, Token
 from dx_dagster.sandbox.world import World

@@ -31,7 +31,7 @@ import psutil
 import psycopg
 
 from dx_dagster.settings import Settings, SettingsError, make_home
-from dx_dagster.warehouse.analysts import ANALYST
+from dx_dagster.warehouse.analyst_role import ANALYST
 from dx_dagster.warehouse.connecting import forget_environment
 
 # A folder, "/.s.PGSQL.5432.lock" behind it, and the shortest limit of the systems we know (104 bytes on macOS).

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, VerificationFailed
-from dx_dagster.connections.expectation import Expected, expect
+from dx_dagster.connections.estimate import Expected, expect
 from dx_dagster.connections.input import Fields, new_credential
 from dx_dagster.sandbox import Sandbox
 from dx_dagster.sandbox.config import WorldConfig

@@ -19,7 +19,7 @@ from dx_dagster.api.pages.sessions import is_local, signed_form, signed_in
 from dx_dagster.clock import HOST
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import ConnectionNotFoundError, CredentialNotFoundError, VerificationFailed
-from dx_dagster.connections.expectation import Expected
+from dx_dagster.connections.estimate import Expected
 from dx_dagster.connections.health import health
 from dx_dagster.settings import Settings, is_loopback
 from dx_dagster.warehouse import lock_names, sync_steps

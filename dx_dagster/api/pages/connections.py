@@ -16,7 +16,7 @@ from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
-from dx_dagster.connections.expectation import expect
+from dx_dagster.connections.estimate import expect
 from dx_dagster.connections.health import health
 from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
 from dx_dagster.warehouse import api_keys

@@ -10,10 +10,10 @@ from datetime import timedelta
 from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
 from dx_dagster.frames import activities as frames
 from dx_dagster.importer.activity.feed import KIND, Feeds, NewEntries, store_entries
+from dx_dagster.importer.affordable import affordable, requests_left
 from dx_dagster.importer.each import for_each_repository
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.mending import mend
-from dx_dagster.importer.pacing import affordable, requests_left
 from dx_dagster.importer.pull_requests import record_access
 from dx_dagster.importer.report import Progress, Report
 from dx_dagster.importer.workspace import Workspace, require_id

@@ -12,7 +12,7 @@ from typing import Self
 
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import marks, untold
+from dx_dagster.warehouse.imported import marks, untold_changes
 from dx_dagster.warehouse.imported.marks import Mark
 
 
@@ -38,9 +38,9 @@ class Proving:
         if repository_id not in self.asked_at:
             yield
             return
-        before = await untold.pulls_before(transaction, repository_id, numbers)
+        before = await untold_changes.pulls_before(transaction, repository_id, numbers)
         yield
-        await untold.note_pulls(transaction, repository_id, numbers, before, self.asked_at[repository_id])
+        await untold_changes.note_pulls(transaction, repository_id, numbers, before, self.asked_at[repository_id])
 
     @asynccontextmanager
     async def pipelines(
@@ -50,9 +50,9 @@ class Proving:
         if repository_id not in self.asked_at:
             yield
             return
-        before = await untold.pipelines_before(transaction, repository_id, numbers)
+        before = await untold_changes.pipelines_before(transaction, repository_id, numbers)
         yield
-        await untold.note_pipelines(transaction, repository_id, numbers, before, self.asked_at[repository_id])
+        await untold_changes.note_pipelines(transaction, repository_id, numbers, before, self.asked_at[repository_id])
 
 
 PROVES_NOTHING = Proving()

@@ -1,7 +1,7 @@
 """What the role for analysts may read."""
 
 from dx_dagster.warehouse import schema
-from dx_dagster.warehouse.analysts import INTERNAL_TABLES, TABLES
+from dx_dagster.warehouse.analyst_role import INTERNAL_TABLES, TABLES
 
 
 def test_each_table_is_for_analysts_or_internal():
