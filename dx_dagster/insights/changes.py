@@ -91,7 +91,8 @@ async def finish(transaction: Transaction, asset: str, rules: str, scope: Scope)
 _OF_WORKSPACE = SQL("""
     INSERT INTO changed_pulls SELECT p.id FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
     WHERE r.workspace_id = %(workspace)s""")
-# Of a user that changed: all pull requests that name the account in a column or in a review.
+# Of a workspace whose reviews all changed: all its pull requests. Of a user that changed: all pull requests that name
+# the account in a column or in a review.
 _CHANGED = SQL("""
     WITH changed AS MATERIALIZED (SELECT kind, id FROM changed_rows WHERE changed_in >= %(since)s),
     users AS MATERIALIZED (
@@ -99,6 +100,8 @@ _CHANGED = SQL("""
         WHERE c.kind = 'user' AND u.workspace_id = %(workspace)s),
     found AS (
         SELECT id FROM changed WHERE kind = ANY(%(kinds)s)
+        UNION SELECT p.id FROM changed c JOIN bitbucket_repositories r ON r.workspace_id = c.id
+        JOIN bitbucket_pulls p ON p.repository_id = r.id WHERE c.kind = 'review' AND c.kind = ANY(%(kinds)s)
         UNION SELECT p.id FROM changed c JOIN bitbucket_pulls p ON p.repository_id = c.id WHERE c.kind = 'repository'
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.user_id = u.id
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.merged_by_user_id = u.id
@@ -115,7 +118,8 @@ async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[s
     """Fills the temporary table `changed_pulls` (id) with the pull requests to build; returns their number.
 
     It includes pull requests that no longer have a row, of whatever workspace. `kinds`: those kinds of `changed_rows`
-    whose id is a pull request's; `review` for those whose rows of `bitbucket_reviews` changed.
+    whose id is a pull request's; `review` for those whose rows of `bitbucket_reviews` changed, or of whose workspace
+    all did.
     """
     await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid NOT NULL) ON COMMIT DROP")
     found = await transaction.execute(

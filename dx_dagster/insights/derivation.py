@@ -17,6 +17,10 @@ _SECONDARY_INDEXES = """
 _PRIMARY_KEY = """
     SELECT conname AS name, pg_get_constraintdef(oid) AS definition
     FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'"""
+# One row for the workspace in place of one for each pull request.
+_NOTE_WORKSPACE = """
+    INSERT INTO changed_rows (kind, id, changed_in) VALUES (%(kind)s, %(workspace)s, pg_current_xact_id()::text::bigint)
+    ON CONFLICT (kind, id) DO UPDATE SET changed_in = EXCLUDED.changed_in"""
 Origins = frozenset[tuple[str, str]]  # table and column
 
 
@@ -34,6 +38,7 @@ class Derivation:
         order: SQL of the order in which new rows get their ids; empty for any. It costs a sort of all rows.
         key: columns that tell which stored row is meant.
         parameters: of the statement, besides those of the scope.
+        noted_as: kind under which triggers of the table note in `changed_rows` what changed; empty for none.
     """
 
     table: Table
@@ -44,6 +49,7 @@ class Derivation:
     order: str = ""
     key: tuple[str, ...] = ("source_table_id",)
     parameters: Mapping[str, object] = field(default_factory=dict)
+    noted_as: str = ""
 
     @property
     def origins(self) -> dict[str, Origins]:
@@ -134,7 +140,7 @@ async def derive(transaction: Transaction, derivation: Derivation, bound: Mappin
     name = str(derivation.table.name)
     bound = {**derivation.parameters, **bound}
     if await reserve_if_empty(transaction, name):
-        transaction.count(name, inserted=await _fill(transaction, name, derivation.first_statement, bound))
+        transaction.count(name, inserted=await _fill(transaction, derivation, bound))
         return
     counted = SQL(
         "WITH written AS ({statement}) SELECT count(*) FILTER (WHERE inserted) AS inserted, "
@@ -173,21 +179,28 @@ async def _has_no_pages(transaction: Transaction, table: str) -> bool:
     return bool(row.is_empty)
 
 
-async def _fill(transaction: Transaction, table: str, statement: Composed, bound: Mapping[str, object]) -> int:
+async def _fill(transaction: Transaction, derivation: Derivation, bound: Mapping[str, object]) -> int:
     """Fills an empty table, and makes its indexes after its rows, which takes a fraction of the time."""
-    altered = SQL("ALTER TABLE {} {} CONSTRAINT {}")
-    key = await transaction.row(_PRIMARY_KEY, [table])
-    indexes = await transaction.rows(_SECONDARY_INDEXES, [table])
-    await transaction.execute(altered.format(Identifier(table), SQL("DROP"), Identifier(key.name)))
+    name = str(derivation.table.name)
+    table = Identifier(name)
+    key = await transaction.row(_PRIMARY_KEY, [name])
+    indexes = await transaction.rows(_SECONDARY_INDEXES, [name])
+    await transaction.execute(SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, Identifier(key.name)))
     for index in indexes:
         await transaction.execute(SQL("DROP INDEX {}").format(Identifier(index.name)))
-    inserted = await transaction.execute(statement, bound)
-    added = altered.format(Identifier(table), SQL("ADD"), Identifier(key.name))
-    await transaction.execute(SQL("{} {}").format(added, SQL(key.definition)))
+    if derivation.noted_as:
+        await transaction.execute(SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table))
+        await transaction.execute(_NOTE_WORKSPACE, {"kind": derivation.noted_as, **bound})
+    inserted = await transaction.execute(derivation.first_statement, bound)
+    if derivation.noted_as:
+        await transaction.execute(SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(table))
+    added = SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(table, Identifier(key.name), SQL(key.definition))
+    await transaction.execute(added)
     for index in indexes:
         await transaction.execute(index.definition)
-    # Builds that come next read the table before autovacuum does.
-    await transaction.execute(SQL("ANALYZE {}").format(Identifier(table)))
+    # Builds that come next read the table before autovacuum does, which soon makes statistics of more rows than these.
+    await transaction.execute("SET LOCAL default_statistics_target = 20")
+    await transaction.execute(SQL("ANALYZE {}").format(table))
     return inserted
 
 

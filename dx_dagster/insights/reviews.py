@@ -119,6 +119,7 @@ REVIEWS = Derivation(
            LEFT JOIN bitbucket_pull_comments c ON c.id = r.comment_id AND r.opinion_id IS NULL""").format(named=_NAMED),
     _ALIASES,
     key=("id",),
+    noted_as="review",
 )
 # A build of everything finds the pull requests that have rows.
 _OF_CHANGED_PULLS = SQL("""(

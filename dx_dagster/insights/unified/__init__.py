@@ -15,12 +15,12 @@ from dx_dagster.insights.unified import (
 )
 
 BUILDS: tuple[Build, ...] = (
-    repos.BUILD,
     people.TEAMS,
     people.HIERARCHIES,
     people.USERS,
     people.IDENTITIES,
     people.IDENTIFIERS,
+    repos.BUILD,
     reviews.BUILD,
     pull_requests.BUILD,
     pull_request_commits.BUILD,
@@ -30,4 +30,5 @@ BUILDS: tuple[Build, ...] = (
     pipeline_runs.BUILD,
     deployments.BUILD,
 )
-"""In an order in which each comes after those that it reads."""
+"""In an order in which each comes after those that it reads; people first, since what they change is looked at again by
+whatever was built before."""
