@@ -6,7 +6,7 @@ import psycopg
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from dx_dagster.api import attach, webhooks
+from dx_dagster.api import attach, metrics, webhooks
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import readiness
 from dx_dagster.warehouse.connecting import connect
@@ -20,8 +20,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.read()
     url = database_url(settings)
     app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
-    app.include_router(webhooks.router(settings, url))
-    attach.attach(app, settings, url)
+    latency = metrics.ReceiverLatency()
+    app.include_router(webhooks.router(settings, url, latency.observe))
+    attach.attach(app, settings, url, latency)
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Adds the Data Cloud API and the connections pages to an application: state, routes, error handlers."""
+"""Adds the Data Cloud API, the connections pages and the metrics to an application: state, routes, error handlers."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from dx_dagster.api import metrics
 from dx_dagster.api.bodies import BodyLimit
 from dx_dagster.api.data_cloud import reference
 from dx_dagster.api.data_cloud import routes as data_cloud
@@ -28,10 +29,10 @@ from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.webhooks.address import PATH
 
 _log = logging.getLogger(__name__)
-_OPEN = frozenset({PATH, "/healthz", "/readyz", "/openapi.json"})
+_OPEN = frozenset({PATH, metrics.PATH, "/healthz", "/readyz", "/openapi.json"})
 
 
-def attach(app: FastAPI, settings: Settings, url: str) -> None:
+def attach(app: FastAPI, settings: Settings, url: str, latency: metrics.ReceiverLatency) -> None:
     """Adds state, routes, error handlers and middleware to the application."""
     app.state.installation = ServedInstallation(settings, url)
     app.state.keys = Keys(app.state.installation)
@@ -41,6 +42,8 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
     app.include_router(connections.routes)
     app.include_router(connection.routes)
     app.include_router(reference.routes)
+    names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
+    app.include_router(metrics.router(latency, Hosts(names)))
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SignInNeededError, connections.to_sign_in)
     app.add_exception_handler(ForgedError, connections.to_sign_in)
@@ -50,7 +53,6 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(BodyLimit, is_exempt=lambda path: path == PATH)
-    names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
     app.add_middleware(Guard, hosts=Hosts(names), is_open=_is_open)
     app.add_middleware(SafeHeaders)
 
@@ -58,8 +60,8 @@ def attach(app: FastAPI, settings: Settings, url: str) -> None:
 def _is_open(path: str) -> bool:
     """Whether the guard lets all requests to this path pass: no cookie counts there, and no page is shown.
 
-    Deliveries are signed, the API takes a key from a header that no foreign page can set, and health checks use the
-    address of the machine.
+    Deliveries are signed, the API and the metrics take a key from a header that no foreign page can set, and health
+    checks use the address of the machine. Metrics without a key have the guard's check themselves.
     """
     return path in _OPEN or path.startswith("/api/")
 

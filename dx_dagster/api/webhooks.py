@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +51,10 @@ class DeliveryRefusedError(Exception):
     workspace: str | None = None
 
 
-def router(settings: Settings, url: str) -> APIRouter:
+def router(settings: Settings, url: str, observe: Callable[[int, float], None]) -> APIRouter:
     """The route of the receiver, for the database at `url`.
+
+    `observe` is called with the status of each answer and the seconds that it took.
 
     Raises:
         VaultError: the settings hold no usable keys.
@@ -69,6 +71,12 @@ def router(settings: Settings, url: str) -> APIRouter:
         await intake.close()
 
     async def receive(request: Request) -> Response:
+        began = monotonic()
+        answer = await answered(request)
+        observe(answer.status_code, monotonic() - began)
+        return answer
+
+    async def answered(request: Request) -> Response:
         hook = request.headers.get("x-hook-uuid")
         try:
             body = await _body(request)

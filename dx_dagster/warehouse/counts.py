@@ -69,16 +69,27 @@ async def _count(warehouse: Warehouse, table: Table, workspace_id: str | None = 
     return int(row.rows)
 
 
+async def estimated(warehouse: Warehouse) -> dict[str, int]:
+    """Rows of each table as of its last ANALYZE, by PostgreSQL's own estimate: it reads no row."""
+    rows = await warehouse.rows(
+        "SELECT c.relname AS name, GREATEST(c.reltuples, 0)::bigint AS rows FROM pg_class c "
+        "WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%s)",
+        [[str(table.name) for table in _counted()]],
+    )
+    return {row.name: row.rows for row in rows}
+
+
+def _counted() -> list[Table]:
+    counted = [table for table in metadata.sorted_tables if table.name.startswith("bitbucket_") or table in _OF_DERIVED]
+    return sorted(counted, key=lambda table: str(table.name))
+
+
 async def of_workspace(warehouse: Warehouse, slug: str) -> dict[str, int]:
     """Rows of one workspace in each table of imported or derived rows."""
     row = await warehouse.row("SELECT id::text FROM bitbucket_workspaces WHERE slug = %s", [slug])
-    counted = sorted(
-        (table for table in metadata.sorted_tables if table.name.startswith("bitbucket_") or table in _OF_DERIVED),
-        key=lambda table: str(table.name),
-    )
     if row is None:
-        return {table.name: 0 for table in counted}
-    return {table.name: await _count(warehouse, table, row.id) for table in counted}
+        return {table.name: 0 for table in _counted()}
+    return {table.name: await _count(warehouse, table, row.id) for table in _counted()}
 
 
 def _of_workspace(table: Table) -> str:

@@ -166,3 +166,22 @@ async def last_syncs(warehouse: Warehouse, workspace: str) -> list[Sync]:
     names = list(dict.fromkeys(step.run_id for step in steps))
     ended = set(await runs.without_process(warehouse, names)) if names else set()
     return [Sync(name, name not in ended, [step for step in steps if step.run_id == name]) for name in names]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Syncs of a workspace that began within a day: those with an error, and the others."""
+
+    workspace: str
+    failed: int
+    done: int
+
+
+async def of_last_day(warehouse: Warehouse) -> list[Results]:
+    """The syncs of each workspace that had one, those at work included."""
+    statement = """
+        SELECT workspace, count(*) FILTER (WHERE failed)::int AS failed, count(*) FILTER (WHERE NOT failed)::int AS done
+        FROM (SELECT workspace, bool_or(error IS NOT NULL) AS failed FROM sync_steps
+              WHERE began_at > now() - interval '1 day' GROUP BY workspace, run_id) syncs
+        GROUP BY workspace"""
+    return await warehouse.fetch(Results, statement)

@@ -209,6 +209,25 @@ async def depths(warehouse: Warehouse) -> dict[str, int]:
     return {row.workspace: row.waiting for row in rows}
 
 
+@dataclass(frozen=True)
+class Depth:
+    """The waiting deliveries of a workspace, and the age of the oldest one in seconds."""
+
+    workspace: str
+    waiting: int
+    seconds: float
+
+
+async def waiting_times(warehouse: Warehouse) -> list[Depth]:
+    """Of each connected workspace, 0 where none waits. Deliveries that are set aside do not count."""
+    statement = SQL("""
+        SELECT c.workspace, count(e.id)::int AS waiting,
+               GREATEST(COALESCE(extract(epoch FROM now() - min(e.received_at)), 0), 0)::float8 AS seconds
+        FROM connections c LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {is_waiting}
+        WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL GROUP BY c.workspace""")
+    return await warehouse.fetch(Depth, statement.format(is_waiting=_IS_WAITING))
+
+
 async def by_event(warehouse: Warehouse, workspace: str) -> list[dict[str, Any]]:
     """Deliveries by event key, as long as they are kept."""
     rows = await warehouse.rows(

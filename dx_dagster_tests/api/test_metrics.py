@@ -1,0 +1,86 @@
+"""What Prometheus reads from `/metrics`, and who may."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from dx_dagster.api.app import create_app
+from dx_dagster.warehouse import api_keys
+from dx_dagster.webhooks.address import PATH
+from dx_dagster_tests.connecting import on_warehouse
+from dx_dagster_tests.delivering import SMALL, Receiving, headers, installed, post
+from dx_dagster_tests.servers import serving
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def installation(database_url: str) -> Iterator[Receiving]:
+    with installed(database_url, SMALL) as made:
+        yield made
+
+
+def read(text: str) -> dict[tuple[str, ...], float]:
+    """Values by name and labels' values, which come in the order of their names."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_what_an_operator_watches(installation):
+    body = b'{"repository": {"full_name": "acme/web"}}'
+    assert post(installation.receiver, content=body, headers=headers(body)).status_code == 200
+    assert post(installation.receiver, content=body, headers=headers(body, secret="wrong")).status_code == 401
+    with psycopg.connect(installation.database_url) as database:
+        database.execute("UPDATE webhook_events SET received_at = now() - interval '90 seconds'")
+        database.execute("ANALYZE bitbucket_pulls")
+    answer = httpx.get(installation.receiver.removesuffix(PATH) + "/metrics")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    found = read(answer.text)
+    assert found["dx_inbox_deliveries", "acme"] == 1
+    assert 90 <= found["dx_inbox_oldest_seconds", "acme"] < 120
+    assert found["dx_table_rows", "bitbucket_pulls"] == SMALL.pull_requests
+    assert found["dx_sync_failing", "acme"] == 0
+    assert found["dx_webhook_believed", "acme"] == 0
+    assert found["dx_untold_changes_last_week", "acme"] == 0
+    [(name, left)] = [(name, value) for name, value in found.items() if name[0] == "dx_budget_requests_left"]
+    assert (name[1], name[3]) == ("bitbucket", "acme")
+    assert left == found["dx_budget_requests_limit", *name[1:]] - installation.sandbox.requests.count
+    assert found["dx_delivery_answer_seconds_count", "200"] == 1
+    assert found["dx_delivery_answer_seconds_count", "401"] == 1
+
+    told = {
+        one.name
+        for one in text_string_to_metric_families(answer.text)
+        if one.name.startswith("dx_") and not one.name.endswith("_created")
+    }
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    assert set(re.findall(r"^\| `(dx_\w+)`", page, re.MULTILINE)) == told
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())
+    rules = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    watched = {name.removesuffix("_bucket") for rule in rules for name in re.findall(r"\bdx_\w+", rule)}
+    assert watched - told == set()
+
+
+def test_metrics_need_a_key_unless_the_request_comes_from_this_machine(installation):
+    key = on_warehouse(installation.database_url, lambda warehouse: api_keys.create(warehouse, "prometheus"))
+    with serving(create_app(installation.settings)) as url, httpx.Client(base_url=url) as ask:
+        assert ask.get("/metrics").status_code == 200
+        bearer = {"authorization": f"Bearer {key.get_secret_value()}"}
+        # A proxy on this machine passes on the requests of others; and any page may have its reader's browser ask.
+        for theirs in ({"x-forwarded-for": "203.0.113.7"}, {"forwarded": "for=203.0.113.7"}, {"via": "1.1 proxy"}):
+            assert ask.get("/metrics", headers=theirs).status_code == 401
+            assert ask.get("/metrics", headers=theirs | bearer).status_code == 200
+        for theirs, status in (({"host": "attacker.example"}, 421), ({"sec-fetch-site": "cross-site"}, 403)):
+            assert ask.get("/metrics", headers=theirs).status_code == status
+        assert ask.get("/metrics", headers={"host": "monitored.example"} | bearer).status_code == 200
+        assert ask.get("/metrics", headers={"authorization": "Bearer dx_wrong"}).status_code == 401
