@@ -38,6 +38,10 @@ ROWS = f"""
         VALUES ('{PART}', '{{f1}}', '{WEB}', 'COMPLETED', '2026-01-01', '2026-01-01');
     INSERT INTO dx_users (id, source_id) VALUES (1, 'ann');
     INSERT INTO identities (dx_user_id, source_id, source, reason) VALUES (1, '{ANN}', 'bitbucket', 'alone');
+    INSERT INTO account_emails (user_id, email) VALUES ('{ANN}', 'ann@example.com');
+    INSERT INTO dx_user_identifiers (user_id, kind, value) VALUES (1, 'email', 'ann@example.com');
+    INSERT INTO dx_teams (id, source_id, name) VALUES (1, 'Web', 'Web');
+    INSERT INTO dx_team_hierarchies (ancestor_id, descendant_id, generations) VALUES (1, 1, 0);
     INSERT INTO repos (id, external_id, source, source_table_id)
         VALUES (1, '{{b1}}', 'bitbucket', '{WEB}'), (2, '{{b2}}', 'bitbucket', '{APP}');
     INSERT INTO pull_requests (id, external_id, repo_id, source, source_table_id, source_table_repo_id, created, merged)
@@ -170,6 +174,36 @@ BROKEN = [
         "UPDATE identities SET dx_user_id = 99",
         "UPDATE identities SET dx_user_id = 1",
         *("relations_hold", "Ann has rows without a parent. "),
+    ),
+    (
+        "bitbucket/pull_request_sizes",
+        "UPDATE bitbucket_pulls SET additions = 1",
+        "UPDATE bitbucket_pulls SET additions = NULL",
+        *("sizes_are_whole", "web#12 has a size in part. "),
+    ),
+    (
+        "unified/dx_users",
+        "UPDATE dx_users SET team_id = 99",
+        "UPDATE dx_users SET team_id = 1",
+        *("relations_hold", "Ann has rows without a parent. Materialize the asset with `full` on."),
+    ),
+    (
+        "unified/dx_user_identifiers",
+        "UPDATE bitbucket_users SET name = 'Ann'; UPDATE dx_user_identifiers SET user_id = 99",
+        "UPDATE bitbucket_users SET name = 'Ann'; UPDATE dx_user_identifiers SET user_id = 1",
+        *("relations_hold", "Ann has rows without a parent. "),
+    ),
+    (
+        "unified/dx_teams",
+        "UPDATE dx_teams SET parent_id = 99",
+        "UPDATE dx_teams SET parent_id = NULL",
+        *("relations_hold", "acme has rows without a parent. Run `dx-dagster people import`"),
+    ),
+    (
+        "unified/dx_team_hierarchies",
+        "UPDATE dx_team_hierarchies SET ancestor_id = 99",
+        "UPDATE dx_team_hierarchies SET ancestor_id = 1",
+        *("relations_hold", "acme has rows without a parent. "),
     ),
 ]
 

@@ -48,8 +48,10 @@ _THINGS: dict[Kind, tuple[str, str, str]] = {
     "deployment": ("bitbucket_deployments", "t.repository_id", "r.slug || ' deployment ' || t.source_id"),
     "repository": ("bitbucket_repositories", "t.id", "t.slug"),
     "user": ("bitbucket_users", "NULL", "t.name"),
+    "workspace": ("bitbucket_workspaces", "NULL", "t.slug"),
 }
 _OF_WORKSPACE: dict[Kind, str] = {"user": "t.workspace_id"}
+_ITSELF = SQL("INSERT INTO to_check VALUES (%(workspace)s)")
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 # A derived asset is checked as far as it is built: what changed later is not in it yet.
 _HOW_FAR = """
@@ -122,7 +124,7 @@ async def look(
         bound |= {"since": mark.since, "upto": mark.upto}
         await transaction.execute("CREATE TEMPORARY TABLE to_check (id uuid PRIMARY KEY) ON COMMIT DROP")
         scope = _EVERYTHING if full or mark.since is None else _CHANGED
-        if await transaction.execute(_about(scope, checked), bound):
+        if await transaction.execute(_ITSELF if checked.kind == "workspace" else _about(scope, checked), bound):
             await transaction.execute("ANALYZE to_check")
             await transaction.execute(_FORGET, bound)
             for name, rule in checked.rules.items():
@@ -131,7 +133,7 @@ async def look(
         verdicts = [
             await _verdict(transaction, checked, name, found[name].faults, found[name].one)
             if name in found
-            else Verdict(asset, name, passed=True, said=CHECKS[name].holds)
+            else Verdict(asset, name, passed=True, said=checked.check(name).holds)
             for name in checked.rules
         ]
         await transaction.execute(_SET_MARK, bound)
@@ -154,7 +156,7 @@ def _about(statement: SQL, checked: Checked) -> Composed:
 async def _verdict(transaction: Transaction, checked: Checked, name: str, faults: int, one: str) -> Verdict:
     row = await transaction.row(_about(_EXAMPLE, checked), {"id": one})
     example = str(row.told) if row is not None and row.told else f"{checked.kind} {one}"
-    check = CHECKS[name]
+    check = checked.check(name)
     others = f", and {faults - 1:,} more" if faults > 1 else ""
     return Verdict(checked.asset, name, False, f"{example} {check.broken}{others}. {check.remedy}", faults, example)
 
@@ -162,7 +164,7 @@ async def _verdict(transaction: Transaction, checked: Checked, name: str, faults
 def _compared(checked: Checked, before: int | None, rows: int | None) -> Iterable[Verdict]:
     if not checked.kept or rows is None:
         return
-    check = CHECKS[NOT_FEWER]
+    check = checked.check(NOT_FEWER)
     if before is None or rows >= before:
         yield Verdict(checked.asset, NOT_FEWER, passed=True, said=check.holds)
     else:

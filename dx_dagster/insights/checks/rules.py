@@ -5,7 +5,7 @@ and selects the ids of those that break it. So a check costs as much as there ar
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from psycopg.sql import SQL, Composed, Identifier
@@ -13,13 +13,15 @@ from sqlalchemy import Table
 
 from dx_dagster.warehouse.schema import bitbucket, people, unified
 
-Kind = Literal["pull", "pipeline", "deployment", "repository", "user"]
+Kind = Literal["pull", "pipeline", "deployment", "repository", "user", "workspace"]
 
 KEYS, RELATIONS, TIMES = "keys_are_unique", "relations_hold", "times_are_in_order"
 MERGED_AT, COMMENT_COUNTS, SOURCE = "merged_at_is_known", "comment_counts_agree", "rows_match_source"
 NOT_FEWER, SYNCED, INBOX = "rows_are_not_fewer", "synced_lately", "inbox_is_applied"
+SIZES = "sizes_are_whole"
 
 _MATERIALIZE = "Materialize the asset with `full` on"
+_IMPORT_PEOPLE = "Run `dx-dagster people import` with the file of people again."
 _FETCH = "Fetch everything again with `dx-dagster sync WORKSPACE --full`"
 
 
@@ -66,6 +68,12 @@ CHECKS: dict[str, Check] = {
             f"{_FETCH}; where it stays, Bitbucket's own count is off.",
         ),
         Check(
+            SIZES,
+            "Additions, deletions and changed files are known together.",
+            "has a size in part",
+            f"{_MATERIALIZE}.",
+        ),
+        Check(
             SOURCE,
             "Every imported row has its row here, and no other has one.",
             "differs from its imported rows",
@@ -100,11 +108,12 @@ class Checked:
 
     Attributes:
         asset: key of the asset.
-        table: its table.
-        kind: what its checks look at.
+        table: its table, or the one that leads to its rows.
+        kind: what its checks look at. A workspace is looked at each time, for rows that belong to none.
         column: the table's column with the ids of these.
         rules: for each check a query for what breaks it.
         kept: whether rows are never removed, so that fewer of them are a fault.
+        remedy: what to do about any fault, where that is something else than for other assets.
     """
 
     asset: str
@@ -113,11 +122,15 @@ class Checked:
     column: str
     rules: Mapping[str, Composed]
     kept: bool = True
+    remedy: str = ""
 
     @property
     def checks(self) -> tuple[Check, ...]:
         names = [*self.rules, *([NOT_FEWER] if self.kept else [])]
-        return tuple(CHECKS[name] for name in names)
+        return tuple(self.check(name) for name in names)
+
+    def check(self, name: str) -> Check:
+        return replace(CHECKS[name], remedy=self.remedy) if self.remedy else CHECKS[name]
 
 
 def _twice(table: Table, column: str, *key: str, where: str = "true") -> Composed:
@@ -291,6 +304,19 @@ def _imported() -> Iterator[Checked]:
         },
         kept=False,
     )
+    yield Checked(
+        "bitbucket/pull_request_sizes",
+        b.pulls,
+        "pull",
+        "id",
+        {
+            SIZES: SQL(
+                "SELECT s.id FROM to_check s JOIN bitbucket_pulls p USING (id) "
+                "WHERE num_nulls(p.additions, p.deletions, p.changed_files) NOT IN (0, 3)"
+            ).format(),
+        },
+        kept=False,
+    )
 
 
 def _unified() -> Iterator[Checked]:
@@ -396,6 +422,64 @@ def _unified() -> Iterator[Checked]:
     )
 
 
+def _people() -> Iterator[Checked]:
+    of_accounts = SQL("to_check s JOIN identities i ON i.source_id = s.id")
+    yield Checked(
+        "unified/dx_users",
+        people.identities,
+        "user",
+        "source_id",
+        {
+            RELATIONS: SQL("""
+                SELECT s.id FROM {of_accounts} JOIN dx_users u ON u.id = i.dx_user_id
+                WHERE u.merged_into_id IS NOT NULL
+                    OR u.team_id IS NOT NULL AND NOT EXISTS (SELECT FROM dx_teams t WHERE t.id = u.team_id)""").format(
+                of_accounts=of_accounts
+            )
+        },
+        kept=False,
+        remedy=f"{_MATERIALIZE}.",
+    )
+    yield Checked(
+        "unified/dx_user_identifiers",
+        people.identities,
+        "user",
+        "source_id",
+        {
+            RELATIONS: SQL("""
+                SELECT s.id FROM {of_accounts} JOIN account_emails e ON e.user_id = s.id
+                JOIN dx_user_identifiers d ON d.kind = 'email' AND d.value = e.email
+                WHERE NOT EXISTS (SELECT FROM dx_users u WHERE u.id = d.user_id)""").format(of_accounts=of_accounts)
+        },
+        kept=False,
+        remedy=f"{_MATERIALIZE}.",
+    )
+    for asset, table, parents in (
+        ("unified/dx_teams", people.teams, ("parent_id",)),
+        ("unified/dx_team_hierarchies", people.team_hierarchies, ("ancestor_id", "descendant_id")),
+    ):
+        yield Checked(
+            asset,
+            table,
+            "workspace",
+            "id",
+            {RELATIONS: _without_team(table, *parents)},
+            kept=False,
+            remedy=_IMPORT_PEOPLE,
+        )
+
+
+def _without_team(table: Table, *references: str) -> Composed:
+    """The workspace where a row of the table, which belongs to none, names a team that is not stored."""
+    missing = SQL(" OR ").join(
+        SQL("(x.{0} IS NOT NULL AND NOT EXISTS (SELECT FROM dx_teams t WHERE t.id = x.{0}))").format(Identifier(name))
+        for name in references
+    )
+    return SQL("SELECT s.id FROM to_check s WHERE EXISTS (SELECT FROM {table} x WHERE {missing})").format(
+        table=Identifier(str(table.name)), missing=missing
+    )
+
+
 # The parts of a unified pull request are found by its number: their index begins with that.
 _OF_PULL_REQUESTS = SQL(
     "to_check s JOIN pull_requests r ON r.source_table_id = s.id JOIN {table} t ON t.pull_request_id = r.id"
@@ -432,4 +516,4 @@ def _derived_of_pull_requests(source: Table, table: Table) -> Composed:
     )
 
 
-CHECKED: dict[str, Checked] = {one.asset: one for one in (*_imported(), *_unified())}
+CHECKED: dict[str, Checked] = {one.asset: one for one in (*_imported(), *_unified(), *_people())}
