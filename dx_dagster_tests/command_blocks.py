@@ -21,6 +21,7 @@ IN_THE_DEMO = (
     ".venv/bin/dx-dagster api-keys create laptop",
     ".venv/bin/dx-dagster credentials rekey",
     ".venv/bin/dx-dagster sync acme",
+    ".venv/bin/dx-dagster backup dx.dump",
     "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'",
 )
 """Lines for the second terminal of a demo, in an order in which each works."""
@@ -36,6 +37,7 @@ STARTS = ("make demo", "make venv")
 NOT_RUN = {
     ".venv/bin/dx-dagster up": "cli/test_install.py starts it",
     ".venv/bin/dx-dagster up --database-port 5432": "likewise, the demo with another port",
+    "DX_HOME=.dx-restored .venv/bin/dx-dagster restore dx.dump": "cli/test_backup.py: it would leave a home behind",
     "make test": "it would run this test again",
     "make lint": "CI runs it beside the tests",
     "export DX_DATABASE_URL=postgresql://dx:PASSWORD@db.example.com:5432/dx": "a server of the reader's",

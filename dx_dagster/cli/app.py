@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dx_dagster.cli.api_keys import api_keys
+from dx_dagster.cli.backup import backup, restore
 from dx_dagster.cli.connect import connect, verify
 from dx_dagster.cli.connections import connections
 from dx_dagster.cli.credentials import credentials
@@ -59,7 +60,7 @@ def options(
     """Bitbucket Cloud in PostgreSQL, correct to the row, as Dagster assets."""
 
 
-for command in (demo, up, doctor, connect, verify, sync, status, serve, migrate, env):
+for command in (demo, up, doctor, connect, verify, sync, status, serve, migrate, backup, restore, env):
     app.command()(command)
 for service in (ui, daemon):
     app.command(hidden=True)(service)  # `up` starts it

@@ -429,7 +429,7 @@ class EmbeddedServer:
         # A file, not a pipe: the server inherits it from pg_ctl, and a pipe would stay open until the server ends.
         with tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-                [_programs() / program, *arguments],
+                [programs() / program, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
@@ -454,7 +454,8 @@ def _lock(path: Path, mode: int) -> int:
     return handle
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """The folder of PostgreSQL's own programs, which come with the package."""
     with warnings.catch_warnings():
         # The import warns where XDG_RUNTIME_DIR is missing, which is not needed here.
         warnings.simplefilter("ignore")
@@ -486,7 +487,7 @@ def _open_the_way(folder: Path, account: pwd.struct_passwd) -> None:
     if folder.stat().st_uid != account.pw_uid:  # a new one, or a copy that root made
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-    for way in (*folder.parents, *_programs().parents):
+    for way in (*folder.parents, *programs().parents):
         mode = stat.S_IMODE(way.stat().st_mode)
         if not mode & stat.S_IXOTH:
             way.chmod(mode | stat.S_IXOTH)
