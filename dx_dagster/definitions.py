@@ -10,11 +10,12 @@ from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.refreshing import refresh_workspace
 from dx_dagster.automation.schedules import SCHEDULES
 from dx_dagster.automation.sensors import SENSORS
+from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.resources import RESOURCES
 
 defs = dg.Definitions(
     assets=[*EXTERNAL, *IMPORTED, *DERIVED],
-    jobs=[sync_workspace, check_workspace, refresh_workspace],
+    jobs=[sync_workspace, check_workspace, refresh_workspace, upkeep],
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources=RESOURCES,

@@ -188,6 +188,8 @@ class Settings(BaseSettings):
     reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
     reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
     reconcile_pipeline_days: Annotated[float, Field(alias="DX_RECONCILE_PIPELINE_DAYS", ge=0)] = 14.0
+    keep_runs_days: Annotated[float, Field(alias="DX_KEEP_RUNS_DAYS", gt=0)] = 30.0
+    upkeep_cron: Annotated[str, Field(alias="DX_UPKEEP_CRON")] = "47 3 * * *"
     webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
     webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
 

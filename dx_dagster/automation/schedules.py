@@ -1,4 +1,4 @@
-"""Schedules: the hourly sync and the nightly reconcile."""
+"""Schedules: the hourly sync, the nightly reconcile, and the daily upkeep."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -7,6 +7,7 @@ import dagster as dg
 
 from dx_dagster.assets.partitions import register
 from dx_dagster.assets.steps import key_of, op_name
+from dx_dagster.automation.cron import known
 from dx_dagster.automation.decisions import due_for_sync
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.under_way import (
@@ -19,7 +20,8 @@ from dx_dagster.automation.under_way import (
     queued_syncs,
     syncing_workspaces,
 )
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.automation.upkeep import daily_upkeep
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import due
 from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.database import Warehouse
@@ -31,25 +33,9 @@ _PACED = ("members", "pullrequests", "activity", "comments", "commits", "pipelin
 _WHAT_IS_DUE: dict[str, object] = {"ops": {op_name(key_of(step)): {"config": {"scheduled": True}} for step in _PACED}}
 
 
-def _known(variable: str, expression: str) -> str:
-    """The expression, if Dagster accepts it.
-
-    Raises:
-        SettingsError: Dagster rejects it.
-    """
-    try:
-        dg.ScheduleDefinition(name="tried", job=sync_workspace, cron_schedule=expression)
-    except dg.DagsterInvalidDefinitionError:
-        raise SettingsError(
-            f"{variable} is {expression!r}, which is not a valid cron expression. An example is */5 * * * *: "
-            "minute, hour, day of the month, month and day of the week."
-        ) from None
-    return expression
-
-
 @dg.schedule(
     job=sync_workspace,
-    cron_schedule=_known("DX_SYNC_CRON", _SETTINGS.sync_cron),
+    cron_schedule=known("DX_SYNC_CRON", _SETTINGS.sync_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Imports what changed in each connected workspace, about once an hour (DX_SYNC_EVERY). A tick starts "
     "runs for some of the workspaces that are due, the stalest first.",
@@ -73,7 +59,7 @@ def hourly_sync(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | 
 
 @dg.schedule(
     job=sync_workspace,
-    cron_schedule=_known("DX_RECONCILE_CRON", _SETTINGS.reconcile_cron),
+    cron_schedule=known("DX_RECONCILE_CRON", _SETTINGS.reconcile_cron),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Imports each connected workspace once a night, and lists all its pull requests and the pipelines and "
     "deployments of the last days: for changes that neither webhooks nor hourly syncs show.",
@@ -126,4 +112,4 @@ def _request(workspace: str, now: datetime, run_config: dict[str, object], kind:
     )
 
 
-SCHEDULES = [hourly_sync, nightly_reconcile]
+SCHEDULES = [hourly_sync, nightly_reconcile, daily_upkeep]
