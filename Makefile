@@ -53,6 +53,7 @@ lock: venv ## resolves all locks anew
 		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r requirements.lock \
 		|| $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
+	$(BIN)/python -m compileall -q dx_dagster
 	@touch $@
 
 # dlt stays out of .venv: it is there to be measured, and brings forty packages.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -115,6 +115,16 @@ def _absolute(home: str | Path) -> Path:
     return Path(home).absolute()
 
 
+def _seen() -> object:
+    """What the settings are read from, as it is now."""
+    home = _absolute(os.environ.get("DX_HOME") or default_home())
+    try:
+        file = (home / _FILE).stat()
+    except OSError:
+        return dict(os.environ), home, None
+    return dict(os.environ), home, (file.st_ino, file.st_size, file.st_mtime_ns)
+
+
 class _Remembered(PydanticBaseSettingsSource):
     """Settings stored in the home, and the home itself; the environment overrides them."""
 
@@ -163,6 +173,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    _last: ClassVar[tuple[object, Any] | None] = None
 
     home: Annotated[Path, Field(alias="DX_HOME"), _PRIVATE] = DEFAULT_HOME
     database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL"), _PRIVATE] = None
@@ -355,9 +366,21 @@ class Settings(BaseSettings):
     def read(cls, **instead: Any) -> Self:
         """The settings of this process; `instead` has values by variable name that come before the environment.
 
+        They are read again only after the environment or the home's file has changed: a sync asks for them often.
+
         Raises:
             SettingsError: a variable cannot be used.
         """
+        if instead:
+            return cls._validated(**instead)
+        seen = _seen()
+        if cls._last is None or cls._last[0] != seen:
+            cls._last = seen, cls._validated()
+        last: Self = cls._last[1]
+        return last
+
+    @classmethod
+    def _validated(cls, **instead: Any) -> Self:
         try:
             return cls(**instead)
         except ValidationError as error:

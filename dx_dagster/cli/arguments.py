@@ -12,7 +12,7 @@ def _slug(workspace: str) -> str:
     Raises:
         BadParameter: it is not one.
     """
-    from dx_dagster.connections.input import GivenError, workspace_slug
+    from dx_dagster.connections.workspace_names import GivenError, workspace_slug
 
     try:
         return workspace_slug(workspace)

@@ -518,14 +518,13 @@ async def _at_bitbucket(
     installed: bool,
 ) -> list[Found]:
     from dx_dagster.bitbucket import BitbucketError
-    from dx_dagster.cli.consoles import plain
     from dx_dagster.cli.progress import Lines
     from dx_dagster.importer.session import NotConnectedError, open_client, open_pool
     from dx_dagster.webhooks import hooks
 
     name = connection.workspace
     try:
-        pool = await open_pool(examination.settings, warehouse, Lines(plain(stderr=True)), connection)
+        pool = await open_pool(examination.settings, warehouse, Lines(), connection)
         async with open_client(examination.settings, warehouse, pool, connection) as client:
             [(_, found, _)] = await hooks.compare_all(client, warehouse, connection, url, repositories=False)
     except hooks.HooksRefusedError as error:

@@ -153,7 +153,8 @@ def connect_workspace(
         CommandError: verification failed, or the workspace is connected under another spelling.
     """
     from dx_dagster.connections.actions import AlreadyConnectedError, VerificationFailed, connect, new_credential
-    from dx_dagster.connections.input import GivenError, jira_site
+    from dx_dagster.connections.input import jira_site
+    from dx_dagster.connections.workspace_names import GivenError
     from dx_dagster.warehouse.connections import connections, credentials
 
     try:

@@ -1,16 +1,17 @@
-"""Progress of an import: bars on a terminal, plain lines elsewhere."""
+"""Progress of an import: bars on a terminal, plain lines elsewhere, which need no rich."""
 
 import math
+import os
+import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-from dx_dagster.cli.consoles import plain
+    from dx_dagster.cli.bars import Bars
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -41,76 +42,29 @@ class Outlook:
         return f"about {to_go:,} requests to go; {budget}{later}"
 
 
-class Bars:
-    """One bar for each step, above what is left."""
-
-    def __init__(self, bars: Progress, outlook: Outlook | None = None) -> None:
-        self._bars, self._outlook = bars, outlook
-        self._tasks: dict[str, TaskID] = {}
-        self._left: TaskID | None = None
-
-    def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None:
-        shown = {"completed": done, "total": total, "counted": f"{done:,}/{total:,} {counted}"}
-        if step not in self._tasks:
-            if self._left is not None:  # it stays the last line
-                self._bars.remove_task(self._left)
-                self._left = None
-            self._tasks[step] = self._bars.add_task(step, **shown)  # type: ignore[arg-type]
-        self._bars.update(self._tasks[step], **shown)  # type: ignore[arg-type]
-        told = f"{requests:,} requests sent"
-        if self._outlook is not None:
-            told = f"{told}; {self._outlook.after(requests)}"
-        if self._left is None:
-            self._left = self._bars.add_task(told, total=None, counted="", is_note=True)
-        self._bars.update(self._left, description=told)
-
-    def warning(self, message: str) -> None:
-        self._bars.console.print(message, style="yellow")
-
-    def end(self) -> None:
-        """Drops the note of what is left, which is no longer true."""
-        if self._left is not None:
-            self._bars.remove_task(self._left)
-
-
 class Lines:
-    """A line every few seconds, and one at the end of each step."""
+    """A line every few seconds, and one at the end of each step, on standard error."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
+        self._file = sys.stderr  # of this moment: `Installation.dagster` puts another in its place for a while
         self._last = time.monotonic()
 
     def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None:
         if done == total or time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._console.print(f"{step}: {done} of {total} {counted}, {requests} requests")
+            self.warning(f"{step}: {done} of {total} {counted}, {requests} requests")
 
     def warning(self, message: str) -> None:
-        self._console.print(message)
-
-
-class _BarsAndNote(Progress):
-    """Bars, except for the note of what is left, which is text alone."""
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        yield self.make_tasks_table([task for task in self.tasks if not task.fields.get("is_note")])
-        for task in self.tasks:
-            if task.fields.get("is_note"):
-                yield Text(task.description, style="dim")
+        print(message, file=self._file, flush=True)
 
 
 @contextmanager
-def display(outlook: Outlook | None = None) -> Iterator[Bars | Lines]:
+def display(outlook: Outlook | None = None) -> "Iterator[Bars | Lines]":
     """The display on standard error; standard output contains results only."""
-    console = plain(stderr=True, soft_wrap=True)
-    if not console.is_terminal:
-        yield Lines(console)
+    if not sys.stderr.isatty() and not os.environ.get("FORCE_COLOR"):
+        yield Lines()
         return
-    columns = (
-        *(SpinnerColumn(), TextColumn("{task.description:12}"), BarColumn(bar_width=20)),
-        *(TextColumn("{task.fields[counted]}"), TimeElapsedColumn()),
-    )
-    with _BarsAndNote(*columns, console=console) as bars:
-        shown = Bars(bars, outlook)
+    from dx_dagster.cli.bars import bars
+
+    with bars(outlook) as shown:
         yield shown
-        shown.end()

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from dx_dagster.cli.progress import Outlook
     from dx_dagster.warehouse.database import Warehouse
 
-_KEPT = 30  # seconds that Dagster keeps a connection to its storage
-_AT_ONCE = 4  # such connections besides the first
-
 
 @dataclass
 class Outcome:
@@ -84,6 +81,9 @@ def sync_workspace(
     Raises:
         CommandError: the workspace is not connected, or a step failed. Results of the other steps are stored.
     """
+    from dx_dagster.cli.loading import load_libraries
+
+    load_libraries()
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.progress import display
     from dx_dagster.importer.progress import DISPLAY
@@ -135,17 +135,16 @@ def _run(
     from dx_dagster.assets.derived import DERIVED
     from dx_dagster.assets.partitions import register
     from dx_dagster.assets.steps import STEPS, key_of, op_name
-    from dx_dagster.definitions import defs
+    from dx_dagster.automation import syncing
+    from dx_dagster.cli.dagster_storage import keep_for_a_run
 
-    job = defs.resolve_job_def("sync_workspace")
+    job = syncing.LOADED.resolve_job_def("sync_workspace")
     imported = {"config": {"full": full} | ({"since": since} if since else {})}
     configs = {op_name(key_of(step)): imported for step in STEPS}
     configs |= {derived.op.name: {"config": {"full": full}} for derived in DERIVED}
     with installation.dagster() as instance:
         register(instance, [workspace])
-        # By default Dagster opens a connection for each of a run's two hundred statements; its web server pools them.
-        # The pool is recycled soon: the database may restart while an import waits for its rate limit.
-        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)
+        keep_for_a_run(instance)
         return job.execute_in_process(
             instance=instance,
             partition_key=workspace,

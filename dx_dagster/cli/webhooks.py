@@ -233,14 +233,13 @@ async def _client(
         CommandError: the workspace has no usable connection, or Bitbucket refuses a request.
     """
     from dx_dagster.bitbucket import BitbucketError
-    from dx_dagster.cli.consoles import plain
     from dx_dagster.cli.progress import Lines
     from dx_dagster.importer.session import NotConnectedError, connection_in_service, open_client, open_pool
     from dx_dagster.webhooks.hooks import HooksRefusedError
 
     try:
         connection = await connection_in_service(warehouse, workspace)
-        pool = await open_pool(settings, warehouse, Lines(plain(stderr=True)), connection)
+        pool = await open_pool(settings, warehouse, Lines(), connection)
         async with open_client(settings, warehouse, pool, connection) as client:
             yield client, connection
     except (BitbucketError, HooksRefusedError, NotConnectedError) as error:

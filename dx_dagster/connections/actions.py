@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dx_dagster.connections.input import Fields, GivenError, credential_of, new_credential, usable
+from dx_dagster.connections.input import Fields, credential_of, new_credential, usable
 from dx_dagster.connections.verification import Failure, Target, Verdict, VerificationFailed, Verifier
+from dx_dagster.connections.workspace_names import GivenError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials, keys, rekeying, vault
 from dx_dagster.warehouse.connections.connections import AlreadyConnectedError, ConnectionType, StoredConnection

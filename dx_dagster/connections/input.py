@@ -1,4 +1,4 @@
-"""Parses input: names of workspaces, addresses of Jira sites, credentials."""
+"""Parses input: addresses of Jira sites, credentials."""
 
 import re
 from collections.abc import Mapping
@@ -10,38 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dx_dagster.bitbucket import Credential
+from dx_dagster.connections.workspace_names import GivenError
 from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.connections.credentials import CredentialType, NewCredential, StoredCredential
 
-_BITBUCKET = re.compile(r"^(https?://)?(www\.)?bitbucket\.org/+", re.IGNORECASE)
-_SLUG = re.compile(r"[A-Za-z0-9_.{}-]+")
 _GATEWAY = re.compile(r"/ex/jira/[A-Za-z0-9-]{1,64}(?=/|$)")  # of tokens with scopes
-_LONGEST = 4000  # characters of a secret, a label or an address; longer than any known one
 # Copying a token may add quotes and invisible characters.
 _AROUND = "\"'`\u200b\u200c\u200d\u2060\ufeff"
-
-
-class GivenError(ValueError):
-    """The input is invalid. The message describes the expected form and contains no secret."""
-
-
-def workspace_slug(given: str) -> str:
-    """The name of a workspace, from the name itself or any address within the workspace.
-
-    Raises:
-        GivenError: it is not one.
-    """
-    trimmed = given.strip()
-    slug = _BITBUCKET.sub("", trimmed).strip("/")
-    if slug != trimmed:
-        slug = slug.partition("/")[0].partition("?")[0]
-    if not _SLUG.fullmatch(slug) or slug.strip(".") == "" or len(slug) > _LONGEST:
-        raise GivenError(
-            f"{given[:100]!r} is not a valid workspace name. Use the first part of the workspace's address: for "
-            "https://bitbucket.org/acme/ it is acme."
-        )
-    return slug
 
 
 def jira_site(given: str) -> str:

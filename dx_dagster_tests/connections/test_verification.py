@@ -5,7 +5,8 @@ import re
 import pytest
 
 from dx_dagster.connections import actions
-from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
+from dx_dagster.connections.input import jira_site
+from dx_dagster.connections.workspace_names import GivenError, workspace_slug
 from dx_dagster.sandbox.tokens import Token
 from dx_dagster.warehouse.connections import connections
 from dx_dagster_tests.connecting import (

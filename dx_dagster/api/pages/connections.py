@@ -18,7 +18,8 @@ from dx_dagster.connections import actions
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.connections.estimate import expect
 from dx_dagster.connections.health import health
-from dx_dagster.connections.input import GivenError, jira_site, workspace_slug
+from dx_dagster.connections.input import jira_site
+from dx_dagster.connections.workspace_names import GivenError, workspace_slug
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import StoredConnection
