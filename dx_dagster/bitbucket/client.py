@@ -64,7 +64,7 @@ class BitbucketClient:
         pool: CredentialPool,
         *,
         probe_path: str | None = None,
-        max_in_flight: int = 16,
+        max_in_flight: int = 32,
         timeouts: Timeouts | None = None,
         retries: Retries | None = None,
         clock: Clock | None = None,
@@ -219,8 +219,10 @@ class BitbucketClient:
         self._last_date = response.headers.get("date"), self.now()
         hints = read(response.headers)
         await self._tell_pool(grant, response.status_code, hints)
-        if response.status_code in TRANSIENT or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        if response.status_code in TRANSIENT:
             self.limiter.overloaded(slot)
+        elif response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            self.limiter.overloaded(slot, limited=True)
         else:
             self.limiter.succeeded(kind, time.monotonic() - slot.began)
         return response

@@ -10,6 +10,7 @@ from typing import Any, Self
 import anyio
 
 from dx_dagster.bitbucket import BitbucketError, Credential, MemoryLedger, PinnedClient, endpoints
+from dx_dagster.bitbucket.concurrency import MODEST
 from dx_dagster.bitbucket.origin import Params
 from dx_dagster.budgets.window import ASSUMED_LIMIT
 from dx_dagster.connections.input import usable
@@ -115,7 +116,7 @@ async def expect(settings: Settings, warehouse: Warehouse, connection: StoredCon
             await survey.take()
         requests = client.client.requests
     await book(warehouse, settings.budget_window, credential.budget, requests)
-    found = survey.expected(_limit(ledger, credential), settings.max_in_flight)
+    found = survey.expected(_limit(ledger, credential), min(settings.max_in_flight, MODEST))
     await connections.expect(warehouse, connection.id, asdict(found))
     return found
 

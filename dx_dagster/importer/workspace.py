@@ -13,6 +13,8 @@ from dx_dagster.warehouse.imported.bounds import Wanted
 from dx_dagster.warehouse.imported.marks import Pace, Repository
 from dx_dagster.warehouse.merge import Merge, overriding
 
+_STORING = 24
+
 
 class Listener(Protocol):
     """Receives the progress and the warnings of an import. `counted` says what `done` and `total` are numbers of."""
@@ -68,10 +70,9 @@ class Workspace:
         """How this import merges rows that have a date: with `--full`, the time of the request decides instead."""
         return overriding(how) if self.full else how
 
-    @property
     def at_once(self) -> int:
         """How many items to work on concurrently: some are being stored while others are requested."""
-        return 4 * self.client.max_in_flight
+        return self.client.limiter.limit + _STORING
 
 
 class NotImportedError(Exception):

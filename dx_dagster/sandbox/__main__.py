@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
         "--live", type=float, metavar="SECONDS", help="one random event every so often; hooks are sent their deliveries"
     )
     made.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
+    made.add_argument(
+        "--serves", type=int, metavar="REQUESTS", help="so many are answered at once, and the others wait"
+    )
     made.add_argument("--hourly-limit", type=int, default=100_000)
     made.add_argument("--window", type=float, default=3600.0, metavar="SECONDS")
     made.add_argument("--token-file", type=Path, help="write the token here, mode 0600, instead of printing it")
@@ -61,7 +64,7 @@ def main() -> None:
     sandbox = Sandbox(
         config,
         tokens=[Token(given, label="workspace-token")] if given else None,
-        faults=Faults(latency=arguments.latency),
+        faults=Faults(latency=arguments.latency, serves=arguments.serves),
         limits=RateLimit(arguments.hourly_limit, arguments.window),
         port=arguments.port,
         live=arguments.live,

@@ -5,7 +5,8 @@ import gzip
 import re
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from http import HTTPStatus
 from random import Random
@@ -49,6 +50,7 @@ class Faults:
 
     Attributes:
         latency: seconds before each answer, as a distant server has.
+        serves: so many requests are answered at once, and the others wait.
         errors: chance of an answer out of `error_statuses`.
         resets: chance that the connection is reset without an answer.
         truncated: chance of a 200 with half a body whose Content-Length is right, that is, of broken JSON.
@@ -77,6 +79,7 @@ class Faults:
     """
 
     latency: float = 0.0
+    serves: int | None = None
     errors: float = 0.0
     error_statuses: Iterable[int] = (500, 502, 503, 555)
     resets: float = 0.0
@@ -163,14 +166,28 @@ class FaultyServer:
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.app, self.faults = app, faults
+        self._places: tuple[int, asyncio.Semaphore] | None = None
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the requests that are answered at once."""
+        serves = self.faults.serves
+        if serves is None:
+            yield
+            return
+        if self._places is None or self._places[0] != serves:
+            self._places = serves, asyncio.Semaphore(serves)
+        async with self._places[1]:
+            yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
             await self.app(scope, receive, send)
             return
         address = scope["raw_path"].decode() + ("?" + scope["query_string"].decode()).rstrip("?")
-        if self.faults.latency:
-            await asyncio.sleep(self.faults.latency)
+        async with self._place():
+            if self.faults.latency:
+                await asyncio.sleep(self.faults.latency)
         action = self.faults.choose(address)
         if action == "hang":
             await asyncio.sleep(self.faults.hang_seconds)

@@ -1,9 +1,11 @@
 """What the client promises of a request: where it goes, how often it is tried, how many go at once."""
 
 import json
+import random
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,7 +15,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dx_dagster.bitbucket import (
     AdaptiveLimiter,
+    MemoryLedger,
     NotFound,
+    RateLimited,
     RefusedOrigin,
     Timeouts,
     Unavailable,
@@ -21,6 +25,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     retries,
 )
+from dx_dagster.bitbucket.concurrency import MODEST
 from dx_dagster.bitbucket.retries import AdaptiveTimeout
 from dx_dagster.clock import Clock, monotonic
 from dx_dagster_tests.bitbucket.answering import (
@@ -194,6 +199,39 @@ async def test_concurrency_grows_while_answers_are_good_and_halves_once_a_round_
         limiter.overloaded(one)
         limiter.overloaded(another)
         assert (limiter.limit, limiter.in_flight) == (4, 2)
+
+
+@pytest.mark.parametrize(("serves", "least", "most"), [(8, 8, 13), (30, 26, 32)])
+async def test_concurrency_finds_how_many_requests_the_server_serves_at_once(
+    serves: int, least: int, most: int
+) -> None:
+    limiter, places = AdaptiveLimiter(maximum=32), anyio.CapacityLimiter(serves)
+    peak = 0
+
+    async def asked(number: int) -> None:
+        nonlocal peak
+        async with limiter.slot() as slot:
+            peak = max(peak, limiter.in_flight)
+            async with places:
+                await anyio.sleep(0.04 + 0.02 * random.random())
+            limiter.succeeded(f"kind {number % 3}", time.monotonic() - slot.began)
+
+    await together([partial(asked, number) for number in range(400)])
+    assert least <= limiter.limit <= most
+    assert peak <= 2 * serves
+
+
+async def test_a_429_ends_the_search_for_more_requests_at_once(api: Server) -> None:
+    api.answer = answers(JSONResponse, {"values": []})
+    async with opened(api.base, ledger=MemoryLedger(1)) as client:
+        await together([partial(client.get, "/fine") for _ in range(120)])
+        assert client.limiter.limit > MODEST
+        api.answer = lambda request: JSONResponse({}, 429 if request.url.path.endswith("limited") else 200)
+        with pytest.raises(RateLimited):
+            await client.request("GET", "/limited", patience=0)
+        assert client.limiter.limit <= MODEST
+        await together([partial(client.get, "/fine") for _ in range(120)])
+        assert client.limiter.limit <= MODEST
 
 
 # Endpoints

@@ -91,7 +91,7 @@ class _Proving:
             history.forget()
 
         # Not more at a time than requests can be in flight: each holds a repository's whole history.
-        await for_each(histories, work, self._workspace.client.max_in_flight)
+        await for_each(histories, work, lambda: self._workspace.client.limiter.limit)
         left = [row for history in histories for row in history.rows if row.id not in stored]
         return sorted(left, key=lambda row: row.updated_at or _LONG_AGO, reverse=True)
 
