@@ -3,7 +3,7 @@
 from dx_dagster.bitbucket import endpoints, jira
 from dx_dagster.bitbucket.call import Json, Requester
 from dx_dagster.bitbucket.client import BitbucketClient, PinnedClient
-from dx_dagster.bitbucket.concurrency import AdaptiveLimiter
+from dx_dagster.bitbucket.concurrency import AdaptiveLimiter, in_turn
 from dx_dagster.bitbucket.credentials import Credential
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.bitbucket.errors import (
@@ -61,6 +61,7 @@ __all__ = [
     "cursor",
     "endpoints",
     "from_response",
+    "in_turn",
     "jira",
     "keyset",
     "numbered",

@@ -1,9 +1,13 @@
 """How many requests are in flight at once: more while the API serves them side by side, fewer when it is overloaded."""
 
+import heapq
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import anyio
 
@@ -17,11 +21,29 @@ _RECENT = 1 / 32  # weight of one response in the recent latency of its kind
 _FIRST = 8  # responses of a kind that are averaged before they count
 
 
-@dataclass(eq=False)
+Item = TypeVar("Item")
+_turn: ContextVar[tuple[int, ...]] = ContextVar("_turn", default=())
+
+
+def in_turn(items: Iterable[Item]) -> Iterator[Item]:
+    """The items for tasks that share them; a task's requests come before those of tasks with later items.
+
+    So a long listing that begins first does not wait, page after page, for all the others.
+    """
+    outer = _turn.get()
+    for number, item in enumerate(items):
+        _turn.set((*outer, number))  # in the context of the task that takes the item
+        yield item
+
+
+@dataclass(order=True)
 class Slot:
     """Permission for one request in flight; `began` is when it was granted (monotonic seconds)."""
 
-    began: float = 0.0
+    turn: tuple[int, ...]
+    number: int
+    granted: anyio.Event = field(default_factory=anyio.Event, compare=False)
+    began: float = field(default=0.0, compare=False)
 
 
 @dataclass
@@ -68,7 +90,10 @@ class AdaptiveLimiter:
         if maximum < 1 or start < 1:
             raise ValueError("at least one request must be allowed at a time")
         self._maximum = maximum
-        self._places = anyio.CapacityLimiter(min(start, maximum))
+        self._limit = min(start, maximum)
+        self._in_flight = 0
+        self._waiting: list[Slot] = []
+        self._numbers = itertools.count()
         self._good = 0
         self._cut_at: float | None = None
         self._latencies: dict[str, _Latency] = {}
@@ -76,22 +101,34 @@ class AdaptiveLimiter:
 
     @property
     def limit(self) -> int:
-        return int(self._places.total_tokens)
+        return self._limit
 
     @property
     def in_flight(self) -> int:
-        return self._places.borrowed_tokens
+        return self._in_flight
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
-        """Waits, first come first served, for a slot."""
-        slot = Slot()
-        await self._places.acquire_on_behalf_of(slot)
-        slot.began = time.monotonic()
+        """Waits for a slot: by `in_turn`, and else first come first served."""
+        slot = Slot(_turn.get(), next(self._numbers))
+        heapq.heappush(self._waiting, slot)
+        self._grant()
         try:
+            await slot.granted.wait()
+            slot.began = time.monotonic()
             yield slot
         finally:
-            self._places.release_on_behalf_of(slot)
+            if slot.granted.is_set():
+                self._in_flight -= 1
+            else:
+                self._waiting.remove(slot)
+                heapq.heapify(self._waiting)
+            self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._in_flight < self._limit:
+            self._in_flight += 1
+            heapq.heappop(self._waiting).granted.set()
 
     def succeeded(self, kind: str, seconds: float) -> None:
         """Records a good response to a request of this kind after so many seconds."""
@@ -129,5 +166,6 @@ class AdaptiveLimiter:
         return max(_TOLERATED, self.limit * _TOLERATED_SHARE)
 
     def _move_to(self, limit: int) -> None:
-        self._places.total_tokens = limit
+        self._limit = limit
         self._good = 0
+        self._grant()

@@ -16,6 +16,7 @@ from dx_dagster.bitbucket import (
     RefusedOrigin,
     Unavailable,
     endpoints,
+    in_turn,
 )
 from dx_dagster.importer.report import REPOSITORIES, Progress, Report, skip
 from dx_dagster.importer.workspace import Workspace
@@ -39,36 +40,21 @@ def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-async def for_each(
-    items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int | Callable[[], int]
-) -> None:
+async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
     """Does `work` for every item, `at_once` at a time; the first error cancels the rest and is raised ungrouped.
 
-    A function that returns how many is asked again after each item.
+    Requests for earlier items are sent first.
     """
-    bound = at_once if callable(at_once) else lambda: at_once
-    waiting = iter(items)
-    left, workers = len(items), 0
-
-    def start_workers() -> None:
-        nonlocal workers
-        while workers < min(bound(), left):
-            workers += 1
-            tasks.start_soon(worker)
+    waiting = in_turn(items)
 
     async def worker() -> None:
-        nonlocal left, workers
         for item in waiting:
             await work(item)
-            left -= 1
-            start_workers()
-            if workers > max(1, bound()):
-                break
-        workers -= 1
 
     try:
         async with anyio.create_task_group() as tasks:
-            start_workers()
+            for _ in range(min(at_once, len(items))):
+                tasks.start_soon(worker)
     except BaseExceptionGroup as group:
         raise _first_of(group) from group
 
@@ -121,7 +107,7 @@ async def for_each_repository(
     work: Callable[[OneRepository], Awaitable[None]],
     *,
     refused: Refused[OneRepository] | None = None,
-    at_once: Callable[[], int] | None = None,
+    at_once: int | None = None,
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
 

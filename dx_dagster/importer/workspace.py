@@ -70,9 +70,10 @@ class Workspace:
         """How this import merges rows that have a date: with `--full`, the time of the request decides instead."""
         return overriding(how) if self.full else how
 
+    @property
     def at_once(self) -> int:
         """How many items to work on concurrently: some are being stored while others are requested."""
-        return self.client.limiter.limit + _STORING
+        return self.client.max_in_flight + _STORING
 
 
 class NotImportedError(Exception):

@@ -39,11 +39,8 @@ async def import_activity(workspace: Workspace) -> Report:
         await record_access(workspace, repository, str(error))
 
     due = await _due(workspace, report)
-
-    def at_once() -> int:
-        """A feed is read page after page: with many at once, the longest one would wait for all the others."""
-        return workspace.client.limiter.limit + _STORING
-
+    # A feed is read page after page: with many at once, the longest one would wait for all the others.
+    at_once = workspace.client.max_in_flight + _STORING
     await for_each_repository(
         workspace, report, readable, Feeds(workspace, report, due).read, refused=closed, at_once=at_once
     )

@@ -28,6 +28,7 @@ from dx_dagster.warehouse.imported.commits import Targets
 STORED = 500
 """Pull requests of one transaction."""
 
+_HISTORIES = 8
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Proven = tuple[PullRow, set[str]]
@@ -90,8 +91,8 @@ class _Proving:
             stored.update(await self._store_of(history, targets))
             history.forget()
 
-        # Not more at a time than requests can be in flight: each holds a repository's whole history.
-        await for_each(histories, work, lambda: self._workspace.client.limiter.limit)
+        # Few at a time: each holds a repository's whole history.
+        await for_each(histories, work, _HISTORIES)
         left = [row for history in histories for row in history.rows if row.id not in stored]
         return sorted(left, key=lambda row: row.updated_at or _LONG_AGO, reverse=True)
 
