@@ -2,24 +2,25 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, INTEGER, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, flag, inner, number, record, text, time
 from dx_dagster.frames.users import user_id
 
+if TYPE_CHECKING:
+    import polars as pl
+
 SCHEMA: Schema = {
-    "id": pl.String,
-    "pull_id": pl.String,
-    "user_id": pl.String,
-    "kind": pl.String,
+    "id": TEXT,
+    "pull_id": TEXT,
+    "user_id": TEXT,
+    "kind": TEXT,
     "created_at": TIME,
-    "state": pl.String,
-    "draft": pl.Boolean,
-    "comment_source_id": pl.Int64,
+    "state": TEXT,
+    "draft": FLAG,
+    "comment_source_id": INTEGER,
     "synced_at": TIME,
 }
 # kind: (field of the date, field of the actor)
@@ -57,7 +58,7 @@ def entries(values: Iterable[Json]) -> Iterator[Entry]:
             yield Entry(pull, kind, date, body.get(_PARTS[kind][1]), body)
 
 
-def activities(workspace_id: str, repository_id: str, entries: Iterable[Entry], synced_at: datetime) -> pl.DataFrame:
+def activities(workspace_id: str, repository_id: str, entries: Iterable[Entry], synced_at: datetime) -> "pl.DataFrame":
     return frame(SCHEMA, [_row(workspace_id, repository_id, entry, synced_at) for entry in entries])
 
 

@@ -2,33 +2,35 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, INTEGER, SMALL_INTEGER, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, inner, link, number, text, time
 from dx_dagster.frames.users import user_id
 
+if TYPE_CHECKING:
+    import polars as pl
+
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.Int64,
-    "pull_id": pl.String,
-    "user_id": pl.String,
-    "parent_source_id": pl.Int64,
-    "content": pl.String,
-    "inline_path": pl.String,
-    "inline_from": pl.Int32,
-    "inline_to": pl.Int32,
+    "id": TEXT,
+    "source_id": INTEGER,
+    "pull_id": TEXT,
+    "user_id": TEXT,
+    "parent_source_id": INTEGER,
+    "content": TEXT,
+    "inline_path": TEXT,
+    "inline_from": SMALL_INTEGER,
+    "inline_to": SMALL_INTEGER,
     "created_at": TIME,
     "updated_at": TIME,
-    "deleted": pl.Boolean,
-    "source_url": pl.String,
+    "deleted": FLAG,
+    "source_url": TEXT,
     "synced_at": TIME,
 }
 
 
-def comments(workspace_id: str, by_pull: Iterable[tuple[str, Json]], synced_at: datetime) -> pl.DataFrame:
+def comments(workspace_id: str, by_pull: Iterable[tuple[str, Json]], synced_at: datetime) -> "pl.DataFrame":
     """One row for each (id of the pull request, comment); unpublished drafts (`pending`) are left out."""
     return frame(
         SCHEMA,

@@ -3,35 +3,36 @@
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, TEXT, TEXTS, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, inner, link, records, text, time
 from dx_dagster.frames.users import user_id
 
+if TYPE_CHECKING:
+    import polars as pl
+
 PULL_SCHEMA: Schema = {
-    "id": pl.String,
-    "sha": pl.String,
-    "author_id": pl.String,
-    "pull_id": pl.String,
+    "id": TEXT,
+    "sha": TEXT,
+    "author_id": TEXT,
+    "pull_id": TEXT,
     "created": TIME,
-    "message": pl.String,
-    "source_url": pl.String,
-    "deleted": pl.Boolean,
+    "message": TEXT,
+    "source_url": TEXT,
+    "deleted": FLAG,
     "synced_at": TIME,
 }
 BRANCH_SCHEMA: Schema = {
-    "id": pl.String,
-    "sha": pl.String,
-    "author_id": pl.String,
-    "repository_id": pl.String,
+    "id": TEXT,
+    "sha": TEXT,
+    "author_id": TEXT,
+    "repository_id": TEXT,
     "created": TIME,
-    "message": pl.String,
-    "source_url": pl.String,
-    "parents": pl.List(pl.String),
+    "message": TEXT,
+    "source_url": TEXT,
+    "parents": TEXTS,
     "synced_at": TIME,
 }
 
@@ -59,7 +60,7 @@ def rows(workspace_id: str, values: Iterable[Json]) -> Iterator[CommitRow]:
             yield CommitRow(sha, author_id, time(value.get("date")), text(value.get("message")), link(value))
 
 
-def pull_commits(by_pull: Iterable[tuple[str, CommitRow]], synced_at: datetime) -> pl.DataFrame:
+def pull_commits(by_pull: Iterable[tuple[str, CommitRow]], synced_at: datetime) -> "pl.DataFrame":
     """One row for each (id of the pull request, commit)."""
     return frame(
         PULL_SCHEMA,
@@ -80,7 +81,9 @@ def pull_commits(by_pull: Iterable[tuple[str, CommitRow]], synced_at: datetime) 
     )
 
 
-def branch_commits(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def branch_commits(
+    workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime
+) -> "pl.DataFrame":
     return frame(
         BRANCH_SCHEMA,
         [

@@ -5,45 +5,46 @@ The description of the API and recorded answers differ (docs/bitbucket-api.md, "
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, SMALL_INTEGER, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, flag, inner, link, number, record, text, time
 
+if TYPE_CHECKING:
+    import polars as pl
+
 ENVIRONMENT_SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "repository_id": pl.String,
-    "name": pl.String,
-    "slug": pl.String,
-    "type": pl.String,
-    "rank": pl.Int32,
-    "hidden": pl.Boolean,
+    "id": TEXT,
+    "source_id": TEXT,
+    "repository_id": TEXT,
+    "name": TEXT,
+    "slug": TEXT,
+    "type": TEXT,
+    "rank": SMALL_INTEGER,
+    "hidden": FLAG,
     "synced_at": TIME,
 }
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "repository_id": pl.String,
-    "environment_id": pl.String,
-    "pipeline_id": pl.String,
-    "release_name": pl.String,
-    "commit_sha": pl.String,
-    "state": pl.String,
-    "status": pl.String,
+    "id": TEXT,
+    "source_id": TEXT,
+    "repository_id": TEXT,
+    "environment_id": TEXT,
+    "pipeline_id": TEXT,
+    "release_name": TEXT,
+    "commit_sha": TEXT,
+    "state": TEXT,
+    "status": TEXT,
     "created_at": TIME,
     "started_at": TIME,
     "completed_at": TIME,
     "updated_at": TIME,
-    "source_url": pl.String,
+    "source_url": TEXT,
     "synced_at": TIME,
 }
 
 
-def environments(repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def environments(repository_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     return frame(
         ENVIRONMENT_SCHEMA,
         [_environment(repository_id, value, synced_at) for value in values if text(value.get("uuid"))],
@@ -65,7 +66,7 @@ def _environment(repository_id: str, value: Json, synced_at: datetime) -> tuple[
     )
 
 
-def deployments(repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def deployments(repository_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     return frame(SCHEMA, [_deployment(repository_id, value, synced_at) for value in values if text(value.get("uuid"))])
 
 

@@ -2,37 +2,39 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import INTEGER, SMALL_INTEGER, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, inner, link, number, record, text, time
 from dx_dagster.frames.users import user_id
 
+if TYPE_CHECKING:
+    import polars as pl
+
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "repository_id": pl.String,
-    "build_number": pl.Int64,
-    "run_number": pl.Int32,
-    "state": pl.String,
-    "stage": pl.String,
-    "result": pl.String,
-    "trigger": pl.String,
-    "ref_name": pl.String,
-    "commit_sha": pl.String,
-    "pull_id": pl.String,
-    "user_id": pl.String,
+    "id": TEXT,
+    "source_id": TEXT,
+    "repository_id": TEXT,
+    "build_number": INTEGER,
+    "run_number": SMALL_INTEGER,
+    "state": TEXT,
+    "stage": TEXT,
+    "result": TEXT,
+    "trigger": TEXT,
+    "ref_name": TEXT,
+    "commit_sha": TEXT,
+    "pull_id": TEXT,
+    "user_id": TEXT,
     "created_at": TIME,
     "completed_at": TIME,
-    "duration": pl.Int64,
-    "source_url": pl.String,
+    "duration": INTEGER,
+    "source_url": TEXT,
     "synced_at": TIME,
 }
 
 
-def pipelines(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def pipelines(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     return frame(
         SCHEMA,
         [_row(workspace_id, repository_id, value, synced_at) for value in values if text(value.get("uuid"))],

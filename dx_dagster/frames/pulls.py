@@ -2,51 +2,52 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, INTEGER, SMALL_INTEGER, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, flag, inner, link, number, records, text, time
 from dx_dagster.frames.users import user_id
 
+if TYPE_CHECKING:
+    import polars as pl
+
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.Int64,
-    "repository_id": pl.String,
-    "user_id": pl.String,
-    "merged_by_user_id": pl.String,
-    "title": pl.String,
-    "state": pl.String,
-    "draft": pl.Boolean,
-    "source_branch": pl.String,
-    "target_branch": pl.String,
-    "source_commit_sha": pl.String,
-    "merge_commit_sha": pl.String,
+    "id": TEXT,
+    "source_id": INTEGER,
+    "repository_id": TEXT,
+    "user_id": TEXT,
+    "merged_by_user_id": TEXT,
+    "title": TEXT,
+    "state": TEXT,
+    "draft": FLAG,
+    "source_branch": TEXT,
+    "target_branch": TEXT,
+    "source_commit_sha": TEXT,
+    "merge_commit_sha": TEXT,
     "merge_commit_date": TIME,
-    "target_commit_sha": pl.String,
-    "from_fork": pl.Boolean,
-    "close_source_branch": pl.Boolean,
-    "comment_count": pl.Int32,
-    "task_count": pl.Int32,
+    "target_commit_sha": TEXT,
+    "from_fork": FLAG,
+    "close_source_branch": FLAG,
+    "comment_count": SMALL_INTEGER,
+    "task_count": SMALL_INTEGER,
     "created_at": TIME,
     "updated_at": TIME,
-    "source_url": pl.String,
+    "source_url": TEXT,
     "synced_at": TIME,
 }
 PARTICIPANT_SCHEMA: Schema = {
-    "pull_id": pl.String,
-    "user_id": pl.String,
-    "role": pl.String,
-    "approved": pl.Boolean,
-    "state": pl.String,
+    "pull_id": TEXT,
+    "user_id": TEXT,
+    "role": TEXT,
+    "approved": FLAG,
+    "state": TEXT,
     "participated_on": TIME,
     "synced_at": TIME,
 }
 
 
-def pulls(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def pulls(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     return frame(
         SCHEMA,
         [
@@ -91,7 +92,7 @@ def _is_from_fork(repository_id: str, value: Json) -> bool:
     return source is None or identifiers.of_bitbucket(source) != repository_id
 
 
-def participants(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def participants(workspace_id: str, repository_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     """One row for each participant; a reviewer whom `participants` does not list has not acted yet."""
     rows: dict[tuple[str, str], tuple[object, ...]] = {}
     for value in values:

@@ -2,38 +2,40 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, flag, inner, link, text, time
 
+if TYPE_CHECKING:
+    import polars as pl
+
 WORKSPACE_SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "slug": pl.String,
-    "name": pl.String,
+    "id": TEXT,
+    "source_id": TEXT,
+    "slug": TEXT,
+    "name": TEXT,
     "synced_at": TIME,
 }
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "workspace_id": pl.String,
-    "name": pl.String,
-    "slug": pl.String,
-    "description": pl.String,
-    "private": pl.Boolean,
-    "project_key": pl.String,
+    "id": TEXT,
+    "source_id": TEXT,
+    "workspace_id": TEXT,
+    "name": TEXT,
+    "slug": TEXT,
+    "description": TEXT,
+    "private": FLAG,
+    "project_key": TEXT,
     "created_at": TIME,
     "updated_at": TIME,
-    "source_url": pl.String,
-    "default_branch": pl.String,
+    "source_url": TEXT,
+    "default_branch": TEXT,
     "synced_at": TIME,
 }
 
 
-def workspace(value: Json, synced_at: datetime) -> pl.DataFrame:
+def workspace(value: Json, synced_at: datetime) -> "pl.DataFrame":
     source = text(value.get("uuid")) or ""
     return frame(
         WORKSPACE_SCHEMA,
@@ -41,7 +43,7 @@ def workspace(value: Json, synced_at: datetime) -> pl.DataFrame:
     )
 
 
-def repositories(workspace_id: str, values: Iterable[Json], synced_at: datetime) -> pl.DataFrame:
+def repositories(workspace_id: str, values: Iterable[Json], synced_at: datetime) -> "pl.DataFrame":
     """One row a repository; `slug`, which the documented schema lacks, falls back to the end of `full_name`."""
     return frame(SCHEMA, [_row(workspace_id, value, synced_at) for value in values if text(value.get("uuid"))])
 

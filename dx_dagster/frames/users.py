@@ -3,26 +3,27 @@
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from dx_dagster.frames import identifiers
-from dx_dagster.frames.building import TIME, Schema, frame
+from dx_dagster.frames.building import FLAG, TEXT, TIME, Schema, frame
 from dx_dagster.frames.reading import Json, record, text
 
+if TYPE_CHECKING:
+    import polars as pl
+
 SCHEMA: Schema = {
-    "id": pl.String,
-    "source_id": pl.String,
-    "workspace_id": pl.String,
-    "name": pl.String,
-    "nickname": pl.String,
-    "account_id": pl.String,
-    "active": pl.Boolean,
-    "bot": pl.Boolean,
-    "type": pl.String,
-    "imported_type": pl.String,
-    "counted_as": pl.String,
+    "id": TEXT,
+    "source_id": TEXT,
+    "workspace_id": TEXT,
+    "name": TEXT,
+    "nickname": TEXT,
+    "account_id": TEXT,
+    "active": FLAG,
+    "bot": FLAG,
+    "type": TEXT,
+    "imported_type": TEXT,
+    "counted_as": TEXT,
     "synced_at": TIME,
 }
 
@@ -58,7 +59,7 @@ def classify(account: Json) -> str:
 Row = tuple[object, ...]
 
 
-def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> pl.DataFrame:
+def users(workspace_id: str, accounts: Iterable[Any], synced_at: datetime, *, members: bool = False) -> "pl.DataFrame":
     """One row for each distinct account; null accounts are left out."""
     return framed(rows(workspace_id, accounts, members=members), synced_at)
 
@@ -69,7 +70,7 @@ def rows(workspace_id: str, accounts: Iterable[Any], *, members: bool = False) -
     return [_row(workspace_id, source, account, members) for source, account in distinct.items()]
 
 
-def framed(without_time: Iterable[Row], synced_at: datetime) -> pl.DataFrame:
+def framed(without_time: Iterable[Row], synced_at: datetime) -> "pl.DataFrame":
     return frame(SCHEMA, [(*row, synced_at) for row in without_time])
 
 

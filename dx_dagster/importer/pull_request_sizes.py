@@ -24,6 +24,7 @@ from dx_dagster.bitbucket import (
     cursor,
     endpoints,
 )
+from dx_dagster.bitbucket.concurrency import MODEST
 from dx_dagster.clock import monotonic
 from dx_dagster.frames import diffstats
 from dx_dagster.importer.each import for_each, lacks_scope
@@ -60,7 +61,7 @@ async def import_sizes(settings: Settings, workspace: Workspace) -> Report:
             await stale.forget_sizes(transaction, workspace_id)
     rows = await pull_rows(workspace, partial(stale.pulls_without_size, most=_MOST))
     fetching = _Fetching(workspace, report, Progress(workspace, report, len(rows)))
-    await for_each(rows, fetching.work, workspace.client.max_in_flight)
+    await for_each(rows, fetching.work, min(MODEST, workspace.client.max_in_flight))
     if fetching.stopped and (left := len(rows) - fetching.done):
         many = "more than " if len(rows) == _MOST else ""
         note(workspace, report, f"{many}{left:,} sizes left for the next sync: {clause(fetching.stopped)}")

@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 
 import psycopg
 
+from dx_dagster.bitbucket.concurrency import MODEST
 from dx_dagster.sandbox import RateLimit, Sandbox, WorldConfig
 from dx_dagster.sandbox.diffstats import changed_files, refusal
 from dx_dagster.sandbox.pull_requests import PullRequest
@@ -92,9 +93,8 @@ def assert_newest_first(installation: Installation) -> None:
            WHERE r.api_accessible AND p.deleted_at IS NULL ORDER BY p.created_at DESC"""
     )
     settled = [row["settled"] for row in rows]
-    in_flight = installation.settings.max_in_flight
-    assert all(settled[: settled.count(True) - in_flight])
-    assert not any(settled[settled.count(True) + in_flight :])
+    assert all(settled[: settled.count(True) - MODEST])
+    assert not any(settled[settled.count(True) + MODEST :])
 
 
 def test_no_error_about_sizes_fails_a_sync_and_each_is_tried_again(database_url):
@@ -104,7 +104,7 @@ def test_no_error_about_sizes_fails_a_sync_and_each_is_tried_again(database_url)
         sandbox.faults.on("/diffstat", "throttle", 1)
         done = installation.sync()
         assert "sizes left for the next sync" in done.notes[-1]
-        assert asked(sandbox.requests).total() <= installation.settings.max_in_flight
+        assert asked(sandbox.requests).total() <= MODEST
 
         an_hour_passes(installation, sandbox)
         sandbox.requests.reset()
@@ -116,7 +116,7 @@ def test_no_error_about_sizes_fails_a_sync_and_each_is_tried_again(database_url)
         assert set(asked(sandbox.requests).values()) == {1}
         answers = Counter(one.status for one in sandbox.requests if "/diffstat" in one.path)
         assert answers[500] == 3
-        assert 3 <= answers[403] < 3 + installation.settings.max_in_flight < len(forbidden.pull_requests)
+        assert 3 <= answers[403] < 3 + MODEST < len(forbidden.pull_requests)
         assert {one.repository.partition("#")[0] for one in done.skipped} >= {forbidden.slug, lost.slug, failing.slug}
 
         sandbox.faults.clear()

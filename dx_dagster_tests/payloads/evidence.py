@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from dx_dagster.frames import users
+from dx_dagster.frames.building import types
 
 OWN = Path(__file__).parent / "own"
 RECORDED = Path(__file__).parents[3] / "shared" / "payloads"
@@ -253,7 +254,7 @@ def person(account: Any) -> str | None:
 def people(accounts: Sequence[Any]) -> dict[str | None, str]:
     """Uuid by id of the row, from the table of users."""
     frame = users.users(WORKSPACE, accounts, NOW)
-    assert frame.schema == pl.Schema(users.SCHEMA)
+    assert frame.schema == pl.Schema(types(users.SCHEMA))
     by_uuid = {person(account): account for account in accounts if person(account)}
     assert set(frame["source_id"]) == by_uuid.keys()
     assert frame.height == len(by_uuid)

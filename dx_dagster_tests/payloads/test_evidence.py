@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from dx_dagster.frames import activities, comments, commits, deployments, diffstats, pipelines, pulls, repositories
+from dx_dagster.frames.building import types
 from dx_dagster_tests.payloads.evidence import (
     COMMENT_DELIVERIES,
     DELIVERED,
@@ -80,7 +81,7 @@ if RECORDED.is_dir():
 def test_workspace(payload):
     [value] = values(payload)
     frame = repositories.workspace(value, NOW)
-    assert frame.schema == pl.Schema(repositories.WORKSPACE_SCHEMA)
+    assert frame.schema == pl.Schema(types(repositories.WORKSPACE_SCHEMA))
     assert_columns(frame, [value], {"source_id": "uuid", "slug": "slug", "name": "name"})
     assert frame["id"].item() == value["uuid"].strip("{}")
 
@@ -89,7 +90,7 @@ def test_workspace(payload):
 def test_repositories(payload):
     found = values(payload)
     frame = repositories.repositories(WORKSPACE, found, NOW)
-    assert frame.schema == pl.Schema(repositories.SCHEMA)
+    assert frame.schema == pl.Schema(types(repositories.SCHEMA))
     paths = {
         "source_id": "uuid",
         "name": "name",
@@ -117,7 +118,7 @@ def test_pull_requests(payload):
     found = pull_requests(payload)
     assert found
     frame = pulls.pulls(WORKSPACE, REPOSITORY, found, NOW)
-    assert frame.schema == pl.Schema(pulls.SCHEMA)
+    assert frame.schema == pl.Schema(types(pulls.SCHEMA))
     paths = {
         "source_id": "id",
         "title": "title",
@@ -144,7 +145,7 @@ def test_pull_requests(payload):
 def test_participants_of_pull_requests(payload):
     found = pull_requests(payload)
     frame = pulls.participants(WORKSPACE, REPOSITORY, found, NOW)
-    assert frame.schema == pl.Schema(pulls.PARTICIPANT_SCHEMA)
+    assert frame.schema == pl.Schema(types(pulls.PARTICIPANT_SCHEMA))
     who = people(list(pulls.accounts(found)))
     numbers = dict(pulls.pulls(WORKSPACE, REPOSITORY, found, NOW).select("id", "source_id").iter_rows())
     ours = {(numbers[row["pull_id"]], who[row["user_id"]]): row for row in frame.to_dicts()}
@@ -179,7 +180,7 @@ def test_activities(payload):
     told = values(payload)
     entries = list(activities.entries(told))
     frame = activities.activities(WORKSPACE, REPOSITORY, entries, NOW)
-    assert frame.schema == pl.Schema(activities.SCHEMA)
+    assert frame.schema == pl.Schema(types(activities.SCHEMA))
     if payload.name.endswith("activity-missing.json"):
         assert frame.is_empty()
         return
@@ -226,7 +227,7 @@ def assert_comments(found: Sequence[Json]) -> None:
     assert found
     pull_id = "33333333-3333-4333-8333-333333333333"
     frame = comments.comments(WORKSPACE, [(pull_id, value) for value in found], NOW)
-    assert frame.schema == pl.Schema(comments.SCHEMA)
+    assert frame.schema == pl.Schema(types(comments.SCHEMA))
     assert_columns(frame, found, COMMENT_PATHS)
     assert set(frame["pull_id"]) == {pull_id}
     who = people([value["user"] for value in found])
@@ -246,8 +247,8 @@ def test_commits(payload):
     assert found
     branch = commits.branch_commits(WORKSPACE, REPOSITORY, found, NOW)
     pull = commits.pull_commits([(REPOSITORY, row) for row in commits.rows(WORKSPACE, found)], NOW)
-    assert branch.schema == pl.Schema(commits.BRANCH_SCHEMA)
-    assert pull.schema == pl.Schema(commits.PULL_SCHEMA)
+    assert branch.schema == pl.Schema(types(commits.BRANCH_SCHEMA))
+    assert pull.schema == pl.Schema(types(commits.PULL_SCHEMA))
     who = people(list(commits.accounts(found)))
     for frame in (branch, pull):
         paths = {"sha": "hash", "created": "date", "message": "message", "source_url": "links.html.href"}
@@ -275,7 +276,7 @@ def test_diffstats(payload):
 def test_pipelines(payload):
     found = runs(payload)
     frame = pipelines.pipelines(WORKSPACE, REPOSITORY, found, NOW)
-    assert frame.schema == pl.Schema(pipelines.SCHEMA)
+    assert frame.schema == pl.Schema(types(pipelines.SCHEMA))
     paths = {
         "source_id": "uuid",
         "build_number": "build_number",
@@ -301,7 +302,7 @@ def test_pipelines(payload):
 def test_environments(payload):
     found = values(payload)
     frame = deployments.environments(REPOSITORY, found, NOW)
-    assert frame.schema == pl.Schema(deployments.ENVIRONMENT_SCHEMA)
+    assert frame.schema == pl.Schema(types(deployments.ENVIRONMENT_SCHEMA))
     paths = {"source_id": "uuid", "type": "environment_type.name"}
     assert_columns(frame, found, paths | {name: name for name in ("name", "slug", "rank", "hidden")})
 
@@ -310,7 +311,7 @@ def test_environments(payload):
 def test_deployments(payload):
     found = values(payload)
     frame = deployments.deployments(REPOSITORY, found, NOW)
-    assert frame.schema == pl.Schema(deployments.SCHEMA)
+    assert frame.schema == pl.Schema(types(deployments.SCHEMA))
     paths = {
         "source_id": "uuid",
         "release_name": "release.name",

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
-import polars as pl
-
 from dx_dagster.bitbucket import (
     BadRequest,
     Forbidden,
@@ -307,6 +305,8 @@ async def store_entries(
     Returns the ids of the entries, for each of `fetched`.
     """
     asked_at = min(one.asked_at for one in fetched)
+    import polars as pl  # noqa: PLC0415 - a sync loads it with its first rows
+
     by_repository = [
         (one, frames.activities(workspace.id, one.repository.id, one.entries, asked_at)) for one in fetched
     ]

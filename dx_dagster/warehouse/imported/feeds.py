@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import polars as pl
 from psycopg.sql import SQL
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.imported.stale import BEGINNING_UNTOLD, UNTOLD_OPINION
 from dx_dagster.warehouse.schema import bitbucket as tables
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Told(NamedTuple):
@@ -67,11 +69,13 @@ _FLAG_UNSEEN_OPINIONS = SQL("""
 )
 
 
-async def flag_opinions(transaction: Transaction, activities: pl.DataFrame, *, known: bool) -> None:
+async def flag_opinions(transaction: Transaction, activities: "pl.DataFrame", *, known: bool) -> None:
     """Flags pull requests with an opinion that the feed may forget unnoticed. Call it before the entries are merged.
 
     `known`: older entries of the feed are stored already.
     """
+    import polars as pl  # noqa: PLC0415 - a sync loads it with its first rows
+
     opinions = activities.filter(pl.col("kind").is_in(["approval", "changes_requested"])).select(_OPINION)
     if opinions.is_empty():
         return

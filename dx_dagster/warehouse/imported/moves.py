@@ -1,9 +1,8 @@
 """Repositories that move between workspaces: an account has one user in each, so their rows name another user."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import polars as pl
 from psycopg.sql import SQL, Identifier
 
 from dx_dagster.frames.identifiers import of_user
@@ -11,6 +10,9 @@ from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import renames, review_times
 from dx_dagster.warehouse.schema import bitbucket as tables
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _COLUMNS = ("id", "workspace_id", "synced_at")
 _MOVED = SQL("""
@@ -105,7 +107,7 @@ _COUNTED_OTHERWISE = SQL("""
 )
 
 
-async def store_repositories(transaction: Transaction, frame: pl.DataFrame) -> None:
+async def store_repositories(transaction: Transaction, frame: "pl.DataFrame") -> None:
     """Merges repositories, and mends the rows below those that were renamed or have moved to another workspace."""
     await renames.follow_renames(transaction, frame)
     moved = await transaction.rows(_MOVED, {"rows": merge.as_json(frame.select(_COLUMNS))})

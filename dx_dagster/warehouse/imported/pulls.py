@@ -3,9 +3,8 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-import polars as pl
 from psycopg.sql import SQL, Identifier
 
 from dx_dagster.warehouse import merge
@@ -13,6 +12,9 @@ from dx_dagster.warehouse.database import Transaction, Warehouse
 from dx_dagster.warehouse.imported import marks, review_times
 from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.schema import bitbucket as tables
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _VERSION = ("id", "updated_at", "synced_at")
 _OPINION = ("pull_id", "user_id", "state", "approved", "participated_on")
@@ -62,7 +64,7 @@ _RESTORE = """
 
 
 async def store(
-    transaction: Transaction, pulls: pl.DataFrame, participants: pl.DataFrame, how: merge.Merge = merge.PULLS
+    transaction: Transaction, pulls: "pl.DataFrame", participants: "pl.DataFrame", how: merge.Merge = merge.PULLS
 ) -> None:
     """Merges pull requests with all their participants. A participant who is no longer listed is deleted."""
     if pulls.is_empty():

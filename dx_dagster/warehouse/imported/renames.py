@@ -1,11 +1,15 @@
 """Addresses of pages: each begins with its repository's address, and changes with the repository's name."""
 
-import polars as pl
+from typing import TYPE_CHECKING
+
 from psycopg.sql import SQL, Identifier
 
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.schema import bitbucket as tables
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _COLUMNS = ("id", "source_url", "synced_at")
 _RENAMED = SQL("""
@@ -41,7 +45,7 @@ _TABLES = {
 }
 
 
-async def follow_renames(transaction: Transaction, repositories: pl.DataFrame) -> None:
+async def follow_renames(transaction: Transaction, repositories: "pl.DataFrame") -> None:
     """Rewrites the addresses of everything in a repository whose address changes.
 
     Call it before the repositories are merged: it compares their addresses with the stored ones.
