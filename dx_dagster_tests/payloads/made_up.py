@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 
+from dx_dagster.frames.building import Schema, types
 from dx_dagster.warehouse import merge
 from dx_dagster_tests.payloads.evidence import Json
 
@@ -105,7 +105,7 @@ DEPLOYMENT: Json = {
 }
 
 
-def fits(frame: pl.DataFrame, schema: Any) -> bool:
+def fits(frame: pl.DataFrame, schema: Schema) -> bool:
     """Whether the frame is of its schema; and what will travel to the database is JSON."""
     json.loads(merge.as_json(frame))
-    return frame.schema == pl.Schema(schema)
+    return frame.schema == pl.Schema(types(schema))
