@@ -1,6 +1,8 @@
 """The command line as others are: version, help, completion, colours, and the width of the terminal."""
 
 import re
+import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -17,6 +19,22 @@ def test_version_and_short_help_are_options_of_every_command(run_cli: RunCli, ba
         helped = run_cli(*command, "-h", env=bare_environment)
         assert (helped.returncode, helped.stdout) == (0, run_cli(*command, "--help", env=bare_environment).stdout)
         assert "Usage: dx-dagster" in helped.stdout
+
+
+LOADED_BY_A_SYNC = """
+import sys, dx_dagster.cli
+from dx_dagster.cli.loading import load_libraries
+load_libraries()
+import dagster_postgres, dx_dagster.automation.syncing, dx_dagster.cli.progress, dx_dagster.cli.sync
+print(*sys.modules)
+"""
+
+
+def test_a_sync_loads_only_what_it_needs_before_its_first_request(bare_environment):
+    command = [sys.executable, "-c", LOADED_BY_A_SYNC]
+    loaded = subprocess.run(command, env=bare_environment, capture_output=True, text=True, check=True).stdout.split()
+    assert {"dagster", "httpx", "structlog", "mako"} <= set(loaded)
+    assert not {"polars", "rich", "pygments", "fastapi", "dx_dagster.automation.sensors"} & set(loaded)
 
 
 @pytest.mark.parametrize(
