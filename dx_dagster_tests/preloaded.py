@@ -8,6 +8,8 @@ import dagster_postgres  # noqa: F401
 import orjson  # noqa: F401
 import tenacity  # noqa: F401
 
+import dx_dagster.assets.bitbucket
+import dx_dagster.assets.derived
 import dx_dagster.cli
 import dx_dagster.cli.checks
 import dx_dagster.cli.progress
@@ -17,7 +19,7 @@ import dx_dagster.insights.unified
 import dx_dagster.resources
 import dx_dagster.warehouse.migrations  # noqa: F401
 
-# Its threads would not survive a fork.
+# Not the jobs: they read the environment. polars' threads would not survive a fork.
 assert "polars" not in sys.modules
 # A forked process would copy the memory of every object that its garbage collector looks at.
 gc.collect()
