@@ -27,6 +27,7 @@ from dx_dagster.warehouse import runs
 from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
+from dx_dagster.warehouse.imported.sessions import Session, in_session
 
 Result = TypeVar("Result")
 
@@ -157,6 +158,7 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     credential_pool: dg.ResourceDependency[CredentialPoolResource]
     wait: bool = True
     _locked: set[str] = PrivateAttr(default_factory=set)
+    _sessions: dict[str, Session] = PrivateAttr(default_factory=dict)
     _clients: dict[tuple[str, ConnectionType], BitbucketClient] = PrivateAttr(default_factory=dict)
 
     def open_import(self, workspace: str, listener: Listener, *, for_pipelines: bool = False) -> BitbucketClient:
@@ -178,6 +180,13 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             client = open_client(Settings.read(), warehouse, pool, connection, wait=self.wait)
             self._clients[workspace, kind] = self.warehouse.enter(client)
         return self._clients[workspace, kind]
+
+    def in_session(self, workspace: str, *, afresh: bool) -> Session:
+        """The session of this run, which is a sync of the workspace; the first call decides whether it is `afresh`."""
+        if workspace not in self._sessions:
+            opening = in_session(self.warehouse.connected, workspace, afresh=afresh)
+            self._sessions[workspace] = self.warehouse.enter(opening)
+        return self._sessions[workspace]
 
 
 _warehouse = WarehouseResource.configure_at_launch()

@@ -40,6 +40,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported import sessions
 from dx_dagster_tests.comparing import differences
 
 KEYS = Fernet.generate_key().decode()
@@ -144,18 +145,30 @@ class Installation:
         self.warnings: list[str] = []
         give_credential(self.settings, self.slug, sandbox.token.secret)
 
-    def sync(self, *, within: float | None = None, **how: Any) -> Imported:
+    def sync(self, *, within: float | None = None, requests: int | None = None, **how: Any) -> Imported:
         """Runs every step once; `how` goes to `open_workspace`.
 
         Raises:
-            TimeoutError: it was cut off after `within` seconds.
+            TimeoutError: it was cut off after `within` seconds or so many `requests`, which leaves its session behind.
         """
         listener = Heard()
+        last = self.sandbox.requests.count + requests if requests is not None else None
+
+        async def cut_off(limit: asyncio.Timeout) -> None:
+            while last is not None and self.sandbox.requests.count < last:  # noqa: ASYNC110 - threads count them
+                await asyncio.sleep(0.001)
+            limit.reschedule(0)
 
         async def run() -> Imported:
             async with Warehouse(self.database_url) as warehouse:
-                async with asyncio.timeout(within):
-                    return await import_all(self.settings, warehouse, listener, self.slug, **how)
+                session = await sessions.begin(warehouse, self.slug, afresh=bool(how.get("full")))
+                async with asyncio.timeout(within) as limit:
+                    cutting = asyncio.create_task(cut_off(limit)) if last is not None else None
+                    done = await import_all(self.settings, warehouse, listener, self.slug, session=session, **how)
+                if cutting is not None:
+                    cutting.cancel()
+                await sessions.end(warehouse, session)
+                return done
 
         done = asyncio.run(run())
         self.warnings += listener.warnings

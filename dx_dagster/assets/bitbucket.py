@@ -21,6 +21,7 @@ from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.pull_request_sizes import import_sizes
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.report import Report
+from dx_dagster.importer.repositories import KIND as REPOSITORIES
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.resources import BitbucketResource
@@ -57,8 +58,9 @@ _FROM_WHAT_IS_LEFT = {"dagster/priority": "-3"}
 
 
 async def _list_repositories(workspace: Workspace) -> Report:
-    """Begins a sync: settles whether its later steps may believe the webhook."""
-    await belief.look(Settings.read(), workspace.client, workspace.warehouse, workspace.slug)
+    """Begins a sync: settles whether its later steps may believe the webhook, as a killed one has that goes on."""
+    if not workspace.has_ended(REPOSITORIES):
+        await belief.look(Settings.read(), workspace.client, workspace.warehouse, workspace.slug)
     return await import_repositories(workspace)
 
 

@@ -28,6 +28,7 @@ from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
 from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
+from dx_dagster.warehouse.imported.sessions import Session
 from dx_dagster.warehouse.schema import Table, type_name
 from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.webhooks import belief
@@ -111,10 +112,13 @@ def materialize(
     try:
         warehouse.run(sync_steps.begin(warehouse.connected, key))
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
+        session = bitbucket.in_session(context.partition_key, afresh=config.full)
 
         async def imported() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
             async with _shown(warehouse.connected, key, listener, client.requests):
-                workspace = await _open(context.partition_key, config, client, warehouse.connected, listener)
+                workspace = await _open(
+                    context.partition_key, config, client, warehouse.connected, listener, session=session
+                )
                 report, result, verdicts = await _import(workspace, step, table, asset)
             skipped = [vars(one) for one in report.skipped]
             written, requests = report.written, report.requests
@@ -199,7 +203,13 @@ def _unsent(error: RateLimited) -> str:
 
 
 async def _open(
-    slug: str, config: ImportConfig, client: BitbucketClient, warehouse: Warehouse, listener: Listener
+    slug: str,
+    config: ImportConfig,
+    client: BitbucketClient,
+    warehouse: Warehouse,
+    listener: Listener,
+    *,
+    session: Session,
 ) -> Workspace:
     settings = Settings.read()
     connection = await connections.find(warehouse, slug)
@@ -218,6 +228,7 @@ async def _open(
         hurried=hurried,
         reconcile=timedelta(days=settings.reconcile_pipeline_days) if config.reconcile else None,
         proves_since=await belief.vouched_from(warehouse, name) if config.reconcile or config.full else None,
+        session=session,
     )
 
 

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -75,6 +77,7 @@ class BitbucketClient:
         self.now = (clock or Clock.of_host()).now
         self.requests = 0
         self.requests_by_kind: Counter[str] = Counter()
+        self._calls: set[Callable[[], None]] = set()
         self._origin = Origin(base_url)
         self._probe_path = probe_path
         self._timeouts = timeouts or Timeouts()
@@ -99,6 +102,15 @@ class BitbucketClient:
         date, answered_at = self._last_date or (None, None)
         theirs = moment(date)
         return theirs - answered_at if theirs and answered_at else None
+
+    @contextmanager
+    def calling(self, call: Callable[[], None]) -> Iterator[None]:
+        """Calls `call` before each request is sent and once it is counted, until the end of the block."""
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
 
     def wait_at_most(self, seconds: float | None) -> None:
         """Bounds the wait of each later request for a budget; None for the bound of the client's `Retries`."""
@@ -208,6 +220,8 @@ class BitbucketClient:
         kind = kind_of(self._origin.kind_path(call.url))
         self.requests += 1
         self.requests_by_kind[kind] += 1
+        for counted in self._calls:
+            counted()
         try:
             response, failure = await self._exchange(call, grant, kind)
         finally:

@@ -1,6 +1,7 @@
 """Runs work for many items concurrently; a repository that Bitbucket refuses does not fail the others."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -18,6 +19,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     in_turn,
 )
+from dx_dagster.importer.growing_limit import GrowingLimit
 from dx_dagster.importer.report import REPOSITORIES, Progress, Report, skip
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported.marks import Repository
@@ -40,16 +42,26 @@ def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-async def for_each(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], at_once: int) -> None:
+async def for_each(
+    items: Sequence[Item],
+    work: Callable[[Item], Awaitable[None]],
+    at_once: int,
+    *,
+    limit: GrowingLimit | None = None,
+) -> None:
     """Does `work` for every item, `at_once` at a time; the first error cancels the rest and is raised ungrouped.
 
-    Requests for earlier items are sent first.
+    Requests for earlier items are sent first. `limit`: a lower bound, while it grows.
     """
     waiting = in_turn(items)
 
     async def worker() -> None:
-        for item in waiting:
-            await work(item)
+        while True:
+            async with limit.slot() if limit else nullcontext():
+                item = next(waiting, None)
+                if item is None:
+                    return
+                await work(item)
 
     try:
         async with anyio.create_task_group() as tasks:
@@ -108,15 +120,17 @@ async def for_each_repository(
     *,
     refused: Refused[OneRepository] | None = None,
     at_once: int | None = None,
+    answered: int = 0,
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
 
-    `refused` records a repository that answers 403, 404 or 410.
+    `refused` records a repository that answers 403, 404 or 410. `answered`: how many did in the killed sync that this
+    one continues.
 
     Raises:
         BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
     """
-    refusals = _Refusals(workspace, report, refused)
+    refusals = _Refusals(workspace, report, refused, answered)
     progress = Progress(workspace, report, len(repositories), REPOSITORIES)
 
     async def work_on(repository: OneRepository) -> None:
@@ -132,7 +146,8 @@ async def for_each_repository(
             refusals.unavailable.append(error)
         progress.add()
 
-    await for_each(repositories, work_on, at_once or workspace.at_once)
+    with workspace.unstored() as limit:
+        await for_each(repositories, work_on, at_once or workspace.most_at_once, limit=limit)
     await refusals.settle(len(repositories))
 
 

@@ -86,7 +86,8 @@ async def for_each_pull(
                     await pulls.refused(transaction, row, row.updated_at)
         progress.add()
 
-    await for_each(rows, work_on, workspace.at_once)
+    with workspace.unstored() as limit:
+        await for_each(rows, work_on, workspace.most_at_once, limit=limit)
 
 
 async def _work_or_mark(workspace: Workspace, row: PullRow, work: Callable[[PullRow], Awaitable[None]]) -> None:

@@ -31,8 +31,12 @@ WALKS = 3
 
 async def import_people(settings: Settings, workspace: Workspace) -> Report:
     """Imports the members, and the e-mail addresses of all stored users."""
+    if workspace.has_ended(KIND):
+        return Report(KIND)
     report = await import_members(workspace)
     await import_emails(settings, workspace, report)
+    async with workspace.warehouse.transaction() as transaction:
+        await workspace.end_step(transaction, KIND)
     return report
 
 

@@ -21,6 +21,7 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.affordable import affordable
 from dx_dagster.importer.each import for_each_repository, lacks_scope
+from dx_dagster.importer.pull_requests import not_asked_before
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.webhook_proof import PROVES_NOTHING, Proving
@@ -44,7 +45,8 @@ async def import_pipelines(workspace: Workspace) -> Report:
         await marks.forget(workspace.warehouse, workspace_id, PipelinesMark)
     proving = await Proving.of(workspace, PipelinesMark)
     due = await marks.with_marks(workspace.warehouse, workspace_id, PipelinesMark, workspace.pace)
-    to_import = await affordable(workspace, report, [one for one in due if one.accessible], 1)
+    left = await not_asked_before(workspace, due)
+    to_import = await affordable(workspace, report, [one for one in left if one.accessible], 1)
     begun_at = workspace.now()
 
     written: set[str] = set()
@@ -65,7 +67,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
             async with workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, repository.mark, asked=begun_at)
 
-    await for_each_repository(workspace, report, to_import, work)
+    await for_each_repository(workspace, report, to_import, work, answered=len(due) - len(left))
     if not answered and await _is_found_with_slash(workspace, unknown):
         await for_each_repository(workspace, report, [_with_slash(one) for one in unknown], work)
     async with workspace.warehouse.transaction() as transaction:
@@ -108,6 +110,10 @@ async def import_runs(
     written = False
     if mark.walk_cursor is not None:
         walked = await _walk(workspace, repository, mark)
+        is_whole = workspace.is_continued(mark.walk_begun_at) and reaches_back_to(walked.mark.bound, bound)
+        if mark.synced_to is None and is_whole:
+            await _end(workspace, walked.mark, listed=True)
+            return walked.written
         mark, written = walked.mark, walked.written
     if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
         known = await pipelines.count(workspace.warehouse, repository.id, mark.bound)
@@ -116,14 +122,19 @@ async def import_runs(
             begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
             walked = await _walk(workspace, repository, begun, must_overlap=True)
             mark, written = walked.mark, written or walked.written
-    begun_at = workspace.now()
-    walked = await _walk(workspace, repository, replace(mark, walk_head=None, walk_bound=bound), proving=proving)
+    begun = replace(mark, walk_head=None, walk_begun_at=workspace.now(), walk_bound=bound)
+    walked = await _walk(workspace, repository, begun, proving=proving)
     due = await pipelines.due(workspace.warehouse, repository.id, walked.seen)
     await _ask(workspace, repository, due, walked.pages)
-    async with workspace.warehouse.transaction() as transaction:
-        listed = workspace.reconcile is not None or repository.mark.synced_to is None
-        await marks.put(transaction, walked.mark, asked=begun_at, listed=listed)
+    listed = workspace.reconcile is not None or repository.mark.synced_to is None
+    await _end(workspace, walked.mark, listed=listed)
     return written or walked.written
+
+
+async def _end(workspace: Workspace, mark: PipelinesMark, *, listed: bool) -> None:
+    """Records that nothing is left to ask for."""
+    async with workspace.warehouse.transaction() as transaction:
+        await marks.put(transaction, mark, asked=mark.walk_begun_at, listed=listed)
 
 
 async def refresh_runs(

@@ -34,7 +34,7 @@ from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import absences, marks, pulls, repositories, stale
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import MarkedRepository, PullRequestsMark, Repository
+from dx_dagster.warehouse.imported.marks import AnyMark, MarkedRepository, PullRequestsMark, Repository
 
 KIND = "pullrequests"
 # There is a fallback without sorting, so few attempts are made.
@@ -55,7 +55,8 @@ async def import_pull_requests(workspace: Workspace) -> Report:
         await marks.forget(workspace.warehouse, workspace_id, PullRequestsMark)
     due = await marks.with_marks(workspace.warehouse, workspace_id, PullRequestsMark, workspace.pace)
     # The other half is for what this finds to be stale, and for pipelines.
-    to_import = await affordable(workspace, report, due, 2)
+    left = await not_asked_before(workspace, due)
+    to_import = await affordable(workspace, report, left, 2)
     begun_at = workspace.now()
     reading = absence.Reading(workspace, to_import)
 
@@ -70,29 +71,45 @@ async def import_pull_requests(workspace: Workspace) -> Report:
         refusing.append(repository)
 
     async with reading.of_all():
-        await for_each_repository(workspace, report, to_import, work, refused=refused)
+        answered = len(due) - len(left)
+        await for_each_repository(workspace, report, to_import, work, refused=refused, answered=answered)
     async with workspace.warehouse.transaction() as transaction:
         for repository in refusing:
             await marks.put(transaction, repository.mark, asked=begun_at)
     return report
 
 
+async def not_asked_before(
+    workspace: Workspace, repositories: list[MarkedRepository[AnyMark]]
+) -> list[MarkedRepository[AnyMark]]:
+    """The repositories without those that the killed sync which this one continues asked to the end."""
+    if workspace.continued_from is None or not repositories:
+        return repositories
+    kind, since = type(repositories[0].mark), workspace.continued_from
+    asked = await marks.asked(workspace.warehouse, workspace.id, kind, since, refused=True)
+    return [one for one in repositories if one.id not in asked or not reaches_back_to(one.mark.bound, workspace.since)]
+
+
 async def _import_repository(
     workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark], proving: Proving
 ) -> None:
-    mark = repository.mark
+    mark, below = repository.mark, None
     horizon = await pulls.open_horizon(workspace.warehouse, repository.id, mark.listed_at)
+    first = mark.synced_to is None
     if mark.walk_cursor is not None:
         # A killed walk resumes where it stopped; the next walk brings what changed since it began.
-        mark, _ = await _walk(workspace, report, repository, mark, horizon, proving=proving)
-        await _end(workspace, repository, mark, listed=horizon is None)
-    begun_at = workspace.now()
-    begun = replace(mark, walk_head=None, walk_bound=workspace.since)
-    done, seen = await _walk(workspace, report, repository, begun, horizon, proving=proving)
+        below = int(mark.walk_cursor)
+        done, seen = await _walk(workspace, report, repository, mark, horizon, proving=proving)
+        if not (first and workspace.is_continued(mark.walk_begun_at) and reaches_back_to(done.bound, workspace.since)):
+            await _end(workspace, repository, done, listed=horizon is None)
+            mark, below, first = done, None, False
+    if below is None:
+        begun = replace(mark, walk_head=None, walk_bound=workspace.since, walk_begun_at=workspace.now())
+        done, seen = await _walk(workspace, report, repository, begun, horizon, proving=proving)
     # The first walk lists everything within the bound, later walks what changed and what is open.
-    listed_from = workspace.since or _EVER if mark.synced_to is None else None
-    await _fetch_missing(workspace, repository, seen, listed_from, horizon)
-    await _end(workspace, repository, done, listed=horizon is None, asked=begun_at)
+    listed_from = workspace.since or _EVER if first else None
+    await _fetch_missing(workspace, repository, seen, listed_from, horizon, below=below)
+    await _end(workspace, repository, done, listed=horizon is None, asked=done.walk_begun_at)
     await record_access(workspace, repository, None)
 
 
@@ -263,12 +280,15 @@ async def _fetch_missing(
     seen: set[int],
     listed_from: datetime | None,
     horizon: datetime | None,
+    *,
+    below: int | None,
 ) -> None:
     """Requests the pull requests that are missing from a listing: open ones that changed at or after `horizon`, and all
     that changed at or after `listed_from`. Pull requests with an absurd date are requested as well, with growing
-    pauses.
+    pauses. `below`: the listing went on there; what it had `seen` before is unknown.
     """
-    rows = await stale.pulls_expected(workspace.warehouse, repository.id, listed_from, horizon or _EVER)
+    expected = await stale.pulls_expected(workspace.warehouse, repository.id, listed_from, horizon or _EVER)
+    rows = [row for row in expected if below is None or row.number < below]
     numbers = {row.id: row.number for row in rows if row.number not in seen}
     stored = [row.id for row in rows if row.expected]
     asked = [pull for pull in stored if pull in numbers]

@@ -47,6 +47,9 @@ async def import_repositories(workspace: Workspace) -> Report:
         BitbucketError: the list could not be read to its end.
     """
     report = Report(KIND)
+    # With several credentials, the list also shows whether they see the same.
+    if workspace.has_ended(KIND) and len(workspace.client.pool.usable) == 1:
+        return report
     listing = _Listing(workspace, report)
     try:
         await listing.read()
@@ -63,6 +66,7 @@ async def import_repositories(workspace: Workspace) -> Report:
     warn_of_differences(workspace)
     async with workspace.warehouse.transaction() as transaction:
         await listing.settle(transaction, gone)
+        await workspace.end_step(transaction, KIND)
     return report
 
 

@@ -74,6 +74,8 @@ INTERNAL_TABLES = frozenset(
         "receiver_uptimes",
         "stated_people",
         "sync_marks",
+        "sync_session_commits",
+        "sync_sessions",
         "sync_steps",
         "untold_changes",
         "webhook_beliefs",

@@ -32,6 +32,7 @@ from dx_dagster.importer.commits import endpoint as pull_commits
 from dx_dagster.importer.deployments import ImportOfDeployments
 from dx_dagster.importer.each import for_each, is_away, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, pull_rows
+from dx_dagster.importer.growing_limit import GrowingLimit
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.pull_requests import store as store_pulls
@@ -185,7 +186,7 @@ class _Batch:
             except Exception as error:  # noqa: BLE001 - a payload that breaks us must not hold up other deliveries
                 self._fail(deliveries_about(item), error)
 
-        await for_each(items, guarded, self.workspace.at_once)
+        await for_each(items, guarded, self.workspace.most_at_once)
 
     def _fail(self, deliveries: Iterable[int], error: Exception) -> None:
         self.workspace.listener.warning(f"{KIND}: {error}")
@@ -291,7 +292,7 @@ async def _update_activity(batch: _Batch, planned: Plan) -> None:
     """Reads the feeds of repositories with many changed pull requests, and the activity of each other pull request."""
     many = {one.repository.id for one in planned.feeds}
     with_marks = await batch.with_marks(ActivityMark) if many else {}
-    feeds = feed.Feeds(batch.workspace, batch.report)
+    feeds = feed.Feeds(batch.workspace, batch.report, GrowingLimit(lambda: batch.workspace.at_once))
 
     async def read(affected: AffectedRepository) -> None:
         await feeds.read(with_marks[affected.repository.source_id])

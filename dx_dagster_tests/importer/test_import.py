@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -97,21 +98,31 @@ def running_sync(environment: Mapping[str, str], stderr: int = subprocess.DEVNUL
     return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=stderr)
 
 
+def kill_after(requests: int, environment: Mapping[str, str], sandbox: Sandbox) -> None:
+    """Kills a sync once it has sent so many requests."""
+    before = sandbox.requests.count
+    with running_sync(environment) as importing:
+        while sandbox.requests.count < before + requests and importing.poll() is None:
+            time.sleep(0.01)
+        importing.kill()
+
+
 def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wrong):
     sandbox.faults.latency = 0.02
-    moments = random.Random(7)
     for _ in range(4):
-        before = sandbox.requests.count
-        with running_sync(connected) as importing:
-            while sandbox.requests.count == before and importing.poll() is None:
-                time.sleep(0.02)
-            time.sleep(moments.uniform(0.1, 1.0))
-            importing.kill()
+        kill_after(25, connected, sandbox)
     sync()
     assert wrong() == {}
-    commits = [path for _, path, _, _ in sandbox.requests.list() if path.split("?")[0].endswith("/commits")]
+    sandbox.faults.latency = 0
+    asked = Counter(path for _, path, _, _ in sandbox.requests.list())
+    repeated = asked.total() - len(asked)
     # What was in flight or about to be stored when it was killed is asked again, and nothing else.
-    assert len(commits) - len(set(commits)) <= 4 * 16
+    assert repeated <= 4 * 14
+
+    # The idle sync after it asks everything that an idle sync asks.
+    idle = sync()
+    assert (written(idle), query(connected, "SELECT FROM sync_sessions")) == (0, [])
+    assert idle["requests"] >= 2 + 2 * (SMALL.repositories - 3)
 
 
 def test_a_database_that_goes_away_ends_the_import_with_a_sentence(sandbox, connected, postgres, sync, wrong):

@@ -3,11 +3,11 @@
 The feed is newest first and can be neither filtered nor sorted (BCLOUD-21067).
 """
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from dx_dagster.bitbucket import (
     BadRequest,
@@ -29,6 +29,7 @@ from dx_dagster.frames.activities import Entry
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.each import is_away, lacks_scope
 from dx_dagster.importer.group_commit import GroupCommit
+from dx_dagster.importer.growing_limit import GrowingLimit
 from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.report import Report, note
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
@@ -81,15 +82,49 @@ class Walked(NamedTuple):
     asked: datetime | None = None
 
 
+class _UnstoredPages:
+    """The pages of one walk that are requested and not stored yet; all walks share one `limit` for them."""
+
+    def __init__(self, limit: GrowingLimit) -> None:
+        self._limit = limit
+        self._slots: list[object] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stored(len(self._slots))
+
+    async def requested(self, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+        """Requests each page once there is a slot for it."""
+        more = True
+        while more:
+            self._slots.append(await self._limit.take())
+            page = await anext(pages, None)
+            if page is None:
+                return
+            more = page.next is not None
+            yield page
+
+    def stored(self, count: int) -> None:
+        """Frees the slots of stored pages."""
+        for _ in range(count):
+            self._limit.free(self._slots.pop())
+
+
 class Feeds:
     """Reads the feeds of a workspace's repositories, and stores pages that arrive together in one transaction.
 
-    `due`: ids of the repositories to read although the list of pull requests shows no change; None for once a day.
+    `limit`: of requested pages that are not stored yet. `due`: ids of the repositories to read although the list of
+    pull requests shows no change; None for once a day.
     """
 
-    def __init__(self, workspace: Workspace, report: Report, due: Collection[str] | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, report: Report, limit: GrowingLimit, due: Collection[str] | None = None
+    ) -> None:
         self._workspace = workspace
         self._report = report
+        self._limit = limit
         self._due = due
         self._commit = GroupCommit[Walked](self._store)
 
@@ -146,15 +181,21 @@ class Feeds:
         mark, bound = repository.mark, self._workspace.since
         attempts = None if mark.fallback is None else _ATTEMPTS_AFTER_A_FAILURE
         if mark.walk_cursor is not None:
+            whole = mark.synced_to is None and self._workspace.is_continued(mark.walk_begun_at)
+            whole = whole and reaches_back_to(mark.walk_bound, bound)
             try:
-                mark = await self._walk(repository, mark)
+                mark = await self._walk(repository, mark, begun_at=mark.walk_begun_at if whole else None)
+                if whole:
+                    return  # as a walk that was not interrupted
             except (BadRequest, NotFound):
                 # The lifetime of a cursor is undocumented: start over.
                 mark = replace(mark, walk_cursor=None, walk_head=None, older=None)
         elif self._is_known(mark, fingerprint) and reaches_back_to(mark.bound, bound):
             return
         mark = await self._go_further_back(repository, mark)
-        begun = replace(mark, walk_head=None, walk_bound=bound, fallback=None, fingerprint=fingerprint)
+        begun = replace(
+            mark, walk_head=None, walk_begun_at=begun_at, walk_bound=bound, fallback=None, fingerprint=fingerprint
+        )
         await self._walk(repository, begun, attempts, begun_at=begun_at)
 
     async def _go_further_back(self, repository: Repository, mark: ActivityMark) -> ActivityMark:
@@ -201,7 +242,10 @@ class Feeds:
         link = mark.walk_cursor
         if further:
             mark = replace(mark, since=mark.walk_bound)
-        async with aclosing(self._pages(repository, mark, attempts, to_the_end=stop is None)) as walk:
+        async with (
+            _UnstoredPages(self._limit) as unstored,
+            aclosing(self._pages(repository, mark, attempts, unstored=unstored, to_the_end=stop is None)) as walk,
+        ):
             async for pages in walk:
                 entries = [entry for page in pages for entry in frames.entries(page.values)]
                 if must_overlap and not _overlaps(entries, mark.bound):
@@ -226,6 +270,7 @@ class Feeds:
                     seen.oldest = later(oldest, stop) if oldest else None
                 fetched = NewEntries(repository, entries, pages[0].asked_at, not first)
                 await self._commit(Walked(fetched, mark, seen, over, forgotten_since, begun_at if over else None))
+                unstored.stored(len(pages))
                 if over:
                     break
         return mark
@@ -239,10 +284,16 @@ class Feeds:
         return stop if await feeds.has_activities(self._workspace.warehouse, repository.id, before=oldest) else None
 
     def _pages(
-        self, repository: Repository, mark: ActivityMark, attempts: int | None, *, to_the_end: bool
+        self,
+        repository: Repository,
+        mark: ActivityMark,
+        attempts: int | None,
+        *,
+        unstored: _UnstoredPages,
+        to_the_end: bool,
     ) -> AsyncGenerator[list[Page], None]:
         endpoint = endpoints.activity(self._workspace.slug, repository.source_id)
-        pages = cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts)
+        pages = unstored.requested(cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts))
         return ahead(pages) if to_the_end else one_by_one(pages)
 
     async def _store(self, batch: Sequence[Walked]) -> None:

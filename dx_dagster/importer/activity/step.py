@@ -41,9 +41,9 @@ async def import_activity(workspace: Workspace) -> Report:
     due = await _due(workspace, report)
     # A feed is read page after page: with many at once, the longest one would wait for all the others.
     at_once = workspace.client.max_in_flight + _STORING
-    await for_each_repository(
-        workspace, report, readable, Feeds(workspace, report, due).read, refused=closed, at_once=at_once
-    )
+    with workspace.unstored() as limit:
+        feeds_of = Feeds(workspace, report, limit, due)
+        await for_each_repository(workspace, report, readable, feeds_of.read, refused=closed, at_once=at_once)
     rows = await pull_rows(workspace, stale.pulls_without_activity)
     endless = [row for row in rows if row.version == stale.ONLY_END_UNTOLD]
     progress = Progress(workspace, report, len(rows))

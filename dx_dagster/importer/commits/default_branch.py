@@ -96,19 +96,23 @@ async def _walk_from_the_start(
 ) -> CommitsMark:
     """Stores the whole branch, page by page; starts over where the cursor of a killed walk no longer works."""
     resumed = mark.walk_cursor is not None
+    if not resumed:
+        mark = replace(mark, version=_version(repository))
+    begun_for = mark.version
     try:
         mark = await _walk(workspace, report, repository, mark)
     except (NotFound, BadRequest):
         if not resumed:
             raise
         return await _walk(workspace, report, repository, replace(mark, walk_cursor=None, head=None))
-    if resumed:
+    if resumed and begun_for != _version(repository):
         # What was pushed since the walk began.
         mark = await _follow(workspace, report, replace(repository, mark=mark), mark)
     return mark
 
 
 async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> CommitsMark:
+    resumed = mark.walk_cursor is not None
     async for page in _newest_first(workspace, repository, mark.walk_cursor):
         dates = _dates(page.values)
         if mark.head is None and page.values:
@@ -126,7 +130,8 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
         return mark
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, page.values, page)
-    if not ends:
+    # If the branch was rewritten since a killed walk, the pages after its cursor may lack parents of those before it.
+    if not ends or resumed:
         await _reach_down(workspace, repository, mark.bound)
     # Commits of an earlier default branch, or of before a `--full` walk, may be left.
     return await _end(workspace, report, repository, mark, page.asked_at, until_then=mark)

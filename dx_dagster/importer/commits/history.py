@@ -24,6 +24,7 @@ from dx_dagster.bitbucket import (
 )
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
+from dx_dagster.frames.reading import Json
 from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.commits.ancestry import Ancestry
 from dx_dagster.importer.commits.proofs import may_be_proven, missing
@@ -90,6 +91,7 @@ async def load(workspace: Workspace, report: Report, history: History) -> list[P
         BitbucketError: a credential lacks a scope, or none is left.
     """
     history.ancestry = Ancestry(await commits.graph(workspace.warehouse, history.repository.id))
+    _take(workspace, history, await workspace.kept_commits(history.repository.id))
     held: list[PullRow] = []
     beside: list[PullRow] = []
     for row in history.rows:
@@ -131,11 +133,16 @@ async def _fetch(workspace: Workspace, report: Report, history: History, batch: 
             if lacks_scope(error):
                 raise
             return _give_up(workspace, report, history, error)
-    history.ancestry.add((value["hash"], frames.parents(value)) for value in values if value.get("hash"))
-    history.beside.update((row.sha, row) for row in frames.rows(workspace.id, values))
+    _take(workspace, history, values)
     async with workspace.warehouse.transaction() as transaction:
         await store_authors(transaction, workspace, values, history.asked_at)
+        await workspace.keep_commits(transaction, history.repository.id, values)
     return True
+
+
+def _take(workspace: Workspace, history: History, values: Sequence[Json]) -> None:
+    history.ancestry.add((value["hash"], frames.parents(value)) for value in values if value.get("hash"))
+    history.beside.update((row.sha, row) for row in frames.rows(workspace.id, values))
 
 
 def _give_up(workspace: Workspace, report: Report, history: History, error: BitbucketError) -> bool:

@@ -22,7 +22,7 @@ from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.report import Progress, Report, note
 from dx_dagster.importer.workspace import Workspace, require_id
-from dx_dagster.warehouse.imported import commits, hashes, stale
+from dx_dagster.warehouse.imported import commits, hashes, sessions, stale
 from dx_dagster.warehouse.imported.commits import Targets
 
 STORED = 500
@@ -39,6 +39,9 @@ async def import_commits(workspace: Workspace) -> Report:
     """Stores new commits of default branches and of pull requests whose source or target moved."""
     report = Report(KIND)
     require_id(workspace)
+    if workspace.continued_from is not None:
+        # Where the merges of a repository look unresolved, its branch is walked again.
+        await _resolve_by_what_is_stored(workspace, [])
     await import_branches(workspace, report)
     if workspace.full:
         async with workspace.warehouse.transaction() as transaction:
@@ -73,7 +76,8 @@ class _Proving:
         self._workspace = workspace
         self._report = report
         self._progress = progress
-        self._trust = Trust()
+        session = workspace.session if workspace.continued_from else None
+        self._trust = Trust(session.agreed if session else ())
         self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     async def store(self, histories: Sequence[History]) -> list[PullRow]:
@@ -92,13 +96,16 @@ class _Proving:
             history.forget()
 
         # Few at a time: each holds a repository's whole history.
-        await for_each(histories, work, _HISTORIES)
+        with self._workspace.unstored() as limit:
+            await for_each(histories, work, _HISTORIES, limit=limit)
         left = [row for history in histories for row in history.rows if row.id not in stored]
         return sorted(left, key=lambda row: row.updated_at or _LONG_AGO, reverse=True)
 
     async def _store_of(self, history: History, targets: Targets) -> set[str]:
         """Stores the proven pull requests of one repository; returns their ids."""
         held = await load(self._workspace, self._report, history)
+        # Before anything else is stored: after a kill, what is no longer stale is in no history.
+        await _complete_hashes(self._workspace, history, held)
         kinds = await _prove(history, held, targets)
         asked: set[str] = set()
 
@@ -107,7 +114,8 @@ class _Proving:
 
         # Closed branches first: what the endpoint answers about them decides about the others too.
         for closed in (True, False):
-            await for_each([kind for kind in kinds if kind.endswith(CLOSED) is closed], compare, len(kinds))
+            at_once = min(len(kinds), self._workspace.at_once)
+            await for_each([kind for kind in kinds if kind.endswith(CLOSED) is closed], compare, at_once)
         trusted = [
             (row, hashes)
             for kind, proven in kinds.items()
@@ -116,8 +124,7 @@ class _Proving:
             if row.id not in asked
         ]
         for batch in batches(trusted, STORED):
-            await _store_proven(self._workspace, history, batch)
-        await _complete_hashes(self._workspace, history, held)
+            await _store_proven(self._workspace, history, batch, ends=batch[-1] is trusted[-1])
         self._progress.add(len(trusted) + len(asked))
         return asked | {row.id for row, _ in trusted}
 
@@ -129,7 +136,12 @@ class _Proving:
             return await self._ask(kind, proven)
 
     async def _ask(self, kind: str, proven: Sequence[Proven]) -> set[str]:
-        chosen = self._trust.choose(kind, proven)
+        asked: set[str] = set()
+        for batch in batches(self._trust.choose(kind, proven), self._workspace.at_once):
+            asked |= await self._ask_batch(kind, batch)
+        return asked
+
+    async def _ask_batch(self, kind: str, chosen: Sequence[Proven]) -> set[str]:
         hashes_of = {row.id: proven_hashes for row, proven_hashes in chosen}
         answers: list[FetchedCommits] = []
 
@@ -149,7 +161,21 @@ class _Proving:
             else:
                 self._trust.differed(kind, empty=not answer.values)
                 self._report_difference(kind, answer.row)
+        await self._remember(kind, len(answers))
         return {answer.row.id for answer in answers}
+
+    async def _remember(self, kind: str, answers: int) -> None:
+        """Records the first answers that agreed, for a sync that continues this one.
+
+        Where any differed, it begins anew.
+        """
+        if self._workspace.session is None or not answers or self._trust.agrees_beyond_doubt(kind, answers):
+            return
+        async with self._workspace.warehouse.transaction() as transaction:
+            if self._trust.agrees:
+                await sessions.note_agreed(transaction, self._workspace.session, [kind] * answers)
+            else:
+                await sessions.forget_agreed(transaction, self._workspace.session)
 
     def _report_difference(self, kind: str, row: PullRow) -> None:
         message = f"commits of {kind} pull requests are requested one by one: the history of {row.repository.slug}"
@@ -168,7 +194,8 @@ async def _prove(history: History, rows: Sequence[PullRow], targets: Targets) ->
     return kinds
 
 
-async def _store_proven(workspace: Workspace, history: History, proven: Sequence[Proven]) -> None:
+async def _store_proven(workspace: Workspace, history: History, proven: Sequence[Proven], *, ends: bool) -> None:
+    """Stores what the history proves; `ends`: these are the last pull requests that it proves."""
     wanted = {sha for _, hashes in proven for sha in hashes if sha not in history.beside}
     stored = await commits.commits(workspace.warehouse, history.repository.id, wanted)
     # A commit that is gone since the history was loaded was rewritten away: the next sync fetches the list.
@@ -179,6 +206,8 @@ async def _store_proven(workspace: Workspace, history: History, proven: Sequence
     ]
     async with workspace.warehouse.transaction() as transaction:
         await endpoint.store_lists(transaction, lists, history.asked_at)
+        if ends and history.beside:
+            await workspace.drop_commits(transaction, history.repository.id)
 
 
 async def _complete_hashes(workspace: Workspace, history: History, rows: Iterable[PullRow]) -> None:

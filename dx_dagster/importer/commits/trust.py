@@ -6,7 +6,7 @@ differs, all pull requests of that kind are requested; where an answer is empty,
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,11 +35,25 @@ class _Shown:
 
 
 class Trust:
-    """The kinds of pull request for which the history may replace the endpoint."""
+    """The kinds of pull request for which the history may replace the endpoint.
 
-    def __init__(self) -> None:
+    `agreed`: kinds, once for each answer that agreed before.
+    """
+
+    def __init__(self, agreed: Iterable[str] = ()) -> None:
         self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
         self._forgets_branches = False
+        for kind in agreed:
+            self.agreed(kind)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no answer has differed."""
+        return not any(shown.differed for shown in self._shown.values())
+
+    def agrees_beyond_doubt(self, kind: str, answers: int) -> bool:
+        """Whether enough answers have agreed without the last ones, and none differed."""
+        return self.agrees and self._shown[kind].agreed - answers >= CERTAIN
 
     def is_certain(self, kind: str) -> bool:
         """Whether enough answers have agreed."""

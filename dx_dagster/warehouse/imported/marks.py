@@ -26,6 +26,7 @@ class Mark:
         synced_to: all changes up to here are stored; None before the first walk has ended.
         walk_cursor: where the walk under way goes on; None where none is under way.
         walk_head: what `synced_to` becomes when that walk ends.
+        walk_begun_at: when that walk, or the last one, began; only of kinds that a continued sync need not ask again.
         bound: everything from here on is stored (`--since`); None for all.
         fallback: why the short way does not work for this repository; None where it works.
     """
@@ -36,6 +37,7 @@ class Mark:
     synced_to: datetime | None = None
     walk_cursor: str | None = None
     walk_head: datetime | None = None
+    walk_begun_at: datetime | None = None
     bound: datetime | None = None
     fallback: str | None = None
 
@@ -127,9 +129,9 @@ class DeploymentsMark(Mark):
 
 # The field whose time decides whether a field is trusted: a field is read as None where that time lies in the future. A
 # bound in the future, and a feed that begins in the future, say by themselves that nothing is covered.
-_VOUCHES = {name: name for name in ("synced_to", "walk_head", "full_head", "listed_at")} | dict.fromkeys(
-    ("fingerprint", "version"), "synced_to"
-)
+_VOUCHES = {
+    name: name for name in ("synced_to", "walk_head", "walk_begun_at", "full_head", "listed_at")
+} | dict.fromkeys(("fingerprint", "version"), "synced_to")
 _COLUMNS = {"fingerprint": "checked", "version": "checked"}  # of fields that are not named as their columns
 
 AnyMark = TypeVar("AnyMark", bound=Mark)
@@ -296,13 +298,18 @@ async def due(warehouse: Warehouse, workspace_id: str, kind: type[Mark], pace: P
     return [row.id for row in await warehouse.rows(_DUE, bound)]
 
 
-async def asked(warehouse: Warehouse, workspace_id: str, kind: type[Mark], since: datetime) -> dict[str, datetime]:
-    """When each repository was last asked to the end for one kind of thing, where that was after `since`."""
+async def asked(
+    warehouse: Warehouse, workspace_id: str, kind: type[Mark], since: datetime, *, refused: bool = False
+) -> dict[str, datetime]:
+    """When each repository was last asked to the end for one kind of thing, where that was after `since`.
+
+    `refused`: includes repositories that cannot be read.
+    """
     rows = await warehouse.rows(
         "SELECT r.id::text, m.asked_at FROM bitbucket_repositories r JOIN sync_marks m ON m.repository_id = r.id "
         "WHERE r.workspace_id = %s AND m.kind = %s AND m.asked_at >= %s AND m.asked_at <= now() "
-        "AND m.walk_cursor IS NULL AND r.api_accessible",
-        [workspace_id, kind.kind, since],
+        "AND m.walk_cursor IS NULL AND (r.api_accessible OR %s)",
+        [workspace_id, kind.kind, since, refused],
     )
     return {row.id: row.asked_at for row in rows}
 

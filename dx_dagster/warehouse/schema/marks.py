@@ -1,8 +1,19 @@
 """How far an import is, and which process may write it."""
 
-from sqlalchemy import Column, Index, Table, Text
+from sqlalchemy import ARRAY, BigInteger, Column, Index, Table, Text
+from sqlalchemy.dialects.postgresql import INTERVAL
 
-from dx_dagster.warehouse.schema.columns import flag, metadata, number, reference, text, time, time_of_insert, uuid_key
+from dx_dagster.warehouse.schema.columns import (
+    flag,
+    metadata,
+    number,
+    number_key,
+    reference,
+    text,
+    time,
+    time_of_insert,
+    uuid_key,
+)
 
 sync_marks = Table(
     "sync_marks",
@@ -12,6 +23,7 @@ sync_marks = Table(
     time("synced_to", "All changes up to here are stored; null before the first walk ended"),
     text("walk_cursor", "Where the walk under way goes on; null when none is under way"),
     time("walk_head", "What synced_to becomes when that walk ends"),
+    time("walk_begun_at", "When the walk under way, or the last one, began"),
     time("full_head", "What walk_head was in the last walk over everything"),
     time("bound", "Everything from here on is stored (--since); null for all"),
     time("walk_bound", "What bound becomes when the walk under way ends"),
@@ -88,4 +100,39 @@ import_locks = Table(
     text("taken_by", "Its process, as PID@HOST", nullable=False),
     time_of_insert("taken_at", "When it took the lock"),
     comment="Which import of a workspace may write; the lock itself is an advisory one",
+)
+
+sync_sessions = Table(
+    "sync_sessions",
+    metadata,
+    Column("workspace", Text, primary_key=True, comment="Slug of the workspace, in lower case"),
+    time_of_insert("started_at", "When it began, before its first request"),
+    time_of_insert("alive_at", "When a process of it last said that it works"),
+    Column(
+        "paused",
+        INTERVAL,
+        nullable=False,
+        server_default="0",
+        comment="How long no process worked in it, three minutes at least for each kill",
+    ),
+    text("rules", "Release whose process began it; another release begins a new one", nullable=False),
+    Column("steps", ARRAY(Text), nullable=False, server_default="{}", comment="Steps that ended in it"),
+    Column(
+        "agreed",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="Kinds of pull request, once for each whose commits were as the history proves them",
+    ),
+    comment="Syncs under way, and killed ones that the next sync may continue; a sync that ends deletes its row",
+)
+
+sync_session_commits = Table(
+    "sync_session_commits",
+    metadata,
+    number_key("Number of the answer", BigInteger),
+    text("workspace", "Slug of the workspace, in lower case", nullable=False),
+    reference("repository_id", "Repository of the commits", nullable=False),
+    text("commits", "The commits, as JSON that Bitbucket returned, and which jsonb would refuse", nullable=False),
+    comment="Commits that a sync has fetched before it knows of which pull requests they are; it removes them then",
 )
