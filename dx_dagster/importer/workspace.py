@@ -122,7 +122,7 @@ class Workspace:
 
     @property
     def at_once(self) -> int:
-        """The same, as long as a kill would repeat more than a share of the requests of this process."""
+        """The same at present: a kill makes the next process repeat no more than a share of this one's requests."""
         if self.session is None:
             return self.most_at_once
         first, share = _AT_FIRST if self.session.continued_from is None else _AT_FIRST_AFTER_A_KILL
