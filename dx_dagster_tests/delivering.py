@@ -51,6 +51,29 @@ def give_secret(settings: Settings, workspace: str, secret: str) -> None:
     asyncio.run(work())
 
 
+def find_untold(database_url: str, changes: int) -> None:
+    """Stores that a reconcile has just found so many changes of workspace acme, whose webhook was believed."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO bitbucket_workspaces (id, source_id, slug) SELECT gen_random_uuid(), '{a}', 'acme' "
+            "WHERE NOT EXISTS (SELECT FROM bitbucket_workspaces)"
+        )
+        connection.execute(
+            "INSERT INTO bitbucket_repositories (id, source_id, workspace_id, slug) "
+            "SELECT gen_random_uuid(), '{r}', id, 'r' FROM bitbucket_workspaces "
+            "WHERE NOT EXISTS (SELECT FROM bitbucket_repositories)"
+        )
+        connection.execute(
+            "INSERT INTO webhook_beliefs (connection_id, vouched_from, looked_at) VALUES (1, now(), now())"
+        )
+        connection.execute(
+            """INSERT INTO untold_changes (workspace_id, repository_id, kind, number, since)
+               SELECT r.workspace_id, r.id, 'pullrequest', n, now() FROM generate_series(1, %s) AS n,
+                      (SELECT * FROM bitbucket_repositories LIMIT 1) AS r""",
+            [changes],
+        )
+
+
 @contextmanager
 def receiving(settings: Settings, limits: Limits | None = None) -> Iterator[str]:
     """Serves the application; yields the receiver's address."""

@@ -15,6 +15,7 @@ from dx_dagster.assets.partitions import remove
 from dx_dagster.assets.steps import STEPS
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, RateLimited, clause, sentence
 from dx_dagster.clock import HOST, ago
+from dx_dagster.connections import advice
 from dx_dagster.importer.absence import NothingReadError
 from dx_dagster.importer.progress import DISPLAY
 from dx_dagster.importer.pull_requests import KIND as PULL_REQUESTS
@@ -276,8 +277,10 @@ def _bound(text: str) -> Wanted:
 
 
 def _sentence(error: Exception) -> str:
-    code = error.code if isinstance(error, BitbucketError) else None
-    return sentence(f"{code}: {error}" if code else str(error))
+    if not isinstance(error, BitbucketError):
+        return sentence(str(error))
+    told = advice.of_error(Settings.read().bitbucket_api_url, error)
+    return sentence(f"{error.code}: {told}" if error.code else told)
 
 
 async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def _print(workspaces: list[dict[str, Any]]) -> None:
         state = f"  {one['state']}, {synced}{bound}, deliveries in the inbox: {one['inbox']:,}"
         console.print(Text.assemble((one["workspace"], "bold"), state))
         console.print(f"  {_how(one['synced_by'])}")
+        if untold := one["synced_by"]["untold_changes"]:
+            console.print(f"  Changes of the last 7 days that a reconcile found and no delivery told: {untold:,}")
         if one["last_error"]:
             console.print(f"  Syncs began to fail {_ago(one['failing_since'])}: {one['last_error']}")
         table = Table("asset", "last materialized")

@@ -234,6 +234,7 @@ async def _client(
     """
     from dx_dagster.bitbucket import BitbucketError
     from dx_dagster.cli.progress import Lines
+    from dx_dagster.connections import advice
     from dx_dagster.importer.session import NotConnectedError, connection_in_service, open_client, open_pool
     from dx_dagster.webhooks.hooks import HooksRefusedError
 
@@ -242,5 +243,7 @@ async def _client(
         pool = await open_pool(settings, warehouse, Lines(), connection)
         async with open_client(settings, warehouse, pool, connection) as client:
             yield client, connection
-    except (BitbucketError, HooksRefusedError, NotConnectedError) as error:
+    except BitbucketError as error:
+        raise CommandError(advice.of_error(settings.bitbucket_api_url, error)) from None
+    except (HooksRefusedError, NotConnectedError) as error:
         raise CommandError(str(error)) from None

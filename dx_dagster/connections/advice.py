@@ -1,13 +1,16 @@
 """Hints for a failed verification: the usual cause and its remedy."""
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited, jira
+from dx_dagster.bitbucket import BitbucketError, Credential, RateLimited, Unavailable, jira, sentence
 from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.connections.credentials import CredentialType
 
+# How the client words a request that got no answer.
+_NO_ANSWER = (" failed: ", " was not answered in full within ")
 # How Atlassian's secrets begin.
 _API_TOKEN, _ACCESS_TOKEN, _APP_PASSWORD = "ATATT", "ATCTT", "ATBB"
 
@@ -118,3 +121,12 @@ def of_silence(service: str, host: str, error: BitbucketError) -> tuple[str, str
     if error.status is None:
         return (f"{host} cannot be reached.", "Check the address, the network, the firewall and HTTPS_PROXY.")
     return (f"{service} answered {error.status}, so the credential could not be verified.", "Try again in a while.")
+
+
+def of_error(base_url: str, error: BitbucketError) -> str:
+    """What is wrong, and how to mend it, for an error of a request to `base_url`."""
+    words = str(error)
+    if error.code != Unavailable.code or not any(sign in words for sign in _NO_ANSWER):
+        return words
+    reason, hint = of_silence("Bitbucket", urlsplit(base_url).hostname or base_url, error)
+    return f"{reason} {hint} {sentence(words)}"

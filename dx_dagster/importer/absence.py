@@ -44,7 +44,9 @@ class NothingReadError(BitbucketError):
 
     @classmethod
     def because(cls, error: BitbucketError) -> "NothingReadError":
-        return cls(str(error), error.code or _UNAVAILABLE)
+        made = cls(str(error), error.code or _UNAVAILABLE)
+        made.status = error.status
+        return made
 
 
 def is_suspicious(*, stored: int, missing: int, listed: int) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dx_dagster.bitbucket import BitbucketError, sentence
+from dx_dagster.connections import advice
 from dx_dagster.connections.actions import target_of
 from dx_dagster.connections.input import usable
 from dx_dagster.connections.verification import asking
@@ -52,7 +53,8 @@ async def look(settings: Settings, warehouse: Warehouse, connection: StoredConne
             except HooksRefusedError as error:
                 seen = Look(refused=str(error))
             except BitbucketError as error:
-                seen = Look(refused=f"Bitbucket does not show its webhooks: {sentence(str(error))}")
+                told = advice.of_error(settings.bitbucket_api_url, error)
+                seen = Look(refused=f"Bitbucket does not show its webhooks: {sentence(told)}")
             requests = client.client.requests
         await book(warehouse, settings.budget_window, credential.budget, requests)
         if seen.refused is None:

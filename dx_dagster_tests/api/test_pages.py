@@ -25,6 +25,7 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.warehouse.webhooks import inbox
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, on_warehouse
+from dx_dagster_tests.delivering import find_untold
 from dx_dagster_tests.servers import serving
 
 PHONE: ViewportSize = {"width": 360, "height": 740}
@@ -232,7 +233,7 @@ def test_a_whole_connection_is_disabled_enabled_and_removed(page, key, database_
     assert on_warehouse(database_url, lambda w: w.rows("SELECT secret FROM credentials")) == [("",)]
 
 
-def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
+def test_webhook_secret_is_shown_on_demand_and_rotated(page, key, database_url):
     sign_in(page, key)
     connect(page)
     expect(page.get_by_label("Secret", exact=True)).to_have_count(0)
@@ -251,6 +252,9 @@ def test_webhook_secret_is_shown_on_demand_and_rotated(page, key):
     copy.get_by_role("button").click()
     expect(copy.get_by_role("button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == second
+    find_untold(database_url, 2)
+    page.reload()
+    expect(page.get_by_text("2, found by reconciles of the last 7 days")).to_be_visible()
 
 
 def test_the_page_asks_for_a_sync_and_shows_how_it_goes(page, key, settings, database_url):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN
+from dx_dagster_tests.delivering import find_untold
 
 LABEL = "prod [/eu] [red] :x:"
 
@@ -41,10 +42,14 @@ def test_status_tells_lag_inbox_and_every_budget_and_shows_labels_as_they_are(
             "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at)"
             "VALUES (1, 'acme', 'one', 'repo:push', '{}', '{}', now())"
         )
-    assert re.search(r"verified, last synced (just now|\d+ minutes? ago), deliveries in the inbox: 1", cli("status"))
+    told = cli("status")
+    assert re.search(r"verified, last synced (just now|\d+ minutes? ago), deliveries in the inbox: 1", told)
+    assert "no delivery told" not in told
     [workspace] = json.loads(cli("status", "--json"))["workspaces"]
     assert workspace["inbox"] == 1
     assert (workspace["synced_by"]["way"], workspace["synced_by"]["reason"]) == ("pace", "no webhook is installed")
+    find_untold(database_url, 3)
+    assert "that a reconcile found and no delivery told: 3\n" in cli("status")
     assert workspace["lag_seconds"] > 0
     assert workspace["assets"]["bitbucket/pullrequests"]["last_materialized_at"]
     shown = {one["id"]: (one["connection"], one["requests_left"] is None) for one in workspace["credentials"]}

@@ -3,11 +3,16 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
+from dx_dagster.bitbucket import client
+from dx_dagster.bitbucket.retries import Retries
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.webhooks import status
 from dx_dagster.sandbox import Sandbox, Token, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
@@ -98,6 +103,17 @@ def test_what_is_missing_is_said(connected, sandbox, run_cli):
     refused = run_cli("webhooks", "install", "acme", env=connected)
     assert refused.returncode == 1
     assert "lacks the scope webhook" in refused.stderr
+
+
+def test_it_says_that_the_api_cannot_be_reached_and_how_to_mend_that(connected, sandbox, monkeypatch):
+    sandbox.faults.resets = 1.0
+    monkeypatch.setattr(client, "Retries", partial(Retries, attempts=1))
+    for name, value in connected.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CommandError) as raised:
+        status("acme")
+    told = "127.0.0.1 cannot be reached. Check the address, the network, the firewall and HTTPS_PROXY. GET "
+    assert str(raised.value).startswith(told)
 
 
 def test_without_owners_rights_each_repository_gets_a_hook_and_one_that_refuses_stops_no_other(
