@@ -83,12 +83,13 @@ class Delivered(Receiving):
                 return status
         return status
 
-    def pass_time(self, by: timedelta) -> None:
-        """Makes everything in the books that much older. Receivers that are up stay so."""
+    def pass_time(self, by: timedelta, *, suspended: bool = False) -> None:
+        """Makes everything in the books that much older. Receivers that are up stay so, unless `suspended`."""
         with psycopg.connect(self.database_url) as connection:
             for table, columns in TIMES.items():
                 for column in columns:
-                    stays = "closed_at IS NULL" if by > timedelta() and column == "up_to" else "false"
+                    goes_on = by > timedelta() and column == "up_to" and not suspended
+                    stays = "closed_at IS NULL" if goes_on else "false"
                     connection.execute(
                         sql.SQL("UPDATE {} SET {} = {} - %s WHERE NOT (" + stays + ")").format(
                             sql.Identifier(table), sql.Identifier(column), sql.Identifier(column)
@@ -194,6 +195,23 @@ def secret_changed(installation: Delivered) -> None:
     assert installation.deliver_news() == [401]
 
 
+def secret_changed_for_a_while(installation: Delivered) -> None:
+    secret_changed(installation)
+    installation.hook.secret = SECRET
+    change(installation)
+    assert installation.deliver_news() == [200]
+    installation.pass_time(timedelta(minutes=1))
+
+
+def made_anew(installation: Delivered) -> None:
+    hooks = installation.sandbox.hooks.by_subject[installation.sandbox.world.uuid]
+    _, hook = hooks.popitem()
+    change(installation)
+    installation.watcher.deliveries()
+    hook.uuid = "{9d1c5a52-0b8c-4a19-9c53-6f0e7a1d2b44}"
+    hooks[hook.uuid] = hook
+
+
 def narrowed(installation: Delivered) -> None:
     installation.hook.shown["events"] = ["repo:push"]
     change(installation)
@@ -211,21 +229,37 @@ def clock_set_back(installation: Delivered) -> None:
     receiver_down(installation)
 
 
-KNOWN = (receiver_down, database_down, disabled, secret_changed, narrowed, daemon_stopped, clock_set_back)
+def clock_jumps_ahead(installation: Delivered) -> None:
+    """The host of receiver and database was suspended; its clock is set when it goes on."""
+    change(installation)
+    installation.watcher.deliveries()
+    installation.pass_time(3 * HOUR, suspended=True)
 
 
-@pytest.mark.parametrize("lose", [*KNOWN, too_large], ids=lambda lose: lose.__name__)
+def disabled_for_a_while(installation: Delivered) -> None:
+    disabled(installation)
+    installation.hook.shown["active"] = True
+
+
+KNOWN = (
+    *(receiver_down, database_down, disabled, secret_changed, secret_changed_for_a_while, made_anew, narrowed),
+    *(daemon_stopped, clock_set_back, clock_jumps_ahead),
+)
+# Nothing tells of these before a reconcile.
+UNKNOWN = (too_large, disabled_for_a_while)
+
+
+@pytest.mark.parametrize("lose", [*KNOWN, *UNKNOWN], ids=lambda lose: lose.__name__)
 def test_a_lost_delivery_leaves_wrong_rows_until_the_next_sync_that_can_know_of_it(installation, lose):
     few = installation.scheduled().requests
     assert installation.believed().reason is None
     lose(installation)
     done = installation.scheduled()
-    if lose is not too_large:
+    if lose in KNOWN:
         assert installation.differences() == {}
         assert done.requests > few
         return
 
-    # Nothing tells that Bitbucket did not send a delivery: the nightly reconcile finds it.
     assert done.requests == few
     assert installation.differences() != {}
     installation.nightly()
