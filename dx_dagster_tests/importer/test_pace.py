@@ -136,19 +136,21 @@ def test_no_change_is_seen_later_than_a_share_of_the_silence_before_it(database_
         silences: dict[str, str] = dict(
             connection.execute("SELECT id::text, slug FROM bitbucket_repositories").fetchall()
         )
-        last, asked = dict.fromkeys(silences, 0), 0
-        for hour in range(1, 50):
-            connection.execute("UPDATE sync_marks SET asked_at = asked_at - %s", [HOUR])
-            connection.execute(age.encode(), [HOUR])
+        # The schedule looks every five minutes, and a sync takes its time.
+        tick = timedelta(minutes=66)
+        last, asked, now = dict.fromkeys(silences, timedelta()), 0, timedelta()
+        while (now := now + tick) < 2 * DAY:
+            connection.execute("UPDATE sync_marks SET asked_at = asked_at - %s", [tick])
+            connection.execute(age.encode(), [tick])
             found = asyncio.run(_due(database_url))
             for one in found:
-                silence = float(silences[one]) * DAY + last[one] * HOUR
-                assert (hour - last[one]) * HOUR <= max(HOUR, min(silence / 20, DAY)) + timedelta(minutes=1)
-                last[one] = hour
+                silence = float(silences[one]) * DAY + last[one]
+                assert now - last[one] <= max(tick, min(silence / 20, DAY)) + timedelta(minutes=1)
+                last[one] = now
             asked += len(found)
             connection.execute("UPDATE sync_marks SET asked_at = now() WHERE repository_id = ANY(%s::uuid[])", [found])
-    assert min(last.values()) >= 24
-    assert asked < 49 * len(silences) / 6
+    assert min(last.values()) >= DAY - tick
+    assert asked < 48 * len(silences) / 6
 
 
 async def _due(database_url: str) -> list[str]:

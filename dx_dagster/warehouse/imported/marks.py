@@ -180,8 +180,8 @@ class MarkedRepository(Repository, Generic[AnyMark]):
 class Pace:
     """Which repositories a scheduled sync asks.
 
-    A repository is asked again after a `share` of the time in which nothing happened there, a day at most: earlier by
-    one interval, where the next scheduled sync would be too late. While its webhook is believed, it is not asked.
+    A repository is asked again after a `share` of the time in which nothing happened there, a day at most: earlier,
+    where the next scheduled sync would be too late. While its webhook is believed, it is not asked.
 
     Attributes:
         share: of the silence of a repository.
@@ -198,8 +198,10 @@ class Pace:
     least: timedelta = timedelta()
 
 
-# A little less than a day: scheduled syncs are not exactly an interval apart.
-_LONGEST_PAUSE = timedelta(hours=23, minutes=50)
+_LONGEST_PAUSE = timedelta(days=1)
+# Scheduled syncs are up to this much more than an interval apart: the schedule's next tick comes later, and the run
+# takes its time.
+_LATE = timedelta(minutes=10)
 # So long a webhook is believed about a repository that nobody asks.
 _LONGEST_BELIEF = timedelta(days=7)
 # Clocks of this host and of the database differ by less.
@@ -237,8 +239,8 @@ _DUE_AT = SQL("""CASE
     WHEN m.asked_at < %(doubted_at)s::timestamptz THEN m.asked_at
     WHEN {is_vouched} THEN 'infinity'
     WHEN r.api_accessible AND %(vouched_from)s::timestamptz IS NOT NULL THEN m.asked_at
-    ELSE m.asked_at + LEAST(%(longest_pause)s::interval, GREATEST(
-        %(least)s::interval, %(share)s * (m.asked_at - {happened_at}) - %(every)s::interval, interval '0'))
+    ELSE m.asked_at + GREATEST(interval '0', LEAST(%(longest_pause)s::interval, GREATEST(
+        %(least)s::interval, %(share)s * (m.asked_at - {happened_at}))) - %(every)s::interval - %(late)s::interval)
     END""").format(is_vouched=_IS_VOUCHED, happened_at=_HAPPENED_AT)
 
 _REPOSITORIES = SQL("""
@@ -291,6 +293,7 @@ async def due(warehouse: Warehouse, workspace_id: str, kind: type[Mark], pace: P
         "kind": kind.kind,
         "workspace": workspace_id,
         "longest_pause": _LONGEST_PAUSE,
+        "late": _LATE,
         "longest_belief": _LONGEST_BELIEF,
         "clocks_differ": _CLOCK_READINGS_DIFFER,
         **vars(pace),
