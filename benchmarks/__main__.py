@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import receiving, reporting, tables
+from benchmarks import one_token, receiving, reporting, tables
+from benchmarks import scheduled as scheduled_syncs
 from benchmarks import unified as unified_tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
+from benchmarks.simulated import run_under_a_clock
 from benchmarks.soak import soak
 from benchmarks.surroundings import Databases, databases, serving
 from dx_dagster.sandbox import WorldConfig
@@ -108,6 +110,37 @@ def scale(
             config = WorldConfig(pull_requests=size)
             found[size] = [first_import(one, config, latency, place) for one in chosen]
     _show("scale", [tables.growth(found, latency), tables.per_pull_request(found)], write=write)
+
+
+@app.command()
+def scheduled(
+    repositories: Annotated[int, typer.Option()] = 600,
+    pull_requests: Annotated[int, typer.Option()] = 1200,
+    write: Write = False,
+) -> None:
+    """Measure the scheduled syncs of a simulated day in which little happens, beside asking everything each hour.
+
+    Example: make bench ARGS="scheduled --repositories 60 --pull-requests 120"
+    """
+    if (status := run_under_a_clock()) is not None:
+        sys.exit(status)
+    _show("scheduled", scheduled_syncs.measure(repositories, pull_requests).tables(), write=write)
+
+
+@app.command()
+def token(
+    repositories: Annotated[int, typer.Option()] = 1400,
+    pulls: Annotated[int, typer.Option()] = 100_000,
+    hourly: Annotated[int, typer.Option(help="Requests an hour of the token.")] = 1000,
+    write: Write = False,
+) -> None:
+    """Measure the import of a large workspace over one token in simulated time, and the day after it.
+
+    Example: make bench ARGS="token --repositories 140 --pulls 10000 --hourly 100"
+    """
+    if (status := run_under_a_clock()) is not None:
+        sys.exit(status)
+    _show("token", one_token.measure(repositories, pulls, hourly), write=write)
 
 
 @app.command("soak")

@@ -13,7 +13,6 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from benchmarks import surroundings
-from benchmarks.surroundings import Server
 
 ROOT = Path(__file__).parent.parent
 IN_FLIGHT = 8
@@ -74,7 +73,7 @@ def require(contestant: Contestant) -> None:
 
 
 @contextmanager
-def environment(server: Server, database_url: str) -> Iterator[dict[str, str]]:
+def environment(api_url: str, database_url: str) -> Iterator[dict[str, str]]:
     """The environment of each process: sandbox, token, database and home, without the caller's own settings."""
     home = Path(tempfile.mkdtemp(prefix="dx-dagster-bench-home-"))
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TMPDIR") if name in os.environ}
@@ -86,7 +85,7 @@ def environment(server: Server, database_url: str) -> Iterator[dict[str, str]]:
             "DX_DATABASE_URL": database_url,
             "DX_MAX_IN_FLIGHT": str(IN_FLIGHT),
             "DX_SECRET_KEYS": Fernet.generate_key().decode(),
-            "BITBUCKET_API_URL": server.url,
+            "BITBUCKET_API_URL": api_url,
             "BITBUCKET_TOKEN": surroundings.TOKEN,
         }
     finally:

@@ -88,7 +88,7 @@ class Run:
 @contextmanager
 def prepared(contestant: Contestant, server: Server, databases: Databases) -> Iterator[Run]:
     """A run in an empty database. Ours is connected first, outside the measurement."""
-    with databases.fresh() as url, contestants.environment(server, url) as env:
+    with databases.fresh() as url, contestants.environment(server.url, url) as env:
         if contestant.prepare:
             contestants.checked(contestant.prepare, env)
         yield Run(contestant, server, url, env)

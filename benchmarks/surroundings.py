@@ -96,6 +96,17 @@ class Databases:
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    @contextmanager
+    def copy(self, url: str) -> Iterator[str]:
+        """The address of a copy of a database, which nobody may be connected to meanwhile."""
+        name = f"bench_{next(self._numbers)}"
+        original = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {original}")
+        try:
+            yield self._server.url.replace("/postgres?", f"/{name}?")
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self._server.url, autocommit=True) as connection:
             connection.execute(statement.encode())
