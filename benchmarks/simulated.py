@@ -4,7 +4,6 @@ All processes run under a clock that is stepped while none of them is at work: w
 between two syncs. What they do takes the time that it takes.
 """
 
-import asyncio
 import json
 import os
 import subprocess
@@ -22,14 +21,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from benchmarks.contestants import ROOT, CannotRunError, checked
-from dx_dagster.budgets.window import Headroom
 from dx_dagster.sandbox import Sandbox
-from dx_dagster.warehouse.budgets import HOUR, headroom
-from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.stepped_clock import COMPILER, SteppedClock
+from dx_dagster_tests.stepped_clock import COMPILER, ClockFile, SteppedClock
 
 _LOOK = 0.05  # real seconds
-_QUIET_LOOKS = 20
+_QUIET_LOOKS = 10
+_USED_UP = 0.9
+# dx-dagster counts a request for a minute longer. A few more minutes free more than the first requests.
+_UNTIL_IT_IS_FREE = timedelta(minutes=4)
 _TICK = timedelta(minutes=5)  # of the schedule
 _EVERY = timedelta(hours=1)
 
@@ -62,7 +61,7 @@ def now() -> datetime:
 
 def wait_until(moment: datetime) -> None:
     """Steps the clock to the moment, if it has not come yet."""
-    clock = SteppedClock.inherited()
+    clock = ClockFile.inherited()
     seconds = (moment - now()).total_seconds()
     if seconds > 0:
         clock.step(clock.ahead + int(seconds) + 1)
@@ -162,19 +161,6 @@ class Installation:
         if self.due_at is not None:
             self.due_at = _next_tick(self.syncs[-1].ended + _EVERY)
 
-    def waits_until(self) -> datetime | None:
-        """When its budget has room again; None while there is room."""
-
-        async def read() -> Sequence[Headroom]:
-            async with Warehouse(self.database_url, connections=1) as warehouse:
-                return list((await headroom(warehouse, HOUR)).values())
-
-        budgets = asyncio.run(read())
-        if not budgets or any(one.left for one in budgets):
-            return None
-        ready = [one.rests_until for one in budgets if one.rests_until is not None]
-        return min(ready, default=now() + timedelta(minutes=1)) + timedelta(seconds=1)
-
 
 def _next_tick(moment: datetime) -> datetime:
     return datetime.fromtimestamp(-(-moment.timestamp() // _TICK.total_seconds()) * _TICK.total_seconds(), UTC)
@@ -237,12 +223,22 @@ class Simulation:
                     one.end(answer)
                     waiting.pop(one.name, None)
                     self.on_end(one)
-                elif one.quiet_looks >= _QUIET_LOOKS and (moment := one.waits_until()):
+                elif one.quiet_looks >= _QUIET_LOOKS and (moment := self._waits_until(one)):
                     waiting[one.name] = moment
                 else:
                     waiting.pop(one.name, None)
             if all(one.name in waiting for one in running if one.began is not None):
                 return list(waiting.values())
+
+    def _waits_until(self, one: Installation) -> datetime | None:
+        """When the budget of a sync that sends nothing has room again; None while there is room: it computes."""
+        limits = self.sandbox.limits
+        token = next(token for token in self.sandbox.tokens if token.label == one.token)
+        spent = limits.spent.get(f"{token.account} ")
+        if not spent or len(spent) < _USED_UP * limits.hourly_limit:
+            return None
+        free_at: float = spent[0] + limits.window
+        return now() + timedelta(seconds=free_at - time.monotonic()) + _UNTIL_IT_IS_FREE
 
     def _count(self) -> None:
         """Counts the requests since the last look, by token."""

@@ -10,7 +10,29 @@ COMPILER = shutil.which("cc")
 _SOURCE = Path(__file__).with_suffix(".c")
 
 
-class SteppedClock:
+class ClockFile:
+    """The file that says by how many seconds the clock is ahead of the host's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def inherited(cls) -> Self:
+        """That of this process, which was started under such a clock."""
+        return cls(Path(os.environ["STEPPED_CLOCK"]))
+
+    @property
+    def ahead(self) -> int:
+        return int(self._path.read_text())
+
+    def step(self, seconds: int) -> None:
+        """Sets the clock this many seconds ahead of the host's."""
+        draft = self._path.with_suffix(".new")
+        draft.write_text(str(seconds))
+        draft.replace(self._path)
+
+
+class SteppedClock(ClockFile):
     """The environment of such processes; `step` moves the clock of all of them, within a tenth of a second.
 
     `everything`: the monotonic clocks too, as if time had passed in which the processes did nothing.
@@ -20,28 +42,11 @@ class SteppedClock:
     """
 
     def __init__(self, folder: Path, *, everything: bool = False) -> None:
-        self._shift = folder / "clock"
+        super().__init__(folder / "clock")
         library = folder / "stepped_clock.so"
-        subprocess.run([COMPILER or "cc", "-shared", "-fPIC", "-O2", "-o", library, _SOURCE, "-ldl"], check=True)
-        self.environment = {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(self._shift)}
+        command = [COMPILER or "cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"]
+        subprocess.run(command, check=True)
+        self.environment = {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(self._path)}
         if everything:
             self.environment["STEPPED_CLOCK_ALL"] = "1"
         self.step(0)
-
-    @classmethod
-    def inherited(cls) -> Self:
-        """The clock of this process, which was started under one."""
-        clock = cls.__new__(cls)
-        clock._shift = Path(os.environ["STEPPED_CLOCK"])
-        return clock
-
-    @property
-    def ahead(self) -> int:
-        """The seconds by which it is ahead of the host's."""
-        return int(self._shift.read_text())
-
-    def step(self, seconds: int) -> None:
-        """Sets the clock this many seconds ahead of the host's."""
-        draft = self._shift.with_suffix(".new")
-        draft.write_text(str(seconds))
-        draft.replace(self._shift)
