@@ -45,7 +45,8 @@ class Costs:
         repositories: of the workspace.
         believed: of a sync in which nothing happened, with a webhook.
         everything, paced: of the syncs of a day, the first of them an hour after everything was asked.
-        least: the fewest that the bounds allow for that day.
+        looks: of the paced ones, those that ask a repository whether something changed.
+        least: the fewest such requests that the bounds allow.
         changes: in that day.
         latest: the largest share of its bound after which a change was seen, by way.
         wrong: rows that differ from the truth at the end, by way.
@@ -55,6 +56,7 @@ class Costs:
     believed: int
     everything: Sequence[int]
     paced: Sequence[int]
+    looks: int
     least: int
     changes: int
     latest: Mapping[str, float]
@@ -68,7 +70,8 @@ class Costs:
             _row("the first hour, each repository at its pace", self.paced[0], self.everything[0]),
             _row(f"{len(self.everything)} syncs of a day that ask everything", day, day),
             _row(f"{len(self.paced)} syncs of a day, each repository at its pace", sum(self.paced), day),
-            _row("the least that the bounds allow for that day", self.least, day),
+            _row("of these, requests that look for changes", self.looks, day),
+            _row("the fewest of those that the bounds allow", self.least, day),
         ]
         title = f"What a scheduled sync costs: {self.repositories:,} repositories, {self.changes} changes in the day"
         seen = [[way, f"{self.latest[way]:.2f}", f"{self.wrong[way]:,}"] for way in self.latest]
@@ -146,10 +149,6 @@ def _day(sandbox: Sandbox, installations: Sequence[Installation], first: Sync, b
     Simulation(sandbox, installations, day.plan, day.look).run(first.began + DAY + HOUR)
     paced, plain = installations
     everything, syncs = [one.requests for one in plain.syncs], list(paced.syncs)
-    idle = min(everything)
-    asked = day.least_asked(first.began, syncs)
-    # The lists of repositories and members; the feed of each repository once; what each change takes in any case.
-    beside = len(syncs) * (idle - 2 * len(day.last)) + len(day.last) + sum(one - idle for one in everything)
     latest = {one.name: day.latest(one.name) for one in installations}
     for one in installations:
         one.due_at = None
@@ -161,7 +160,8 @@ def _day(sandbox: Sandbox, installations: Sequence[Installation], first: Sync, b
         believed,
         everything,
         [one.requests for one in syncs],
-        2 * asked + beside,
+        sum(one.looks for one in syncs),
+        2 * day.least_asked(first.began, syncs),
         len(day.made),
         latest,
         {one.name: sum(count_differences(one.database_url, true).values()) for one in installations},

@@ -6,6 +6,7 @@ between two syncs. What they do takes the time that it takes.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,15 +21,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import psycopg
+
 from benchmarks.contestants import ROOT, CannotRunError, checked
 from dx_dagster.sandbox import Sandbox
 from dx_dagster_tests.stepped_clock import COMPILER, ClockFile, SteppedClock
 
 _LOOK = 0.05  # real seconds
 _QUIET_LOOKS = 10
-_USED_UP = 0.9
-# dx-dagster counts a request for a minute longer. A few more minutes free more than the first requests.
-_UNTIL_IT_IS_FREE = timedelta(minutes=4)
+_USED_UP, _MUCH_IS_FREE = 0.9, 0.3
+_COUNTS_FOR = 3660.0  # seconds for which dx-dagster counts a request, from the end of its minute
+_A_LOOK = re.compile(r"/repositories/[^/]+/[^/]+/(pullrequests|pipelines)/?\?")
 _TICK = timedelta(minutes=5)  # of the schedule
 _EVERY = timedelta(hours=1)
 
@@ -70,11 +73,17 @@ def wait_until(moment: datetime) -> None:
 
 @dataclass(frozen=True)
 class Sync:
-    """A sync that has ended. `left` says that its requests did not suffice for everything that was due."""
+    """A sync that has ended.
+
+    Attributes:
+        looks: requests that ask a repository whether pull requests or pipelines have changed.
+        left: its requests did not suffice for everything that was due.
+    """
 
     began: datetime
     ended: datetime
     requests: int
+    looks: int
     left: bool
 
     @property
@@ -100,6 +109,7 @@ class Installation:
     syncs: list[Sync] = field(default_factory=list)
     began: datetime | None = None
     requests: int = 0
+    looks: int = 0
     quiet_looks: int = 0
 
     @property
@@ -142,7 +152,7 @@ class Installation:
         return dict(found)
 
     def start(self, how: Mapping[str, object] | None = None) -> None:
-        self.began, self.requests, self.quiet_looks = now(), 0, 0
+        self.began, self.requests, self.looks, self.quiet_looks = now(), 0, 0, 0
         print(json.dumps(how or self.how), file=self._process.stdin, flush=True)
 
     def answer_within(self, seconds: float) -> dict[str, Any] | None:
@@ -155,11 +165,33 @@ class Installation:
     def end(self, answer: Mapping[str, Any]) -> None:
         """Adds the sync under way to `syncs`; the next one is due at the schedule's first tick after an hour."""
         left = any("left to the next sync" in note for note in answer.get("notes", ()))
-        self.syncs.append(Sync(self.began or now(), now(), self.requests, left))
+        self.syncs.append(Sync(self.began or now(), now(), self.requests, self.looks, left))
         print(f"{now():%a %H:%M} {self.name}: {self.requests:,} requests", file=sys.stderr)
         self.began = None
         if self.due_at is not None:
             self.due_at = _next_tick(self.syncs[-1].ended + _EVERY)
+
+    def waits_until(self) -> datetime | None:
+        """When a sync that sends nothing goes on, if it waits for its budget; None where it computes."""
+        with psycopg.connect(self.database_url) as connection:
+            row = connection.execute(
+                "SELECT spent, request_limit, extract(epoch FROM clock_timestamp())::float8 FROM budgets "
+                "WHERE request_limit IS NOT NULL"
+            ).fetchone()
+        return _room_at(*row) if row else None
+
+
+def _room_at(spent: Sequence[tuple[float, int]], limit: int, at: float) -> datetime | None:
+    """When much of a budget is free again, if it is nearly used up; `spent` are requests by the end of their minute."""
+    counted = sorted((until + _COUNTS_FOR, requests) for until, requests in spent if until + _COUNTS_FOR > at)
+    left = sum(requests for _, requests in counted)
+    if left < _USED_UP * limit:
+        return None
+    for until, requests in counted:
+        left -= requests
+        if left <= _MUCH_IS_FREE * limit:
+            return datetime.fromtimestamp(until + 1, UTC)
+    return None
 
 
 def _next_tick(moment: datetime) -> datetime:
@@ -223,29 +255,23 @@ class Simulation:
                     one.end(answer)
                     waiting.pop(one.name, None)
                     self.on_end(one)
-                elif one.quiet_looks >= _QUIET_LOOKS and (moment := self._waits_until(one)):
+                elif one.quiet_looks >= _QUIET_LOOKS and (moment := one.waits_until()):
                     waiting[one.name] = moment
                 else:
                     waiting.pop(one.name, None)
             if all(one.name in waiting for one in running if one.began is not None):
                 return list(waiting.values())
 
-    def _waits_until(self, one: Installation) -> datetime | None:
-        """When the budget of a sync that sends nothing has room again; None while there is room: it computes."""
-        limits = self.sandbox.limits
-        token = next(token for token in self.sandbox.tokens if token.label == one.token)
-        spent = limits.spent.get(f"{token.account} ")
-        if not spent or len(spent) < _USED_UP * limits.hourly_limit:
-            return None
-        free_at: float = spent[0] + limits.window
-        return now() + timedelta(seconds=free_at - time.monotonic()) + _UNTIL_IT_IS_FREE
-
     def _count(self) -> None:
         """Counts the requests since the last look, by token."""
-        found: Counter[str | None] = Counter()
+        found, looks = Counter[str | None](), Counter[str | None]()
         recorded = self.sandbox.requests.recorded
         while recorded:
-            found[recorded.popleft().token] += 1
+            request = recorded.popleft()
+            found[request.token] += 1
+            looks[request.token] += bool(_A_LOOK.search(request.path))
         for one in self.installations:
-            one.requests += found[one.token] if one.began is not None else 0
+            if one.began is not None:
+                one.requests += found[one.token]
+                one.looks += looks[one.token]
             one.quiet_looks = 0 if found[one.token] else one.quiet_looks + 1
