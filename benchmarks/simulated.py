@@ -29,6 +29,7 @@ from dx_dagster_tests.stepped_clock import COMPILER, ClockFile, SteppedClock
 
 _LOOK = 0.05  # real seconds
 _QUIET_LOOKS = 10
+_QUIET_LOOKS_OF_HURRIED = 800  # a request of a scheduled sync waits for half a minute, and is left to the next one
 _USED_UP, _MUCH_IS_FREE = 0.9, 0.3
 _COUNTS_FOR = 3660.0  # seconds for which dx-dagster counts a request, from the end of its minute
 _A_LOOK = re.compile(r"/repositories/[^/]+/[^/]+/(pullrequests|pipelines)/?\?")
@@ -111,6 +112,7 @@ class Installation:
     requests: int = 0
     looks: int = 0
     quiet_looks: int = 0
+    most_quiet_looks: int = _QUIET_LOOKS
 
     @property
     def database_url(self) -> str:
@@ -153,7 +155,9 @@ class Installation:
 
     def start(self, how: Mapping[str, object] | None = None) -> None:
         self.began, self.requests, self.looks, self.quiet_looks = now(), 0, 0, 0
-        print(json.dumps(how or self.how), file=self._process.stdin, flush=True)
+        wanted = how or self.how
+        self.most_quiet_looks = _QUIET_LOOKS_OF_HURRIED if wanted["how"] == "scheduled" else _QUIET_LOOKS
+        print(json.dumps(wanted), file=self._process.stdin, flush=True)
 
     def answer_within(self, seconds: float) -> dict[str, Any] | None:
         """The answer of the sync under way, if it ends by then."""
@@ -255,7 +259,7 @@ class Simulation:
                     one.end(answer)
                     waiting.pop(one.name, None)
                     self.on_end(one)
-                elif one.quiet_looks >= _QUIET_LOOKS and (moment := one.waits_until()):
+                elif one.quiet_looks >= one.most_quiet_looks and (moment := one.waits_until()):
                     waiting[one.name] = moment
                 else:
                     waiting.pop(one.name, None)
