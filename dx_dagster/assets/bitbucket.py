@@ -72,7 +72,7 @@ def repositories(context: dg.AssetExecutionContext, config: ImportConfig, bitbuc
 
 @_imported("members", import_people, repositories, op_tags=_AFTER_PULL_REQUESTS)
 def members(context: dg.AssetExecutionContext, config: ImportConfig, bitbucket: BitbucketResource) -> Events:
-    """Users, with e-mail addresses from a Jira connection. Authors who are not members are inactive."""
+    """Users, with e-mail addresses where they are known. Authors who are not members are inactive."""
     return materialize(context, config, bitbucket, partial(import_people, Settings.read()))
 
 

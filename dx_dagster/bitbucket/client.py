@@ -123,9 +123,12 @@ class BitbucketClient:
         """
         return PinnedClient(self, credential, patience)
 
-    def sparing(self) -> "SparingClient":
-        """This client for what can wait: it never uses the last fifth of a budget, and neither waits nor retries."""
-        return SparingClient(self)
+    def sparing(self, credential: Credential | None = None) -> "SparingClient":
+        """This client for what can wait: it never uses the last fifth of a budget, and neither waits nor retries.
+
+        `credential`: pins it to one credential.
+        """
+        return SparingClient(self, credential)
 
     async def get(
         self,
@@ -396,6 +399,7 @@ class SparingClient:
     """A `BitbucketClient` for what can wait; see `BitbucketClient.sparing`."""
 
     client: BitbucketClient
+    credential: Credential | None = None
 
     def now(self) -> datetime:
         return self.client.now()
@@ -429,6 +433,7 @@ class SparingClient:
             data=data,
             attempts=once,
             idempotent=idempotent,
+            credential=self.credential,
             patience=patience,
             spare=True,
         )

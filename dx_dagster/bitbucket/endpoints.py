@@ -5,6 +5,7 @@ Repositories are addressed by uuid, so that a rename during an import changes no
 payload. docs/bitbucket-api.md has the sources: "Filters, sorting and fields".
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
@@ -105,6 +106,16 @@ def workspace(workspace: str) -> Endpoint:
 
 def members(workspace: str) -> Endpoint:
     return Endpoint(f"{_workspace(workspace)}/members")
+
+
+EMAILS_AT_ONCE = 90
+"""Addresses in one request; more answer 400 (docs/bitbucket-api.md, "Workspaces and members")."""
+
+
+def members_with_emails(workspace: str, emails: Sequence[str]) -> Endpoint:
+    """Members who have one of the addresses, each with it as `user.email` (docs/bitbucket-api.md)."""
+    listed = ",".join(json.dumps(email, ensure_ascii=False) for email in emails)
+    return members(workspace).having({"q": f"user.email IN ({listed})", "fields": "+values.user.email"})
 
 
 def member(workspace: str, account: str) -> Endpoint:

@@ -39,13 +39,20 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Print one JSON obj
     Example: dx-dagster people list --json
     """
 
-    async def work(_: Settings, warehouse: "Warehouse") -> list[dict[str, Any]]:
+    async def work(_: Settings, warehouse: "Warehouse") -> tuple[list[dict[str, Any]], dict[str, str]]:
         from dx_dagster.insights.people import finding
+        from dx_dagster.warehouse.imported import member_emails
 
         async with warehouse.transaction(read_only=True) as transaction:
-            return await finding.everybody(transaction)
+            return await finding.everybody(transaction), await member_emails.nobody_may_ask(transaction)
 
-    found = with_warehouse(work)
+    found, refused = with_warehouse(work)
+    for workspace, reason in refused.items():
+        print(
+            f"Bitbucket does not say which members of {workspace} have the addresses of the people file: it {reason}. "
+            "Workspace access tokens may ask, and API tokens of the workspace's administrators.",
+            file=sys.stderr,
+        )
     if json_:
         print(json.dumps({"people": found}, default=str))
         return

@@ -17,12 +17,13 @@ from dx_dagster.frames import users
 from dx_dagster.importer import absence
 from dx_dagster.importer.each import lacks_scope
 from dx_dagster.importer.emails import import_emails
+from dx_dagster.importer.member_emails import verify_emails
 from dx_dagster.importer.mending import mend
 from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
-from dx_dagster.warehouse.imported import members
+from dx_dagster.warehouse.imported import member_emails, members
 
 KIND = "members"
 # The list has only page numbers, so it loses rows when a member leaves during the walk; its `size` shows that.
@@ -35,6 +36,10 @@ async def import_people(settings: Settings, workspace: Workspace) -> Report:
         return Report(KIND)
     report = await import_members(workspace)
     await import_emails(settings, workspace, report)
+    if workspace.full:
+        async with workspace.warehouse.transaction() as transaction:
+            await member_emails.ask_again(transaction, workspace.id)
+    await verify_emails(workspace)
     async with workspace.warehouse.transaction() as transaction:
         await workspace.end_step(transaction, KIND)
     return report
@@ -56,8 +61,11 @@ async def import_members(workspace: Workspace) -> Report:
     if frame.is_empty():
         note(workspace, report, "the list of members is empty, and is ignored")
         return report
+    known = await members.active(workspace.warehouse, workspace_id)
     async with workspace.warehouse.transaction() as transaction:
         await transaction.merge(merge.MEMBERS, frame)
+        if not set(known).issuperset(frame["id"].to_list()):  # before a crash could hide that somebody joined
+            await member_emails.ask_again(transaction, workspace_id)
     if complete:
         left = await _left(workspace, report, frame["source_id"].to_list())
         async with workspace.warehouse.transaction() as transaction:

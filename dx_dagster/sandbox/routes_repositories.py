@@ -1,5 +1,6 @@
 """Workspaces, members, users, repositories, pipelines and deployments."""
 
+import re
 from collections.abc import Mapping
 
 from dx_dagster.sandbox import rendering
@@ -7,7 +8,7 @@ from dx_dagster.sandbox.answers import Refused, error, gone
 from dx_dagster.sandbox.bbql import Getter
 from dx_dagster.sandbox.calls import IncomingCall, encode
 from dx_dagster.sandbox.deployments import Deployment, Environment
-from dx_dagster.sandbox.fields import Selection
+from dx_dagster.sandbox.fields import ABSENT, Selection
 from dx_dagster.sandbox.people import User
 from dx_dagster.sandbox.pipelines import Pipeline
 from dx_dagster.sandbox.rendering import Json
@@ -34,6 +35,9 @@ PIPELINE_FIELDS: Mapping[str, Getter] = {
     "creator.uuid": lambda p: p.creator and p.creator.uuid,
 }
 
+_MOST_EMAILS = 90
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
 
 def _whole(call: IncomingCall, rendered: Json) -> bytes:
     return encode(call.selection.apply(rendered))
@@ -47,9 +51,24 @@ def workspace(call: IncomingCall) -> bytes:
 
 
 def members(call: IncomingCall) -> bytes:
+    """The members; with `q` those with the given addresses (docs/bitbucket-api.md, "Workspaces and members")."""
     call.check_workspace()
     listed = call.faults.left_of("members", call.world.people.members)
-    return call.page(listed, lambda user, selection: _membership(call, user, selection))
+    if "q" not in call.query or call.token.filters_members == "ignored":
+        return call.page(listed, lambda user, selection: _membership(call, user, selection))
+    if call.token.filters_members == "forbidden":
+        raise Refused(403, error("Only administrators of the workspace may filter members by e-mail address."))
+    if call.token.filters_members == "invalid":
+        raise Refused(400, error("Invalid query"))
+    found = call.filtered(listed, {"user.email": _email})
+    if len(_QUOTED.findall(call.query["q"])) > _MOST_EMAILS:
+        raise Refused(400, error(f"At most {_MOST_EMAILS} addresses can be given"))
+    shown = call.token.filters_members == "yes"
+    return call.page(found, lambda user, selection: _membership(call, user, selection, with_email=shown))
+
+
+def _email(user: User) -> str | None:
+    return user.email.lower() if user.kind == "user" else None
 
 
 def member(call: IncomingCall) -> bytes:
@@ -62,9 +81,12 @@ def member(call: IncomingCall) -> bytes:
     raise Refused(404, error(f"{wanted} is not a member of {call.path['workspace']}"))
 
 
-def _membership(call: IncomingCall, user: User, selection: Selection) -> bytes:
+def _membership(call: IncomingCall, user: User, selection: Selection, *, with_email: bool = False) -> bytes:
     short = rendering.workspace(call.world, short=True)
     row = {"type": "workspace_membership", "user": rendering.person(user), "workspace": short}
+    if with_email and (selection.included or selection.added):
+        whole = row | {"user": {**(rendering.person(user) or {}), "email": user.email}}
+        return encode(selection.assemble(row, lambda name, below: (whole if below else row).get(name, ABSENT)))
     return encode(selection.apply(row))
 
 

@@ -60,6 +60,9 @@ class Token:
         workspaces: slugs or uuids that it sees; None is all there are.
         repositories: slugs or uuids that it may enter; the others are listed and answer 403. None is all.
         shown: slugs or uuids that it is told of; the others are not listed and answer 404. None is all.
+        filters_members: what a filter of members by e-mail address answers: the members ("yes"), 403 ("forbidden"), 400
+            ("invalid"), the members without their addresses ("unseen"), or all members ("ignored"). The default is
+            "yes" for access tokens and "forbidden" for API tokens, as if their persons were no administrators.
         sees_nothing: lost its access: the list of repositories is empty, each of them answers 404. May be set any time.
         revoked: likewise.
     """
@@ -72,12 +75,14 @@ class Token:
     repositories: Collection[str] | None = None
     shown: Collection[str] | None = None
     label: str = ""
+    filters_members: str = ""
     sees_nothing: bool = False
     revoked: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in {"workspace", "api"} or (self.kind == "api") != (self.email is not None):
             raise ValueError('kind must be "workspace", or "api" with an email')
+        self.filters_members = self.filters_members or ("forbidden" if self.kind == "api" else "yes")
         self.label = self.label or self.email or f"token-{sha256(self.secret.encode()).hexdigest()[:6]}"
 
     @property

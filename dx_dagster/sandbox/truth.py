@@ -143,7 +143,10 @@ def _met(
 
 
 def _users(world: World, met: Iterable[User | None]) -> list[Row]:
-    """Members and all other accounts met. `active` is membership, `bot` every type but user; `email` is Jira's."""
+    """Members and all other accounts met. `active` is membership, `bot` every type but user; `email` is Jira's.
+
+    Without Jira it is that of a member whose address was known from elsewhere, else none.
+    """
     members = set(world.people.members)
     everybody = dict.fromkeys([*world.people.members, *(user for user in met if user is not None)])
     return [

@@ -159,3 +159,81 @@ def test_addresses_of_commits_are_kept_and_nothing_of_who_is_forgotten_comes_bac
         left = f"SELECT name, nickname, email FROM bitbucket_users WHERE source_id = '{chosen['source_id']}'"
         assert installation.query(left) == [{"name": None, "nickname": None, "email": None}]
         assert installation.sync().written == 0
+
+
+REASONS = """SELECT u.source_id, i.reason, p.email FROM identities i JOIN bitbucket_users u ON u.id = i.source_id
+             JOIN dx_users p ON p.id = i.dx_user_id"""
+
+
+def test_members_are_found_by_the_addresses_of_the_people_file(environment, run_cli, tmp_path):
+    with Sandbox(WorldConfig(seed=5, repositories=3, pull_requests=40, members=30)) as sandbox:
+        installation = WithJira(environment, sandbox, run_cli)
+        installation.sync()
+        idle = installation.sync()
+        assert idle.written == 0
+        people = sandbox.world.people
+        of_commits = {row["email"] for row in installation.query("SELECT email FROM account_emails")}
+        silent = next(user for user in people.members if user.email not in of_commits)
+        guest = next(user for user in people.outsiders if user.email in of_commits)
+        file, strangers = tmp_path / "people.csv", [f"o'brien+{number}@other.example" for number in range(80)]
+        stated = [user.email.upper() for user in (*people.members, guest)]
+        file.write_text("\n".join(["email", *stated, *strangers, "müller@other.example"]))
+        assert installation.cli("people", "import", str(file)).returncode == 0
+        linked = people.members[0] if people.members[0] is not silent else people.members[1]
+        assert installation.cli("people", "link", linked.uuid, silent.email).returncode == 0
+        with psycopg.connect(installation.database_url) as database:  # as authors of commits may have them
+            odd = """INSERT INTO account_emails SELECT id, odd, false, true FROM bitbucket_users u,
+                     unnest(ARRAY['quo"te@other.example', 'back\\@other.example', 'dot@other.example.']) AS odd
+                     WHERE NOT u.active AND NOT u.bot"""
+            assert database.execute(odd.encode()).rowcount
+        # Ninety addresses in one request, the guest among those whom Bitbucket does not know.
+        assert installation.sync().requests == idle.requests + 2
+        assert installation.one("SELECT count(*) FROM asked_emails WHERE email ~ '^(quo|back|dot|m.ller)'") == 0
+        own = {user.uuid: user.email for user in people.members}
+        assert {uuid: email for uuid, email in installation.emails().items() if email} == own
+        installation.build()
+        whose = {row["source_id"]: (row["reason"], row["email"]) for row in installation.query(REASONS)}
+        assert whose[silent.uuid] == ("email", silent.email)
+        assert whose[linked.uuid] == ("manual", silent.email)
+        again = installation.sync()
+        assert (again.requests, again.written) == (idle.requests, 0)
+        # Who becomes a member is asked for at once, and who was forgotten is not stored.
+        sandbox.world.add_member(guest)
+        assert installation.cli("people", "forget", silent.email, "--yes").returncode == 0
+        assert installation.cli("people", "import", str(file)).returncode == 0
+        installation.sync()
+        own = {user.uuid: user.email for user in people.members if user not in (silent, linked)}
+        assert {uuid: email for uuid, email in installation.emails().items() if email} == own
+        assert installation.one(f"SELECT count(*) FROM account_emails WHERE email = '{silent.email}'") == 0
+
+
+def test_a_token_that_may_not_ask_for_addresses_costs_one_request_a_day(environment, run_cli, tmp_path):
+    with Sandbox(WorldConfig(seed=5, repositories=3, pull_requests=10, members=6)) as sandbox:
+        installation = WithJira(environment, sandbox, run_cli)
+        installation.sync()
+        idle = installation.sync().requests
+        file = tmp_path / "people.csv"
+        file.write_text("\n".join(["email", *(user.email for user in sandbox.world.people.members)]))
+        installation.cli("people", "import", str(file))
+        for way in ("forbidden", "invalid", "unseen", "ignored", "yes"):
+            sandbox.requests.reset()
+            sandbox.token.filters_members = way
+            if way == "yes":
+                sandbox.faults.on(r"/members\?.*q=", 503)
+            assert "members: " not in installation.said()
+            verified = installation.one("SELECT count(*) FROM account_emails WHERE verified")
+            asked = sum("q=user.email" in request.path for request in sandbox.requests.list())
+            assert (verified, asked) == (0, 1), way
+            if way == "forbidden":
+                assert installation.sync().requests == idle
+                assert "Workspace access tokens may ask" in installation.cli("people", "list").stderr
+            with psycopg.connect(installation.database_url) as database:
+                waited = (
+                    "UPDATE email_refusals SET asks_again_at = now() WHERE asks_again_at - refused_at = %s::interval"
+                )
+                hours = "1 h" if way == "yes" else "24 h"
+                assert database.execute(waited, [hours]).rowcount == 1
+        sandbox.faults.clear()
+        installation.sync()
+        assert set(installation.emails().values()) >= {user.email for user in sandbox.world.people.members}
+        assert installation.cli("people", "list").stderr == ""

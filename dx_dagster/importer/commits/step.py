@@ -20,6 +20,7 @@ from dx_dagster.importer.commits.trust import CERTAIN, Trust
 from dx_dagster.importer.each import batches, for_each, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.group_commit import GroupCommit
+from dx_dagster.importer.member_emails import verify_emails
 from dx_dagster.importer.report import Progress, Report, note
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.warehouse.imported import commits, hashes, sessions, stale
@@ -66,6 +67,7 @@ async def import_commits(workspace: Workspace) -> Report:
     await for_each([from_histories, from_endpoint], lambda work: work(), 2)
     await for_each_pull(workspace, report, unproven, fetch, progress)
     await _resolve_hashes(workspace, report, moved)
+    await verify_emails(workspace)  # commits bring addresses
     return report
 
 

@@ -37,6 +37,10 @@ _EMPTY = {
         FROM forgotten_users f
         WHERE f.id = u.id
           AND (NOT u.forgotten OR u.name IS NOT NULL OR u.nickname IS NOT NULL OR u.email IS NOT NULL)""",
+    "asked_emails": """
+        DELETE FROM asked_emails a
+        WHERE a.email IN (SELECT email FROM forgotten_addresses)
+           OR a.email IN (SELECT e.email FROM forgotten_users f JOIN account_emails e ON e.user_id = f.id)""",
     "account_emails": "DELETE FROM account_emails e USING forgotten_users f WHERE f.id = e.user_id",
     "bitbucket_pull_comments": """
         UPDATE bitbucket_pull_comments c SET content = NULL FROM forgotten_users f

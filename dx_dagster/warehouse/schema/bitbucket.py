@@ -76,7 +76,7 @@ users = Table(
     text("name", "Display name"),
     text("nickname", "Nickname; teams and apps have none"),
     text("account_id", "Atlassian account id, the same in Jira"),
-    text("email", "E-mail address; Bitbucket tells none, a Jira connection does"),
+    text("email", "E-mail address, as a Jira connection tells it; else one that Bitbucket verified"),
     flag("active", "Whether the last complete listing of members held the user", default=False),
     flag("bot", "Whether the account is no person", default=False),
     Column("type", Text, nullable=False, server_default="human", comment="human, bot or ai_bot"),

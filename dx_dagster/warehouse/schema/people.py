@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Column, Date, Index, Integer, Table, Text
 
 from dx_dagster.warehouse.schema.columns import (
     flag,
+    foreign,
     metadata,
     number,
     number_key,
@@ -121,10 +122,36 @@ account_emails = Table(
     metadata,
     uuid_key("bitbucket_users.id", "user_id"),
     Column("email", Text, primary_key=True, comment="The address in lower case"),
-    flag("verified", "Whether it was the account's own address, as Jira returned it", default=False),
+    flag(
+        "verified",
+        "Whether it was the account's own address, as Jira or the list of members returned it",
+        default=False,
+    ),
     flag("of_commits", "Whether Bitbucket linked commits with this address to the account", default=False),
     Index("ix_account_emails_email", "email"),
     comment="Every e-mail address that an account was ever seen with: what people are joined by",
+)
+
+asked_emails = Table(
+    "asked_emails",
+    metadata,
+    uuid_key("bitbucket_workspaces.id", "workspace_id"),
+    Column("email", Text, primary_key=True, comment="The address in lower case"),
+    time_of_insert("first_asked_at", "When Bitbucket was first asked whose it is"),
+    time_of_insert("asked_at", "When Bitbucket was last asked; the pause grows to 30 days"),
+    comment="Addresses that Bitbucket was asked for: which member has them; a new member starts all over",
+)
+
+email_refusals = Table(
+    "email_refusals",
+    metadata,
+    foreign("credential_id", "credentials.id", primary_key=True),
+    time_of_insert("refused_at", "When Bitbucket last refused or failed"),
+    time(
+        "asks_again_at", "When the credential asks again: after a day, after a failure within the hour", nullable=False
+    ),
+    text("reason", "What Bitbucket answered, without its words: they may quote addresses", nullable=False),
+    comment="Credentials that may not ask which member has an address; one that gets an answer loses its row",
 )
 
 account_types = Table(
