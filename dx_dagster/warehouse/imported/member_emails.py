@@ -19,7 +19,8 @@ MOST_OF_COMMITS = 180
 _PLAIN = r"^[a-z0-9_+'-]+(\.[a-z0-9_+'-]+)*@([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$"
 _LONGEST = 75
 # What could join something: addresses of the people file, and those of commits by accounts that are no members, since
-# their owner may have a new account. The addresses of members' commits are linked to an account already.
+# their owner may have a new account. The addresses of members' commits are linked to an account already. Before the
+# members are listed, every author looks like no member: nothing is due then.
 _DUE = SQL("""
     WITH known AS (
         SELECT email, true AS stated FROM stated_people
@@ -38,6 +39,7 @@ _DUE = SQL("""
           AND k.email COLLATE "C" ~ %(plain)s AND length(k.email) <= %(longest)s
           AND (a.email IS NULL OR {asked_is_wrong} OR now() - a.asked_at > LEAST(
                GREATEST(a.asked_at - a.first_asked_at, interval '1 day'), interval '30 days'))
+          AND EXISTS (SELECT FROM bitbucket_users WHERE workspace_id = %(workspace)s AND active)
         GROUP BY k.email)
     (SELECT email, stated FROM due WHERE stated ORDER BY asked_at NULLS FIRST, email LIMIT %(most_stated)s)
     UNION ALL
