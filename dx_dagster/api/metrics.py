@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from pydantic import SecretStr
@@ -22,7 +22,7 @@ from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.clock import HOST
 from dx_dagster.connections.health import health
 from dx_dagster.settings import Settings, is_loopback
-from dx_dagster.warehouse import counts, sync_steps
+from dx_dagster.warehouse import counts, request_counts, sync_steps
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.database import Warehouse
@@ -112,11 +112,16 @@ class _Read(Collector):
 async def _read(settings: Settings, warehouse: Warehouse) -> AsyncIterator[Metric]:
     known = await connections.all_connections(warehouse)
     workspaces = [one for one in known if one.type == "bitbucket"]
-    for read in (_budgets(settings, warehouse, known), _inbox(warehouse), _syncs(warehouse, workspaces)):
+    for read in (
+        _budgets(settings, warehouse, known),
+        _requests(warehouse),
+        _inbox(warehouse),
+        _syncs(warehouse, workspaces),
+        _webhooks(warehouse, workspaces),
+        _rows(warehouse),
+    ):
         for metric in await read:
             yield metric
-    for metric in [*await _webhooks(warehouse, workspaces), *await _rows(warehouse)]:
-        yield metric
 
 
 async def _budgets(settings: Settings, warehouse: Warehouse, known: Iterable[StoredConnection]) -> list[Metric]:
@@ -137,6 +142,17 @@ async def _budgets(settings: Settings, warehouse: Warehouse, known: Iterable[Sto
                 left.add_metric(name, one.left)
                 limit.add_metric(name, one.limit)
     return [left, limit, works]
+
+
+async def _requests(warehouse: Warehouse) -> list[Metric]:
+    sent = CounterMetricFamily(
+        "dx_requests",
+        "Requests to Bitbucket, by the status of the answer.",
+        labels=["workspace", "connection", "credential", "status"],
+    )
+    for one in await request_counts.read(warehouse):
+        sent.add_metric([one.workspace, one.connection, f"{one.credential}: {one.label}", one.status], one.requests)
+    return [sent]
 
 
 async def _inbox(warehouse: Warehouse) -> list[Metric]:

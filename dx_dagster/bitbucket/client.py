@@ -58,6 +58,7 @@ class BitbucketClient:
     Attributes:
         requests: requests sent, retries and redirects included.
         requests_by_kind: the same, by kind of endpoint.
+        answers: the same, by id of the credential and status of the answer, `none` where there was none.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class BitbucketClient:
         self.requests = 0
         self.requests_by_kind: Counter[str] = Counter()
         self._calls: set[Callable[[], None]] = set()
+        self.answers: Counter[tuple[int, str]] = Counter()
         self._origin = Origin(base_url)
         self._probe_path = probe_path
         self._timeouts = timeouts or Timeouts()
@@ -229,6 +231,7 @@ class BitbucketClient:
             response, failure = await self._exchange(call, grant, kind)
         finally:
             await self.pool.settle(grant)
+        self.answers[grant.credential.id, str(response.status_code) if response is not None else "none"] += 1
         if response is None:
             self.limiter.overloaded(slot)
             raise failure or call.failed("failed")

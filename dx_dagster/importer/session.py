@@ -11,6 +11,7 @@ from dx_dagster.bitbucket import BitbucketClient, Credential, CredentialPool, Re
 from dx_dagster.clock import HOST
 from dx_dagster.connections.actions import disable_refused, usable
 from dx_dagster.connections.health import WARNED_BEFORE_EXPIRY
+from dx_dagster.connections.request_counting import counting
 from dx_dagster.connections.revocation import following
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
@@ -124,7 +125,7 @@ async def open_client(
         clock=warehouse.clock,
     )
     try:
-        async with client, following(warehouse, pool, connection.id):
+        async with client, following(warehouse, pool, connection.id), counting(warehouse, client):
             yield client
     finally:
         await pool.close()

@@ -74,6 +74,7 @@ INTERNAL_TABLES = frozenset(
         "import_locks",
         "pull_marks",
         "receiver_uptimes",
+        "request_counts",
         "stated_people",
         "sync_marks",
         "sync_session_commits",

@@ -55,6 +55,9 @@ def test_prometheus_reads_what_an_operator_watches(installation):
     [(name, left)] = [(name, value) for name, value in found.items() if name[0] == "dx_budget_requests_left"]
     assert (name[1], name[3]) == ("bitbucket", "acme")
     assert left == found["dx_budget_requests_limit", *name[1:]] - installation.sandbox.requests.count
+    sent = {name[3]: value for name, value in found.items() if name[0] == "dx_requests_total"}
+    assert sum(sent.values()) == installation.sandbox.requests.count
+    assert sent["200"] > sent["403"] > 0  # one repository is refused
     assert found["dx_delivery_answer_seconds_count", "200"] == 1
     assert found["dx_delivery_answer_seconds_count", "401"] == 1
 
@@ -64,7 +67,7 @@ def test_prometheus_reads_what_an_operator_watches(installation):
         if one.name.startswith("dx_") and not one.name.endswith("_created")
     }
     page = (ROOT / "docs" / "monitoring.md").read_text()
-    assert set(re.findall(r"^\| `(dx_\w+)`", page, re.MULTILINE)) == told
+    assert {name.removesuffix("_total") for name in re.findall(r"^\| `(dx_\w+)`", page, re.MULTILINE)} == told
     alerts = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())
     rules = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
     watched = {name.removesuffix("_bucket") for rule in rules for name in re.findall(r"\bdx_\w+", rule)}

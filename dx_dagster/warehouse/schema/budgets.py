@@ -1,8 +1,8 @@
-"""Requests of the rolling window."""
+"""Requests: of the rolling window, and by status."""
 
 from sqlalchemy import Column, Integer, Table, Text
 
-from dx_dagster.warehouse.schema.columns import json, metadata, number, time
+from dx_dagster.warehouse.schema.columns import foreign, json, metadata, number, time
 
 budgets = Table(
     "budgets",
@@ -21,4 +21,13 @@ budgets = Table(
     time("careful_until", "Until when one request is sent at a time, after that"),
     time("near_limit_at", "When Bitbucket last said that less than a fifth is left"),
     comment="Requests that each budget of Bitbucket has used in the rolling window, shared by all processes",
+)
+
+request_counts = Table(
+    "request_counts",
+    metadata,
+    foreign("credential_id", "credentials.id", primary_key=True),
+    Column("status", Text, primary_key=True, comment="Status of the answers; none where there was no answer"),
+    number("requests", "How many, ever since", nullable=False),
+    comment="How many requests each credential has sent, by the status of their answers",
 )
