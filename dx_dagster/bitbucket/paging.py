@@ -171,7 +171,7 @@ async def cursor(
         PagingInCircles: a link or a page was repeated, or pages stay empty.
     """
     number, empty, link = 0, 0, start
-    links: set[str] = set()
+    links: set[int] = set()  # of their hashes: a feed may have thousands
     pages: set[bytes] = set()
     while True:
         number += 1
@@ -179,13 +179,13 @@ async def cursor(
         empty = 0 if page.count else empty + 1
         # Most listings of one pull request are a single page, and need no fingerprint.
         fingerprint = _fingerprint(page) if links or page.next else b""
-        if page.next in links or (page.count and fingerprint in pages) or empty > _MOST_EMPTY:
+        if hash(page.next) in links or (page.count and fingerprint in pages) or empty > _MOST_EMPTY:
             raise PagingInCircles(f"{endpoint.path} repeats itself at page {number}", path=endpoint.path)
         yield page
         if page.next is None:
             return
         link = page.next
-        links.add(link)
+        links.add(hash(link))
         pages.add(fingerprint)
 
 

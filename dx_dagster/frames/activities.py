@@ -32,6 +32,14 @@ _PARTS = {
 }
 
 
+_KEPT = {
+    "comment": ("id", "parent", "content", "inline", "created_on", "updated_on", "deleted", "pending", "links"),
+    "update": ("date", "state", "draft"),
+    "approval": ("date",),
+    "changes_requested": ("date",),
+}
+
+
 class Entry(NamedTuple):
     """The parts of an entry of the feed."""
 
@@ -40,6 +48,22 @@ class Entry(NamedTuple):
     date: datetime
     actor: Any
     body: Json
+
+
+def shortened(value: Json) -> dict[str, Any]:
+    """An entry of the feed without what is not stored: whole pull requests, rendered text, pictures of people."""
+    short: dict[str, Any] = {"pull_request": {"id": inner(value, "pull_request", "id")}}
+    for kind, (_, actor) in _PARTS.items():
+        if isinstance(body := value.get(kind), dict):
+            short[kind] = {name: body[name] for name in _KEPT[kind] if name in body}
+            short[kind][actor] = _without_links(body.get(actor))
+            if kind == "comment" and isinstance(content := body.get("content"), dict):
+                short[kind]["content"] = {"raw": content.get("raw")}
+    return short
+
+
+def _without_links(account: Any) -> Any:
+    return {name: part for name, part in account.items() if name != "links"} if isinstance(account, dict) else account
 
 
 def entries(values: Iterable[Json]) -> Iterator[Entry]:

@@ -12,13 +12,13 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import marks, pulls
 from dx_dagster.warehouse.imported.marks import Repository
-from dx_dagster.warehouse.imported.stale import Scope, StalePull
+from dx_dagster.warehouse.imported.stale import Part, Scope, StalePull
 
 # After so many unavailable pull requests in a row, Bitbucket may be down.
 HOPELESS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PullRow:
     """A pull request that needs a request, as it was stored when that was decided."""
 
@@ -33,20 +33,33 @@ Find = Callable[[Warehouse, Scope], Awaitable[list[StalePull]]]
 
 
 async def pull_rows(
-    workspace: Workspace, find: Find, pulls: Collection[str] | None = None, repositories: Collection[str] = ()
+    workspace: Workspace,
+    find: Find,
+    pulls: Collection[str] | None = None,
+    repositories: Collection[str] = (),
+    parts: Collection[Part] | None = None,
 ) -> list[PullRow]:
     """The pull requests that a query of `warehouse.imported.stale` finds, last changed first.
 
-    `pulls` and `repositories` narrow its scope by ids, as in `Scope`. Pull requests that rest after a refusal are left
-    out, except with `--full`.
+    `pulls` and `repositories` narrow its scope by ids, `parts` by numbers, as in `Scope`. Pull requests that rest after
+    a refusal are left out, except with `--full`.
     """
-    stored = await marks.repositories(workspace.warehouse, workspace.id)
-    known = {one.id: one for one in stored if one.accessible}
-    scope = Scope(list(known), resting=workspace.full, pulls=pulls, repositories=repositories)
+    known = await _accessible(workspace)
+    scope = Scope(list(known), resting=workspace.full, pulls=pulls, repositories=repositories, parts=parts)
     return [
         PullRow(row.id, known[row.repository_id], row.number, row.updated_at, row.version)
         for row in await find(workspace.warehouse, scope)
     ]
+
+
+async def scope_of(workspace: Workspace) -> Scope:
+    """All pull requests that `pull_rows` considers."""
+    return Scope(list(await _accessible(workspace)), resting=workspace.full)
+
+
+async def _accessible(workspace: Workspace) -> dict[str, Repository]:
+    stored = await marks.repositories(workspace.warehouse, workspace.id)
+    return {one.id: one for one in stored if one.accessible}
 
 
 async def for_each_pull(

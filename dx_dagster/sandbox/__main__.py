@@ -24,6 +24,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pull-requests", type=int, default=default.pull_requests)
     made.add_argument("--members", type=int, default=default.members)
     made.add_argument(
+        "--into-other-branches",
+        type=float,
+        metavar="SHARE",
+        help="so many of the pull requests are into long-lived branches beside the default one",
+    )
+    made.add_argument(
         "--now",
         type=_moment,
         default=FIRST_NOW,
@@ -55,7 +61,7 @@ def main() -> None:
     arguments = parser().parse_args()
     config = WorldConfig(
         arguments.workspace, arguments.seed, arguments.repositories, arguments.pull_requests, arguments.members,
-        arguments.now,
+        arguments.now, into_other_branches=arguments.into_other_branches,
     )  # fmt: skip
     ended = threading.Event()
     given = os.environ.get("SANDBOX_TOKEN")

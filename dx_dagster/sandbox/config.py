@@ -31,6 +31,8 @@ class WorldConfig:
         deployments_shown_early: a run that goes on shows a deployment in progress. No delivery says so.
         deployments_order: how deployments are listed, which is not documented: newest release first (`created`),
             latest change first (`updated`), or oldest release first (`oldest`).
+        into_other_branches: the share of pull requests into long-lived branches beside the default one; None for about
+            one in twenty, into release branches only.
         commits_outlive_branch: a closed pull request lists its commits although its source branch is gone.
     """
 
@@ -50,4 +52,5 @@ class WorldConfig:
     failed_steps_run_again: bool = False
     deployments_shown_early: bool = False
     deployments_order: str = "created"
+    into_other_branches: float | None = None
     commits_outlive_branch: bool = True

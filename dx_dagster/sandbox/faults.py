@@ -60,6 +60,7 @@ class Faults:
         throttles: chance of a 429 without Retry-After.
         next_origin: origin that `next` links lead to, such as "https://evil.example".
         pages_in_circles: `next` leads back.
+        revisions_unnamed: the 404 of `/commits` does not say which revisions are unknown.
         workspace_gone: /workspaces/{workspace} answers 410, as it did during the 2026 brownouts.
         sort_with_states_fails: `sort` together with `state` on pull requests answers 500, as on large repositories.
         feed_missing: the activity feed of a whole repository answers 404.
@@ -91,6 +92,7 @@ class Faults:
     throttles: float = 0.0
     next_origin: str | None = None
     pages_in_circles: bool = False
+    revisions_unnamed: bool = False
     workspace_gone: bool = False
     sort_with_states_fails: bool = False
     feed_missing: bool = False

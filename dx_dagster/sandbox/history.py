@@ -20,6 +20,24 @@ Life = Iterator[datetime]
 
 GONE_RELEASE = "release/0.x"
 RELEASE = "release/1.x"
+INTEGRATION = ("develop", "staging")
+"""The long-lived branch of worlds with pull requests into other branches; the second where the first is the default."""
+_WEEKS_OF_INTEGRATION = 6  # how often it is merged into the default branch
+
+
+def integration_branch(repository: HostedRepository) -> str:
+    """The name of the repository's long-lived branch beside the default one."""
+    first, second = INTEGRATION
+    return second if repository.main_branch == first else first
+
+
+def another_branch(repository: HostedRepository, rng: Random) -> str | None:
+    """A long-lived branch for the share of pull requests into other branches; None for the other ones."""
+    share = repository.config.into_other_branches
+    if not share or rng.random() >= share:
+        return None
+    there = [name for name in (integration_branch(repository), RELEASE) if name in repository.graph.branches]
+    return there[int(rng.random() ** 3 * len(there))] if there else None
 
 
 class RepositoryPast:
@@ -44,7 +62,8 @@ class RepositoryPast:
         lives = [self._pull_request(self._moment(start, 1), fated=i in fated) for i, start in enumerate(starts)]
         direct = self._direct_commits(max(2.0, (self.until - self.now).total_seconds() / 3600 / (8 + opened / 6)))
         nightly = [self._schedule(opened)] if repository.has_pipelines else []
-        self._run([*lives, direct, self._branches(), *nightly])
+        integration = [self._integration()] if repository.config.into_other_branches else []
+        self._run([*lives, direct, self._branches(), *nightly, *integration])
         for pull_request in self.doomed:
             repository.delete_pull_request(pull_request.number)
 
@@ -87,6 +106,20 @@ class RepositoryPast:
             graph.branches[branch] = self.repository.head
         yield self._moment(0.55, 0.7)
         self.repository.delete_branch(GONE_RELEASE)
+
+    def _integration(self) -> Life:
+        """A long-lived branch with history of its own: it is merged into the default branch now and then."""
+        repository, branch = self.repository, integration_branch(self.repository)
+        graph, main = repository.graph, repository.main_branch or "main"
+        yield self._moment(0.01, 0.02)
+        graph.branches[branch] = repository.head
+        while True:
+            yield self._later(_WEEKS_OF_INTEGRATION * 7 * 24)
+            for into, brought in ((main, branch), (branch, main)):
+                parents = (graph.branches[into], graph.branches[brought])
+                message = f"Merge branch '{brought}' into {into}\n"
+                graph.branches[into] = graph.add(parents, self.people.member(self.rng), message, self.now)
+            repository.touch(self.now)
 
     def _schedule(self, opened: int) -> Life:
         """Nightly runs of a schedule, without a creator."""
@@ -138,6 +171,8 @@ class RepositoryPast:
 
     def _target(self) -> str:
         branches = self.repository.graph.branches
+        if (other := another_branch(self.repository, self.rng)) is not None:
+            return other
         chance = self.rng.random()
         if chance < 0.05 and GONE_RELEASE in branches:
             return GONE_RELEASE

@@ -1,6 +1,7 @@
 """Commits: of a repository, of a revision, of a pull request."""
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import parse_qsl
 
 from dx_dagster.sandbox import rendering
@@ -33,7 +34,7 @@ def commits(call: IncomingCall) -> bytes:
         include.append(call.path["revision"])
     if call.query.get("page"):
         return _walk(call, repository, [], [])
-    wanted, unwanted = _resolve(repository, include), _resolve(repository, exclude)
+    wanted, unwanted = _resolve(call, repository, include), _resolve(call, repository, exclude)
     return _walk(call, repository, wanted if include else list(repository.graph.branches.values()), unwanted)
 
 
@@ -51,11 +52,12 @@ def pull_request_commits(call: IncomingCall) -> bytes:
     return _walk(call, repository, [found.source], [base])
 
 
-def _resolve(repository: HostedRepository, revisions: Sequence[str]) -> list[Commit]:
+def _resolve(call: IncomingCall, repository: HostedRepository, revisions: Sequence[str]) -> list[Commit]:
     found = {revision: repository.graph.find(revision) for revision in revisions}
     missing = [revision for revision, commit in found.items() if commit is None]
     if missing:
-        raise Refused(404, error("Commit not found", data={"shas": missing}))
+        named: dict[str, Any] = {} if call.faults.revisions_unnamed else {"data": {"shas": missing}}
+        raise Refused(404, error("Commit not found", **named))
     return [commit for commit in found.values() if commit is not None]
 
 

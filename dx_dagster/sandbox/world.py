@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from random import Random
 
-from dx_dagster.sandbox.history import RELEASE
+from dx_dagster.sandbox.history import RELEASE, another_branch
 from dx_dagster.sandbox.pipelines import FAILURES, WAITING, Pipeline, any_result
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.repositories import HostedRepository
@@ -40,7 +40,8 @@ def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a retu
         if chance < 0.27:
             return _pipelines(world, rng, repository)
         if chance < 0.4 or not opened:
-            world.open_pull_request(repository, author=world.people.author(rng))
+            target = another_branch(repository, rng)
+            world.open_pull_request(repository, author=world.people.author(rng), target=target)
             return "opened"
         pull_request = opened[int(rng.random() * len(opened))]
         if chance < 0.58:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CONNECT_SECONDS = 10.0
+_PART = 2000  # rows
 Row = tuple[Any, ...]
 Statement = str | SQL | Composed
 Record = TypeVar("Record")
@@ -106,6 +107,15 @@ class Transaction:
         async with self._connection.cursor(row_factory=namedtuple_row) as cursor:
             await cursor.execute(statement, parameters or None)
             return await cursor.fetchall()
+
+    async def in_parts(
+        self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
+    ) -> AsyncIterator[list[Row]]:
+        """The rows of a long result, some thousand at a time: the driver would hold all of them."""
+        async with self._connection.cursor("parts") as cursor:
+            await cursor.execute(statement, parameters or None)
+            while rows := await cursor.fetchmany(_PART):
+                yield rows
 
     async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
         """The first row as a named tuple, or None."""

@@ -27,7 +27,7 @@ from dx_dagster.importer import comments, pipelines
 from dx_dagster.importer.absence import AccessCheck, NothingReadError
 from dx_dagster.importer.activity import feed
 from dx_dagster.importer.activity import step as activity
-from dx_dagster.importer.commits import default_branch
+from dx_dagster.importer.commits import default_branch, whole_hashes
 from dx_dagster.importer.commits import endpoint as pull_commits
 from dx_dagster.importer.deployments import ImportOfDeployments
 from dx_dagster.importer.each import for_each, is_away, lacks_scope
@@ -347,7 +347,11 @@ async def _update_commits(batch: _Batch, planned: Plan, walked: set[str]) -> Non
     async with batch.workspace.warehouse.transaction() as transaction:
         await hashes.resolve(transaction, walked | {row.repository.id for row in rows})
     short = await pull_rows(batch.workspace, stale.pulls_with_short_hashes, ids, walked)
-    await batch.each_pull(planned, short, lambda row: pull_commits.resolve(batch.workspace, row))
+
+    async def resolve(row: PullRow) -> None:
+        await whole_hashes.resolve(batch.workspace, row)
+
+    await batch.each_pull(planned, short, resolve)
 
 
 async def _update_pipelines(batch: _Batch, planned: Plan) -> None:

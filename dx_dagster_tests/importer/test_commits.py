@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dx_dagster.importer.commits import step
 from dx_dagster.importer.commits.ancestry import SHORT, Ancestry
 from dx_dagster.importer.commits.default_branch import import_branches
 from dx_dagster.importer.commits.proofs import prove
 from dx_dagster.importer.commits.step import import_commits
+from dx_dagster.importer.commits.trust import CERTAIN
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.sandbox.history import integration_branch
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.warehouse.imported.commits import Targets
 from dx_dagster.warehouse.imported.pulls import Heads
@@ -55,14 +58,17 @@ def test_an_ancestry_says_what_git_log_says(graph, data):
         return {names[number] for number in numbers}
 
     assert ancestry.difference(names[tip], names[base]) == named(reached(graph, tip) - reached(graph, base))
-    assert ancestry.beside_branch(names[tip]) == named(reached(graph, tip) - branch)
+    assert ancestry.beside(names[tip], ancestry.branch) == named(reached(graph, tip) - branch)
     assert ancestry.find(names[tip][:SHORT]) == names[tip]
+    by_base = ancestry.reach(names[base]) or b""
+    assert ancestry.beside(names[tip], by_base) == named(reached(graph, tip) - reached(graph, base))
+    assert ancestry.holds(by_base, names[head]) == (head in reached(graph, base))
 
 
 def test_an_ancestry_with_a_gap_does_not_guess():
     ancestry = Ancestry([("b" * 40, ["a" * 40]), ("c" * 40, ["d" * 40])])
     assert ancestry.difference("b" * 40, "c" * 40) is None
-    assert ancestry.beside_branch("f" * 40) is None
+    assert ancestry.beside("f" * 40, ancestry.branch) is None
     twins = Ancestry([("e" * SHORT + "1" * 28, []), ("e" * SHORT + "2" * 28, [])])
     assert twins.find("e" * SHORT) is None
 
@@ -147,17 +153,29 @@ def merged(sandbox: Sandbox, strategy: str) -> list[PullRequest]:
     return found
 
 
+def into_others(sandbox: Sandbox) -> list[PullRequest]:
+    """Into another branch than the default one, from a branch of the same repository."""
+    pulls = sandbox.world.pull_requests
+    return [pull for pull in pulls if pull.fork is None and pull.target_branch != pull.repository.main_branch]
+
+
 def test_history_tells_the_commits_of_merged_pull_requests_by_every_strategy(connect):
     # Large enough for its merges to show that Bitbucket names the target of a merged pull request as it was then.
-    world = replace(WORLD, pull_requests=600)
+    world = replace(WORLD, pull_requests=720, into_other_branches=0.2)
     installation = connect(world)
     installation.sync()
     asked = installation.lists_asked()
     assert len(asked) < 0.2 * world.pull_requests
+    unmerged = [pull for pull in into_others(installation.sandbox) if pull.state != "MERGED" and not pull.target_gone]
+    assert len(unmerged) > 20
+    assert sum(path_of(pull) in asked for pull in unmerged) < 0.6 * len(unmerged)
     for strategy in ("merge_commit", "squash", "fast_forward"):
         pulls = merged(installation.sandbox, strategy)
         assert len(pulls) > 20
         assert sum(path_of(pull) in asked for pull in pulls) <= 12
+    without_fork = [pull for pull in installation.sandbox.world.pull_requests if pull.fork_gone]
+    assert len(without_fork) > 8
+    assert sum(path_of(pull) in asked for pull in without_fork) <= CERTAIN
 
 
 def path_of(pull: PullRequest) -> str:
@@ -171,9 +189,25 @@ def test_where_the_endpoint_forgets_closed_branches_it_is_believed(connect):
     assert len(installation.lists_asked()) > 0.3 * WORLD.pull_requests
 
 
-def test_sources_that_bitbucket_no_longer_has_do_not_hide_the_others(connect):
+def test_parts_of_repositories_and_branches_that_were_moved_get_the_right_commits(connect, monkeypatch):
+    monkeypatch.setattr(step, "PART", 25)  # so that repositories have many parts
+    installation = connect(replace(WORLD, into_other_branches=0.6))
+    world = installation.sandbox.world
+    first, second = [one for one in world.open_repositories if len(one.pull_requests) > 20][:2]
+    # One branch was moved back: what its pull requests name as its head, it does not reach. Another has nothing new.
+    branches, branch = first.graph.branches, integration_branch(first)
+    branches[branch] = branches[branch].parents[0].parents[0]
+    second.graph.branches[integration_branch(second)] = second.head.parents[0]
+    installation.sync()
+    world.step(20)
+    installation.sync()
+
+
+@pytest.mark.parametrize("unnamed", [False, True], ids=["named", "unnamed"])
+def test_sources_that_bitbucket_no_longer_has_do_not_hide_the_others(unnamed, connect):
     installation = connect(WORLD)
-    lost = merged(installation.sandbox, "squash")[::4]
+    installation.sandbox.faults.revisions_unnamed = unnamed
+    lost = merged(installation.sandbox, "squash")[:: 16 if unnamed else 4]
     for pull in lost:
         pull.repository.graph.forget(pull.source)
     installation.sync()

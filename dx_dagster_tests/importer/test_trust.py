@@ -11,8 +11,8 @@ def test_the_oldest_are_compared_first_and_then_one_of_many() -> None:
         trust.agreed("merged")
     assert trust.is_certain("merged")
     assert not trust.is_certain("squashed")
-    # 47 of the first 100 came after the last comparison.
-    assert trust.choose("merged", newest_first) == [3, 53]
+    # 47 of the first 100 came after the last comparison; of the next ones, 100 are not compared.
+    assert trust.choose("merged", newest_first) == [CERTAIN + SAMPLED]
 
 
 def test_an_answer_that_differs_breaks_its_kind_only() -> None:

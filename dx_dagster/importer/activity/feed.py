@@ -293,7 +293,8 @@ class Feeds:
         to_the_end: bool,
     ) -> AsyncGenerator[list[Page], None]:
         endpoint = endpoints.activity(self._workspace.slug, repository.source_id)
-        pages = unstored.requested(cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts))
+        walk = cursor(self._workspace.client, endpoint, start=mark.walk_cursor, attempts=attempts)
+        pages = unstored.requested(_shortened(walk))
         return ahead(pages) if to_the_end else one_by_one(pages)
 
     async def _store(self, batch: Sequence[Walked]) -> None:
@@ -313,6 +314,12 @@ class Feeds:
         """Fetches pull requests that the feed names and the list did not contain."""
         for number in await stale.pulls_not_stored(self._workspace.warehouse, repository.id):
             await fetch_one(self._workspace, repository, number)
+
+
+async def _shortened(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    """The pages without what is not stored: many wait to be stored while others are requested."""
+    async for page in pages:
+        yield replace(page, values=[frames.shortened(value) for value in page.values])
 
 
 def _listed(fingerprint: str | None) -> str:

@@ -14,7 +14,7 @@ from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported import commits, hashes, pulls, review_times, stale
+from dx_dagster.warehouse.imported import commits, pulls, review_times, stale
 
 _UNCONFIRMED = " unconfirmed"
 """Appended to the version in a mark, which then equals no version: the list is requested once more."""
@@ -139,20 +139,3 @@ async def _versions(transaction: Transaction, rows: Sequence[PullRow]) -> dict[s
 def _recounted(asked: str, now: str) -> str:
     """`now`, unless the pull request itself has changed since the request."""
     return now if now.rpartition(" ")[0] == asked.rpartition(" ")[0] else asked
-
-
-async def resolve(workspace: Workspace, row: PullRow) -> None:
-    """Requests the whole hashes of one pull request that no stored list of commits contains."""
-    whole: list[str] = []
-    for short in row.version.split():
-        if len(short) < 40:  # noqa: PLR2004 - characters of a whole hash
-            endpoint = endpoints.commit(workspace.slug, row.repository.source_id, short)
-            try:
-                value = await workspace.client.get(endpoint.path, endpoint.params)
-            except NotFound:
-                continue
-            whole += [sha] if (sha := text(value.get("hash"))) else []
-    async with workspace.warehouse.transaction() as transaction:
-        await hashes.complete(transaction, [(row.id, sha) for sha in whole])
-        resolved = await hashes.of_pull(transaction, row.id)
-        await pulls.set_marks(transaction, "hashes_resolved_for", [(row, resolved)])

@@ -6,39 +6,40 @@ They are the commits that its source reaches and its target did not reach when i
 - Fast-forwarded: the history does not show where the target was. The pull request's own target hash is valid where the
   workspace's other merges show that it is frozen at the merge, and where there is only one commit above it.
 - Open, declined or superseded: the target was somewhere between the pull request's own target hash and the current
-  head. Where both give the same commits, so does every commit between them. For closed pull requests this holds only
-  where their target hash is known not to be the current head.
+  head of its branch. Where both give the same commits, so does every commit between them. For closed pull requests this
+  holds only where their target hash is known not to be the current head.
 - From a fork: the commits are in another repository, and nothing is proven.
 """
 
-from dx_dagster.importer.commits.ancestry import Ancestry
+from dx_dagster.importer.commits.ancestry import Ancestry, Reached
 from dx_dagster.warehouse.imported.commits import Targets
-from dx_dagster.warehouse.imported.marks import Repository
 from dx_dagster.warehouse.imported.pulls import Heads
 
 CLOSED = " (branch closed)"
 
 
-def may_be_proven(heads: Heads, repository: Repository) -> bool:
+def may_be_proven(heads: Heads) -> bool:
     """Whether the history of the repository may prove the commits of the pull request."""
-    if heads.from_fork is not False or not heads.source:
-        return False
-    return bool(heads.merge) if heads.state == "MERGED" else heads.target_branch == repository.default_branch
+    return heads.from_fork is False and bool(heads.source) and bool(heads.merge or heads.state != "MERGED")
 
 
-def missing(heads: Heads, ancestry: Ancestry) -> list[str]:
-    """The hashes that a proof needs and the history lacks."""
-    ends = [heads.source, heads.merge] if heads.state == "MERGED" else [heads.source]
-    return [sha for sha in ends if sha and ancestry.find(sha) is None]
+def ends(heads: Heads) -> list[str]:
+    """The hashes that a proof needs, together with all that they reach."""
+    return [sha for sha in (heads.source, heads.merge if heads.state == "MERGED" else None) if sha]
 
 
-def prove(heads: Heads, ancestry: Ancestry, targets: Targets) -> tuple[str, set[str]] | None:
-    """The kind of pull request and the hashes of its commits; None where the history does not prove them."""
+def prove(
+    heads: Heads, ancestry: Ancestry, targets: Targets, branch: Reached | None = None
+) -> tuple[str, set[str]] | None:
+    """The kind of pull request and the hashes of its commits; None where the history does not prove them.
+
+    `branch`: what the target branch reaches by now, where that is not the default branch.
+    """
     source = ancestry.find(heads.source)
     if source is None:
         return None
     if heads.state != "MERGED":
-        return _prove_unmerged(heads, ancestry, source) if heads.state == "OPEN" or targets.past else None
+        return _prove_unmerged(heads, ancestry, source, branch) if heads.state == "OPEN" or targets.past else None
     merge = ancestry.find(heads.merge)
     proof = None if merge is None else _prove_merged(heads, ancestry, source, merge, frozen=targets.frozen)
     if proof is None:
@@ -70,11 +71,14 @@ def _prove_merged(
     return ("rebased", hashes) if copies is not None and (frozen or len(copies) == len(hashes)) else None
 
 
-def _prove_unmerged(heads: Heads, ancestry: Ancestry, source: str) -> tuple[str, set[str]] | None:
+def _prove_unmerged(
+    heads: Heads, ancestry: Ancestry, source: str, branch: Reached | None
+) -> tuple[str, set[str]] | None:
     target = ancestry.find(heads.target)
-    if target not in ancestry.branch:
+    now = ancestry.branch if branch is None else branch
+    if target is None or not ancestry.holds(now, target):
         return None
-    least = ancestry.beside_branch(source)
+    least = ancestry.beside(source, now)
     if least is None or least != ancestry.difference(source, target):
         return None
     return heads.state.lower(), least

@@ -14,7 +14,7 @@ CERTAIN = 3
 """So many answers of the endpoint must agree with the history before a kind is trusted."""
 
 SAMPLED = 50
-"""Once a kind is trusted, one pull request of so many is compared."""
+"""Once a kind is trusted, one pull request of so many is compared; each answer that agrees doubles the number."""
 
 _OPEN = "open"
 
@@ -27,10 +27,12 @@ class _Shown:
 
     Attributes:
         since: pull requests of that kind since the last one compared.
+        interval: so many are not compared before the next one is.
     """
 
     agreed: int = 0
     since: int = 0
+    interval: int = SAMPLED
     differed: bool = False
 
 
@@ -63,6 +65,10 @@ class Trust:
         """Whether each pull request of the kind must be requested."""
         return self._shown[kind].differed or (self._forgets_branches and kind != _OPEN)
 
+    def is_trusted(self, kind: str) -> bool:
+        """Whether enough answers have agreed, and none differs."""
+        return self.is_certain(kind) and not self.is_broken(kind)
+
     def choose(self, kind: str, proven: Sequence[Item]) -> list[Item]:
         """The pull requests to compare, oldest first, of those `proven`, newest first."""
         if self.is_broken(kind):
@@ -71,7 +77,8 @@ class Trust:
         wanted = CERTAIN - shown.agreed
         for one in reversed(proven):
             shown.since += 1
-            if wanted > 0 or shown.since >= SAMPLED:
+            if wanted > 0 or shown.since >= shown.interval:
+                shown.interval *= 1 if wanted > 0 else 2
                 wanted -= 1
                 shown.since = 0
                 chosen.append(one)

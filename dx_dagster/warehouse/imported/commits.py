@@ -1,6 +1,6 @@
 """Commits of default branches, and what they say about the commits of pull requests."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,15 +17,19 @@ async def known(warehouse: Warehouse, repository_id: str, hashes: Collection[str
     return {row.sha for row in rows}
 
 
-async def graph(warehouse: Warehouse, repository_id: str) -> list[tuple[str, list[str]]]:
-    """Every commit on the default branch, with its parents."""
-    # As one text, which the driver reads much faster than an array.
-    rows = await warehouse.rows(
-        """SELECT sha, array_to_string(parents, ' ') AS parents
-           FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s""",
-        [repository_id],
-    )
-    return [(row.sha, (row.parents or "").split()) for row in rows]
+async def graph(
+    warehouse: Warehouse, repository_id: str, add: Callable[[Iterator[tuple[str, list[str]]]], None]
+) -> None:
+    """Gives `add` every commit on the default branch with its parents, some thousand at a time."""
+    async with warehouse.transaction(read_only=True) as transaction:
+        # As one text, which the driver reads much faster than an array.
+        parts = transaction.in_parts(
+            """SELECT sha, array_to_string(parents, ' ')
+               FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s""",
+            [repository_id],
+        )
+        async for rows in parts:
+            add((sha, (parents or "").split()) for sha, parents in rows)
 
 
 async def commits(warehouse: Warehouse, repository_id: str, hashes: Collection[str]) -> dict[str, CommitRow]:

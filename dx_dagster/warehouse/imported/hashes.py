@@ -109,10 +109,11 @@ async def complete(transaction: Transaction, whole: Collection[tuple[str, str]])
         )
 
 
-async def of_pull(transaction: Transaction, pull_id: str) -> str:
-    """The hashes that a pull request has now."""
-    row = await transaction.row(
-        "SELECT concat_ws(' ', merge_commit_sha, source_commit_sha) AS hashes FROM bitbucket_pulls WHERE id = %s",
-        [pull_id],
+async def of_pulls(transaction: Transaction, pull_ids: Collection[str]) -> dict[str, str]:
+    """The hashes that pull requests have now."""
+    rows = await transaction.rows(
+        """SELECT id::text, concat_ws(' ', merge_commit_sha, source_commit_sha) AS hashes
+           FROM bitbucket_pulls WHERE id = ANY(%s::uuid[])""",
+        [list(pull_ids)],
     )
-    return str(row.hashes)
+    return {row.id: row.hashes for row in rows}

@@ -12,7 +12,6 @@ from dx_dagster.warehouse.database import Transaction
 RULES = 2
 """Version of these rules. `mend` derives the pull requests of a workspace again that follow older rules."""
 
-_DERIVED_AT_ONCE = 2000
 
 CLOSES = SQL("(p.state <> 'OPEN' AND (a.state = p.state OR (p.state = 'SUPERSEDED' AND a.state = 'DECLINED')))")
 """SQL: whether an update `a` closed the pull request `p`."""
@@ -144,11 +143,11 @@ async def derive_first_commits(transaction: Transaction, pull_ids: Collection[st
 
 # A user whose type changes between human and bot changes the durations of the pull requests that they reviewed.
 _RECOUNTED = """
-    WITH recounted AS (
-        UPDATE bitbucket_users SET counted_as = type
-        WHERE workspace_id = %s AND counted_as IS DISTINCT FROM type RETURNING id)
-    SELECT a.pull_id::text AS id FROM bitbucket_pull_activities a JOIN recounted u ON u.id = a.user_id
-    UNION SELECT c.pull_id::text FROM bitbucket_pull_comments c JOIN recounted u ON u.id = c.user_id"""
+    UPDATE bitbucket_users SET counted_as = type
+    WHERE workspace_id = %s AND counted_as IS DISTINCT FROM type RETURNING id::text"""
+_REVIEWED_BY = """
+    SELECT pull_id::text FROM bitbucket_pull_activities WHERE user_id = ANY(%(users)s::uuid[])
+    UNION SELECT pull_id::text FROM bitbucket_pull_comments WHERE user_id = ANY(%(users)s::uuid[])"""
 _OF_WORKSPACE = """
     SELECT p.id::text FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
     WHERE r.workspace_id = %s"""
@@ -164,11 +163,13 @@ async def mend(transaction: Transaction, workspace_id: str) -> None:
     """Derives again the pull requests that follow older rules, or count a user by an outdated type."""
     old = await follow_old_rules(transaction, workspace_id)
     recounted = [row.id for row in await transaction.rows(_RECOUNTED, [workspace_id])]
-    found = [row.id for row in await transaction.rows(_OF_WORKSPACE, [workspace_id])] if old else recounted
-    for start in range(0, len(found), _DERIVED_AT_ONCE):
-        batch = found[start : start + _DERIVED_AT_ONCE]
-        await derive(transaction, batch)
+    if not old and not recounted:
+        return
+    statement, bound = (_OF_WORKSPACE, [workspace_id]) if old else (_REVIEWED_BY, {"users": recounted})
+    async for rows in transaction.in_parts(statement, bound):
+        ids = [pull_id for (pull_id,) in rows]
+        await derive(transaction, ids)
         if old:
-            await derive_first_commits(transaction, batch)
+            await derive_first_commits(transaction, ids)
     if old:
         await transaction.execute("UPDATE bitbucket_workspaces SET rules = %s WHERE id = %s", [RULES, workspace_id])

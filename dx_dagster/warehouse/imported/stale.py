@@ -28,6 +28,15 @@ class StalePull(NamedTuple):
     version: str
 
 
+class Part(NamedTuple):
+    """Stale pull requests of one repository: so many, with a number from `first` to `last`."""
+
+    repository_id: str
+    first: int
+    last: int
+    pulls: int
+
+
 @dataclass(frozen=True)
 class Scope:
     """The pull requests that a query considers. Deleted ones are left out.
@@ -37,15 +46,19 @@ class Scope:
         resting: also pull requests that Bitbucket refused lately and that have not changed since.
         pulls: only pull requests with these ids; None for all.
         repositories: with `pulls`, also all pull requests of the repositories with these ids.
+        parts: only pull requests in these parts; None for all.
     """
 
     readable: Collection[str]
     resting: bool = False
     pulls: Collection[str] | None = None
     repositories: Collection[str] = ()
+    parts: Collection[Part] | None = None
 
     @property
     def condition(self) -> SQL:
+        if self.parts is not None:
+            return _IN_PARTS
         if self.pulls is None:
             return SQL("true")
         if not self.repositories:
@@ -53,17 +66,32 @@ class Scope:
         return SQL("(p.id = ANY(%(pulls)s::uuid[]) OR p.repository_id = ANY(%(repositories)s::uuid[]))")
 
 
+_IN_PARTS = SQL("""EXISTS (
+    SELECT FROM unnest(%(part_repositories)s::uuid[], %(firsts)s::bigint[], %(lasts)s::bigint[])
+                AS part (repository_id, first, last)
+    WHERE part.repository_id = p.repository_id AND p.source_id BETWEEN part.first AND part.last)""")
+
 _RESTS = SQL("""(
     m.refused_since IS NOT NULL AND m.refused_for IS NOT DISTINCT FROM p.updated_at AND {rests})""").format(
     rests=rests("m.refused_at", "m.refused_since")
 )
 
-_FIND = SQL("""
-    SELECT p.id::text, p.repository_id::text, p.source_id AS number, p.updated_at, {version} AS version
+_STALE = SQL("""
     FROM bitbucket_pulls p LEFT JOIN pull_marks m ON m.pull_id = p.id
     WHERE p.repository_id = ANY(%(readable)s::uuid[]) AND p.deleted_at IS NULL AND {is_in_scope} AND ({is_stale})
-      AND NOT {rests}
-    ORDER BY {order} LIMIT %(most)s""")
+      AND NOT {rests}""")
+_FIND = SQL("""
+    SELECT p.id::text, p.repository_id::text, p.source_id AS number, p.updated_at, {version} AS version
+    {stale} ORDER BY {order} LIMIT %(most)s""")
+# The repository that changed last comes first, and the newest numbers of each.
+_PARTS = SQL("""
+    WITH stale AS (
+        SELECT p.repository_id, p.source_id, p.updated_at,
+               (row_number() OVER (PARTITION BY p.repository_id ORDER BY p.source_id DESC) - 1) / %(size)s AS part
+        {stale})
+    SELECT repository_id::text, min(source_id) AS first, max(source_id) AS last, count(*) AS pulls
+    FROM stale GROUP BY repository_id, part
+    ORDER BY max(max(updated_at)) OVER (PARTITION BY repository_id) DESC NULLS LAST, repository_id, part""")
 
 
 _NO_VERSION = SQL("''")
@@ -84,21 +112,25 @@ async def _find(
     """The pull requests that changed last come first, unless told otherwise."""
     return await warehouse.fetch(
         StalePull,
-        _FIND.format(
-            version=version,
-            is_in_scope=scope.condition,
-            is_stale=is_stale,
-            rests=SQL("false") if scope.resting else rests,
-            order=order,
-        ),
-        {
-            "readable": list(scope.readable),
-            "pulls": list(scope.pulls or ()),
-            "repositories": list(scope.repositories),
-            "most": most,
-            **bound,
-        },
+        _FIND.format(version=version, stale=_stale(scope, is_stale, rests), order=order),
+        {**_bound(scope), "most": most, **bound},
     )
+
+
+def _stale(scope: Scope, is_stale: Composable, rests: Composable = _RESTS) -> Composable:
+    return _STALE.format(is_in_scope=scope.condition, is_stale=is_stale, rests=SQL("false") if scope.resting else rests)
+
+
+def _bound(scope: Scope) -> dict[str, object]:
+    parts = scope.parts or ()
+    return {
+        "readable": list(scope.readable),
+        "pulls": list(scope.pulls or ()),
+        "repositories": list(scope.repositories),
+        "part_repositories": [part.repository_id for part in parts],
+        "firsts": [part.first for part in parts],
+        "lasts": [part.last for part in parts],
+    }
 
 
 # -- activity ----------------------------------------------------------------------------------------------------------
@@ -267,6 +299,13 @@ async def pulls_without_commits(warehouse: Warehouse, scope: Scope) -> list[Stal
     return await _find(warehouse, scope, _WITHOUT_COMMITS, _COMMITS_VERSION)
 
 
+async def parts_without_commits(warehouse: Warehouse, scope: Scope, size: int) -> list[Part]:
+    """The same in parts of at most `size`."""
+    return await warehouse.fetch(
+        Part, _PARTS.format(stale=_stale(scope, _WITHOUT_COMMITS)), {**_bound(scope), "size": size}
+    )
+
+
 async def commits_versions(transaction: Transaction, pull_ids: Collection[str]) -> dict[str, str]:
     """By pull request: source, target, and what else decides which commits belong to it."""
     rows = await transaction.rows(_COMMITS_VERSIONS, [list(pull_ids)])
@@ -294,6 +333,14 @@ _WITH_SHORT_HASHES = SQL(
 async def pulls_with_short_hashes(warehouse: Warehouse, scope: Scope) -> list[StalePull]:
     """Pull requests with abbreviated hashes that were not resolved one by one; the version is their hashes."""
     return await _find(warehouse, scope, _WITH_SHORT_HASHES, _HASHES)
+
+
+async def repositories_with_short_hashes(warehouse: Warehouse, scope: Scope) -> set[str]:
+    """The repositories of these pull requests."""
+    statement = SQL("SELECT DISTINCT p.repository_id::text AS id {stale}").format(
+        stale=_stale(scope, _WITH_SHORT_HASHES)
+    )
+    return {row.id for row in await warehouse.rows(statement, _bound(scope))}
 
 
 async def merged_pulls_with_short_hashes(warehouse: Warehouse, scope: Scope) -> list[StalePull]:
