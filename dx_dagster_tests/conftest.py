@@ -44,6 +44,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest tests: at the end, one worker would be at them while the others have nothing left to do.
+    items.sort(key=lambda item: item.path.name != "test_install.py")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2  # nearly half of the tests' time is waiting, for processes to start and to end
 

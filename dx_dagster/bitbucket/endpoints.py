@@ -104,18 +104,17 @@ def workspace(workspace: str) -> Endpoint:
     return Endpoint(_workspace(workspace), pagelen=None)
 
 
-def members(workspace: str) -> Endpoint:
-    return Endpoint(f"{_workspace(workspace)}/members")
-
-
 EMAILS_AT_ONCE = 90
 """Addresses in one request; more answer 400 (docs/bitbucket-api.md, "Workspaces and members")."""
 
 
-def members_with_emails(workspace: str, emails: Sequence[str]) -> Endpoint:
-    """Members who have one of the addresses, each with it as `user.email` (docs/bitbucket-api.md)."""
-    listed = ",".join(json.dumps(email, ensure_ascii=False) for email in emails)
-    return members(workspace).having({"q": f"user.email IN ({listed})", "fields": "+values.user.email"})
+def members(workspace: str, emails: Sequence[str] = ()) -> Endpoint:
+    """All members; or those who have one of the addresses, each with it as `user.email` (docs/bitbucket-api.md)."""
+    listed = Endpoint(f"{_workspace(workspace)}/members")
+    if not emails:
+        return listed
+    quoted = ",".join(json.dumps(email, ensure_ascii=False) for email in emails)
+    return listed.having({"q": f"user.email IN ({quoted})", "fields": "+values.user.email"})
 
 
 def member(workspace: str, account: str) -> Endpoint:

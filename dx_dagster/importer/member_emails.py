@@ -81,7 +81,7 @@ class _Asking:
             BitbucketError: there was no answer.
         """
         answer = _Answer(self.workspace.id, frozenset(emails))
-        endpoint = endpoints.members_with_emails(self.workspace.slug, list(emails))
+        endpoint = endpoints.members(self.workspace.slug, list(emails))
         async for page in cursor(self.workspace.client.sparing(credential), endpoint):
             for value in page.values:
                 answer.read(inner(value, "user"))
