@@ -28,7 +28,13 @@ pytest_plugins = ("dx_dagster_tests.browsing", "dx_dagster_tests.connecting")
 
 RunCli = Callable[..., Done]
 _OURS = ("DX_", "BITBUCKET_", "JIRA_", "DAGSTER_", "SANDBOX_")
-_FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_wal_size=64MB")
+_FAST = (
+    "-c fsync=off",
+    "-c autovacuum=off",
+    "-c synchronous_commit=off",
+    "-c full_page_writes=off",
+    "-c max_wal_size=64MB",
+)
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 2 * 1024**3  # a server for each worker, a few databases of 10 MB and the log of each
 _numbers = count()

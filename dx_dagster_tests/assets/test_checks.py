@@ -30,7 +30,10 @@ def installation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installation):
     from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
 
-    with dg.instance_for_test() as instance, psycopg.connect(installation.database_url, autocommit=True) as database:
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        psycopg.connect(installation.database_url, autocommit=True) as database,
+    ):
         instance.add_dynamic_partitions("workspaces", ["acme"])
 
         def run(job: str) -> Told:
@@ -79,7 +82,7 @@ def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installat
 def test_a_partition_added_by_hand_is_one_failure_with_one_sentence_and_no_asset_stays_red():
     from dx_dagster.definitions import defs  # noqa: PLC0415
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         for tags, left in (({}, ["acme"]), ({"dagster/backfill": "b"}, ["acme", "typo"])):
             # Dagster gives up a whole backfill that lost a partition: there it stays.
             instance.add_dynamic_partitions("workspaces", ["acme", "typo"])
