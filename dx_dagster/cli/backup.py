@@ -1,5 +1,6 @@
 """`dx-dagster backup` and `restore`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def restore(
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.settings import Settings
     from dx_dagster.warehouse import dumps
+    from dx_dagster.warehouse.connections.vault import VaultError
     from dx_dagster.warehouse.embedded import database_url
 
     settings = Settings.read()
@@ -71,4 +73,7 @@ def restore(
         raise CommandError(f"Nothing was changed: {file} was not restored. {error}") from None
     restored = Installation.open(settings)
     print(f"Restored {file}.")
-    require_keys(restored.database_url, settings)
+    try:
+        require_keys(restored.database_url, settings)
+    except VaultError as error:
+        print(error, file=sys.stderr)

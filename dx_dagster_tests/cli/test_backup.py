@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import psycopg
 import pytest
+from cryptography.fernet import Fernet
 from psycopg.sql import SQL, Identifier
 
 from dx_dagster.warehouse.schema import metadata
@@ -46,6 +47,10 @@ def test_a_backup_brings_everything_back_and_a_failed_restoration_changes_nothin
     assert content(elsewhere) == content(connected)
     [workspace] = json.loads(run_cli("status", "--json", env=elsewhere).stdout)["workspaces"]
     assert workspace["workspace"] == "acme"
+
+    # The rows are there without the keys; nobody can use the credentials.
+    done = run_cli("restore", str(file), "--yes", env={**elsewhere, "DX_SECRET_KEYS": Fernet.generate_key().decode()})
+    assert (done.returncode, "DX_SECRET_KEYS" in done.stderr) == (0, True)
 
     # A file that was cut short fails in the middle of its rows.
     broken = tmp_path / "broken.dump"
