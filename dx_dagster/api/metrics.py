@@ -20,7 +20,7 @@ from dx_dagster.api.guard import Hosts, refusal
 from dx_dagster.api.installation import ServedInstallation, installation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.clock import HOST
-from dx_dagster.connections.health import health
+from dx_dagster.connections.health import WITH_BUDGETS, health
 from dx_dagster.settings import Settings, is_loopback
 from dx_dagster.warehouse import counts, request_counts, sync_steps
 from dx_dagster.warehouse.connections import connections
@@ -29,7 +29,6 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import belief, inbox
 
 PATH = "/metrics"
-_WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds; Bitbucket's timeout is 10
 
@@ -132,7 +131,7 @@ async def _budgets(settings: Settings, warehouse: Warehouse, known: Iterable[Sto
     limit = GaugeMetricFamily("dx_budget_requests_limit", "Requests of a credential in the window.", labels=labels)
     works = GaugeMetricFamily("dx_credential_works", "1 where the credential can be used, else 0.", labels=labels)
     for connection in known:
-        if connection.type not in _WITH_BUDGETS:
+        if connection.type not in WITH_BUDGETS:
             continue
         for one in await health(settings, warehouse, connection):
             # Labels need not differ, the number does.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dx_dagster.warehouse.database import Warehouse
     from dx_dagster.warehouse.webhooks.belief import Belief
 
-_WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
-
 
 def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Shows the state of each workspace: last sync, rows, inbox and credentials.
@@ -36,7 +34,7 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[str, Any]]:
-    from dx_dagster.connections.health import health
+    from dx_dagster.connections.health import WITH_BUDGETS, health
     from dx_dagster.warehouse import counts
     from dx_dagster.warehouse.connections import connections
     from dx_dagster.warehouse.imported import bounds
@@ -64,7 +62,7 @@ async def _workspaces(settings: Settings, warehouse: "Warehouse") -> list[dict[s
                 "credentials": [
                     _credential(other, one)
                     for other in known
-                    if other.workspace == connection.workspace and other.type in _WITH_BUDGETS
+                    if other.workspace == connection.workspace and other.type in WITH_BUDGETS
                     for one in await health(settings, warehouse, other)
                 ],
             }

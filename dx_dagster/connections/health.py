@@ -13,6 +13,9 @@ from dx_dagster.warehouse.connections.connections import StoredConnection
 from dx_dagster.warehouse.connections.credentials import ShownCredential
 from dx_dagster.warehouse.database import Warehouse
 
+WITH_BUDGETS = ("bitbucket", "bitbucket_pipelines")
+"""Types of connections whose requests count against a budget."""
+
 WARNED_BEFORE_EXPIRY = timedelta(days=14)
 
 

@@ -1,18 +1,19 @@
 """Stores how many requests a client has sent, by credential and status, while it is open."""
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psycopg
 
 from dx_dagster.bitbucket import BitbucketClient
 from dx_dagster.warehouse import request_counts
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.repeating import repeated
 
 _SECONDS_BETWEEN = 15.0
+_FAILURE = "cannot store the number of requests"
 
 _log = logging.getLogger(__name__)
 
@@ -20,25 +21,18 @@ _log = logging.getLogger(__name__)
 @asynccontextmanager
 async def counting(warehouse: Warehouse, client: BitbucketClient) -> AsyncIterator[None]:
     """Stores the counts every few seconds, and at the end. What a killed process sent last is not counted."""
-    # A task, not a task group: a run of Dagster enters and leaves in different tasks.
-    over = asyncio.Event()
-    storing = asyncio.create_task(_store(warehouse, client.answers, over))
-    try:
-        yield
-    finally:
-        over.set()
-        await storing
-
-
-async def _store(warehouse: Warehouse, answers: Counter[tuple[int, str]], over: asyncio.Event) -> None:
     stored: Counter[tuple[int, str]] = Counter()
-    while not over.is_set():
-        with suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), _SECONDS_BETWEEN)
-        seen = Counter(answers)
+
+    async def store() -> None:
+        new = Counter(client.answers) - stored
+        await request_counts.add(warehouse, new)
+        stored.update(new)
+
+    try:
+        async with repeated(_SECONDS_BETWEEN, store, _FAILURE):
+            yield
+    finally:
         try:
-            await request_counts.add(warehouse, seen - stored)
+            await store()
         except (psycopg.OperationalError, WarehouseError) as error:
-            _log.warning("cannot store the number of requests: %s", error)
-        else:
-            stored = seen
+            _log.warning("%s: %s", _FAILURE, error)

@@ -9,9 +9,7 @@ a kill and the continuation is newer than the mark, and the next session asks fo
 is news, are believed for one session. Docs: architecture.md, "Killed syncs".
 """
 
-import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import psycopg
 from dx_dagster.warehouse import versions
 from dx_dagster.warehouse.database import Transaction, Warehouse, WarehouseError
 from dx_dagster.warehouse.imported.review_times import RULES
+from dx_dagster.warehouse.repeating import repeated
 
 CONTINUED_WITHIN = timedelta(hours=1)
 """A session is not continued once its pauses together are longer: what it found would be believed for too long."""
@@ -31,8 +30,6 @@ _PAUSE_OF_A_KILL = timedelta(minutes=3)
 """The least that a kill counts as a pause, so that a process that crashes again and again leaves the session."""
 
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,26 +148,15 @@ async def in_session(warehouse: Warehouse, workspace: str, *, afresh: bool) -> A
     Enter it with the workspace's lock held. `afresh`: nothing is continued.
     """
     session = await begin(warehouse, workspace, afresh=afresh)
-    # A task, not a task group: a run of Dagster enters and leaves in different tasks.
-    over = asyncio.Event()
-    keeping = asyncio.create_task(_keep(warehouse, session, over))
+
+    async def keep_alive() -> None:
+        async with warehouse.transaction() as transaction:
+            await _keep_alive(transaction, session)
+
     try:
-        yield session
+        async with repeated(_SECONDS_BETWEEN_SIGNS_OF_LIFE, keep_alive, "cannot record that the sync works"):
+            yield session
     finally:
-        over.set()
-        await keeping
         # Without a database or a lock, the session is left to the next sync.
         with suppress(psycopg.OperationalError, WarehouseError):
             await end(warehouse, session)
-
-
-async def _keep(warehouse: Warehouse, session: Session, over: asyncio.Event) -> None:
-    while not over.is_set():
-        with suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), _SECONDS_BETWEEN_SIGNS_OF_LIFE)
-            return
-        try:
-            async with warehouse.transaction() as transaction:
-                await _keep_alive(transaction, session)
-        except (psycopg.OperationalError, WarehouseError) as error:
-            _log.warning("cannot record that the sync works: %s", error)
