@@ -9,15 +9,17 @@ connections, and gets them as such a parameter, after those.
 import os
 import socket
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, Connection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import QueryCanceled
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
+
+Result = TypeVar("Result")
 
 _SETTINGS = {
     # First, or it may cancel the statement that sets the others. It may still cancel itself: see `_ATTEMPTS`.
@@ -58,8 +60,9 @@ _KEEPALIVES = {
 _SINCE = {"tcp_user_timeout": 120000, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 # libpq sends these with each connection, and the server applies them after the options.
 _SETTINGS_OF_LIBPQ = {"PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"}
-# A statement timeout of a millisecond, as an administrator or PGOPTIONS may set it, ends 2 of 100 settings of it.
-_ATTEMPTS = 20
+# A statement timeout of a millisecond, as an administrator or PGOPTIONS may set it, ends 2 of 100 shortest statements
+# on a quiet machine.
+_ATTEMPTS = 100
 _FIT = "SELECT pg_is_in_recovery(), current_setting('server_encoding')"
 
 
@@ -115,12 +118,7 @@ def set_up(connection: Connection[Any], *, statement_timeout: float = 0) -> None
     autocommit = connection.autocommit
     connection.autocommit = True  # in a transaction, a rollback would take it back
     statement = _statement(connection.info.server_version, statement_timeout)
-    for _ in range(_ATTEMPTS - 1):
-        with suppress(QueryCanceled):
-            connection.execute(statement)
-            break
-    else:
-        connection.execute(statement)
+    in_time(lambda: connection.execute(statement))
     connection.autocommit = autocommit
 
 
@@ -135,6 +133,18 @@ async def set_up_async(connection: AsyncConnection[Any], *, statement_timeout: f
     else:
         await connection.execute(statement)
     await connection.set_autocommit(autocommit)
+
+
+def in_time(work: Callable[[], Result]) -> Result:
+    """Does work of few short statements where the statement timeout may still be anything: again until it is in time.
+
+    Raises:
+        QueryCanceled: it never was.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(QueryCanceled):
+            return work()
+    return work()
 
 
 def options(server_version: int, **others: str) -> str:

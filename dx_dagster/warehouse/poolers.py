@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.errors import ProtocolViolation
 from psycopg.rows import TupleRow
 
-from dx_dagster.warehouse.connecting import cut_off, keepalives
+from dx_dagster.warehouse.connecting import cut_off, in_time, keepalives
 
 # Other clients of a busy pooler may get a connection between two statements, hence more than one round.
 _ROUNDS = 10
@@ -26,16 +26,21 @@ def why_unfit(url: str) -> str | None:
     Raises:
         psycopg.Error: the database does not answer.
     """
-    with _connected(url) as one:
-        # PostgreSQL sends its process id as the connection begins. A pooler has no server connection yet: it sends
-        # another number.
-        if one.info.backend_pid == _pid(one) or not _changes_servers(url, one):
-            return None
+    # The settings of a session are not set here: through a pooler they would be set for other clients too.
+    if not in_time(lambda: _is_transaction_pooler(url)):
+        return None
     return (
         "The address in DX_DATABASE_URL leads to a connection pooler that gives each transaction another connection to "
         "PostgreSQL (pool_mode transaction or statement in PgBouncer): the locks that keep two imports of a workspace "
         "apart would be lost there. Name PostgreSQL itself, or a pool in session mode."
     )
+
+
+def _is_transaction_pooler(url: str) -> bool:
+    with _connected(url) as one:
+        # PostgreSQL sends its process id as the connection begins. A pooler has no server connection yet: it sends
+        # another number.
+        return one.info.backend_pid != _pid(one) and _changes_servers(url, one)
 
 
 def _changes_servers(url: str, one: Connection[TupleRow]) -> bool:

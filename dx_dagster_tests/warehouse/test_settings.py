@@ -23,7 +23,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse import connecting, migrations, runs
+from dx_dagster.warehouse import connecting, migrations, poolers, runs
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
@@ -119,6 +119,7 @@ def test_a_statement_timeout_of_a_millisecond_refuses_no_connection(postgres, da
     def timeouts(connections: int) -> set[str]:
         said: set[str] = set()
         for _ in range(connections):
+            assert poolers.why_unfit.__wrapped__(database_url) is None
             with connecting.connect(database_url) as connection:
                 said.update(connection.execute("SELECT current_setting('statement_timeout')").fetchone() or ())
         return said
