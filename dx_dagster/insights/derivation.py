@@ -75,25 +75,31 @@ class Derivation:
         place = SQL(", row_number() OVER (ORDER BY {}) AS place").format(SQL(self.order)) if self.order else SQL("")
         return SQL("SELECT {}{} {}").format(_listed(expressions), place, self.rows)
 
-    @property
-    def statement(self) -> Composed:
-        """INSERT … ON CONFLICT DO UPDATE of the rows that differ; returns (inserted) for each row written.
+    def statement(self, within: Composable | None = None) -> Composed:
+        """INSERT … ON CONFLICT DO UPDATE of the rows that differ; returns how many were `inserted` and `updated`.
 
         Rows that do not differ are left out before: ON CONFLICT would lock each of them, and take a number for it.
+
+        `within`: SQL over a stored row `old`: whether these rows would include it. Such a row that they do not include
+        is deleted.
         """
         others = [name for name in self.columns if name not in self.key]
         return SQL("""
-            {before}
-            INSERT INTO {table} AS old ({columns})
-            SELECT {new_columns} FROM ({select}) new LEFT JOIN {table} stored USING ({key})
-            WHERE stored.id IS NULL OR ({stored}) IS DISTINCT FROM ({new}) {order}
-            ON CONFLICT ({key}) DO UPDATE SET {changes}
-            RETURNING (xmax = 0) AS inserted""").format(
+            WITH new AS ({before} {select}), {deletion}
+            written AS (
+                INSERT INTO {table} AS old ({columns})
+                SELECT {new_columns} FROM new LEFT JOIN {table} stored USING ({key})
+                WHERE stored.id IS NULL OR ({stored}) IS DISTINCT FROM ({new}) {order}
+                ON CONFLICT ({key}) DO UPDATE SET {changes}
+                RETURNING (xmax = 0) AS inserted)
+            SELECT count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated
+            FROM written""").format(
             before=self.before,
+            select=self.select,
+            deletion=SQL("") if within is None else self._deletion(within),
             table=self._name,
             columns=self._columns,
             new_columns=_listed(Identifier("new", name) for name in self.columns),
-            select=self.select,
             key=_listed(map(Identifier, self.key)),
             stored=_listed(Identifier("stored", name) for name in others),
             new=_listed(Identifier("new", name) for name in others),
@@ -101,16 +107,12 @@ class Derivation:
             changes=_listed(SQL("{name} = excluded.{name}").format(name=Identifier(name)) for name in others),
         )
 
-    def statement_of_deletion(self, within: Composable) -> Composed:
-        """DELETE of the stored rows `within` that are not among all rows."""
-        return SQL("""
-            {before}
-            DELETE FROM {table} old
-            WHERE {within} AND NOT EXISTS (SELECT FROM ({select}) new WHERE ({new}) = ({old}))""").format(
-            before=self.before,
+    def _deletion(self, within: Composable) -> Composed:
+        return SQL(
+            "gone AS (DELETE FROM {table} old WHERE {within} AND NOT EXISTS (SELECT FROM new WHERE ({new}) = ({old}))),"
+        ).format(
             table=self._name,
             within=within,
-            select=self.select,
             new=_listed(Identifier("new", name) for name in self.key),
             old=_listed(Identifier("old", name) for name in self.key),
         )
@@ -135,31 +137,25 @@ class Derivation:
         return SQL("ORDER BY new.place" if self.order else "")
 
 
-async def derive(transaction: Transaction, derivation: Derivation, bound: Mapping[str, object]) -> None:
-    """Inserts and updates the table's rows, and counts those written."""
+async def derive(
+    transaction: Transaction,
+    derivation: Derivation,
+    bound: Mapping[str, object],
+    *,
+    within: Composable | None = None,
+) -> None:
+    """Inserts and updates the table's rows, and counts those written.
+
+    `within`: as in `Derivation.statement`. The table has no unique column besides its keys then: its rows are deleted
+    and inserted at once.
+    """
     name = str(derivation.table.name)
     bound = {**derivation.parameters, **bound}
     if await reserve_if_empty(transaction, name):
         transaction.count(name, inserted=await _fill(transaction, derivation, bound))
         return
-    counted = SQL(
-        "WITH written AS ({statement}) SELECT count(*) FILTER (WHERE inserted) AS inserted, "
-        "count(*) FILTER (WHERE NOT inserted) AS updated FROM written"
-    )
-    row = await transaction.row(counted.format(statement=derivation.statement), bound)
+    row = await transaction.row(derivation.statement(within), bound)
     transaction.count(name, inserted=row.inserted, updated=row.updated)
-
-
-async def delete_underived(
-    transaction: Transaction, derivation: Derivation, bound: Mapping[str, object], within: Composable
-) -> None:
-    """Deletes the stored rows that are not derived any more. Call it before `derive`.
-
-    `within`: SQL over a stored row `old`: whether the statement would derive it.
-    """
-    if await reserve_if_empty(transaction, str(derivation.table.name)):
-        return
-    await transaction.execute(derivation.statement_of_deletion(within), {**derivation.parameters, **bound})
 
 
 async def reserve_if_empty(transaction: Transaction, table: str) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import Table
 from dx_dagster.insights import changes
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.changes import Scope
-from dx_dagster.insights.derivation import Derivation, delete_underived, derive
+from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported.review_times import IS_OTHER
 from dx_dagster.warehouse.schema import bitbucket
@@ -130,8 +130,7 @@ _OF_CHANGED_PULLS = SQL("""(
 async def _build(transaction: Transaction, scope: Scope) -> None:
     if not await changes.find_pulls(transaction, scope) and not scope.everything:
         return
-    await delete_underived(transaction, REVIEWS, scope.bound, within=_OF_CHANGED_PULLS)
-    await derive(transaction, REVIEWS, scope.bound)
+    await derive(transaction, REVIEWS, scope.bound, within=_OF_CHANGED_PULLS)
 
 
 BUILD = Build(
