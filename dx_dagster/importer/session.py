@@ -66,9 +66,11 @@ async def open_pool(
 ) -> CredentialPool:
     """Opens a pool of the connection's enabled credentials; a credential that Bitbucket refuses is disabled.
 
+    It leaves out, with a warning, a credential that no key decrypts.
+
     Raises:
         NoCredentialError: no credential is left in it.
-        VaultError: the keys do not decrypt the credentials.
+        VaultError: the keys decrypt none of the credentials.
     """
     workspace = connection.workspace
     stored = await credentials.all_of(warehouse, Vault.of(settings), connection.id)
@@ -76,6 +78,12 @@ async def open_pool(
         raise NoCredentialError(
             f"invalid_credentials: no credential of workspace {workspace} can be used: all are disabled, expired or "
             f"removed. Add one with: dx-dagster credentials add {workspace}"
+        )
+
+    if closed := await credentials.usable_ids(warehouse, connection.id) - {one.id for one in stored}:
+        listener.warning(
+            f"No key decrypts the secret of credential {', '.join(map(str, sorted(closed)))} of workspace "
+            f"{workspace}, which is not used: see DX_SECRET_KEYS in docs/configuration.md, or add it again."
         )
 
     async def disable(credential: Credential, reason: str) -> None:

@@ -176,16 +176,17 @@ _SELECT = SQL("""
 async def all_of(
     warehouse: Warehouse, vault: Vault, connection_id: int, *, enabled: bool = True
 ) -> list[StoredCredential]:
-    """The credentials of a connection with their secrets; with `enabled`, only those that may be used.
+    """The credentials of a connection with their secrets; with `enabled`, only those that can be used.
 
     Raises:
-        VaultError: the keys do not open them.
+        VaultError: the keys do not open them; with `enabled`, none of them.
     """
     is_meant = (
         SQL("{usable} AND {in_service}").format(usable=_USABLE, in_service=_IN_SERVICE) if enabled else SQL("true")
     )
     rows = await warehouse.rows(_SELECT.format(is_meant=is_meant), [connection_id])
-    return [_opened(vault, row) for row in rows]
+    opened = [row for row in rows if vault.opens(row.secret, _row_name(row.id))] if enabled else []
+    return [_opened(vault, row) for row in opened or rows]
 
 
 async def get(warehouse: Warehouse, vault: Vault, connection_id: int, credential_id: int) -> StoredCredential | None:
