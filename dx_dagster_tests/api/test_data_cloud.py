@@ -316,14 +316,14 @@ def test_the_description_is_true_to_what_is_answered(settings, key):
         for found in schema.get_all_operations():
             run_operation(found, key, checks, seen)
     assert set(seen) == {200, 201, 401, 422}, seen
-    assert sum(seen.values()) > 500
+    assert sum(seen.values()) > 300
 
 
 def run_operation(found: Any, key: str, checks: Any, seen: Counter[int]) -> None:
     operation = found.ok()
 
     @hypothesis_settings(
-        max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
     )
     @given(case=operation.as_strategy(), real=st.integers(0, 3), mode=st.sampled_from(["", "Bearer ", "Bearer"]))
     def one(case, real, mode) -> None:

@@ -16,7 +16,7 @@ from dx_dagster.api.app import create_app
 from dx_dagster.cli.ports import free_port
 from dx_dagster_tests.browsing import lineage_shows_every_asset_and_nothing_covers_it
 from dx_dagster_tests.commands import run_forked
-from dx_dagster_tests.conftest import Running, wait_until
+from dx_dagster_tests.conftest import wait_until
 from dx_dagster_tests.servers import answering, serving
 
 # Dagster's own client passes what gql would rather have otherwise.
@@ -95,94 +95,6 @@ def elsewhere() -> Iterator[int]:
         yield httpx.URL(url).port or 0
 
 
-def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_and_clients_work(
-    start_up: Callable[..., Running], environment, database_url, browser: Browser, elsewhere
-):
-    running = start_up(environment)
-    key = run_forked(["api-keys", "create", "tests"], environment).stdout.strip()
-    dagsters_client_works(running.ui)
-    assert ask(running.ui, ADD.replace("MARK", "acme")).json()["data"]["addDynamicPartition"]
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    sign_in(page, f"{running.api}/connections", key)
-    for host in ("127.0.0.1", "localhost"):  # the same site, from which cookies are sent, and another
-        statuses = statuses_of_ours(page, running)
-        page.goto(f"http://{host}:{elsewhere}")
-        outcomes = page.evaluate(TRY_EVERYTHING, {"ui": running.ui, "api": running.api, "add": ADD})
-        assert set(outcomes.values()) == {"refused"}, outcomes
-        assert len(statuses) >= 10  # the console tells of the others, which are asked about first
-        assert {status for status in statuses.values() if status != 401} == {403}, statuses  # the API asks for a key
-        # A link opens a page, as it should, and does nothing.
-        with page.expect_navigation():
-            page.evaluate("address => { location.href = address }", f"{running.ui}/graphql?query={ADD}")
-        expect(page).to_have_title("GraphiQL")
-        page.wait_for_load_state("networkidle")  # it asks for the schema, which is no request from elsewhere
-    assert partitions(database_url) == {"acme"}
-    page.goto(f"{running.api}/connections")
-    expect(page.get_by_role("heading", name="Connections")).to_be_visible()  # still signed in
-
-    dagsters_pages_work(context.new_page(), running.ui)
-    context.close()
-
-
-def dagsters_client_works(ui: str, **headers: str) -> None:
-    client = DagsterGraphQLClient("127.0.0.1", port_number=urlsplit(ui).port, headers=headers)
-    assert client.reload_repository_location("dx_dagster").status == ReloadRepositoryLocationStatus.SUCCESS
-
-
-def ask(ui: str, query: str, **headers: str) -> httpx.Response:
-    return httpx.post(f"{ui}/graphql", json={"query": query}, headers=headers, timeout=60)
-
-
-def partitions(database_url: str) -> set[str]:
-    with psycopg.connect(database_url) as connection:
-        return {name for (name,) in connection.execute("SELECT partition FROM dagster.dynamic_partitions").fetchall()}
-
-
-def statuses_of_ours(page: Page, running: Running) -> dict[str, int]:
-    statuses: dict[str, int] = {}
-
-    def note(response: Any) -> None:
-        if response.url.startswith((running.ui, running.api)) and "GraphiQL" not in response.url:
-            statuses[f"{response.request.method} {response.url} {response.request.resource_type}"] = response.status
-
-    page.on("response", note)
-    return statuses
-
-
-def sign_in(page: Page, address: str, key: str) -> None:
-    page.goto(address)
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_label("API key")).to_have_count(0)
-
-
-def dagsters_pages_work(page: Page, ui: str, **headers: str) -> None:
-    """The lineage, a switch that a person turns, and what Dagster tells its pages over a WebSocket."""
-    received: list[str] = []
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(str(frame))))
-    lineage_shows_every_asset_and_nothing_covers_it(page, ui)
-    before = hourly_sync_is(ui, headers)
-    page.goto(f"{ui}/locations/dx_dagster/schedules/hourly_sync")
-    page.locator("label", has=page.get_by_role("checkbox")).first.click()
-    assert wait_until(lambda: hourly_sync_is(ui, headers) != before, 60)
-    assert received, "no WebSocket told anything"
-
-
-def hourly_sync_is(ui: str, headers: Mapping[str, str]) -> str:
-    """Whether the schedule is switched on."""
-    query = (
-        '{scheduleOrError(scheduleSelector: {repositoryName: "__repository__", repositoryLocationName: "dx_dagster", '
-        'scheduleName: "hourly_sync"}) {... on Schedule {scheduleState {status}}}}'
-    )
-    state: str = ask(ui, query, **headers).json()["data"]["scheduleOrError"]["scheduleState"]["status"]
-    return state
-
-
-# Without a browser
-
-
 @pytest.fixture
 def start(environment) -> Iterator[Callable[..., str]]:
     """Starts a server alone, `ui` or `serve`; its address."""
@@ -207,6 +119,95 @@ def start(environment) -> Iterator[Callable[..., str]]:
     for process in started:
         process.terminate()
         assert process.wait(60) == 0
+
+
+def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_and_clients_work(
+    start: Callable[..., str], environment, database_url, browser: Browser, elsewhere
+):
+    ui, api = start("ui"), start("serve")
+    key = run_forked(["api-keys", "create", "tests"], environment).stdout.strip()
+    dagsters_client_works(ui)
+    assert ask(ui, ADD.replace("MARK", "acme")).json()["data"]["addDynamicPartition"]
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    sign_in(page, f"{api}/connections", key)
+    for host in ("127.0.0.1", "localhost"):  # the same site, from which cookies are sent, and another
+        statuses = statuses_of_ours(page, ui, api)
+        page.goto(f"http://{host}:{elsewhere}")
+        outcomes = page.evaluate(TRY_EVERYTHING, {"ui": ui, "api": api, "add": ADD})
+        assert set(outcomes.values()) == {"refused"}, outcomes
+        assert len(statuses) >= 10  # the console tells of the others, which are asked about first
+        assert {status for status in statuses.values() if status != 401} == {403}, statuses  # the API asks for a key
+        # A link opens a page, as it should, and does nothing.
+        with page.expect_navigation():
+            page.evaluate("address => { location.href = address }", f"{ui}/graphql?query={ADD}")
+        expect(page).to_have_title("GraphiQL")
+        page.wait_for_load_state("networkidle")  # it asks for the schema, which is no request from elsewhere
+    assert partitions(database_url) == {"acme"}
+    page.goto(f"{api}/connections")
+    expect(page.get_by_role("heading", name="Connections")).to_be_visible()  # still signed in
+
+    page = context.new_page()
+    lineage_shows_every_asset_and_nothing_covers_it(page, ui)
+    dagsters_pages_work(page, ui)
+    context.close()
+
+
+def dagsters_client_works(ui: str, **headers: str) -> None:
+    client = DagsterGraphQLClient("127.0.0.1", port_number=urlsplit(ui).port, headers=headers)
+    assert client.reload_repository_location("dx_dagster").status == ReloadRepositoryLocationStatus.SUCCESS
+
+
+def ask(ui: str, query: str, **headers: str) -> httpx.Response:
+    return httpx.post(f"{ui}/graphql", json={"query": query}, headers=headers, timeout=60)
+
+
+def partitions(database_url: str) -> set[str]:
+    with psycopg.connect(database_url) as connection:
+        return {name for (name,) in connection.execute("SELECT partition FROM dagster.dynamic_partitions").fetchall()}
+
+
+def statuses_of_ours(page: Page, *addresses: str) -> dict[str, int]:
+    statuses: dict[str, int] = {}
+
+    def note(response: Any) -> None:
+        if response.url.startswith(addresses) and "GraphiQL" not in response.url:
+            statuses[f"{response.request.method} {response.url} {response.request.resource_type}"] = response.status
+
+    page.on("response", note)
+    return statuses
+
+
+def sign_in(page: Page, address: str, key: str) -> None:
+    page.goto(address)
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("API key")).to_have_count(0)
+
+
+def dagsters_pages_work(page: Page, ui: str, **headers: str) -> None:
+    """A switch that a person turns, and what Dagster tells its pages over a WebSocket."""
+    received: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(str(frame))))
+    before = hourly_sync_is(ui, headers)
+    page.goto(f"{ui}/locations/dx_dagster/schedules/hourly_sync")
+    page.locator("label", has=page.get_by_role("checkbox")).first.click()
+    assert wait_until(lambda: hourly_sync_is(ui, headers) != before, 60)
+    assert wait_until(lambda: bool(received), 60), "no WebSocket told anything"
+
+
+def hourly_sync_is(ui: str, headers: Mapping[str, str]) -> str:
+    """Whether the schedule is switched on."""
+    query = (
+        '{scheduleOrError(scheduleSelector: {repositoryName: "__repository__", repositoryLocationName: "dx_dagster", '
+        'scheduleName: "hourly_sync"}) {... on Schedule {scheduleState {status}}}}'
+    )
+    state: str = ask(ui, query, **headers).json()["data"]["scheduleOrError"]["scheduleState"]["status"]
+    return state
+
+
+# Without a browser
 
 
 def upgrade(ui: str, **headers: str) -> int:

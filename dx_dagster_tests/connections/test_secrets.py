@@ -67,7 +67,7 @@ def watching_processes(seen: Seen) -> Iterator[None]:
     done, lines = threading.Event(), set()
 
     def watch() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.5):
             for process in psutil.process_iter(["cmdline"]):
                 lines.add(" ".join(process.info["cmdline"] or ()))
 

@@ -9,6 +9,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dx_dagster.assets.bitbucket import IMPORTED
 from dx_dagster.automation.schedules import hourly_sync
 from dx_dagster.sandbox import WorldConfig, truth
 from dx_dagster.sandbox.config import TYPICAL_SILENCE
@@ -60,13 +61,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def requests_of(installation: Receiving, instance: dg.DagsterInstance) -> Callable[[dict[str, Any]], int]:
-    """Runs `sync_workspace` and counts what it asks."""
+    """Runs what imports in `sync_workspace`, and counts what it asks."""
     from dx_dagster.definitions import defs  # noqa: PLC0415 - at the top it would be outside the filter for warnings
 
     def run(config: dict[str, Any]) -> int:
         installation.sandbox.requests.reset()
         job = defs.resolve_job_def("sync_workspace")
-        assert job.execute_in_process(instance=instance, partition_key="acme", run_config=config).success
+        imported = [asset.key for asset in IMPORTED]
+        assert job.execute_in_process(
+            instance=instance, partition_key="acme", run_config=config, asset_selection=imported
+        ).success
         return installation.sandbox.requests.count
 
     return run
