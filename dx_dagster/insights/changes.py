@@ -91,8 +91,8 @@ async def finish(transaction: Transaction, asset: str, rules: str, scope: Scope)
 _OF_WORKSPACE = SQL("""
     INSERT INTO changed_pulls SELECT p.id FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
     WHERE r.workspace_id = %(workspace)s""")
-# Of a workspace whose reviews all changed: all its pull requests. Of a user that changed: all pull requests that name
-# the account in a column or in a review.
+# Of a user that changed: all pull requests that name the account in a column or in a review. Each is looked up by its
+# key (LATERAL and OFFSET): PostgreSQL knows too little of `found`, and would read all pull requests.
 _CHANGED = SQL("""
     WITH changed AS MATERIALIZED (SELECT kind, id FROM changed_rows WHERE changed_in >= %(since)s),
     users AS MATERIALIZED (
@@ -100,8 +100,7 @@ _CHANGED = SQL("""
         WHERE c.kind = 'user' AND u.workspace_id = %(workspace)s),
     found AS (
         SELECT id FROM changed WHERE kind = ANY(%(kinds)s)
-        UNION SELECT p.id FROM changed c JOIN bitbucket_repositories r ON r.workspace_id = c.id
-        JOIN bitbucket_pulls p ON p.repository_id = r.id WHERE c.kind = 'review' AND c.kind = ANY(%(kinds)s)
+        {of_workspaces}
         UNION SELECT p.id FROM changed c JOIN bitbucket_pulls p ON p.repository_id = c.id WHERE c.kind = 'repository'
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.user_id = u.id
         UNION SELECT p.id FROM users u JOIN bitbucket_pulls p ON p.merged_by_user_id = u.id
@@ -109,9 +108,14 @@ _CHANGED = SQL("""
         UNION SELECT c.pull_id FROM users u JOIN bitbucket_pull_comments c ON c.user_id = u.id
         UNION SELECT v.pull_id FROM users u JOIN bitbucket_reviews v ON v.user_id = u.id)
     INSERT INTO changed_pulls
-    SELECT f.id FROM found f LEFT JOIN bitbucket_pulls p USING (id)
-    LEFT JOIN bitbucket_repositories r ON r.id = p.repository_id
-    WHERE p.id IS NULL OR r.workspace_id = %(workspace)s""")
+    SELECT f.id FROM found f LEFT JOIN LATERAL (
+        SELECT p.id, r.workspace_id FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
+        WHERE p.id = f.id OFFSET 0) p ON true
+    WHERE p.id IS NULL OR p.workspace_id = %(workspace)s""")
+# Of a workspace whose reviews all changed: all its pull requests.
+_OF_WORKSPACES = SQL("""
+        UNION SELECT p.id FROM changed c JOIN bitbucket_repositories r ON r.workspace_id = c.id
+        JOIN bitbucket_pulls p ON p.repository_id = r.id WHERE c.kind = 'review'""")
 
 
 async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[str] = ("pull",)) -> int:
@@ -122,8 +126,9 @@ async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[s
     all did.
     """
     await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid NOT NULL) ON COMMIT DROP")
+    changed = _CHANGED.format(of_workspaces=_OF_WORKSPACES if "review" in kinds else SQL(""))
     found = await transaction.execute(
-        _OF_WORKSPACE if scope.everything else _CHANGED, scope.bound | {"kinds": list(kinds)}
+        _OF_WORKSPACE if scope.everything else changed, scope.bound | {"kinds": list(kinds)}
     )
     await transaction.execute("ALTER TABLE changed_pulls ADD PRIMARY KEY (id)")
     await transaction.execute("ANALYZE changed_pulls")

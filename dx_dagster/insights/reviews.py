@@ -121,16 +121,18 @@ REVIEWS = Derivation(
     key=("id",),
     noted_as="review",
 )
+_OF_CHANGED_PULLS = SQL("old.pull_id IN (SELECT id FROM changed_pulls)")
 # A build of everything finds the pull requests that have rows.
-_OF_CHANGED_PULLS = SQL("""(
-    old.pull_id IN (SELECT id FROM changed_pulls)
-    OR (%(everything)s AND NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = old.pull_id)))""")
+_OF_ALL_PULLS = SQL("({changed} OR NOT EXISTS (SELECT FROM bitbucket_pulls p WHERE p.id = old.pull_id))").format(
+    changed=_OF_CHANGED_PULLS
+)
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     if not await changes.find_pulls(transaction, scope) and not scope.everything:
         return
-    await derive(transaction, REVIEWS, scope.bound, within=_OF_CHANGED_PULLS)
+    within = _OF_ALL_PULLS if scope.everything else _OF_CHANGED_PULLS
+    await derive(transaction, REVIEWS, scope.bound, within=within)
 
 
 BUILD = Build(
