@@ -4,12 +4,12 @@ import dagster as dg
 
 from dx_dagster.automation import syncing
 from dx_dagster.automation.checking import check_workspace
-from dx_dagster.automation.refreshing import refresh_workspace
+from dx_dagster.automation.refreshing import refresh_workspaces
 from dx_dagster.automation.schedules import SCHEDULES
 from dx_dagster.automation.sensors import SENSORS
 from dx_dagster.automation.upkeep import upkeep
 
 defs = dg.Definitions.merge(
     syncing.LOADED,
-    dg.Definitions(jobs=[check_workspace, refresh_workspace, upkeep], schedules=SCHEDULES, sensors=SENSORS),
+    dg.Definitions(jobs=[check_workspace, refresh_workspaces, upkeep], schedules=SCHEDULES, sensors=SENSORS),
 )

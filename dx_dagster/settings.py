@@ -202,6 +202,7 @@ class Settings(BaseSettings):
     keep_runs_days: Annotated[float, Field(alias="DX_KEEP_RUNS_DAYS", gt=0)] = 30.0
     upkeep_cron: Annotated[str, Field(alias="DX_UPKEEP_CRON")] = "47 3 * * *"
     webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
+    webhooks_runs: Annotated[int, Field(alias="DX_WEBHOOKS_RUNS", ge=1)] = 2
     webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
 
     time_zone: Annotated[str, Field(alias="DX_TIME_ZONE")] = "UTC"

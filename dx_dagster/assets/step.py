@@ -70,12 +70,15 @@ class ImportConfig(dg.Config):
 class RunListener:
     """Writes progress to the run's log every few seconds, and passes each call on to a command's display.
 
+    `workspace`: named in each line, in a run over several.
+
     Attributes:
         count: the last progress.
     """
 
-    def __init__(self, log: dg.DagsterLogManager) -> None:
+    def __init__(self, log: dg.DagsterLogManager, workspace: str | None = None) -> None:
         self._log = log
+        self._prefix = f"{workspace}: " if workspace else ""
         self._last = time.monotonic()
         self.count: Count | None = None
 
@@ -85,12 +88,13 @@ class RunListener:
             display.progress(step, done, total, requests, counted)
         if done == total or time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._log.info("%s: %s of %s %s, %s requests so far in this run", step, done, total, counted, requests)
+            said = f"{step}: {done} of {total} {counted}, {requests} requests so far in this run"
+            self._log.info("%s%s", self._prefix, said)
 
     def warning(self, message: str) -> None:
         if display := DISPLAY.get():
             display.warning(message)
-        self._log.warning(message)
+        self._log.warning("%s%s", self._prefix, message)
 
 
 def materialize(

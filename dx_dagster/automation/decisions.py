@@ -1,37 +1,30 @@
 """Which workspaces get a run: pure functions of the stored state."""
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.webhooks.inbox import Waiting
 
-RUNS_A_TICK = 50
 _TICKS_AN_HOUR = 12
 _TRIES_OF_FAILING = 4
 _CLOCKS = timedelta(minutes=5)  # a tick may be evaluated late, and clocks differ
+# A refresh that has room takes them within a second. A run takes some five seconds to begin.
+_LONG_WAIT_SECONDS = 15.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Partitions to register, and workspaces to run in order."""
+def needs_refresh(waiting: Iterable[Waiting], syncing: Collection[str], under_way: int, most: int) -> bool:
+    """Whether one more refresh is to start: one for all workspaces, and more only where deliveries wait for long.
 
-    register: tuple[str, ...]
-    run: tuple[str, ...]
-
-
-def refreshes(waiting: Sequence[Waiting], busy: Collection[str], registered: Collection[str]) -> Decision:
-    """One run for each workspace with due deliveries and without a queued or running run.
-
-    After a failure the inbox decides when deliveries are due again.
+    `syncing`: workspaces that a refresh leaves to a sync. `under_way`: refreshes that are queued or running, `most` of
+    which there may be. After a failure the inbox decides when deliveries are due again.
     """
-    return Decision(
-        tuple(one.workspace for one in waiting if one.workspace not in registered),
-        tuple(one.workspace for one in waiting if one.due and one.workspace.lower() not in busy)[:RUNS_A_TICK],
-    )
+    seconds = [one.seconds for one in waiting if one.due and not one.is_locked and one.workspace.lower() not in syncing]
+    if not seconds:
+        return False
+    return under_way == 0 or (under_way < most and max(seconds) >= _LONG_WAIT_SECONDS)
 
 
 def due_for_sync(

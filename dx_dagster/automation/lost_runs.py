@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from dx_dagster.automation.under_way import PARTITION_TAG, WORKSPACE_TAG
+from dx_dagster.automation.under_way import KIND_TAG, PARTITION_TAG, WORKSPACE_TAG
 from dx_dagster.clock import monotonic
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
@@ -75,8 +75,8 @@ def _without_lock(instance: dg.DagsterInstance) -> list[str]:
     """Started runs whose lock no process holds."""
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
-    # A run from Dagster's UI has the partition's tag alone.
-    candidates = [run.run_id for run in runs if {WORKSPACE_TAG, PARTITION_TAG} & run.tags.keys()]
+    # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
+    candidates = [run.run_id for run in runs if {WORKSPACE_TAG, PARTITION_TAG, KIND_TAG} & run.tags.keys()]
     return asyncio.run(_without_process(candidates)) if candidates else []
 
 

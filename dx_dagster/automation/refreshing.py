@@ -1,84 +1,108 @@
-"""The job `refresh_workspace`: applies the webhook deliveries of one workspace."""
+"""The job `refresh_workspaces`: applies the webhook deliveries of all workspaces."""
 
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from dx_dagster.assets import checks
-from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.partitions import register
 from dx_dagster.assets.step import RunListener
 from dx_dagster.assets.steps import SIZES, STEPS, key_of
-from dx_dagster.automation.under_way import is_waited_for
-from dx_dagster.bitbucket import BitbucketError
-from dx_dagster.importer.session import BusyError, NotConnectedError
-from dx_dagster.importer.workspace import NotImportedError, Workspace, open_workspace
+from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, started_syncs
+from dx_dagster.bitbucket import sentence
+from dx_dagster.importer.workspace import Workspace
 from dx_dagster.insights import building
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.resources import BitbucketResource
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.resources import WarehouseResource
+from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
-from dx_dagster.warehouse.webhooks import inbox
-from dx_dagster.webhooks.drain import drain
-from dx_dagster.webhooks.outcomes import Applied
+from dx_dagster.webhooks.inboxes import Inboxes, Refreshed, Surroundings
 
 # The asset that each table belongs to. A delivery that brings a new user is not an import of members, and none brings
 # a size.
 _NEVER = {"members", SIZES}
 _ASSETS = {str(table.name): key_of(step) for step, filled in STEPS.items() for table in filled if step not in _NEVER}
 _ASSETS |= {str(build.table.name): build.key for build in BUILDS}
+# Dagster stores metadata three times.
+_MOST_SHOWN = 80
+_LONGEST_SHOWN = 150
+_MOST_IN_WORDS = 3
 
 
 @dg.op
-def apply_webhooks(context: dg.OpExecutionContext, bitbucket: BitbucketResource) -> None:
-    """Applies the deliveries in the workspace's inbox, and brings the derived tables up to date.
+def apply_webhooks(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+    """Applies the deliveries in all inboxes, and brings the derived tables up to date.
 
-    It reports the outcomes of the deliveries, and the assets that changed.
+    It reports the outcomes of the deliveries by workspace, and for each partition the assets that changed.
 
     Raises:
-        Failure: with one sentence that says what is wrong; the deliveries are applied later.
+        Failure: with what is wrong in each workspace whose deliveries could not be applied; they are applied later.
     """
-    workspace, settings = context.partition_key, Settings.read()
-    warehouse, listener = bitbucket.warehouse, RunListener(context.log)
+    settings, database, known = Settings.read(), warehouse.connected, set[str]()
 
-    async def run() -> Applied:
-        opened = await open_workspace(workspace, client, warehouse.connected, listener)
-        keep = timedelta(days=settings.webhooks_keep_days)
-        linger = settings.webhooks_linger
-        return await drain(
-            opened,
-            context.run_id,
-            linger=linger,
-            keep=keep,
-            for_pipelines=for_pipelines,
-            with_deployments=settings.deployments == "on",
-            is_waited_for=lambda: is_waited_for(context.instance, workspace),
-            build=_build,
-        )
+    async def report(workspace: str, written: Counter[str]) -> None:
+        if workspace not in known:
+            register(context.instance, [workspace])
+            known.add(workspace)
+        changed = _report_materializations(context, workspace, written)
+        checks.tell(context, workspace, await _check(database, changed, workspace))
 
+    surroundings = Surroundings(
+        listener=lambda workspace: RunListener(context.log, workspace),
+        syncing=lambda: started_syncs(context.instance),
+        build=_build,
+        report=report,
+    )
+    inboxes = Inboxes(settings, database, context.run_id, surroundings)
     try:
-        client = bitbucket.open_import(workspace, listener)
-        for_pipelines = bitbucket.open_import(workspace, listener, for_pipelines=True)
-        result = warehouse.run(run())
-    except WarehouseError as error:  # without the database or the lock, this run can postpone nothing
-        raise dg.Failure(description=str(error), allow_retries=False) from None
-    except (BitbucketError, BusyError, NotConnectedError, NotImportedError, SettingsError, VaultError) as error:
-        warehouse.run(inbox.postpone(warehouse.connected, workspace, str(error)))
-        raise dg.Failure(description=str(error), allow_retries=False) from None
-    metadata = {
-        "outcomes": dg.JsonMetadataValue(dict(result.outcomes)),
-        "failed": result.failed,
-        "set_aside": result.set_aside,
-        "requests": client.requests,
-    }
+        warehouse.run(inboxes.drain())
+    except WarehouseError as error:
+        raise dg.Failure(str(error), _metadata(inboxes.workspaces), allow_retries=False) from None
+    metadata = _metadata(inboxes.workspaces)
+    if failures := {name: one.failure for name, one in inboxes.workspaces.items() if one.failure is not None}:
+        raise dg.Failure(_in_words(failures), metadata, allow_retries=False)
     context.add_output_metadata(metadata)
-    changed = _report_materializations(context, warehouse.connected.written_so_far())
-    checks.tell(context, workspace, warehouse.run(_check(warehouse.connected, changed, workspace)))
+
+
+def _metadata(workspaces: Mapping[str, Refreshed]) -> dict[str, Any]:
+    """What the run did, by workspace: failing ones first, then those with most deliveries."""
+    ordered = sorted(workspaces.items(), key=lambda item: (item[1].failure is None, -item[1].applied.taken, item[0]))
+    by_workspace = dg.JsonMetadataValue({name: _outcomes(one) for name, one in ordered[:_MOST_SHOWN]})
+    return {
+        "workspaces": len(workspaces),
+        "applied": sum(one.applied.outcomes.total() for one in workspaces.values()),
+        "failed": sum(one.applied.failed for one in workspaces.values()),
+        "set_aside": sum(one.applied.set_aside for one in workspaces.values()),
+        "requests": sum(one.requests for one in workspaces.values()),
+        "outcomes": by_workspace,
+    }
+
+
+def _outcomes(one: Refreshed) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        **one.applied.outcomes,
+        "failed": one.applied.failed,
+        "set_aside": one.applied.set_aside,
+        "requests": one.requests,
+        "failure": one.failure and one.failure[:_LONGEST_SHOWN],
+        "waits": one.waits and one.waits[:_LONGEST_SHOWN],
+    }
+    return {what: said for what, said in told.items() if said}
+
+
+def _in_words(failures: Mapping[str, str]) -> str:
+    """One failure as its sentence; several by workspace."""
+    if len(failures) == 1:
+        return sentence(next(iter(failures.values())))
+    told = " ".join(f"{name}: {sentence(failures[name])}" for name in sorted(failures)[:_MOST_IN_WORDS])
+    more = f" And {len(failures) - _MOST_IN_WORDS} more." if len(failures) > _MOST_IN_WORDS else ""
+    return f"The deliveries of {len(failures)} workspaces could not be applied. {told}{more}"
 
 
 async def _check(warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:
@@ -94,7 +118,7 @@ async def _build(workspace: Workspace) -> None:
         await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id, settings=settings)
 
 
-def _report_materializations(context: dg.OpExecutionContext, written: dict[str, int]) -> set[str]:
+def _report_materializations(context: dg.OpExecutionContext, workspace: str, written: Mapping[str, int]) -> set[str]:
     """Records a materialization of each asset that has new rows; returns their keys."""
     by_asset: dict[str, dict[str, Any]] = {}
     for what, rows in written.items():
@@ -106,13 +130,16 @@ def _report_materializations(context: dg.OpExecutionContext, written: dict[str, 
             dg.AssetMaterialization(
                 asset.split("/"),
                 description="by webhooks",
-                partition=context.partition_key,
+                partition=workspace,
                 metadata={"written": dg.JsonMetadataValue(rows_written)},
             )
         )
     return set(by_asset)
 
 
-@dg.job(partitions_def=WORKSPACES, description="Applies the webhook deliveries of one workspace.")
-def refresh_workspace() -> None:
+@dg.job(
+    description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
+    tags={KIND_TAG: REFRESH, PRIORITY_TAG: "10"},
+)
+def refresh_workspaces() -> None:
     apply_webhooks()

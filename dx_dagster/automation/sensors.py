@@ -7,11 +7,11 @@ import dagster as dg
 from dx_dagster.assets.checks import sync_every
 from dx_dagster.assets.partitions import WORKSPACES, register, registered
 from dx_dagster.automation.checking import check_workspace
-from dx_dagster.automation.decisions import refreshes
+from dx_dagster.automation.decisions import needs_refresh
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
-from dx_dagster.automation.refreshing import refresh_workspace
-from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, WORKSPACE_TAG, busy_workspaces, has_begun
+from dx_dagster.automation.refreshing import refresh_workspaces
+from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, has_begun, refreshes_under_way, started_syncs
 from dx_dagster.insights.checks.looking import look_at_workspaces, news
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
@@ -25,31 +25,27 @@ SECONDS_BETWEEN_TICKS = 4
 
 
 @dg.sensor(
-    job=refresh_workspace,
+    job=refresh_workspaces,
     minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="A run for each workspace with webhook deliveries to apply.",
+    description="A run that applies webhook deliveries, of all workspaces. While one is at work it takes new ones too; "
+    "another one is started where deliveries wait for long (DX_WEBHOOKS_RUNS).",
 )
 def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Requests a run for each workspace with due deliveries.
+    """Requests a run while there are due deliveries that no run takes.
 
     It uses no cursor, which would skip deliveries that commit late, and no run key, which Dagster accepts only once.
     """
-    waiting = inbox.waiting(database_url(Settings.read()))
-    known = registered(context.instance)
-    busy = busy_workspaces(context.instance) if any(one.due for one in waiting) else set()
-    decision = refreshes(waiting, busy, known)
+    settings, instance = Settings.read(), context.instance
+    waiting = inbox.waiting(database_url(settings))
+    unknown = sorted({one.workspace for one in waiting} - registered(instance))
+    is_needed = any(one.due for one in waiting) and needs_refresh(
+        waiting, started_syncs(instance), refreshes_under_way(instance), settings.webhooks_runs
+    )
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                partition_key=workspace, tags={WORKSPACE_TAG: workspace, KIND_TAG: REFRESH, PRIORITY_TAG: "10"}
-            )
-            for workspace in decision.run
-        ],
-        dynamic_partitions_requests=(
-            [WORKSPACES.build_add_request(list(decision.register))] if decision.register else None
-        ),
-        skip_reason=None if decision.run else "no delivery is due",
+        run_requests=[dg.RunRequest()] if is_needed else [],
+        dynamic_partitions_requests=[WORKSPACES.build_add_request(unknown)] if unknown else None,
+        skip_reason=None if is_needed else "no delivery is due that no run takes",
     )
 
 

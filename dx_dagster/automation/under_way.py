@@ -1,6 +1,6 @@
 """Queued and running runs of each workspace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
@@ -20,38 +20,34 @@ _UNFINISHED = [
 ]
 
 
-def busy_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Workspaces, in lower case, with a queued or running run of any kind.
+def syncing_workspaces(instance: dg.DagsterInstance) -> set[str]:
+    """Workspaces, in lower case, with a queued or running sync.
 
     A queued nightly reconcile does not count: it may wait for hours, and yields to other runs.
     """
-    return {_workspace(run).lower() for run in _unfinished(instance) if not _is_patient(run)} - {""}
+    return _workspaces(run for run in _unfinished(instance) if not _is_patient(run))
 
 
-def syncing_workspaces(instance: dg.DagsterInstance) -> set[str]:
-    """Workspaces, in lower case, with a queued or running run that is not a refresh.
+def started_syncs(instance: dg.DagsterInstance) -> set[str]:
+    """Workspaces, in lower case, with a sync that has left the queue, or was started by a command.
 
-    Under constant changes a refresh never ends by itself. A due sync is queued beside it, and the refresh yields.
+    It waits for the workspace's lock: a refresh leaves the workspace to it.
     """
-    runs = [run for run in _unfinished(instance) if not _is_patient(run) and not _is_refresh(run)]
-    return {_workspace(run).lower() for run in runs} - {""}
+    return _workspaces(run for run in _unfinished(instance) if run.status != dg.DagsterRunStatus.QUEUED)
 
 
-def is_waited_for(instance: dg.DagsterInstance, workspace: str) -> bool:
-    """Whether a sync of the workspace, from the queue or a command, waits for a refresh to end."""
-    return workspace.lower() in syncing_workspaces(instance)
-
-
-def _is_refresh(run: dg.DagsterRun) -> bool:
-    return run.tags.get(KIND_TAG) == REFRESH or run.job_name == "refresh_workspace"
+def refreshes_under_way(instance: dg.DagsterInstance) -> int:
+    """Number of queued and running refreshes."""
+    return instance.get_runs_count(dg.RunsFilter(statuses=_UNFINISHED, tags={KIND_TAG: REFRESH}))
 
 
 def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     return instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
 
 
-def _workspace(run: dg.DagsterRun) -> str:
-    return run.tags.get(WORKSPACE_TAG) or run.tags.get(PARTITION_TAG) or ""
+def _workspaces(runs: Iterable[dg.DagsterRun]) -> set[str]:
+    """A refresh names no workspace."""
+    return {(run.tags.get(WORKSPACE_TAG) or run.tags.get(PARTITION_TAG) or "").lower() for run in runs} - {""}
 
 
 def _is_patient(run: dg.DagsterRun) -> bool:

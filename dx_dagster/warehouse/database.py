@@ -5,6 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -232,6 +233,15 @@ class Warehouse:
             raise
         finally:
             await self._pool.putconn(connection)
+
+    def apart(self) -> "Warehouse":
+        """The same database over the same pool, for one of several imports in this process.
+
+        Its locks and its counts are its own: a lock that another import loses does not stop this one.
+        """
+        other = copy(self)
+        other._claims, other._merged, other.written = {}, set(), defaultdict(Counts)  # noqa: SLF001 - of this class
+        return other
 
     async def set_clock(self, transaction: Transaction) -> None:
         """Sets `clock` by the database's clock."""

@@ -234,9 +234,9 @@ def test_a_refresh_whose_workspace_another_took_over_leaves_its_deliveries_to_it
         installation.deliver(*watcher.deliveries())
         installation.sandbox.faults.latency = SLOW
         instance.add_dynamic_partitions("workspaces", ["acme"])
-        job = defs.resolve_job_def("refresh_workspace")
+        job = defs.resolve_job_def("refresh_workspaces")
         with ThreadPoolExecutor(1) as pool:
-            ended = pool.submit(job.execute_in_process, instance=instance, partition_key="acme", raise_on_error=False)
+            ended = pool.submit(job.execute_in_process, instance=instance, raise_on_error=False)
             assert wait_until(lambda: observer.one("SELECT max(attempts) FROM webhook_events") == 1, PATIENCE, 0.05)
             asyncio.run(take_over(database_url, observer))
             result = ended.result(PATIENCE)

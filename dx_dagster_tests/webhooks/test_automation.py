@@ -1,49 +1,66 @@
 """Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
 
+import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
+import anyio
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.events import DagsterEvent
+from anyio import to_thread
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from dx_dagster.automation.decisions import RUNS_A_TICK, due_for_sync, refreshes
+from dx_dagster.automation.decisions import due_for_sync, needs_refresh
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
 from dx_dagster.automation.sensors import webhook_events
-from dx_dagster.automation.under_way import busy_workspaces, is_waited_for, queued_syncs
+from dx_dagster.automation.under_way import queued_syncs, started_syncs, syncing_workspaces
+from dx_dagster.importer.session import locked
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.due import Paced
+from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks.inbox import Waiting
-from dx_dagster.webhooks.drain import Turn, drain
-from dx_dagster_tests.delivering import SECRET, SMALL, Receiving, give_secret, inbox, installed
-from dx_dagster_tests.importing import KEYS
+from dx_dagster.webhooks.inboxes import Inboxes, Surroundings
+from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
+from dx_dagster_tests.importing import KEYS, Heard, give_credential
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
     pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer"),
 ]
+_COPY_DELIVERIES = """
+    INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at)
+    SELECT c.id, c.workspace, e.request_uuid, event_key, headers, body, received_at
+    FROM webhook_events e, connections c WHERE c.workspace <> e.workspace"""
+_LIMIT = """
+    INSERT INTO budgets (name, rests_until)
+    SELECT 'credential:' || d.id, now() + interval '1 hour'
+    FROM credentials d JOIN connections c ON c.id = d.connection_id WHERE c.workspace = 'limited'
+    ON CONFLICT (name) DO UPDATE SET rests_until = EXCLUDED.rests_until"""
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def test_a_run_for_each_workspace_that_waits_and_none_where_one_is_under_way():
-    waiting = [Waiting("b", 7), Waiting("a", 1), Waiting("busy", 3), Waiting("idle", 0)]
-    decision = refreshes(waiting, busy={"busy"}, registered={"a", "busy"})
-    assert decision.run == ("b", "a")
-    assert decision.register == ("b", "idle")
-    assert len(refreshes([Waiting(str(n), 1) for n in range(500)], set(), set()).run) == RUNS_A_TICK
+def test_one_run_for_all_workspaces_and_another_one_only_where_deliveries_wait_for_long():
+    due, late = Waiting("Acme", 1, seconds=4), Waiting("late", 1, seconds=16)
+    nothing = [Waiting("idle", 0), Waiting("locked", 3, seconds=90, is_locked=True)]
+    assert not needs_refresh(nothing, set(), 0, 2)
+    assert needs_refresh([*nothing, due], set(), 0, 2)
+    assert not needs_refresh([*nothing, due], {"acme"}, 0, 2)
+    assert not needs_refresh([*nothing, due], set(), 1, 2)
+    assert needs_refresh([*nothing, due, late], set(), 1, 2)
+    assert not needs_refresh([*nothing, due, late], {"late"}, 1, 2)
+    assert not needs_refresh([*nothing, due, late], set(), 2, 2)
 
 
 def test_syncs_spread_over_the_hour_and_the_stalest_come_first():
@@ -89,15 +106,15 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
             installation.sandbox.world.step()
         installation.deliver(*watcher.deliveries())
         (request,) = tick().run_requests or ()
-        assert (request.partition_key, request.tags["dx/workspace"]) == ("acme", "acme")
-        assert request.run_key is None
+        assert (request.partition_key, request.run_key) == (None, None)
 
-        job = defs.resolve_job_def("refresh_workspace")
-        under_way = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={"dx/workspace": "acme"})
-        assert not tick().run_requests
-        instance.delete_run(under_way.run_id)
+        job, sync = (defs.resolve_job_def(name) for name in ("refresh_workspaces", "sync_workspace"))
+        for other, tags in ((job, {"dx/kind": "refresh"}), (sync, {"dx/workspace": "acme"})):
+            under_way = instance.create_run_for_job(other, status=dg.DagsterRunStatus.STARTED, tags=tags)
+            assert not tick().run_requests
+            instance.delete_run(under_way.run_id)
 
-        done = job.execute_in_process(instance=instance, partition_key="acme", tags=dict(request.tags))
+        done = job.execute_in_process(instance=instance)
         assert done.success
         assert not tick().run_requests
         materialized = {event.asset_key.to_user_string() for event in done.get_asset_materialization_events()}
@@ -106,7 +123,7 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
         # What was applied a month ago is kept no longer.
         with psycopg.connect(installation.database_url) as connection:
             connection.execute("UPDATE webhook_events SET applied_at = now() - interval '31 days' WHERE id > 1")
-        assert job.execute_in_process(instance=instance, partition_key="acme").success
+        assert job.execute_in_process(instance=instance).success
         assert [row["id"] for row in inbox(installation.database_url)] == [1]
 
         # A run that cannot even begin lets its deliveries wait.
@@ -114,7 +131,7 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
             connection.execute("UPDATE credentials SET disabled_at = now()")
         installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])
         installation.deliver(*watcher.deliveries())
-        failed = job.execute_in_process(instance=instance, partition_key="acme", raise_on_error=False)
+        failed = job.execute_in_process(instance=instance, raise_on_error=False)
         assert not failed.success
         assert not tick().run_requests
     assert {row["attempts"] for row in inbox(installation.database_url)} == {0}
@@ -142,12 +159,12 @@ def test_a_run_whose_database_goes_away_fails_with_a_sentence(installation, post
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
 
-    job = defs.resolve_job_def("refresh_workspace")
+    job = defs.resolve_job_def("refresh_workspaces")
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("workspaces", ["acme"])
         accident = threading.Thread(target=go_away)
         accident.start()
-        failed = job.execute_in_process(instance=instance, partition_key="acme", raise_on_error=False)
+        failed = job.execute_in_process(instance=instance, raise_on_error=False)
         accident.join()
         (step,) = [event for event in failed.all_events if event.is_step_failure]
         assert step.step_failure_data.user_failure_data.description.startswith(
@@ -155,13 +172,13 @@ def test_a_run_whose_database_goes_away_fails_with_a_sentence(installation, post
         )
         administrator(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         installation.let_retries_come()
-        assert job.execute_in_process(instance=instance, partition_key="acme").success
+        assert job.execute_in_process(instance=instance).success
     installation.sync()
     assert installation.differences() == {}
 
 
 def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installation, defs):
-    job = defs.resolve_job_def("refresh_workspace")
+    job = defs.resolve_job_def("refresh_workspaces")
 
     def started(instance: dg.DagsterInstance, tags: dict[str, str], begun: float) -> str:
         run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTING)
@@ -188,7 +205,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         at_work, returning = (started(instance, tags, moment) for moment in moments)
         foreign = started(instance, {}, moments[0])
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
-        assert busy_workspaces(instance) == {"acme"}
+        assert syncing_workspaces(instance) == {"acme"}
         cursor = look(instance, look(instance, None), later=3600)  # two looks: just before and just after an outage
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
         assert not any(run.is_finished for run in instance.get_runs())
@@ -211,128 +228,93 @@ def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
             tags = {"dx/workspace": workspace, "dx/kind": kind}
             instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
         instance.create_run_for_job(job, tags={"dagster/partition": "by hand"}, status=dg.DagsterRunStatus.STARTED)
-        assert busy_workspaces(instance) == {"acme", "by hand"}
+        assert syncing_workspaces(instance) == {"acme", "by hand"}
+        assert started_syncs(instance) == {"by hand"}
         assert queued_syncs(instance) == 1
 
 
-def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_the_refresh_makes_room(installation, defs):
-    refresh, sync = (defs.resolve_job_def(name) for name in ("refresh_workspace", "sync_workspace"))
+def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_gets_its_workspace(installation, defs):
+    watcher = Watcher(installation.sandbox.world)
+    refresh, sync = (defs.resolve_job_def(name) for name in ("refresh_workspaces", "sync_workspace"))
+    waits: list[float] = []
+    builds = 0
+
+    def change() -> None:
+        installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])
+        installation.deliver(*watcher.deliveries())
+
+    async def work(instance: dg.DagsterInstance) -> None:
+        async def build(_: Workspace) -> None:
+            """Ends a batch: the next deliveries are there, and after the second one also a sync."""
+            nonlocal builds
+            assert not waits
+            builds += 1
+            await to_thread.run_sync(change)
+            if builds == 2:
+                instance.create_run_for_job(sync, tags={"dx/workspace": "Acme"}, status=dg.DagsterRunStatus.STARTED)
+                group.start_soon(importing)
+
+        async def importing() -> None:
+            began = time.monotonic()
+            async with locked(warehouse.apart(), "acme", Heard()):
+                waits.append(time.monotonic() - began)
+                await anyio.sleep(2.5)
+
+        async def report(_: str, written: Counter[str]) -> None:
+            assert written
+
+        surroundings = Surroundings(lambda _: Heard(), lambda: started_syncs(instance), build, report)
+        settings = installation.settings.model_copy(update={"webhooks_linger": 3.0})
+        async with Warehouse(installation.database_url) as warehouse, anyio.create_task_group() as group:
+            await Inboxes(settings, warehouse, "run", surroundings).drain()
+
     with dg.instance_for_test() as instance:
-        tags = {"dx/workspace": "acme", "dx/kind": "refresh"}
-        instance.create_run_for_job(refresh, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        instance.create_run_for_job(refresh, tags={"dx/kind": "refresh"}, status=dg.DagsterRunStatus.STARTED)
         asked: Any = hourly_sync(dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW))
         assert [request.partition_key for request in asked] == ["acme"]
-        assert not is_waited_for(instance, "acme")
-        instance.create_run_for_job(sync, tags={"dx/workspace": "acme"}, status=dg.DagsterRunStatus.STARTED)
-        assert is_waited_for(instance, "Acme")
-
-        async def without_end(workspace: Workspace) -> float:
-            began = time.monotonic()
-            waited_for = partial(is_waited_for, instance, workspace.slug)
-            await drain(workspace, "run", linger=60, keep=HOUR, is_waited_for=waited_for)
-            return time.monotonic() - began
-
-        assert installation.on_workspace(without_end) < 10
+        change()
+        asyncio.run(work(instance))
+    assert builds >= 2
+    assert [seconds < 5 for seconds in waits] == [True]
+    left = [row for row in inbox(installation.database_url) if row["applied_at"] is None]
+    assert {row["attempts"] for row in left} == {0}
 
 
-class SimulatedHour:
-    """Dagster's daemon over one workspace, in seconds that nobody waits for: ticks, a queue, and runs that take time.
-
-    What is decided is decided by our own code, over a real instance; how long things take is made up.
-    """
-
-    CHANGE, TICK, LOOK = 3, 5, 300  # seconds between changes, ticks of webhook_events, and looks of hourly_sync
-    STARTING, SYNCING, LINGER = 4, 90, 10
-
-    def __init__(self, instance: dg.DagsterInstance, defs: dg.Definitions, database_url: str) -> None:
-        self._instance, self._database_url = instance, database_url
-        self._jobs = {kind: defs.resolve_job_def(f"{kind}_workspace") for kind in ("refresh", "sync")}
-        self._queue: list[tuple[int, int, str, str]] = []  # the negative priority, since when, the kind, the run
-        self._under_way: tuple[str, str, int] | None = None  # the kind, the run, since when
-        self._turn: Turn | None = None
-        self._inbox = 0
-        self.applied, self.refreshes = 0, 0
-        self.waits: list[int] = []  # of syncs, from the look that found one due to its start
-
-    def second(self, now: int) -> None:
-        self._inbox += now % self.CHANGE == 0
-        if now % self.TICK == 0:
-            busy = busy_workspaces(self._instance)
-            for _ in refreshes([Waiting("acme", self._inbox)] if self._inbox else [], busy, {"acme"}).run:
-                self._enqueue(now, "refresh", {"dx/workspace": "acme", "dx/kind": "refresh", "dagster/priority": "10"})
-        if now % self.LOOK == 0:
-            context = dg.build_schedule_context(
-                instance=self._instance, scheduled_execution_time=NOW + timedelta(seconds=now)
-            )
-            asked: Any = hourly_sync(context)
-            for request in [] if isinstance(asked, dg.SkipReason) else asked:
-                self._enqueue(now, "sync", dict(request.tags))
-        if self._under_way is None and self._queue:
-            self._start(now)
-        if self._under_way is not None and self._is_over(now, *self._under_way):
-            self._end(now, *self._under_way)
-
-    def _enqueue(self, now: int, kind: str, tags: dict[str, str]) -> None:
-        job = self._jobs[kind]
-        origin = RemoteJobOrigin(
-            RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 1), "__repository__"), job.name
+def test_one_run_takes_the_deliveries_of_all_workspaces_and_none_holds_up_another(installation, defs):
+    url, settings = installation.database_url, installation.settings
+    for name in ("revoked", "unreadable", "limited", "busy"):
+        give_credential(settings, name, f"ATCTT3-{name}")
+    watcher = Watcher(installation.sandbox.world)
+    for _ in range(20):
+        installation.sandbox.world.step()
+    installation.deliver(*watcher.deliveries())
+    job = defs.resolve_job_def("refresh_workspaces")
+    with dg.DagsterInstance.ephemeral() as instance, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE credentials SET secret = 'moved here' WHERE label LIKE '%' AND connection_id = "
+            "(SELECT id FROM connections WHERE workspace = 'unreadable')"
         )
-        run = self._instance.create_run_for_job(
-            job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin
-        )
-        self._queue.append((-int(tags["dagster/priority"]), now, kind, run.run_id))
-
-    def _start(self, now: int) -> None:
-        """One run of the workspace at a time (dagster.yaml), by priority and age."""
-        self._queue.sort()
-        _, since, kind, run_id = self._queue.pop(0)
-        if kind == "sync":
-            self.waits.append(now - since)
-        self._under_way = (kind, run_id, now)
-        self._turn = None
-        self._tell("PIPELINE_START", kind, run_id)
-
-    def _is_over(self, now: int, kind: str, _: str, since: int) -> bool:
-        if kind == "sync":
-            return now - since >= self.SYNCING
-        if now - since < self.STARTING:
-            return False
-        turn = self._turn = self._turn or Turn(now, self.LINGER)
-        if turn.is_over(now, lambda: is_waited_for(self._instance, "acme")):
-            return True
-        if self._inbox:
-            self.applied, self._inbox = self.applied + self._inbox, 0
-            turn.applied(now)
-        return turn.has_lingered(now)
-
-    def _end(self, now: int, kind: str, run_id: str, _: int) -> None:
-        self.refreshes += kind == "refresh"
-        self._under_way = None
-        self._tell("PIPELINE_SUCCESS", kind, run_id)
-        if kind == "sync":
-            with psycopg.connect(self._database_url) as connection:
-                connection.execute("UPDATE connections SET last_synced_at = %s", [NOW + timedelta(seconds=now)])
-
-    def _tell(self, event: str, kind: str, run_id: str) -> None:
-        told = DagsterEvent(event, self._jobs[kind].name)
-        self._instance.handle_new_event(EventLogEntry(None, 20, "", run_id, 0.0, dagster_event=told))  # type: ignore[no-untyped-call]
-
-
-def test_within_an_hour_of_changes_each_due_sync_gets_its_turn(database_url, defs, monkeypatch):
-    monkeypatch.setenv("DX_DATABASE_URL", database_url)
-    monkeypatch.setenv("DX_SYNC_EVERY", "600")
-    give_secret(Settings.model_validate({"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS}), "acme", SECRET)
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE connections SET last_synced_at = %s", [NOW])
-    with dg.instance_for_test() as instance:
-        hour = SimulatedHour(instance, defs, database_url)
-        for now in range(3600):
-            hour.second(now)
-    # Due 600 s after the last one ended, which took 90 s: at the looks at 600, 1500, 2400 and 3300 s.
-    assert len(hour.waits) == 4
-    assert max(hour.waits) <= 5, hour.waits
-    assert hour.refreshes >= 4
-    assert hour.applied >= 3600 / hour.CHANGE - hour.SYNCING
+        connection.execute(_COPY_DELIVERIES)
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('dx-dagster import busy', 0))")
+        connection.execute(_LIMIT)
+        failed = job.execute_in_process(instance=instance, raise_on_error=False)
+        assert set(instance.get_dynamic_partitions("workspaces")) == {"acme"}
+        assert instance.get_materialized_partitions(dg.AssetKey(["bitbucket", "pullrequests"])) == {"acme"}
+        results = instance.all_logs(failed.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION)
+        checked = [one.dagster_event.asset_check_evaluation_data for one in results if one.dagster_event is not None]
+        assert {(one.partition, one.passed) for one in checked} == {("acme", True)}
+    (step,) = [event for event in failed.all_events if event.is_step_failure]
+    told = step.step_failure_data.user_failure_data
+    assert told.description.startswith("The deliveries of 2 workspaces could not be applied. revoked: ")
+    by_workspace = told.metadata["outcomes"].value
+    assert sum(by_workspace["acme"].values()) > 10, by_workspace
+    rows = {name: [row for row in inbox(url) if row["workspace"] == name] for name in by_workspace}
+    assert all(row["applied_at"] and row["applied_by"] == failed.run_id for row in rows["acme"])
+    assert {(row["attempts"], row["error"]) for row in rows["busy"]} == {(0, None)}
+    for name in ("revoked", "unreadable", "limited"):
+        assert {row["attempts"] for row in rows[name]} == {0}
+        assert all(row["error"] for row in rows[name]), name
+    assert installation.differences() == {}
 
 
 @pytest.mark.usefixtures("installation")

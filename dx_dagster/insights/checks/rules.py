@@ -96,7 +96,7 @@ CHECKS: dict[str, Check] = {
             INBOX,
             "No delivery has waited for more than ten minutes.",
             "",
-            "See the failed runs of refresh_workspace and `dx-dagster webhooks status`.",
+            "See the failed runs of refresh_workspaces and `dx-dagster webhooks status`.",
         ),
     )
 }

@@ -31,10 +31,19 @@ class StoredDelivery:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A connected workspace and the number of its deliveries that are due."""
+    """A connected workspace and its deliveries that are due.
+
+    Attributes:
+        workspace: the connection's spelling.
+        due: how many they are.
+        seconds: for how long the first of them has been due.
+        is_locked: whether a process holds the workspace's import lock.
+    """
 
     workspace: str
     due: int
+    seconds: float = 0.0
+    is_locked: bool = False
 
 
 _IS_WAITING = SQL("applied_at IS NULL AND set_aside_at IS NULL")
@@ -46,11 +55,19 @@ _IS_HELD = SQL("{is_waiting} AND {rests} AND attempts = 0 AND error IS NOT NULL"
     is_waiting=_IS_WAITING, rests=_RESTS
 )
 
+# The key of an advisory lock as pg_locks shows it: its upper and its lower half.
 _WAITING = SQL("""
+    WITH locked AS MATERIALIZED (
+        SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
     SELECT c.workspace,
            CASE WHEN c.last_error IS NOT NULL
                   OR EXISTS (SELECT FROM webhook_events WHERE workspace = c.workspace AND {is_held})
-                THEN 0 ELSE count(e.id) END AS due
+                THEN 0 ELSE count(e.id) END AS due,
+           COALESCE(extract(epoch FROM now() - min(e.next_attempt_at)), 0)::float8 AS seconds,
+           EXISTS (SELECT FROM locked WHERE key = hashtextextended('dx-dagster import ' || lower(c.workspace), 0))
+               AS is_locked
     FROM connections c
     LEFT JOIN webhook_events e ON e.workspace = c.workspace AND {is_due}
     WHERE c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL
@@ -62,6 +79,18 @@ def waiting(url: str) -> list[Waiting]:
     """Every connected workspace, in one query. The workspace with the oldest due delivery comes first."""
     with connect(url, connect_timeout=5) as connection, connection.cursor(row_factory=class_row(Waiting)) as cursor:
         return cursor.execute(_WAITING).fetchall()
+
+
+_DUE = SQL("""
+    SELECT e.workspace FROM webhook_events e JOIN connections c USING (workspace)
+    WHERE {is_due} AND c.type = 'bitbucket' AND c.deleted_at IS NULL AND c.disabled_at IS NULL AND c.last_error IS NULL
+      AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {is_held})
+    GROUP BY e.workspace ORDER BY min(e.next_attempt_at), e.workspace""").format(is_due=_IS_DUE, is_held=_IS_HELD)
+
+
+async def due(warehouse: Warehouse) -> list[str]:
+    """The connected workspaces whose deliveries can be applied now. The oldest due delivery comes first."""
+    return [row.workspace for row in await warehouse.rows(_DUE)]
 
 
 @dataclass(frozen=True)
@@ -99,10 +128,17 @@ _PAUSES = {"first": _FIRST_PAUSE, "longest": _LONGEST_PAUSE}
 
 # An attempt counts from its beginning, so that one that crashes the process counts as well. Each pause is four times
 # the last, so that five attempts take a quarter of an hour.
+# Deliveries that were given back come in the smaller batches the longer they have waited: a batch that takes more
+# requests than a budget ever has room for would never be settled.
 _TAKE = SQL("""
     WITH taken AS (
         SELECT id FROM webhook_events WHERE workspace = %(workspace)s AND {is_due}
-        ORDER BY id LIMIT %(most)s FOR UPDATE SKIP LOCKED)
+        ORDER BY id LIMIT (
+            SELECT ceil(%(most)s / sqrt(GREATEST(
+                1, max(extract(epoch FROM next_attempt_at - tried_at)) / extract(epoch FROM %(first)s::interval))))
+            FROM webhook_events
+            WHERE workspace = %(workspace)s AND {is_due} AND attempts = 0 AND error IS NOT NULL)
+        FOR UPDATE SKIP LOCKED)
     UPDATE webhook_events e
     SET attempts = attempts + 1, {pause}
     FROM taken WHERE e.id = taken.id
@@ -183,20 +219,6 @@ async def set_hopeless_aside(warehouse: Warehouse, workspace: str) -> int:
                 WHERE workspace = %s AND {is_due} AND attempts >= %s""").format(is_due=_IS_DUE),
             [workspace, MOST_ATTEMPTS],
         )
-
-
-async def others_wait(warehouse: Warehouse, workspace: str) -> bool:
-    """Whether deliveries of another connected workspace could be applied now."""
-    row = await warehouse.row(
-        SQL("""
-            SELECT EXISTS (SELECT FROM webhook_events e JOIN connections c USING (workspace)
-                           WHERE e.workspace <> %s AND {is_due} AND c.type = 'bitbucket'
-                             AND c.deleted_at IS NULL AND c.disabled_at IS NULL AND c.last_error IS NULL
-                             AND NOT EXISTS (SELECT FROM webhook_events WHERE workspace = e.workspace AND {is_held})
-                          ) AS found""").format(is_due=_IS_DUE, is_held=_IS_HELD),
-        [workspace],
-    )
-    return bool(row.found)
 
 
 async def depths(warehouse: Warehouse) -> dict[str, int]:
