@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import one_token, receiving, reporting, tables
+from benchmarks import deliveries, one_token, receiving, reporting, tables
 from benchmarks import scheduled as scheduled_syncs
 from benchmarks import unified as unified_tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
@@ -173,6 +173,22 @@ def receive(
     """
     chosen = [tree.resolve() for tree in trees or [Path()]]
     _show("receive", receiving.measure(chosen, connections, seconds, rounds), write=write)
+
+
+@app.command("deliveries")
+def deliveries_(
+    trees: Annotated[list[Path] | None, typer.Argument(help="Checkouts, one after the other; this one.")] = None,
+    workspaces: Annotated[int, typer.Option()] = 50,
+    minutes: Annotated[float, typer.Option()] = 10,
+    every: Annotated[float, typer.Option(help="Seconds between two deliveries of one workspace.")] = 30,
+    write: Write = False,
+) -> None:
+    """Measure when deliveries of many workspaces are in the tables, and the CPU that each takes.
+
+    Example: make bench ARGS="deliveries . ../before --minutes 2"
+    """
+    load = deliveries.Load(workspaces, minutes, every)
+    _show("deliveries", deliveries.measure(trees or [Path()], load), write=write)
 
 
 @app.command()

@@ -111,6 +111,10 @@ class Databases:
         with psycopg.connect(self._server.url, autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def process(self) -> psutil.Process:
+        """The server's first process, whose children serve the connections."""
+        return psutil.Process(int((self._server.folder / "postmaster.pid").read_text().split()[0]))
+
     def restart(self) -> None:
         """Stops and starts the server, as after an upgrade; it closes every connection."""
         self._server.leave()

@@ -227,6 +227,7 @@ def test_a_refresh_whose_workspace_another_took_over_leaves_its_deliveries_to_it
     with installed(database_url, SMALL) as installation, dg.DagsterInstance.ephemeral() as instance:
         monkeypatch.setenv("DX_DATABASE_URL", database_url)
         monkeypatch.setenv("DX_SECRET_KEYS", KEYS)
+        monkeypatch.setenv("DX_WEBHOOKS_LINGER", "0")  # or the same run would apply them after all
         monkeypatch.setenv("BITBUCKET_API_URL", installation.sandbox.url)
         watcher = Watcher(installation.sandbox.world)
         for _ in range(20):
