@@ -184,6 +184,7 @@ class Inboxes:
     async def _refresh(self, group: TaskGroup, name: str) -> None:
         """Applies the due deliveries of one workspace."""
         one = self.workspaces.setdefault(name, Refreshed())
+        said_before = one.failure or one.waits
         warehouse, listener = self._warehouse.apart(), self._surroundings.listener(name)
         warehouse.tell = listener.warning
         try:
@@ -203,7 +204,8 @@ class Inboxes:
             self._at_work.discard(name)
         if said := one.failure or one.waits:
             one.next_try = time.monotonic() + _SECONDS_UNTIL_NEXT_TRY
-            listener.warning(said)
+            if said != said_before:
+                listener.warning(said)
 
     async def _apply(
         self, name: str, one: Refreshed, warehouse: Warehouse, listener: Listener

@@ -1,5 +1,6 @@
 """Deliveries reach the tables, and in whatever order they come, the tables end up as a full import leaves them."""
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.connections import find
+from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks.inbox import MOST_ATTEMPTS, postpone, replay, take, waiting
 from dx_dagster.webhooks.apply import apply_deliveries
 from dx_dagster.webhooks.outcomes import Applied
@@ -208,6 +210,28 @@ def test_while_bitbucket_is_away_no_attempt_is_counted_and_new_deliveries_wait_w
     assert [one.due for one in waiting(url)] == [3]
     assert installation.refresh().outcomes["applied"] == 3
     assert installation.differences() == {}
+
+
+def test_the_longer_deliveries_waited_for_requests_the_fewer_are_taken_together(database_url):
+    """A batch that takes more requests than a budget ever has room for would be given back for ever."""
+    give_secret(Settings.model_validate({"DX_DATABASE_URL": database_url, "DX_SECRET_KEYS": KEYS}), "acme", SECRET)
+
+    async def taken_after(seconds: int) -> int:
+        async with Warehouse(database_url) as warehouse:
+            async with warehouse.transaction() as transaction:
+                await transaction.execute(
+                    "UPDATE webhook_events SET attempts = 0, error = 'no request is left', tried_at = now() - "
+                    "make_interval(secs => 3600), next_attempt_at = now() - make_interval(secs => 3600 - %s)",
+                    [seconds],
+                )
+            return len(await take(warehouse, "acme", 100))
+
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at) "
+            "SELECT 1, 'acme', n::text, 'repo:push', '{}', '{}', now() FROM generate_series(1, 200) n"
+        )
+    assert [asyncio.run(taken_after(seconds)) for seconds in (10, 160, 900)] == [100, 25, 11]
 
 
 def test_credentials_that_may_not_read_pipelines_hold_no_other_delivery_up(installation):
