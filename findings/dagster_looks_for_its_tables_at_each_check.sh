@@ -5,7 +5,7 @@
 # Expected: it looks once in a process, as it does for its secondary indexes, whose state it keeps.
 # Seen: a run of one asset with 1 check looks twice, one with 21 checks 42 times. With the default pool each look opens a
 # connection of its own. A process that makes one run can keep the answer, which does not change during the run
-# (dx_dagster/cli/dagster_storage.py).
+# (dx_dagster/automation/dagster_storage.py).
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT

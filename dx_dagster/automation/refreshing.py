@@ -10,6 +10,7 @@ from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import register
 from dx_dagster.assets.step import RunListener
 from dx_dagster.assets.steps import SIZES, STEPS, key_of
+from dx_dagster.automation.dagster_storage import keep_for_a_run
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, started_syncs
 from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import Workspace
@@ -44,6 +45,7 @@ def apply_webhooks(context: dg.OpExecutionContext, warehouse: WarehouseResource)
     Raises:
         Failure: with what is wrong in each workspace whose deliveries could not be applied; they are applied later.
     """
+    keep_for_a_run(context.instance)
     settings, database, known = Settings.read(), warehouse.connected, set[str]()
 
     async def report(workspace: str, written: Counter[str]) -> None:
@@ -63,6 +65,7 @@ def apply_webhooks(context: dg.OpExecutionContext, warehouse: WarehouseResource)
     try:
         warehouse.run(inboxes.drain())
     except WarehouseError as error:
+        keep_for_a_run(context.instance)  # connections that Dagster has kept may be dead as well
         raise dg.Failure(str(error), _metadata(inboxes.workspaces), allow_retries=False) from None
     metadata = _metadata(inboxes.workspaces)
     if failures := {name: one.failure for name, one in inboxes.workspaces.items() if one.failure is not None}:

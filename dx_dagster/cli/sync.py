@@ -136,7 +136,7 @@ def _run(
     from dx_dagster.assets.partitions import register
     from dx_dagster.assets.steps import STEPS, key_of, op_name
     from dx_dagster.automation import syncing
-    from dx_dagster.cli.dagster_storage import keep_for_a_run
+    from dx_dagster.automation.dagster_storage import keep_for_a_run
 
     job = syncing.LOADED.resolve_job_def("sync_workspace")
     imported = {"config": {"full": full} | ({"since": since} if since else {})}

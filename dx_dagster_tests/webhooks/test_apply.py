@@ -228,8 +228,8 @@ def test_the_longer_deliveries_waited_for_requests_the_fewer_are_taken_together(
 
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at) "
-            "SELECT 1, 'acme', n::text, 'repo:push', '{}', '{}', now() FROM generate_series(1, 200) n"
+            "INSERT INTO webhook_events (connection_id, workspace, request_uuid, event_key, headers, body, received_at)"
+            " SELECT 1, 'acme', n::text, 'repo:push', '{}', '{}', now() FROM generate_series(1, 200) n"
         )
     assert [asyncio.run(taken_after(seconds)) for seconds in (10, 160, 900)] == [100, 25, 11]
 

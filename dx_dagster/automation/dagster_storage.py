@@ -1,4 +1,4 @@
-"""How a sync uses Dagster's storage."""
+"""How a run in a process of its own uses Dagster's storage."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,5 +20,7 @@ def keep_for_a_run(instance: "DagsterInstance") -> None:
     """
     instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT, max_overflow=_AT_ONCE)
     storage = instance.event_log_storage
+    if hasattr(storage.has_table, "cache_info"):  # type: ignore[attr-defined]
+        return  # a worker that keeps its instance for several runs
     storage.has_table = cache(storage.has_table)  # type: ignore[attr-defined]
     storage.has_dynamic_partition = cache(storage.has_dynamic_partition)  # type: ignore[method-assign]
