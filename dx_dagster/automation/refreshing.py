@@ -100,12 +100,9 @@ def _outcomes(one: Refreshed) -> dict[str, Any]:
 
 
 def _in_words(failures: Mapping[str, str]) -> str:
-    """One failure as its sentence; several by workspace."""
-    if len(failures) == 1:
-        return sentence(next(iter(failures.values())))
     told = " ".join(f"{name}: {sentence(failures[name])}" for name in sorted(failures)[:_MOST_IN_WORDS])
     more = f" And {len(failures) - _MOST_IN_WORDS} more." if len(failures) > _MOST_IN_WORDS else ""
-    return f"The deliveries of {len(failures)} workspaces could not be applied. {told}{more}"
+    return told if len(failures) == 1 else f"The deliveries of {len(failures)} workspaces wait. {told}{more}"
 
 
 async def _check(warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:

@@ -305,7 +305,7 @@ def test_one_run_takes_the_deliveries_of_all_workspaces_and_none_holds_up_anothe
         assert {(one.partition, one.passed) for one in checked} == {("acme", True)}
     (step,) = [event for event in failed.all_events if event.is_step_failure]
     told = step.step_failure_data.user_failure_data
-    assert told.description.startswith("The deliveries of 2 workspaces could not be applied. revoked: ")
+    assert told.description.startswith("The deliveries of 2 workspaces wait. revoked: ")
     by_workspace = told.metadata["outcomes"].value
     assert sum(by_workspace["acme"].values()) > 10, by_workspace
     rows = {name: [row for row in inbox(url) if row["workspace"] == name] for name in by_workspace}
