@@ -35,6 +35,7 @@ _CONNECTED = Path(__file__).with_name("connected.py")
 _LAGS = """
     SELECT COALESCE(extract(epoch FROM applied_at - received_at), 'infinity')::float8 FROM webhook_events
     WHERE received_at >= %s ORDER BY 1"""
+_APPLIED = "SELECT count(*) FROM webhook_events WHERE applied_at BETWEEN %s AND %s"
 _RUNS = """
     SELECT count(*) FROM dagster.runs
     WHERE pipeline_name LIKE 'refresh_workspace%%' AND create_timestamp >= %s AT TIME ZONE 'UTC'"""
@@ -51,9 +52,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one checkout; CPU is that of all its processes in the time of sending, idle work included."""
+    """Of one checkout; CPU is that of all its processes in the time of sending, idle work included.
+
+    Attributes:
+        applied: deliveries applied in that time.
+    """
 
     sent: int
+    applied: int
     lags: Sequence[float]
     runs: int
     cpu: float
@@ -69,8 +75,9 @@ class Figures:
             f"{middle:.1f}",
             f"{most:.1f}",
             f"{self.runs:,}",
-            f"{self.cpu / self.sent:.2f}",
-            f"{self.database_cpu / self.sent:.2f}",
+            f"{self.applied:,}",
+            f"{self.cpu / max(1, self.applied):.2f}",
+            f"{self.database_cpu / max(1, self.applied):.2f}",
         ]
 
 
@@ -108,7 +115,7 @@ def measure(trees: Sequence[Path], load: Load) -> list[Table]:
         with databases() as place, place.fresh() as url, sandbox:
             figures = _of(tree.resolve(), place, url, sandbox, load)
         rows.append(figures.row("this one" if tree.resolve() == Path.cwd() else tree.resolve().name))
-    columns = ["checkout", "deliveries", f"within {_SOON:.0f} s", "median s", "p95 s", "runs", "CPU s each"]
+    columns = ["checkout", "deliveries", f"within {_SOON:.0f} s", "median s", "p95 s", "runs", "applied", "CPU s each"]
     title = f"{load.workspaces} workspaces with a delivery every {load.every:g} s each, {load.minutes:g} minutes"
     return [Table(title, [*columns, "PostgreSQL's"], rows)]
 
@@ -130,12 +137,13 @@ def _of(tree: Path, place: Databases, url: str, sandbox: Sandbox, load: Load) ->
             sender.sent, began = 0, _now(url)
             before = _cpu(process), _cpu(server := place.process())
             sender.send(address, load.minutes * 60)
-            cpu, database_cpu = _cpu(process) - before[0], _cpu(server) - before[1]
+            ended, cpu, database_cpu = _now(url), _cpu(process) - before[0], _cpu(server) - before[1]
             time.sleep(_SOON)
             with psycopg.connect(url) as connection:
                 lags = [float(lag) for (lag,) in connection.execute(_LAGS, [began])]
+                applied = int(next(connection.execute(_APPLIED, [began, ended]))[0])
                 runs = int(next(connection.execute(_RUNS, [began]))[0])
-    return Figures(sender.sent, lags, runs, cpu, database_cpu)
+    return Figures(sender.sent, applied, lags, runs, cpu, database_cpu)
 
 
 def _environment(url: str, sandbox: Sandbox, home: str) -> dict[str, str]:

@@ -6,25 +6,30 @@ from datetime import UTC, datetime, timedelta
 
 from dx_dagster.warehouse.connections.due import Paced
 from dx_dagster.warehouse.webhooks.inbox import Waiting
+from dx_dagster.webhooks.inboxes import LONGEST_RUN_SECONDS
 
 _TICKS_AN_HOUR = 12
 _TRIES_OF_FAILING = 4
 _CLOCKS = timedelta(minutes=5)  # a tick may be evaluated late, and clocks differ
 # A refresh that has room takes them within a second. A run takes some five seconds to begin.
 _LONG_WAIT_SECONDS = 15.0
+_TO_TAKE_OVER_SECONDS = 30.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def needs_refresh(waiting: Iterable[Waiting], syncing: Collection[str], under_way: int, most: int) -> bool:
+def needs_refresh(waiting: Iterable[Waiting], syncing: Collection[str], ages: Collection[float], most: int) -> bool:
     """Whether one more refresh is to start: one for all workspaces, and more only where deliveries wait for long.
 
-    `syncing`: workspaces that a refresh leaves to a sync. `under_way`: refreshes that are queued or running, `most` of
-    which there may be. After a failure the inbox decides when deliveries are due again.
+    `syncing`: workspaces that a refresh leaves to a sync. `ages`: of queued and running refreshes, in seconds. There
+    may be `most` of them, and one more to take over from one that is about to end. After a failure the inbox decides
+    when deliveries are due again.
     """
     seconds = [one.seconds for one in waiting if one.due and not one.is_locked and one.workspace.lower() not in syncing]
     if not seconds:
         return False
-    return under_way == 0 or (under_way < most and max(seconds) >= _LONG_WAIT_SECONDS)
+    if all(age >= LONGEST_RUN_SECONDS - _TO_TAKE_OVER_SECONDS for age in ages):
+        return len(ages) <= most
+    return len(ages) < most and max(seconds) >= _LONG_WAIT_SECONDS
 
 
 def due_for_sync(

@@ -11,7 +11,7 @@ from dx_dagster.automation.decisions import needs_refresh
 from dx_dagster.automation.jobs import sync_workspace
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspaces
-from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, has_begun, refreshes_under_way, started_syncs
+from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, ages_of_refreshes, has_begun, started_syncs
 from dx_dagster.insights.checks.looking import look_at_workspaces, news
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
@@ -40,7 +40,7 @@ def webhook_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     waiting = inbox.waiting(database_url(settings))
     unknown = sorted({one.workspace for one in waiting} - registered(instance))
     is_needed = any(one.due for one in waiting) and needs_refresh(
-        waiting, started_syncs(instance), refreshes_under_way(instance), settings.webhooks_runs
+        waiting, started_syncs(instance), ages_of_refreshes(instance), settings.webhooks_runs
     )
     return dg.SensorResult(
         run_requests=[dg.RunRequest()] if is_needed else [],

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from dx_dagster.clock import HOST
+
 WORKSPACE_TAG = "dx/workspace"
 PRIORITY_TAG = "dagster/priority"
 # The run queue keeps slots free for refreshes by these tags: see dagster.yaml.
@@ -36,9 +38,11 @@ def started_syncs(instance: dg.DagsterInstance) -> set[str]:
     return _workspaces(run for run in _unfinished(instance) if run.status != dg.DagsterRunStatus.QUEUED)
 
 
-def refreshes_under_way(instance: dg.DagsterInstance) -> int:
-    """Number of queued and running refreshes."""
-    return instance.get_runs_count(dg.RunsFilter(statuses=_UNFINISHED, tags={KIND_TAG: REFRESH}))
+def ages_of_refreshes(instance: dg.DagsterInstance) -> list[float]:
+    """Seconds since each queued or running refresh began; 0 for one that has not begun."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags={KIND_TAG: REFRESH}))
+    now = HOST.now().timestamp()
+    return [now - one.start_time if one.start_time is not None else 0.0 for one in records]
 
 
 def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:

@@ -40,14 +40,15 @@ _log = logging.getLogger(__name__)
 
 AT_ONCE = 8  # workspaces
 _MOST_DELIVERIES = 10_000
-_LONGEST_RUN_SECONDS = 600.0
+LONGEST_RUN_SECONDS = 600.0
 # Then a workspace with deliveries without end gives its place to another one.
 _LONGEST_TURN_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LOOKS_FOR_SYNCS = 2.0
 _SECONDS_UNTIL_NEXT_TRY = 5.0
-# What a run reports becomes some twenty events of Dagster for each workspace, 10 ms each.
+# A report is some thirty events of Dagster, during which nothing else goes on.
 _SECONDS_BETWEEN_REPORTS = 30.0
+_SHARE_OF_REPORTS = 0.3
 
 
 class Turn:
@@ -60,7 +61,7 @@ class Turn:
 
     def is_over(self, now: float) -> bool:
         """Whether the run has reached its longest duration, or its highest number of deliveries."""
-        return now - self._began >= _LONGEST_RUN_SECONDS or self._applied >= _MOST_DELIVERIES
+        return now - self._began >= LONGEST_RUN_SECONDS or self._applied >= _MOST_DELIVERIES
 
     def applied(self, now: float, deliveries: int) -> None:
         """Notes that deliveries were applied now."""
@@ -123,7 +124,7 @@ class Inboxes:
         self._turn = Turn(time.monotonic(), settings.webhooks_linger)
         self._at_work: set[str] = set()
         self._syncing: Collection[str] = ()
-        self._looked_for_syncs = -math.inf
+        self._looked_for_syncs = self._next_report = -math.inf
         self._broken: Exception | None = None
 
     async def drain(self) -> None:
@@ -159,10 +160,7 @@ class Inboxes:
             for name in due[: AT_ONCE - len(self._at_work)]:
                 self._at_work.add(name)
                 group.start_soon(self._refresh, group, name)
-        pause = max(_SECONDS_BETWEEN_REPORTS, len(self.workspaces))  # one report a second, however many workspaces
-        for name, one in list(self.workspaces.items()):
-            if time.monotonic() - one.reported_at >= pause:
-                await self._report(name)
+        await self._report_one()
 
     def _may_take(self, name: str) -> bool:
         known = self.workspaces.get(name)
@@ -173,6 +171,19 @@ class Inboxes:
         """Ends the run: the error concerns every workspace."""
         self._broken = self._broken or error
         group.cancel_scope.cancel()
+
+    async def _report_one(self) -> None:
+        """Reports the workspace whose turn it is. However many there are, the run mostly applies deliveries."""
+        now = time.monotonic()
+        due = [
+            (one.reported_at, name)
+            for name, one in self.workspaces.items()
+            if one.written.total() and now - one.reported_at >= _SECONDS_BETWEEN_REPORTS
+        ]
+        if due and now >= self._next_report:
+            await self._report(min(due)[1])
+            ended = time.monotonic()
+            self._next_report = ended + (ended - now) * (1 / _SHARE_OF_REPORTS - 1)
 
     async def _report(self, name: str) -> None:
         one = self.workspaces[name]

@@ -54,13 +54,17 @@ HOUR = timedelta(hours=1)
 def test_one_run_for_all_workspaces_and_another_one_only_where_deliveries_wait_for_long():
     due, late = Waiting("Acme", 1, seconds=4), Waiting("late", 1, seconds=16)
     nothing = [Waiting("idle", 0), Waiting("locked", 3, seconds=90, is_locked=True)]
-    assert not needs_refresh(nothing, set(), 0, 2)
-    assert needs_refresh([*nothing, due], set(), 0, 2)
-    assert not needs_refresh([*nothing, due], {"acme"}, 0, 2)
-    assert not needs_refresh([*nothing, due], set(), 1, 2)
-    assert needs_refresh([*nothing, due, late], set(), 1, 2)
-    assert not needs_refresh([*nothing, due, late], {"late"}, 1, 2)
-    assert not needs_refresh([*nothing, due, late], set(), 2, 2)
+    assert not needs_refresh(nothing, set(), [], 2)
+    assert needs_refresh([*nothing, due], set(), [], 2)
+    assert not needs_refresh([*nothing, due], {"acme"}, [], 2)
+    assert not needs_refresh([*nothing, due], set(), [0], 2)
+    assert needs_refresh([*nothing, due, late], set(), [300], 2)
+    assert not needs_refresh([*nothing, due, late], {"late"}, [300], 2)
+    assert not needs_refresh([*nothing, due, late], set(), [300, 20], 2)
+    # The next one begins before the last one ends.
+    assert needs_refresh([due], set(), [580], 1)
+    assert not needs_refresh([due], set(), [580, 0], 1)
+    assert not needs_refresh([due, late], set(), [580, 590], 1)
 
 
 def test_syncs_spread_over_the_hour_and_the_stalest_come_first():
