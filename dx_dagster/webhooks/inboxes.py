@@ -46,8 +46,8 @@ _LONGEST_TURN_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LOOKS_FOR_SYNCS = 2.0
 _SECONDS_UNTIL_NEXT_TRY = 5.0
-# A report is some thirty events of Dagster, during which nothing else goes on.
-_SECONDS_BETWEEN_REPORTS = 30.0
+# A report is some forty events of Dagster, more than all else that a delivery costs; nothing goes on meanwhile.
+_SECONDS_BETWEEN_REPORTS = 120.0
 _SHARE_OF_REPORTS = 0.3
 
 
