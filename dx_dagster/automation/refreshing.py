@@ -139,7 +139,8 @@ def _report_materializations(context: dg.OpExecutionContext, workspace: str, wri
 
 @dg.job(
     description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
-    tags={KIND_TAG: REFRESH, PRIORITY_TAG: "10"},
+    # Dagster need not retry one that was killed: the sensor starts the next one anyway.
+    tags={KIND_TAG: REFRESH, PRIORITY_TAG: "10", "dagster/max_retries": "0"},
 )
 def refresh_workspaces() -> None:
     apply_webhooks()
