@@ -6,7 +6,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from dx_dagster.cli.dagster_storage import keep_for_a_run
+from dx_dagster.automation.dagster_storage import keep_for_a_run
 from dx_dagster.cli.installation import Installation
 from dx_dagster.settings import Settings
 from dx_dagster_tests.connecting import TOKEN
