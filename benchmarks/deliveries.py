@@ -1,6 +1,7 @@
 """`deliveries`: how fast deliveries of many workspaces are in the tables, and what CPU each takes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,13 +73,18 @@ class Figures:
             name,
             f"{self.sent:,}",
             f"{100 * soon / self.sent:.1f} %",
-            f"{middle:.1f}",
-            f"{most:.1f}",
+            _seconds(middle),
+            _seconds(most),
             f"{self.runs:,}",
             f"{self.applied:,}",
             f"{self.cpu / max(1, self.applied):.2f}",
             f"{self.database_cpu / max(1, self.applied):.2f}",
         ]
+
+
+def _seconds(lag: float) -> str:
+    """One that was not applied when the measurement ended has no time."""
+    return f"{lag:.1f}" if math.isfinite(lag) else f"over {_SOON:.0f}"
 
 
 class _Sender:
