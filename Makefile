@@ -35,6 +35,9 @@ picture: venv ## docs/lineage.png, taken anew from a demo
 lock: venv ## resolves all locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --constraints requirements.lock --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \
+		-o deploy/requirements.lock
 	$(BIN)/uv pip compile benchmarks/requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o benchmarks/requirements.lock
 	$(BIN)/uv pip compile dx_dagster_tests/dx_clients/requirements.in --generate-hashes --no-emit-index-url \

@@ -38,6 +38,25 @@ NOT_RUN = {
     ".venv/bin/dx-dagster up": "cli/test_install.py starts it",
     ".venv/bin/dx-dagster up --database-port 5432": "likewise, the demo with another port",
     "DX_HOME=.dx-restored .venv/bin/dx-dagster restore dx.dump": "cli/test_backup.py: it would leave a home behind",
+    "/opt/dx-dagster/bin/pip install --no-deps --require-hashes -r deploy/requirements.lock": (
+        "a machine of the reader's"
+    ),
+    "python3 -m venv /opt/dx-dagster": "likewise",
+    "/opt/dx-dagster/bin/pip install --no-deps .": "likewise",
+    "useradd --system --home-dir /var/lib/dx-dagster dx-dagster": "likewise",
+    "cp deploy/dx-dagster.service /etc/systemd/system/": "likewise",
+    "systemctl daemon-reload": "likewise",
+    "systemctl enable --now dx-dagster": "likewise",
+    "systemd-run --pty --uid dx-dagster -p EnvironmentFile=-/etc/dx-dagster.env -E DX_HOME=/var/lib/dx-dagster "
+    "/opt/dx-dagster/bin/dx-dagster connect acme": "likewise",
+    "docker compose -f deploy/compose.yaml up --build --detach": "likewise",
+    "docker compose -f deploy/compose.yaml run --rm api connect acme": "likewise",
+    "docker compose -f deploy/compose.yaml run --rm api api-keys create me": "likewise",
+    "kubectl create secret generic dx-dagster --from-literal=DX_DATABASE_URL=… --from-literal=DX_SECRET_KEYS=…": (
+        "a cluster of the reader's"
+    ),
+    "kubectl apply -f deploy/kubernetes.yaml": "likewise",
+    "kubectl exec -it deploy/dx-dagster-api -- dx-dagster connect acme": "likewise",
     "make test": "it would run this test again",
     "make lint": "CI runs it beside the tests",
     "export DX_DATABASE_URL=postgresql://dx:PASSWORD@db.example.com:5432/dx": "a server of the reader's",
