@@ -33,7 +33,7 @@ picture: venv ## docs/lineage.png, taken anew from a demo
 	$(BIN)/python -m dx_dagster_tests.picture
 
 lock: venv ## resolves all locks anew
-	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra tracing --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --constraints requirements.lock --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \

@@ -23,6 +23,7 @@ from dx_dagster.connections.actions import pool_for_pipelines
 from dx_dagster.importer.session import connection_in_service, locked, open_client, open_pool
 from dx_dagster.importer.workspace import Listener
 from dx_dagster.settings import Settings
+from dx_dagster.telemetry import json_logs
 from dx_dagster.warehouse import runs
 from dx_dagster.warehouse.connections.connections import ConnectionType, StoredConnection
 from dx_dagster.warehouse.database import Warehouse
@@ -84,6 +85,12 @@ async def _outcome(task: asyncio.Task[Result]) -> Result:
     return await task
 
 
+def _subject(context: dg.InitResourceContext) -> tuple[str | None, str | None]:
+    """The run, and the workspace that it is for."""
+    run = context.run
+    return (None, None) if run is None else (run.run_id, run.tags.get("dagster/partition"))
+
+
 class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one.
 
@@ -97,7 +104,7 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:
-        with seldom_collecting(), asyncio.Runner() as runner:
+        with seldom_collecting(), asyncio.Runner() as runner, json_logs.about(*_subject(context)):
             self._runner, self._stack = runner, AsyncExitStack()
             try:
                 self._warehouse = self.enter(Warehouse(database_url(Settings.read()), patience=self.patience))

@@ -188,6 +188,8 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None
     ui_sign_in: Annotated[Literal["on", "off"] | None, Field(alias="DX_UI_SIGN_IN")] = None
     log_size: Annotated[ByteSize, Field(alias="DX_LOG_SIZE", ge=1_000_000)] = ByteSize(20_000_000)
+    log_format: Annotated[Literal["text", "json"], Field(alias="DX_LOG_FORMAT"), _PRIVATE] = "text"
+    traces: Annotated[Literal["on", "off"], Field(alias="DX_TRACES"), _PRIVATE] = "off"
     deployments: Annotated[Literal["on", "off"], Field(alias="DX_DEPLOYMENTS")] = "on"
     http_connections: Annotated[int, Field(alias="DX_HTTP_CONNECTIONS", ge=16)] = 1000
     http_connections_per_address: Annotated[int, Field(alias="DX_HTTP_CONNECTIONS_PER_ADDRESS", ge=1)] = 200

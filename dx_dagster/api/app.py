@@ -19,7 +19,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for an installation, by default the one that the environment describes."""
     settings = settings or Settings.read()
     url = database_url(settings)
-    app = FastAPI(title="dx-dagster", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="dx-dagster",
+        docs_url=None,
+        redoc_url=None,
+        # FastAPI's own spans hold queries, such as the token of a sign-in link, and its logs hold input.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
     latency = metrics.ReceiverLatency()
     app.include_router(webhooks.router(settings, url, latency.observe))
     attach.attach(app, settings, url, latency)

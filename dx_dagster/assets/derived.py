@@ -18,6 +18,7 @@ from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
 from dx_dagster.resources import WarehouseResource
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.telemetry import spans
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
 from dx_dagster.warehouse.imported import repositories
@@ -73,7 +74,8 @@ def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDe
                 continue
             try:
                 work = _build(warehouse.connected, build, context.partition_key, full=config.full)
-                result, verdicts = warehouse.run(work)
+                with spans.span(f"step {build.key}", run_id=context.run_id, workspace=context.partition_key):
+                    result, verdicts = warehouse.run(work)
             except (NotImportedError, SettingsError, WarehouseError) as error:
                 failed[build.key] = error
             else:

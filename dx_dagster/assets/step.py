@@ -24,6 +24,7 @@ from dx_dagster.importer.session import BusyError, NoCredentialError, NotConnect
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.telemetry import spans
 from dx_dagster.warehouse import counts, sync_steps
 from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
@@ -130,7 +131,8 @@ def materialize(
             await sync_steps.end(warehouse.connected, key, requests=requests, written=written, skipped=skipped)
             return result, verdicts
 
-        result, verdicts = warehouse.run(imported())
+        with spans.span(f"step {asset}", run_id=run.run_id, workspace=context.partition_key):
+            result, verdicts = warehouse.run(imported())
     except (
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,

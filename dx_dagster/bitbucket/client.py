@@ -35,6 +35,7 @@ from dx_dagster.bitbucket.retries import TRANSIENT, AdaptiveTimeout, Retries, Sc
 from dx_dagster.bitbucket.visibility import Visibility
 from dx_dagster.bitbucket.wording import clause
 from dx_dagster.clock import Clock
+from dx_dagster.telemetry import spans
 
 _log = logging.getLogger(__name__)
 
@@ -228,7 +229,9 @@ class BitbucketClient:
         for counted in self._calls:
             counted()
         try:
-            response, failure = await self._exchange(call, grant, kind)
+            with spans.request_span(call.method, kind, call.url.host, call.path) as span:
+                response, failure = await self._exchange(call, grant, kind)
+                spans.answered(span, None if response is None else response.status_code)
         finally:
             await self.pool.settle(grant)
         self.answers[grant.credential.id, str(response.status_code) if response is not None else "none"] += 1

@@ -93,8 +93,16 @@ def main() -> None:
         told = message(error)
         if told is None:
             raise
-        print(told, file=sys.stderr)
+        _complain(told)
         sys.exit(1)
+
+
+def _complain(told: str) -> None:
+    json_logs = sys.modules.get("dx_dagster.telemetry.json_logs")  # a command that logs in JSON has loaded it
+    if json_logs is not None and json_logs.are_set_up():
+        json_logs.complain(told)
+    else:
+        print(told, file=sys.stderr)
 
 
 def _make_printable() -> None:

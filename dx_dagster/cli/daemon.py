@@ -20,6 +20,7 @@ def daemon() -> None:
     from dx_dagster.cli import running
     from dx_dagster.cli.installation import Installation, packaged
     from dx_dagster.settings import Settings
+    from dx_dagster.telemetry import json_logs
     from dx_dagster.warehouse.embedded import database_url
     from dx_dagster.warehouse.locks import Lock
 
@@ -31,6 +32,8 @@ def daemon() -> None:
     _take(lock, url)
     [program] = entry_points(group="console_scripts", name="dagster-daemon")
     sys.argv = ["dagster-daemon", "run", "-w", str(packaged("workspace.yaml"))]
+    if json_logs.are_on():
+        sys.argv += ["--log-format", "json"]
     program.load()()
 
 

@@ -32,10 +32,10 @@ _BYTES = "latin-1"
 _COLOUR = r"(?:\x1b\[[\d;]*m)*"
 _TIME = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d"
 # An entry begins with a time, or with a level as in uvicorn's log. A traceback may have neither.
-_BEGINNING = re.compile(rf"{_COLOUR}(?:{_TIME}|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b)")
+_BEGINNING = re.compile(rf"{_COLOUR}(?:\{{|{_TIME}|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b)")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|\s*[+|] Exception Group Traceback")
-# Entries that differ only in the time or the client's port are repetitions.
-_VARYING = re.compile(rf'^{_COLOUR}{_TIME}[\d.,]*(?: ?[+-]\d\d:?\d\d|Z)?|:\d+(?= - ")')
+# Entries that differ only in the time or the client's port are repetitions. Those of JSON have the time in a field.
+_VARYING = re.compile(rf'(?:^{_COLOUR}|"timestamp": ?"){_TIME}[\d.,]*(?: ?[+-]\d\d:?\d\d|Z)?|:\d+(?= - \\?")')
 
 
 class LogFile(RotatingFileHandler):
@@ -110,7 +110,8 @@ class Counting:
         key = hash(_VARYING.sub("", entry))
         if found := self._counted.get(key):
             found.more += 1
-            found.last = entry.partition("\n")[0][:_LONGEST_QUOTE]
+            line = entry.partition("\n")[0]
+            found.last = line if line.startswith("{") else line[:_LONGEST_QUOTE]
             return
         if len(self._counted) == _MOST_COUNTED:
             self._say(self._counted.pop(next(iter(self._counted))))
@@ -140,7 +141,11 @@ class Counting:
         if counted.more:
             seconds = round(self._clock() - counted.since)
             times = "once" if counted.more == 1 else f"{counted.more} times"
-            self._write(f"{counted.last} ({times} more within {seconds} s)")
+            if counted.last.startswith("{") and counted.last.endswith("}"):
+                more = f'"repeated": {counted.more}, "within_seconds": {seconds}'
+                self._write(f"{counted.last[:-1]}, {more}}}")
+            else:
+                self._write(f"{counted.last} ({times} more within {seconds} s)")
 
 
 class Entries:

@@ -13,6 +13,7 @@ from dx_dagster.cli import log_writer
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PATIENCE = 5.0
+_SECONDS_TO_CLOSE = 0.5
 _SECONDS_BETWEEN_WRITERS = 1.0
 
 
@@ -78,6 +79,6 @@ class ServiceLog:
         os.close(self._output)
         self._requests.close()
         try:
-            self._writer.wait(_PATIENCE)
+            self._writer.wait(_SECONDS_TO_CLOSE)
         except subprocess.TimeoutExpired:
             self._writer.returncode = 0  # it ends with that process: no warning about a child left running

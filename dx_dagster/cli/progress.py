@@ -1,5 +1,6 @@
 """Progress of an import: bars on a terminal, plain lines elsewhere, which need no rich."""
 
+import logging
 import math
 import os
 import sys
@@ -8,12 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dx_dagster.telemetry import json_logs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dx_dagster.cli.bars import Bars
 
 _SECONDS_BETWEEN_LINES = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,21 @@ class Outlook:
         return f"about {to_go:,} requests to go; {budget}{later}"
 
 
+class Logged:
+    """The same as lines of a JSON log."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def progress(self, step: str, done: int, total: int, requests: int, counted: str) -> None:
+        if done == total or time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            _log.info("%s: %s of %s %s, %s requests", step, done, total, counted, requests)
+
+    def warning(self, message: str) -> None:
+        _log.warning(message)
+
+
 class Lines:
     """A line every few seconds, and one at the end of each step, on standard error."""
 
@@ -59,8 +79,11 @@ class Lines:
 
 
 @contextmanager
-def display(outlook: Outlook | None = None) -> "Iterator[Bars | Lines]":
+def display(outlook: Outlook | None = None) -> "Iterator[Bars | Lines | Logged]":
     """The display on standard error; standard output contains results only."""
+    if json_logs.are_set_up():
+        yield Logged()
+        return
     if not sys.stderr.isatty() and not os.environ.get("FORCE_COLOR"):
         yield Lines()
         return

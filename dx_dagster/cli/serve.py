@@ -28,15 +28,18 @@ def serve(
     """
     import psycopg
     import uvicorn
+    from uvicorn.config import LOGGING_CONFIG
 
     from dx_dagster.api.app import create_app
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.running import require_intended
     from dx_dagster.http_limits import Limits, options
     from dx_dagster.settings import Settings
+    from dx_dagster.telemetry import json_logs
     from dx_dagster.warehouse.embedded import database_url
 
     settings = Settings.read()
+    has_own_format = json_logs.set_up()
     require_free(host, port, option="--port")
     require_intended(settings)
     with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
@@ -55,6 +58,7 @@ def serve(
             application,
             host=host,
             port=port,
+            log_config=None if has_own_format else LOGGING_CONFIG,
             server_header=False,
             # By default uvicorn trusts every process on this machine.
             proxy_headers=bool(settings.proxies),

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,11 +17,18 @@ from typing import Protocol, Self
 import psutil
 
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.log_stream import LogStream
 from dx_dagster.cli.logs import ServiceLog
+from dx_dagster.cli.telling import tell
 
 _POLL_SECONDS = 0.2
 _SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only commands at the terminal use these
-_CRASHES_PER_MINUTE = 5
+# A service that needed minutes to fail fails for the same reason as one that did so at once.
+_SHORT_LIFE_SECONDS = 300.0
+_MOST_SHORT_LIVES = 5
+_FIRST_PAUSE = 1.0  # doubled with each short life
+# Together with the last output and the embedded database, everything ends within ten seconds.
+_SECONDS_TO_END = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0))
 _OK = 200
 _SECONDS_BETWEEN_PROBES = 10.0
 _PROBE_SECONDS = 3
@@ -76,7 +82,8 @@ class _Child:
     service: Service
     process: subprocess.Popen[bytes]
     log: ServiceLog
-    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=_CRASHES_PER_MINUTE))
+    started_at: float = field(default_factory=time.monotonic)
+    short_lives: int = 0
     restart_at: float | None = None
     probe_at: float = field(default_factory=lambda: time.monotonic() + _SECONDS_BETWEEN_PROBES)
     silent: int = 0
@@ -87,14 +94,23 @@ class Supervisor:
     """Runs services and restarts those that die. At the end of the block it ends them and their children.
 
     Each service has its own process group: Ctrl-C reaches only the supervisor, which then ends the others in order.
+    `stream` shows their logs.
     """
 
-    def __init__(self, log_folder: Path, log_size: int, environment: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        log_folder: Path,
+        log_size: int,
+        environment: Mapping[str, str],
+        cwd: Path,
+        stream: LogStream | None = None,
+    ) -> None:
         self._log_folder = log_folder
         self._log_size = log_size
         kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._environment = {**kept, "PYTHONUNBUFFERED": "1", **environment}
         self._cwd = cwd
+        self._stream = stream
         self._children: list[_Child] = []
         self._groups: set[int] = set()
 
@@ -110,6 +126,8 @@ class Supervisor:
             for child in self._children:
                 child.process.poll()
                 child.log.close()
+            if self._stream is not None:
+                self._stream.close()
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
@@ -117,7 +135,10 @@ class Supervisor:
     def start(self, *services: Service) -> None:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         for service in services:
-            log = ServiceLog(self._log_folder / f"{service.name}.log", self._log_size)
+            path = self._log_folder / f"{service.name}.log"
+            if self._stream is not None:
+                self._stream.follow(service.name, path)
+            log = ServiceLog(path, self._log_size)
             self._children.append(_Child(service, self._launch(service, log), log))
 
     def output_of(self, service: Service) -> str:
@@ -147,7 +168,12 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
         self._require_alive()
 
+    def _show_logs(self) -> None:
+        if self._stream is not None:
+            self._stream.show()
+
     def _require_alive(self) -> None:
+        self._show_logs()
         for child in self._children:
             child.log.keep_written()
             if child.process.poll() is not None:
@@ -165,6 +191,7 @@ class Supervisor:
         """
         while True:
             is_there = database.look()
+            self._show_logs()
             for child in self._children:
                 self._tend(child, database)
                 if is_there:
@@ -181,21 +208,23 @@ class Supervisor:
         if child.restart_at is None and child.process.poll() is not None:
             cause = _cause(child.process.returncode)
             if not database.look(now=True):
-                print(f"{child.service.name} ended ({cause}), restart when the database answers", flush=True)
+                tell(f"{child.service.name} ended ({cause}), restart when the database answers")
                 child.restart_at = now
                 return
-            child.crashes.append(now)
-            recent = sum(1 for crash in child.crashes if now - crash < 60)  # noqa: PLR2004 - a minute
-            if recent == _CRASHES_PER_MINUTE:
-                raise CommandError(self._story(child.service, f"died {recent} times within a minute"))
-            pause = 2.0 ** (recent - 1)
-            print(f"{child.service.name} ended ({cause}), restart in {pause:.0f} s", flush=True)
+            is_short = now - child.started_at < _SHORT_LIFE_SECONDS
+            child.short_lives = child.short_lives + 1 if is_short else 1
+            if child.short_lives == _MOST_SHORT_LIVES:
+                within = f"each time within {_SHORT_LIFE_SECONDS / 60:.0f} minutes of its start"
+                raise CommandError(self._story(child.service, f"died {_MOST_SHORT_LIVES} times, {within}"))
+            pause = _FIRST_PAUSE * 2 ** (child.short_lives - 1)
+            tell(f"{child.service.name} ended ({cause}), restart in {pause:.0f} s")
             child.restart_at = now + pause
         elif child.restart_at is not None and now >= child.restart_at and database.look():
             child.restart_at = None
             child.silent, child.probe_at = 0, now + _SECONDS_BETWEEN_PROBES
             child.log.flush()  # so that output of the new process is not counted as a repetition
             child.process = self._launch(child.service, child.log)
+            child.started_at = time.monotonic()
 
     def _probe(self, child: _Child) -> None:
         """Kills a service whose process lives and does not work, so that it is restarted."""
@@ -210,7 +239,7 @@ class Supervisor:
         child.probe_at = time.monotonic() + _SECONDS_BETWEEN_PROBES
         if child.silent >= child.service.silent_probes:
             silent_for = time.monotonic() - child.silent_since
-            print(f"{child.service.name} has shown no sign of life for {silent_for:.0f} s and is killed", flush=True)
+            tell(f"{child.service.name} has shown no sign of life for {silent_for:.0f} s and is killed")
             with suppress(ProcessLookupError):
                 os.killpg(child.process.pid, signal.SIGKILL)
 
@@ -230,15 +259,16 @@ class Supervisor:
         return process
 
     def _end_all(self) -> None:
-        for child in self._children:
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGINT)
-        if self._ended_within(6):
-            return
-        for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-            for process in self._alive():
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+        for number, seconds in _SECONDS_TO_END:
+            # At first only the services, which end their children in good order.
+            if number == signal.SIGINT:
+                for child in self._children:
+                    if child.process.poll() is None:
+                        child.process.send_signal(number)
+            else:
+                for process in self._alive():
+                    with suppress(psutil.NoSuchProcess):
+                        process.send_signal(number)
             if self._ended_within(seconds):
                 return
 

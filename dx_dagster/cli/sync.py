@@ -15,6 +15,7 @@ from dx_dagster.cli.arguments import Workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
 from dx_dagster.settings import Settings
+from dx_dagster.telemetry import json_logs
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -54,6 +55,7 @@ def sync(
 
     Example: dx-dagster sync acme --since 2026-01-01
     """
+    json_logs.set_up()
     outcome = sync_workspace(Settings.read(), workspace, since=_day(since), full=full, wait=not no_wait)
     if json_:
         print(json.dumps(asdict(outcome)))

@@ -1,5 +1,6 @@
 """`dx-dagster up`."""
 
+import sys
 from contextlib import closing, suppress
 from typing import Annotated
 
@@ -25,8 +26,8 @@ def up(
 ) -> None:
     """Runs all services on this machine: Dagster's UI, its daemon, and the API. Ctrl-C ends them.
 
-    A service that ends is started again, and so is the embedded database. One `up` runs on a home, and one daemon on a
-    database.
+    A service that ends is started again, and so is the embedded database; one that keeps ending ends the command. The
+    terminal shows their logs. One `up` runs on a home, and one daemon on a database.
 
     Example: dx-dagster up --ui-port 3001
     """
@@ -37,13 +38,17 @@ def up(
     from dx_dagster.cli.database_watch import DatabaseWatch
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.keys import require_keys
+    from dx_dagster.cli.log_stream import LogStream
     from dx_dagster.cli.running import alone, require_idle, require_intended, require_no_daemon
     from dx_dagster.cli.services import LOOPBACK, services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
+    from dx_dagster.cli.telling import tell
     from dx_dagster.settings import Settings
+    from dx_dagster.telemetry import json_logs
     from dx_dagster.warehouse import embedded
 
     settings = Settings.read()
+    json_logs.set_up(sys.stdout)
     require_idle(settings.home)
     require_distinct({"--ui-port": ui_port, "--api-port": api_port, "--database-port": database_port})
     require_free(ui_host, ui_port, option="--ui-port")
@@ -52,7 +57,7 @@ def up(
     embedded.require_embedded(settings, database_port)
     require_database_port(settings.home, database_port)
     with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port, database_port):
-        print("Preparing the database ...", flush=True)
+        tell("Preparing the database ...")
         embedded.listen(settings, database_port)
         installation = Installation.open(settings, new=True)
         require_keys(installation.database_url, settings)
@@ -61,13 +66,17 @@ def up(
             installation.let_analysts_in()
         settings.remember()
         with (
-            closing(DatabaseWatch(settings, installation.database_url)) as database,
+            closing(DatabaseWatch(settings, installation.database_url, tell)) as database,
             Supervisor(
-                settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
+                settings.log_folder,
+                settings.log_size,
+                installation.environment,
+                installation.dagster_home,
+                LogStream(as_json=json_logs.are_set_up()),
             ) as supervisor,
         ):
-            print("Starting Dagster and the API ...", flush=True)
+            tell("Starting Dagster and the API ...")
             supervisor.start(*services(settings, ui_port, api_port, ui_host, database.last_heartbeat))
             supervisor.wait_until_healthy()
-            print(where_to_look(settings, ui_port, api_port, ui_host, database_port=database_port), flush=True)
+            tell(where_to_look(settings, ui_port, api_port, ui_host, database_port=database_port))
             supervisor.watch(database)

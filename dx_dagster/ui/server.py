@@ -19,9 +19,11 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._utils.log import configure_loggers
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
+from uvicorn.config import LOGGING_CONFIG
 
 from dx_dagster.http_limits import Limits, options
 from dx_dagster.settings import Settings
+from dx_dagster.telemetry import json_logs
 from dx_dagster.ui.app import create_app
 
 # The defaults of `dagster-webserver`.
@@ -42,7 +44,10 @@ def serve(settings: Settings, host: str, port: int, workspace: Path) -> None:
     Raises:
         KeyboardInterrupt: at the end.
     """
-    configure_loggers()
+    if json_logs.set_up():
+        logging.getLogger("dagster").setLevel(logging.INFO)
+    else:
+        configure_loggers()
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(_STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _MOST_OVERFLOW)
         target = WorkspaceFileTarget([str(workspace)])
@@ -53,6 +58,7 @@ def serve(settings: Settings, host: str, port: int, workspace: Path) -> None:
                     create_app(dagster, settings, host),
                     host=host,
                     port=port,
+                    log_config=None if json_logs.are_set_up() else LOGGING_CONFIG,
                     log_level="warning",
                     server_header=False,
                     # By default uvicorn trusts every process on this machine.

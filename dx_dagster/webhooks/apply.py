@@ -39,6 +39,7 @@ from dx_dagster.importer.pull_requests import store as store_pulls
 from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import fetch_repository, import_repositories
 from dx_dagster.importer.workspace import NewAccounts, Workspace, open_workspace, pull_id
+from dx_dagster.telemetry import spans
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.imported import deployments, hashes, marks, pulls, stale
@@ -97,12 +98,22 @@ async def apply_deliveries(
             await import_repositories(workspace)
             workspace = await open_workspace(workspace.slug, workspace.client, warehouse, workspace.listener)
         batch = partial(_apply, workspace, deliveries, for_pipelines or workspace.client)
-        await batch(run=run, result=result, settled=settled, with_deployments=with_deployments)
+        with spans.span("apply deliveries", run_id=run, workspace=workspace.slug):
+            await batch(run=run, result=result, settled=settled, with_deployments=with_deployments)
+            _trace(deliveries, settled, workspace)
     except BitbucketError as error:
         async with warehouse.transaction() as transaction:
             await inbox.give_back(transaction, {delivery.id for delivery in deliveries} - settled, str(error))
         raise
     return len(deliveries)
+
+
+def _trace(deliveries: Sequence[StoredDelivery], settled: Collection[int], workspace: Workspace) -> None:
+    """Records a span for each delivery, from its arrival to its rows."""
+    for delivery in deliveries:
+        if delivery.id in settled:
+            name, began, ended = f"delivery {delivery.event_key}", delivery.received_at, workspace.now()
+            spans.record(name, began, ended, delivery=delivery.id, workspace=workspace.slug)
 
 
 async def _apply(

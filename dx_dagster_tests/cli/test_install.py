@@ -1,6 +1,7 @@
 """The installation as a person meets it: commands, processes, and what they leave behind."""
 
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,7 +107,10 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
                 assert "BITBUCKET_TOKEN" not in process.environ()
         a_second_terminal_reaches_the_same_bitbucket(elsewhere, sandbox, run_cli)
 
-    assert running.interrupt() == 0
+    asked_to_end = time.monotonic()
+    running.process.terminate()
+    assert running.process.wait(30) == 0
+    assert time.monotonic() - asked_to_end < 10
     assert processes_of(running.home) == []
 
 
@@ -297,15 +302,46 @@ def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandb
     assert run_cli("status", env=terminal).stderr.startswith(f"Line 1 of {remembered} is not NAME=VALUE")
 
 
-def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(start_up, environment):
-    running = start_up(environment)
-    daemon = _daemon(running)
-    assert daemon is not None
-    daemon.kill()
-    assert wait_until(lambda: _daemon(running) not in {None, daemon})
+def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(
+    start_up, environment, database_url, run_cli: RunCli
+):
+    with Sandbox(WorldConfig(repositories=1, pull_requests=1, members=1)) as sandbox:
+        given = environment | {"BITBUCKET_API_URL": sandbox.url, "DX_LOG_FORMAT": "json"}
+        assert run_cli("connect", "acme", env=given | {"BITBUCKET_TOKEN": sandbox.token.secret}).returncode == 0
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("UPDATE connections SET sync_asked_at = now()")
+        running = start_up(given)
+        second = run_cli("up", env=given)
+        assert second.returncode == 1
+        assert f"runs already (process {running.process.pid}, dx-dagster up)" in second.stderr
+        every_line_of_a_run_names_its_workspace(running)
+        daemon = _daemon(running)
+        assert daemon is not None
+        daemon.kill()
+        assert wait_until(lambda: _daemon(running) not in {None, daemon})
+        assert lines_until(running, "daemon ended (SIGKILL), restart in 1 s")
     running.process.kill()
     running.process.communicate()
     assert wait_until(lambda: not processes_of(running.home), 120, every=1)
+
+
+def lines_until(running: Running, event: str, **fields: str) -> list[dict[str, str]]:
+    """The next lines that `up` logs in JSON."""
+    lines: list[dict[str, str]] = []
+    for line in running.process.stdout or ():
+        lines.append(json.loads(line))
+        if lines[-1]["event"].startswith(event) and fields.items() <= lines[-1].items():
+            break
+    return lines
+
+
+def every_line_of_a_run_names_its_workspace(running: Running) -> None:
+    first = [json.loads(line) for line in running.output.splitlines()]
+    lines = first + lines_until(running, "Finished execution of run", job="sync_workspace")
+    assert {line.get("service") for line in lines if line.get("logger") != "dx_dagster.up"} == {"ui", "daemon", "api"}
+    of_run = [line for line in lines if line.get("job") == "sync_workspace"]
+    assert {(line["run_id"], line["workspace"]) for line in of_run} == {(lines[-1]["run_id"], "acme")}
+    assert any(line["event"].startswith("pullrequests: 1 of 1 repositories") for line in of_run)
 
 
 def _daemon(running: Running) -> psutil.Process | None:

@@ -1,14 +1,19 @@
 """Logs of services end: they are rotated while written, repetitions are counted, and the disk may be full."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
+from dx_dagster.cli import supervisor as supervising
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.log_stream import LogStream
 from dx_dagster.cli.supervisor import Service, Supervisor
 from dx_dagster_tests.conftest import RunCli, wait_until
 
@@ -150,6 +155,48 @@ def test_what_outlives_a_killed_supervisor_still_gets_into_the_log(log):
         return any(str(log) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
 
     assert wait_until(lambda: not is_at_work()), "the writer outlives the last one that writes"
+
+
+class _Database:
+    def look(self, *, now: bool = False) -> bool:  # noqa: ARG002 - as the supervisor calls it
+        return True
+
+
+def test_a_service_that_keeps_dying_is_started_again_after_growing_pauses_and_ends_the_command(
+    supervisor, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(supervising, "_FIRST_PAUSE", 0.1)
+    started = f"import time; open({str(tmp_path / 'started')!r}, 'a').write(f'{{time.monotonic()}}\\n'); "
+    supervisor.start(talking("['no port']", then=started + "sys.exit(3)"))
+    with pytest.raises(CommandError, match=r"talker died 5 times, each time within 5 minutes[^\0]*no port"):
+        supervisor.watch(_Database())
+    times = [float(line) for line in (tmp_path / "started").read_text().splitlines()]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert all(pause >= 0.1 * 2**number for number, pause in enumerate(pauses))
+    assert len(pauses) == 4
+    assert capsys.readouterr().out.count("talker ended (exit status 3), restart in") == 4
+
+
+def test_a_stream_that_nobody_reads_holds_up_no_service_and_loses_nothing(tmp_path, log):
+    reader, output = os.pipe()
+    os.set_blocking(reader, False)
+    said = [f"line {number} " + "x" * 1000 for number in range(200)]
+    service = talking(
+        "(f'line {n} ' + 'x' * 1000 for n in range(200))", then="print('done', flush=True); time.sleep(600)"
+    )
+    shown: list[bytes] = []
+
+    def is_all_shown() -> bool:
+        with suppress(BlockingIOError):
+            while True:
+                shown.append(os.read(reader, 65_536))
+        return shown[-1].endswith(b"done\n")
+
+    with Supervisor(log.parent, SIZE, {}, tmp_path, LogStream(output=output)) as supervisor:
+        supervisor.start(service)
+        supervisor.wait_for(service, lambda: "done" in supervisor.output_of(service), 60)
+        supervisor.wait_for(service, is_all_shown, 60)
+    assert b"".join(shown).decode().splitlines() == [f"talker | {line}" for line in [*said, "done"]]
 
 
 def test_a_size_that_is_none_is_refused(run_cli: RunCli, bare_environment):

@@ -182,9 +182,12 @@ def test_a_revoked_credential_is_taken_out_and_the_others_go_on(sandbox, connect
 
 def test_a_credential_that_may_not_read_pipelines_holds_up_their_tables_alone(sandbox, connected, sync, wrong, run_cli):
     sandbox.token.scopes = {"account", "pullrequest"}
-    done = run_cli("sync", "acme", env=connected)
+    done = run_cli("sync", "acme", env=connected | {"DX_LOG_FORMAT": "json"})
     assert done.returncode == 1
-    assert "pipeline" in done.stderr
+    *lines, failure = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "pipeline" in failure["event"]
+    assert {line["workspace"] for line in lines} == {"acme"}
+    assert len({line["run_id"] for line in lines}) == 1
     assert set(wrong()) == {"bitbucket_pipelines", "bitbucket_deployments", "bitbucket_environments"}
     assert query(connected, "SELECT count(dx_user_id) > 0 AS known, count(*) FROM pull_requests") == [
         {"known": True, "count": 160}
