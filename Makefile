@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help venv demo test lint bench docs picture lock
+.PHONY: help venv demo test lint bench docs picture audit sbom lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,18 @@ docs: venv ## the generated parts of docs/, written anew
 picture: venv ## docs/lineage.png, taken anew from a demo
 	$(BIN)/python -m dx_dagster_tests.picture
 
+audit: .venv-audit/.installed ## known vulnerabilities of the locked packages, into dist/audit.json; it asks the network
+	@mkdir -p dist && rm -f dist/audit.json
+	@.venv-audit/bin/pip-audit -r requirements.lock --require-hashes --disable-pip --progress-spinner off \
+		-f json -o dist/audit.json 2>dist/audit.log; status=$$?; \
+		if [ -s dist/audit.json ]; then cat dist/audit.log; exit $$status; fi; \
+		echo "The database of vulnerabilities cannot be reached. Nothing was audited." >&2
+
+sbom: .venv-audit/.installed ## the locked packages as a bill of materials (CycloneDX), into dist/sbom.cdx.json
+	@mkdir -p dist
+	.venv-audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		-o dist/sbom.cdx.json
+
 lock: venv ## resolves all locks anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra tracing --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
@@ -43,6 +55,8 @@ lock: venv ## resolves all locks anew
 	$(BIN)/uv pip compile dx_dagster_tests/dx_clients/requirements.in --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \
 		-o dx_dagster_tests/dx_clients/requirements.lock
+	$(BIN)/uv pip compile deploy/audit/requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o deploy/audit/requirements.lock
 
 # --no-deps: the lock is complete, and pip's resolver stumbles over hashes of packages with extras.
 # uv takes a third of pip's time. It knows nothing of an index that only pip's settings name: there pip does it.
@@ -63,4 +77,10 @@ lock: venv ## resolves all locks anew
 .venv-bench/.installed: benchmarks/requirements.lock
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+# These tools look at the lock from outside: what they need must not be part of what they judge.
+.venv-audit/.installed: deploy/audit/requirements.lock
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@

@@ -56,8 +56,8 @@ class Keys:
         found = await api_keys.recognize(await self.installation.warehouse(), key)
         if found is None:
             self._listed -= {api_keys.digest(key)}  # it was revoked since
-            self.guessing.was_wrong(address)
-            raise WrongKeyError
+            wait = await self.guessing.was_wrong(await self.installation.warehouse(), address)
+            raise TooManyWrongKeysError(wait) if wait else WrongKeyError
         return found
 
     async def _is_listed(self, key: SecretStr) -> bool:

@@ -14,11 +14,13 @@ from dx_dagster.connections.input import Fields, credential_of, new_credential, 
 from dx_dagster.connections.verification import Failure, Target, Verdict, VerificationFailed, Verifier
 from dx_dagster.connections.workspace_names import GivenError
 from dx_dagster.settings import Settings
+from dx_dagster.warehouse import idempotency
 from dx_dagster.warehouse.connections import connections, credentials, keys, rekeying, vault
 from dx_dagster.warehouse.connections.connections import AlreadyConnectedError, ConnectionType, StoredConnection
 from dx_dagster.warehouse.connections.credentials import NewCredential, ShownCredential, StoredCredential
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.database import Transaction, Warehouse
+from dx_dagster.warehouse.idempotency import IdempotencyKey
 from dx_dagster.warehouse.webhooks import inbox
 
 __all__ = ["AlreadyConnectedError", "Failure", "VerificationFailed", "connect", "new_credential", "usable"]
@@ -69,9 +71,13 @@ async def connect(
 
 
 async def add(
-    settings: Settings, warehouse: Warehouse, connection: StoredConnection, new: NewCredential
+    settings: Settings,
+    warehouse: Warehouse,
+    connection: StoredConnection,
+    new: NewCredential,
+    key: IdempotencyKey | None = None,
 ) -> ShownCredential:
-    """Verifies another credential, then stores it.
+    """Verifies another credential, then stores it, with the request's key.
 
     Raises:
         VerificationFailed: nothing was stored.
@@ -81,6 +87,8 @@ async def add(
     verdict = await verifier.require_good(new)
     async with warehouse.transaction() as transaction:
         added = await _store(transaction, Vault.of(settings), connection.id, new)
+        if key is not None:
+            await idempotency.settle(transaction, key, added)
     await verifier.book_first(new, added, verdict)
     # Another process may have removed it again by now.
     return await show(warehouse, connection, added, deleted=True)
@@ -106,6 +114,25 @@ async def add_fields(
 ) -> ShownCredential:
     """As `add`, for a credential in the field names of the API and the forms."""
     return await add(settings, warehouse, connection, described(connection.type, fields))
+
+
+async def add_once(
+    settings: Settings, warehouse: Warehouse, connection: StoredConnection, fields: Fields, key: str
+) -> ShownCredential:
+    """As `add_fields`, for a request that its client may repeat with the same key within a day.
+
+    Raises:
+        ReusedError: the key belongs to other fields.
+    """
+    whole = IdempotencyKey(connection.id, key, fields.digest())
+    known = await idempotency.claim(warehouse, whole)
+    if known is not None:
+        return await show(warehouse, connection, known, deleted=True)
+    try:
+        return await add(settings, warehouse, connection, described(connection.type, fields), whole)
+    except VerificationFailed:
+        await idempotency.release(warehouse, whole)
+        raise
 
 
 def described(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:

@@ -1,9 +1,11 @@
 """Parses input: addresses of Jira sites, credentials."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,6 +59,12 @@ class Fields:
     settings: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, SecretStr] = field(default_factory=dict)
     expiration_date: date | None = None
+
+    def digest(self) -> bytes:
+        """A hash of all of it. A secret is too random to be guessed from it."""
+        secrets = {name: secret.get_secret_value() for name, secret in self.secrets.items()}
+        content = [self.label, dict(self.settings), secrets, str(self.expiration_date)]
+        return sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
     def setting(self, *names: str) -> str | None:
         for name in names:

@@ -71,6 +71,7 @@ INTERNAL_TABLES = frozenset(
         "deployment_ids",
         "email_refusals",
         "forgotten_accounts",
+        "idempotency_keys",
         "import_locks",
         "pull_marks",
         "receiver_uptimes",
@@ -84,6 +85,7 @@ INTERNAL_TABLES = frozenset(
         "webhook_beliefs",
         "webhook_events",
         "webhook_secrets",
+        "wrong_keys",
     }
 )
 # A client that leaves a transaction open would hold up upgrades and vacuum. Each session may change these settings, so

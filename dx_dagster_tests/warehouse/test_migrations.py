@@ -44,6 +44,7 @@ LANDED = {
     "0018_sessions_of_syncs.py": "ac18e0ac49c3ac9a38df0bf52689cebb9b720d52aea1b1042f0c743076637250",
     "0019_addresses_asked_of_bitbucket.py": "9b9e550c6ed8efb943532a007a65c785d203180916bc7d89b0aa95b326d20aa7",
     "0020_requests_by_status.py": "b57a3691d0c34267b9e1ed3a9c22ec50244c181dcf991e4edffa138db35d967f",
+    "0021_limits_of_the_api.py": "8be00ace056c2b9eaf650c854fe328b9fa874096f5ccddcd7217a741374a9f7d",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"

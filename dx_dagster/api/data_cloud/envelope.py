@@ -20,6 +20,7 @@ ErrorCode = Literal[
     "no_resources",
     "unavailable",
     "rate_limited",
+    "invalid_idempotency_key",
 ]
 
 _HOW: dict[CredentialType, str] = {

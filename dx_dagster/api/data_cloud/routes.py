@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Header, Path
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import Request
@@ -27,8 +27,10 @@ from dx_dagster.insights.people import by_hand
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.connections.connections import StoredConnection
+from dx_dagster.warehouse.idempotency import ReusedError
 
 _LARGEST_ID = 2**31 - 1
+_LONGEST_KEY = 255
 
 bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key of `dx-dagster api-keys create`.")
 
@@ -88,6 +90,7 @@ async def _in_path(served: Served, connection_id: ConnectionId) -> StoredConnect
 
 
 Found = Annotated[StoredConnection, Depends(_in_path)]
+Once = Annotated[str | None, Header(description="Any text of the client's, such as a UUID: one for each request.")]
 Body = Annotated[Arguments, Depends(arguments)]
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -185,15 +188,29 @@ async def credentials_info(served: Served, connection: Found, credential_id: Cre
     response_model=envelope.CredentialAnswer,
     openapi_extra=_takes(properties=_FIELDS),
 )
-async def credentials_create(served: Served, connection: Found, body: Body) -> dict[str, Any]:
+async def credentials_create(
+    served: Served, connection: Found, body: Body, idempotency_key: Once = None
+) -> dict[str, Any]:
     """Verifies a credential, then adds it. A failed verification stores nothing.
 
     For Bitbucket: a workspace access token as `secrets.api_token`, alone; or an Atlassian API token with its e-mail
     address, as `secrets.password` and `settings.username`.
+
+    With the header `Idempotency-Key`, the same request sent again within a day is answered with the same credential and
+    verifies nothing. The same key with another body is refused.
     """
     fields = Fields(body.label, body.settings, body.secrets, body.expiration_date)
     try:
-        one = await actions.add_fields(served.settings, await served.warehouse(), connection, fields)
+        if idempotency_key is None:
+            one = await actions.add_fields(served.settings, await served.warehouse(), connection, fields)
+        else:
+            one = await actions.add_once(
+                served.settings, await served.warehouse(), connection, fields, _usable(idempotency_key)
+            )
+    except ReusedError:
+        raise RefusedError(
+            "invalid_idempotency_key", "This Idempotency-Key belongs to a request with another body."
+        ) from None
     except VerificationFailed as error:
         raise RefusedError.of(error.failure) from None
     except actions.ConnectionNotFoundError:
@@ -272,6 +289,12 @@ async def users_set_user_statuses(served: Served, body: Annotated[Statuses, Depe
         async with warehouse.transaction() as transaction:
             unknown = await by_hand.set_types(transaction, types)
     return {"ok": True, "unknown_source_ids": unknown}
+
+
+def _usable(key: str) -> str:
+    if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
+        raise RefusedError("invalid_idempotency_key", f"An Idempotency-Key has 1 to {_LONGEST_KEY} characters.")
+    return key
 
 
 def _id(body: Arguments) -> int:

@@ -1,7 +1,8 @@
 """Keys of the Data Cloud API, and the sessions of the connections page."""
 
-from sqlalchemy import Column, Index, LargeBinary, Table
+from sqlalchemy import Column, DateTime, ForeignKey, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from dx_dagster.warehouse.schema.columns import foreign, metadata, number_key, text, time, time_of_insert
 
@@ -27,4 +28,24 @@ api_sessions = Table(
     time_of_insert("created_at", "When it began"),
     time("expires_at", "When it ends", nullable=False),
     comment="Who is signed in to the connections page",
+)
+
+wrong_keys = Table(
+    "wrong_keys",
+    metadata,
+    Column("network", Text, primary_key=True, comment="Address, or /64 network of IPv6, that gave wrong API keys"),
+    Column("given_at", ARRAY(DateTime(timezone=True)), nullable=False, comment="When it gave the last ones"),
+    comment="Wrong API keys of the last minute, counted for all processes of the API",
+    prefixes=["UNLOGGED"],  # a crash of the server may forget them
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    foreign("connection_id", "connections.id", primary_key=True),
+    Column("key", Text, primary_key=True, comment="Header Idempotency-Key of a credentials.create"),
+    Column("content", LargeBinary, nullable=False, comment="SHA-256 of what the request asks for"),
+    Column("credential_id", Integer, ForeignKey("credentials.id"), comment="credentials.id; null until it is added"),
+    time_of_insert("created_at", "When the request came; it counts for a day"),
+    comment="Requests that a client may repeat without doing their work twice",
 )
