@@ -221,9 +221,11 @@ def _tables(examination: Examination) -> list[Finding]:
             row = None
     if row is None:
         return [Finding("tables", State.BAD, "There are none yet. Run: dx-dagster migrate")]
-    if unfit := versions.why_unfit(row[0]):
+    if unfit := versions.why_unfit(*row):
         return [Finding("tables", State.BAD, unfit)]
     examination.is_current = True
+    if versions.is_ahead(*row):
+        return [Finding("tables", State.GOOD, f"Version {row[0]}, of a newer release, which works with this one too.")]
     if faults := migrations.faults(examination.url):
         more = f" {len(faults) - 1} more differences: dx-dagster migrate lists them." if len(faults) > 1 else ""
         return [Finding("tables", State.BAD, faults[0] + more)]

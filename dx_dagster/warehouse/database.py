@@ -360,7 +360,7 @@ async def _check_version(connection: AsyncConnection[TupleRow]) -> None:
     except psycopg.ProgrammingError:
         return  # no tables, or none that this role may read: the statements that need them fail
     row = await cursor.fetchone()
-    if row is not None and (reason := versions.why_unfit(row[0])) is not None:
+    if row is not None and (reason := versions.why_unfit(*row)) is not None:
         raise WarehouseError(reason)
 
 

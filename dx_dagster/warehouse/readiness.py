@@ -14,12 +14,12 @@ _WRITE = """
 
 
 def is_current(connection: Connection[Any]) -> bool:
-    """Whether the tables are at the newest version."""
+    """Whether the tables are at the newest version, or at a later one that works with this release too."""
     try:
         row = connection.execute(versions.STORED).fetchone()
     except UndefinedTable:
         return False
-    return row is not None and row[0] == versions.known()[-1]
+    return row is not None and versions.why_unfit(*row) is None
 
 
 def try_write(connection: Connection[Any]) -> None:

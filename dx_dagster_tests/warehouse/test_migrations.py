@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from dx_dagster.warehouse import migrations, versions
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.warehouse.migrations.live_schema import differences
+from dx_dagster.warehouse.readiness import is_current
 from dx_dagster_tests.warehouse.catalog import facts
 
 SCRIPTS = Path(migrations.__file__).parent
@@ -44,7 +45,7 @@ LANDED = {
     "0018_sessions_of_syncs.py": "ac18e0ac49c3ac9a38df0bf52689cebb9b720d52aea1b1042f0c743076637250",
     "0019_addresses_asked_of_bitbucket.py": "9b9e550c6ed8efb943532a007a65c785d203180916bc7d89b0aa95b326d20aa7",
     "0020_requests_by_status.py": "b57a3691d0c34267b9e1ed3a9c22ec50244c181dcf991e4edffa138db35d967f",
-    "0021_limits_of_the_api.py": "8be00ace056c2b9eaf650c854fe328b9fa874096f5ccddcd7217a741374a9f7d",
+    "0021_limits_of_the_api.py": "d23d6e010b3f2be8e8f425c496e9c8a6033552e6587c5575ddf09c9db211f3b5",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"
@@ -64,6 +65,7 @@ EARLIER: dict[str, tuple[str, Sequence[str]]] = {
     "0004 of d8bc5c7": ("0004", (NO_DOORS,)),
     "0007 of fead7f0 and 1948b03": ("0007", (NO_LEDGER, NO_DOORS, NOT_ASKED)),
     "0008 of 1948b03": ("0008", (NOT_ASKED,)),
+    versions.WORKS_FROM: (versions.WORKS_FROM, ()),
 }
 EARLY, LATE, ENTRIES = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 SMALL, LARGE = (f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2))  # repositories
@@ -131,9 +133,11 @@ def test_a_database_of_every_earlier_commit_becomes_the_declared_one_with_its_ro
     declared = facts(database_url)
     with earlier_databases(postgres) as databases:
         for what, url, version in databases:
-            before = rows(url)
+            before, tables_before = rows(url), demands(url)
             migrations.upgrade(url)
             assert facts(url) == declared, what
+            if what == versions.WORKS_FROM:
+                assert hindrances(tables_before, demands(url)) == [], HOW_TO_GO_ON
             after = rows(url)
             assert_kept(before, after, set() if version >= "0008" else CHANGED, what)
             if version < "0008":
@@ -236,6 +240,94 @@ def assert_bounds_and_names(after: Rows, what: str) -> None:
     assert {row["workspace"] for row in after["webhook_events"]} <= {"Acme"}, what
 
 
+HOW_TO_GO_ON = (
+    "A process of the release before still runs while the tables are upgraded, and would fail on these. Let this "
+    "release stop to use what is to go, and let the next one remove it. If that cannot be, raise WORKS_FROM."
+)
+# What tables demand of the statements of a release that knows only some of them.
+DEMANDS = """
+    SELECT c.relname AS name, '' AS part, 'table' AS demand FROM pg_class c
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT c.relname, attname, 'type ' || format_type(atttypid, atttypmod)
+    FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT c.relname, attname, 'a value'
+    FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+        AND attnotnull AND NOT atthasdef AND attidentity = ''
+    UNION ALL
+    SELECT c.relname, attname, 'no null'
+    FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped AND attnotnull
+    UNION ALL
+    SELECT conrelid::regclass::text, '', pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'f', 'x')
+    UNION ALL
+    SELECT indrelid::regclass::text, '', regexp_replace(pg_get_indexdef(indexrelid), ' INDEX .*? ON ', ' INDEX ON ')
+    FROM pg_index JOIN pg_class c ON c.oid = indrelid
+    WHERE relnamespace = 'public'::regnamespace AND indisunique"""
+Demand = tuple[str, str, str]
+
+
+def demands(url: str) -> set[Demand]:
+    with psycopg.connect(url) as connection:
+        return set(connection.execute(DEMANDS).fetchall())
+
+
+def hindrances(before: set[Demand], after: set[Demand]) -> list[Demand]:
+    """What statements written for the tables before would fail on: what is gone, and what is newly demanded.
+
+    A unique index that went counts too: a statement may name it in ON CONFLICT.
+    """
+    tables = {name for name, _, demand in before if demand == "table"}
+    columns = {(name, part) for name, part, demand in before if demand.startswith("type ")}
+    gone = {one for one in before - after if one[2] == "table" or one[2].startswith(("type ", "CREATE UNIQUE"))}
+    new = {
+        (name, part, demand)
+        for name, part, demand in after - before
+        if name in tables and not demand.startswith("type ") and (demand != "no null" or (name, part) in columns)
+    }
+    return sorted(gone | new)
+
+
+def test_what_the_release_before_would_fail_on_is_found(database_url):
+    before = demands(database_url)
+    with psycopg.connect(database_url) as connection:
+        for statement in (
+            "ALTER TABLE connections ADD COLUMN kind text NOT NULL",
+            "ALTER TABLE connections ADD COLUMN harmless text NOT NULL DEFAULT '', ADD COLUMN too text",
+            "ALTER TABLE connections ALTER COLUMN last_error SET NOT NULL",
+            "ALTER TABLE sync_steps ALTER COLUMN skipped DROP DEFAULT, DROP COLUMN counted",
+            "ALTER TABLE bitbucket_pulls ALTER COLUMN title TYPE varchar(80)",
+            "ALTER TABLE api_keys ADD CHECK (name <> '')",
+            "CREATE UNIQUE INDEX other ON sync_steps (workspace)",
+            "ALTER TABLE pull_marks DROP CONSTRAINT pull_marks_pkey",
+            "CREATE TABLE another (id int PRIMARY KEY, name text NOT NULL)",
+            "DROP TABLE budgets",
+        ):
+            connection.execute(statement.encode())
+    found = {
+        (name, part, demand.partition(" USING")[0]) for name, part, demand in hindrances(before, demands(database_url))
+    }
+    assert found >= {
+        ("connections", "kind", "a value"),
+        ("connections", "last_error", "no null"),
+        ("sync_steps", "skipped", "a value"),
+        ("sync_steps", "counted", "type text"),
+        ("bitbucket_pulls", "title", "type text"),
+        ("api_keys", "", "CHECK ((name <> ''::text))"),
+        ("sync_steps", "", "CREATE UNIQUE INDEX ON public.sync_steps"),
+        ("pull_marks", "", "CREATE UNIQUE INDEX ON public.pull_marks"),
+        ("budgets", "", "table"),
+    }
+    assert {name for name, _, _ in found} == {
+        "connections", "sync_steps", "bitbucket_pulls", "api_keys", "pull_marks", "budgets",
+    }  # fmt: skip
+    assert not {"harmless", "too"} & {part for _, part, _ in found}
+
+
 DAMAGE = {
     "ALTER TABLE sync_marks DROP COLUMN asked_at": "The column asked_at of the table sync_marks is missing: ",
     "ALTER TABLE bitbucket_pulls ALTER COLUMN title TYPE varchar(80)": (
@@ -315,10 +407,21 @@ def compared(url: str, listener: Callable[[str], None] = lambda _: None) -> list
 
 
 @pytest.mark.anyio
-async def test_a_process_of_another_release_ends_with_a_sentence(database_url):
-    for version, said in (("later", "newer release.* version later"), (versions.known()[-2], "Run dx-dagster migrate")):
+async def test_a_process_of_another_release_ends_with_a_sentence_unless_it_works_on_the_tables_too(database_url):
+    ours = versions.known()[-1]
+    for version, works_from, said in (
+        ("later", "later", "newer release.* version later"),
+        ("later", None, "newer release.* version later"),
+        (versions.known()[-2], versions.known()[-2], "Run dx-dagster migrate"),
+        ("later", ours, None),
+    ):
         with psycopg.connect(database_url) as connection:
-            connection.execute("UPDATE dx_schema_version SET version_num = %s", [version])
-        with pytest.raises(WarehouseError, match=said):
+            changed = "UPDATE dx_schema_version SET version_num = %s, works_from = %s"
+            connection.execute(changed, [version, works_from])
+        with nullcontext() if said is None else pytest.raises(WarehouseError, match=said):
             async with Warehouse(database_url):
                 pass
+    migrations.upgrade(database_url)
+    with psycopg.connect(database_url) as connection:
+        assert is_current(connection)
+        assert connection.execute(versions.STORED).fetchone() == ("later", ours)

@@ -18,8 +18,9 @@ from dx_dagster.warehouse import connecting, poolers
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
-from dx_dagster.warehouse.versions import why_unfit
+from dx_dagster.warehouse.versions import STORED, WORKS_FROM, is_ahead, why_unfit
 
+_NOTE_OLDEST = "UPDATE dx_schema_version SET works_from = :version WHERE works_from IS DISTINCT FROM :version"
 _SENTENCES = 10  # more differences than that are not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374
@@ -86,14 +87,24 @@ def upgrade_over(connection: Connection) -> None:
     # Not IF NOT EXISTS, which requires the right to create a schema even where it exists.
     if connection.execute(text("SELECT to_regnamespace('dagster')")).scalar_one() is None:
         connection.execute(text("CREATE SCHEMA dagster"))
+    if _is_ahead(connection):
+        return
     try:
         command.upgrade(_configuration(connection), "head")
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
         raise WarehouseError(why_unfit(str(error.__cause__.argument))) from None
+    connection.execute(text(_NOTE_OLDEST), {"version": WORKS_FROM})
     connection.commit()
     _compare(connection)
+
+
+def _is_ahead(connection: Connection) -> bool:
+    """Whether a newer release has upgraded the tables, and this one works on them too."""
+    there = connection.execute(text("SELECT to_regclass('public.dx_schema_version')")).scalar_one()
+    row = connection.execute(text(STORED)).fetchone() if there else None
+    return row is not None and is_ahead(*row)
 
 
 def faults(url: str) -> list[str]:

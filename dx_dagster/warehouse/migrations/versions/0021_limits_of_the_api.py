@@ -1,4 +1,4 @@
-"""Wrong API keys of all processes, and keys of requests that a client may repeat."""
+"""Wrong API keys of all processes, keys of requests that may be repeated, and which releases work on the tables."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,9 @@ depends_on: Sequence[str] | None = None
 
 
 def upgrade() -> None:
+    op.add_column("dx_schema_version",
+    sa.Column("works_from", sa.Text(), nullable=True, comment="The oldest version whose release works on these tables"),
+    )
     op.create_table("wrong_keys",
     sa.Column("network", sa.Text(), nullable=False, comment="Address, or /64 network of IPv6, that gave wrong API keys"),
     sa.Column("given_at", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False, comment="When it gave the last ones"),
@@ -36,3 +39,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("idempotency_keys")
     op.drop_table("wrong_keys")
+    op.drop_column("dx_schema_version", "works_from")
