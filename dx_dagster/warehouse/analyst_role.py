@@ -4,15 +4,18 @@ Each start grants anew, so that tables of a newer release are included. A table 
 """
 
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from psycopg import Connection
+from psycopg.errors import DuplicateObject, InsufficientPrivilege, InternalError, UniqueViolation
 from psycopg.sql import SQL, Identifier, Literal
 from pydantic import SecretStr
 
 from dx_dagster.settings import private_draft
+from dx_dagster.warehouse.connecting import connect
 
 ANALYST = "dx_analyst"
 PASSWORD_FILE = "analyst_password"  # noqa: S105 - the name of the file
@@ -100,6 +103,7 @@ _CALLABLE_BY_ALL = """
     SELECT oid::regprocedure::text FROM pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_creat|lo_from_bytea|pg_(try_)?advisory)'"""
 _PASSWORD_BYTES = 24
+_ATTEMPTS, _PAUSE = 20, 0.1
 
 
 def make_role(connection: Connection[Any]) -> None:
@@ -123,6 +127,24 @@ def make_role(connection: Connection[Any]) -> None:
         there = {name for (name,) in connection.execute(query).fetchall()}
         tables = SQL(", ").join(Identifier("public", name) for name in sorted(TABLES & there))
         connection.execute(SQL("GRANT SELECT ON {} TO {}").format(tables, role))
+
+
+def make_role_if_allowed(url: str) -> bool:
+    """Makes the role, and grants it the tables that there are now. Returns False where the user may not make roles.
+
+    Processes of other databases on the server may do so at the same moment, since a role belongs to the server.
+    """
+    with connect(url) as connection:
+        for _ in range(_ATTEMPTS):
+            try:
+                make_role(connection)
+            except InsufficientPrivilege:
+                return False
+            except (DuplicateObject, UniqueViolation, InternalError):
+                time.sleep(_PAUSE)
+            else:
+                return True
+    return False
 
 
 def let_in(connection: Connection[Any], password: SecretStr) -> None:
