@@ -74,7 +74,7 @@ def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDe
                 continue
             try:
                 work = _build(warehouse.connected, build, context.partition_key, full=config.full)
-                with spans.span(f"step {build.key}", run_id=context.run_id, workspace=context.partition_key):
+                with spans.span(f"step {build.key}", run_id=context.run.run_id, workspace=context.partition_key):
                     result, verdicts = warehouse.run(work)
             except (NotImportedError, SettingsError, WarehouseError) as error:
                 failed[build.key] = error

@@ -6,8 +6,11 @@ from pathlib import Path
 VERSION_TABLE = "dx_schema_version"
 WORKS_FROM = "0020"
 """The oldest version whose release works on the newest tables, beside this one. A test compares the tables of both."""
-# Tables before 0021 have no such column.
-STORED = "SELECT version_num, to_jsonb(stored) ->> 'works_from' FROM public.dx_schema_version AS stored"
+# Tables before 0021 have no such columns. An upgrade that was killed has not told yet what works with its version.
+STORED = """
+    SELECT version_num,
+        CASE WHEN to_jsonb(stored) ->> 'works_from_of' = version_num THEN to_jsonb(stored) ->> 'works_from' END
+    FROM public.dx_schema_version AS stored"""
 """Selects a database's version, and the oldest one whose release works on its tables."""
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 

@@ -20,7 +20,9 @@ from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
 from dx_dagster.warehouse.versions import STORED, WORKS_FROM, is_ahead, why_unfit
 
-_NOTE_OLDEST = "UPDATE dx_schema_version SET works_from = :version WHERE works_from IS DISTINCT FROM :version"
+_NOTE_OLDEST = """
+    UPDATE dx_schema_version SET works_from = :version, works_from_of = version_num
+    WHERE (works_from, works_from_of) IS DISTINCT FROM (:version, version_num)"""
 _SENTENCES = 10  # more differences than that are not mended by hand
 # Any number that nothing else in the database locks; the letters of "dx-dagst".
 _MIGRATION_LOCK = 0x64782D6461677374

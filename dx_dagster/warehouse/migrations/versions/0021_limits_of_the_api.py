@@ -16,6 +16,9 @@ def upgrade() -> None:
     op.add_column("dx_schema_version",
     sa.Column("works_from", sa.Text(), nullable=True, comment="The oldest version whose release works on these tables"),
     )
+    op.add_column("dx_schema_version",
+    sa.Column("works_from_of", sa.Text(), nullable=True, comment="The version that works_from is about"),
+    )
     op.create_table("wrong_keys",
     sa.Column("network", sa.Text(), nullable=False, comment="Address, or /64 network of IPv6, that gave wrong API keys"),
     sa.Column("given_at", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False, comment="When it gave the last ones"),
@@ -39,4 +42,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("idempotency_keys")
     op.drop_table("wrong_keys")
+    op.drop_column("dx_schema_version", "works_from_of")
     op.drop_column("dx_schema_version", "works_from")
