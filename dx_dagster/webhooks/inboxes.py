@@ -29,6 +29,7 @@ from dx_dagster.importer.session import (
 )
 from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace, open_workspace
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.telemetry import json_logs
 from dx_dagster.warehouse.connections.connections import ConnectionType
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import LockLostError, Warehouse, WarehouseError
@@ -190,10 +191,15 @@ class Inboxes:
         written, one.written = one.written, Counter()
         if written.total():
             one.reported_at = time.monotonic()
-            await self._surroundings.report(name, written)
+            with json_logs.about(workspace=name):
+                await self._surroundings.report(name, written)
 
     async def _refresh(self, group: TaskGroup, name: str) -> None:
         """Applies the due deliveries of one workspace."""
+        with json_logs.about(workspace=name):
+            await self._refresh_one(group, name)
+
+    async def _refresh_one(self, group: TaskGroup, name: str) -> None:
         one = self.workspaces.setdefault(name, Refreshed())
         said_before = one.failure or one.waits
         warehouse, listener = self._warehouse.apart(), self._surroundings.listener(name)

@@ -1,5 +1,8 @@
 """Logs of services end: they are rotated while written, repetitions are counted, and the disk may be full."""
 
+import io
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from dx_dagster.cli import supervisor as supervising
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.log_stream import LogStream
 from dx_dagster.cli.supervisor import Service, Supervisor
+from dx_dagster.telemetry import json_logs
 from dx_dagster_tests.conftest import RunCli, wait_until
 
 SIZE = 1_000_000
@@ -197,6 +201,20 @@ def test_a_stream_that_nobody_reads_holds_up_no_service_and_loses_nothing(tmp_pa
         supervisor.wait_for(service, lambda: "done" in supervisor.output_of(service), 60)
         supervisor.wait_for(service, is_all_shown, 60)
     assert b"".join(shown).decode().splitlines() == [f"talker | {line}" for line in [*said, "done"]]
+
+
+def test_a_line_of_a_run_over_many_workspaces_has_the_one_that_it_is_about():
+    written = io.StringIO()
+    log = logging.getLoggerClass()("dagster", logging.DEBUG)
+    log.addHandler(json_logs.handler(written))
+    run = {"run_id": "8f7c", "job_name": "refresh_workspaces", "job_tags": {}, "step_key": "apply_webhooks"}
+    meta = {**run, "orig_message": "applied", "dagster_event": None}
+    with json_logs.about(run_id="8f7c"), json_logs.about(workspace="acme"):
+        log.info("refresh_workspaces - 8f7c - applied", extra={"dagster_meta": meta})
+    log.info("a job - 9a1b", extra={"dagster_meta": {**meta, "run_id": "9a1b", "job_tags": {"dagster/partition": "b"}}})
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [(line["run_id"], line["workspace"]) for line in lines] == [("8f7c", "acme"), ("9a1b", "b")]
+    assert lines[0]["event"] == "applied"
 
 
 def test_a_size_that_is_none_is_refused(run_cli: RunCli, bare_environment):
