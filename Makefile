@@ -39,9 +39,9 @@ audit: .venv-audit/.installed ## known vulnerabilities of the locked packages, i
 		if [ -s dist/audit.json ]; then cat dist/audit.log; exit $$status; fi; \
 		echo "The database of vulnerabilities cannot be reached. Nothing was audited." >&2
 
-sbom: .venv-audit/.installed ## the locked packages as a bill of materials (CycloneDX), into dist/sbom.cdx.json
+sbom: .venv-audit/.installed ## the packages that run as a bill of materials (CycloneDX), into dist/sbom.cdx.json
 	@mkdir -p dist
-	.venv-audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	.venv-audit/bin/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom.cdx.json
 
 lock: venv ## resolves all locks anew

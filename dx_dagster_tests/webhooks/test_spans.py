@@ -8,9 +8,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from dx_dagster.sandbox import WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.telemetry import spans
-from dx_dagster_tests.delivering import SMALL, Receiving, installed
+from dx_dagster_tests.delivering import Receiving, installed
+
+TINY = WorldConfig(repositories=2, pull_requests=6, members=3)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def apply_some(installation: Receiving) -> int:
 
 
 def test_requests_and_deliveries_are_spans_without_secrets(exported, database_url, monkeypatch):
-    with installed(database_url, SMALL) as installation:
+    with installed(database_url, TINY) as installation:
         exported.clear()
         taken = apply_some(installation)
         [applying] = [span for span in exported.get_finished_spans() if span.name == "apply deliveries"]
