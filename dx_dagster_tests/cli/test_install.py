@@ -108,8 +108,9 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
         a_second_terminal_reaches_the_same_bitbucket(elsewhere, sandbox, run_cli)
 
     asked_to_end = time.monotonic()
-    running.process.terminate()
-    assert running.process.wait(30) == 0
+    with running.process as supervisor:
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
     assert time.monotonic() - asked_to_end < 10
     assert processes_of(running.home) == []
 
