@@ -13,6 +13,7 @@ from dx_dagster.cli.json_lines import with_service
 
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 _READ_BYTES = 65_536
+_MOST_ROUNDS = 16  # a service that writes without a pause must not keep the supervisor from its other work
 _ATOMIC_BYTES = 4096  # a pipe that is ready takes as much without blocking
 
 
@@ -37,8 +38,12 @@ class LogStream:
 
     def show(self) -> None:
         """Writes the new lines, as far as the output takes them at once."""
-        while self._write_pending() and (lines := self._new_lines()):
-            self._pending = b"".join(lines)
+        for _ in range(_MOST_ROUNDS):
+            if not self._write_pending():
+                return
+            self._pending = b"".join(self._new_lines())
+            if not self._pending:
+                return
 
     def close(self) -> None:
         """Shows the last lines."""
@@ -57,13 +62,16 @@ class LogStream:
 
     def _write_pending(self) -> bool:
         """Whether all of it is written."""
-        with suppress(OSError):  # the terminal is gone: the files have it all
+        try:
             while self._pending:
                 if not select.select([], [self._output], [], 0)[1]:
                     return False
                 written = os.write(self._output, self._pending[:_ATOMIC_BYTES])
                 self._pending = self._pending[written:]
-        self._pending = b""
+        except BlockingIOError:
+            return False
+        except OSError:  # the terminal is gone: the files have it all
+            self._pending = b""
         return True
 
 
