@@ -43,8 +43,7 @@ def by_hand(settings: Settings, workspace: str, since: str | None) -> Mapping[st
 
 
 def scheduled(settings: Settings, workspace: str) -> Mapping[str, Any]:
-    from dx_dagster.automation.schedules import hourly_sync  # noqa: PLC0415 - Dagster's definitions take a second
-    from dx_dagster.definitions import defs  # noqa: PLC0415
+    from dx_dagster.definitions import defs  # noqa: PLC0415 - Dagster's definitions take a second
 
     installation = Installation.open(settings)
     with installation.dagster() as instance:
@@ -53,7 +52,7 @@ def scheduled(settings: Settings, workspace: str) -> Mapping[str, Any]:
             instance=instance,
             scheduled_execution_time=datetime.now(UTC) + _LATER,  # noqa: TID251 - as the daemon's
         )
-        wanted: Any = hourly_sync(context)
+        wanted: Any = defs.resolve_schedule_def("hourly_sync")(context)
         (request,) = wanted
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         result = defs.resolve_job_def("sync_workspace").execute_in_process(

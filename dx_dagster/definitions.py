@@ -2,16 +2,17 @@
 
 import dagster as dg
 
+from dx_dagster.assets.ours import OURS
 from dx_dagster.automation import console, syncing
-from dx_dagster.automation.checking import check_workspace
-from dx_dagster.automation.refreshing import refresh_workspaces
-from dx_dagster.automation.schedules import SCHEDULES
-from dx_dagster.automation.sensors import SENSORS
-from dx_dagster.automation.upkeep import upkeep
+from dx_dagster.automation.definitions import automation
+from dx_dagster.automation.upkeep import daily_upkeep, upkeep
 
 console.set_up()
 
+_UPKEEP = upkeep(OURS)
+
 defs = dg.Definitions.merge(
     syncing.LOADED,
-    dg.Definitions(jobs=[check_workspace, refresh_workspaces, upkeep], schedules=SCHEDULES, sensors=SENSORS),
+    automation(OURS, syncing.SYNC),
+    dg.Definitions(jobs=[_UPKEEP], schedules=[daily_upkeep(OURS, _UPKEEP)]),
 )

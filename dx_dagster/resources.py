@@ -4,14 +4,14 @@ A run keeps one event loop, one database pool and one client for all its steps. 
 closed last.
 
 Dagster opens a nested resource once more for each resource that holds it, unless it is configured at launch: then all
-share the run's one. So `RESOURCES` are (`test_resources.py`).
+share the run's one. So `resources` are (`test_resources.py`).
 """
 
 import asyncio
 import gc
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -92,7 +92,7 @@ def _subject(context: dg.InitResourceContext) -> tuple[str | None, str | None]:
 
 
 class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The PostgreSQL database that `DX_DATABASE_URL` names, or the embedded one.
+    """The PostgreSQL database that the settings name, or the embedded one.
 
     A statement may take `patience` seconds: on a busy database, one over a large repository takes a minute.
     """
@@ -107,12 +107,16 @@ class WarehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         with seldom_collecting(), asyncio.Runner() as runner, json_logs.about(*_subject(context)):
             self._runner, self._stack = runner, AsyncExitStack()
             try:
-                self._warehouse = self.enter(Warehouse(database_url(Settings.read()), patience=self.patience))
+                self._warehouse = self.enter(Warehouse(database_url(self.settings()), patience=self.patience))
                 if context.run is not None:
                     self.enter(runs.at_work(self._warehouse, context.run.run_id))
                 yield self
             finally:
                 runner.run(self._stack.aclose())
+
+    def settings(self) -> Settings:
+        """The settings of the run. They are not configuration: Dagster would store and show it."""
+        return Settings.read()
 
     @property
     def connected(self) -> Warehouse:
@@ -151,7 +155,7 @@ class CredentialPoolResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     warehouse: dg.ResourceDependency[WarehouseResource]
 
     def open(self, connection: StoredConnection, listener: Listener) -> CredentialPool:
-        return self.warehouse.run(open_pool(Settings.read(), self.warehouse.connected, listener, connection))
+        return self.warehouse.run(open_pool(self.warehouse.settings(), self.warehouse.connected, listener, connection))
 
 
 class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -184,7 +188,7 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if (workspace, kind) not in self._clients:
             connection = self.warehouse.run(connection_in_service(warehouse, workspace, kind))
             pool = self.credential_pool.open(connection, listener)
-            client = open_client(Settings.read(), warehouse, pool, connection, wait=self.wait)
+            client = open_client(self.warehouse.settings(), warehouse, pool, connection, wait=self.wait)
             self._clients[workspace, kind] = self.warehouse.enter(client)
         return self._clients[workspace, kind]
 
@@ -196,11 +200,20 @@ class BitbucketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._sessions[workspace]
 
 
-_warehouse = WarehouseResource.configure_at_launch()
-_credential_pool = CredentialPoolResource.configure_at_launch(warehouse=_warehouse)
+def resources(read: Callable[[], Settings]) -> dict[str, object]:
+    """The resources, by the names of the contract."""
 
-RESOURCES: dict[str, object] = {
-    "warehouse": _warehouse,
-    "credential_pool": _credential_pool,
-    "bitbucket": BitbucketResource(warehouse=_warehouse, credential_pool=_credential_pool),
-}
+    class PlacedWarehouseResource(WarehouseResource):
+        __doc__ = WarehouseResource.__doc__
+
+        def settings(self) -> Settings:
+            return read()
+
+    of_the_placement: type[WarehouseResource] = PlacedWarehouseResource
+    warehouse = of_the_placement.configure_at_launch()
+    credential_pool = CredentialPoolResource.configure_at_launch(warehouse=warehouse)
+    return {
+        "warehouse": warehouse,
+        "credential_pool": credential_pool,
+        "bitbucket": BitbucketResource(warehouse=warehouse, credential_pool=credential_pool),
+    }

@@ -382,6 +382,16 @@ class Settings(BaseSettings):
         last: Self = cls._last[1]
         return last
 
+    @staticmethod
+    def given(**values: Any) -> "Settings":
+        """Settings without the environment and the home's file; `values` are by field, and None is the default.
+
+        Raises:
+            SettingsError: a value cannot be used. The message names the field.
+        """
+        aliases = {name: str(field.alias) for name, field in Settings.model_fields.items()}
+        return _Given.read(**{aliases[name]: value for name, value in values.items() if value is not None})
+
     @classmethod
     def _validated(cls, **instead: Any) -> Self:
         try:
@@ -390,17 +400,17 @@ class Settings(BaseSettings):
             first = error.errors(include_input=False, include_url=False)[0]
             name = str(first["loc"][0]) if first["loc"] else "the environment"
             reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
-            refused = SettingsError(f"{cls._whose(name)}{name} {reason}.")
+            refused = SettingsError(f"{cls._named(name)} {reason}.")
             refused.variable = name
             raise refused from None
 
     @classmethod
-    def _whose(cls, name: str) -> str:
-        """A prefix that names the home's file, if the variable comes from there."""
+    def _named(cls, name: str) -> str:
+        """The variable, and the home's file if it comes from there."""
         if any(value for variable, value in os.environ.items() if variable.upper() == name):
-            return ""
+            return name
         home = _absolute(os.environ.get("DX_HOME") or default_home())
-        return f"In {home / _FILE}: " if name in remembered(home) else ""
+        return f"In {home / _FILE}: {name}" if name in remembered(home) else name
 
     def changed(self) -> dict[str, str]:
         """The settings that differ from their defaults, by variable name."""
@@ -431,3 +441,22 @@ class Settings(BaseSettings):
         """The settings as values of variables, without those that are None."""
         values = {variable: getattr(self, name) for variable, name in self.memorable().items()}
         return {variable: _text(value) for variable, value in values.items() if value is not None}
+
+
+class _Given(Settings):
+    """Settings that come from nowhere but their values."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic passes them by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @classmethod
+    def _named(cls, name: str) -> str:
+        return next((field for field, info in Settings.model_fields.items() if info.alias == name), name)

@@ -9,7 +9,7 @@ import orjson  # noqa: F401
 import tenacity  # noqa: F401
 
 import dx_dagster.assets.bitbucket
-import dx_dagster.assets.derived
+import dx_dagster.assets.ours
 import dx_dagster.cli
 import dx_dagster.cli.checks
 import dx_dagster.cli.progress

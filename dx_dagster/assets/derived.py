@@ -1,13 +1,13 @@
 """The derived assets, one for each of `BUILDS`. They read and write the database and make no request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import dagster as dg
 
 from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
-from dx_dagster.assets.partitions import WORKSPACES
+from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import Events, column_schema, failure, row_counts
 from dx_dagster.assets.steps import ASSETS, key_of
 from dx_dagster.importer.workspace import NotImportedError
@@ -16,14 +16,14 @@ from dx_dagster.insights.building import Build, Built
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.resources import WarehouseResource
-from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.settings import SettingsError
 from dx_dagster.telemetry import spans
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
 from dx_dagster.warehouse.imported import repositories
 
 _FIRST = key_of("repositories")
+_LINEAGE = "dagster/column_lineage"
 
 
 class BuildConfig(dg.Config):
@@ -36,11 +36,11 @@ class BuildConfig(dg.Config):
     full: bool = False
 
 
-def _spec(build: Build) -> dg.AssetSpec:
+def _spec(build: Build, there: Collection[str]) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=dg.AssetKey.from_user_string(build.key),
         # Each is downstream of the first step: where that fails, as for an unknown workspace, no other one runs.
-        deps=[dg.AssetKey.from_user_string(after) for after in build.after or (_FIRST,)],
+        deps=[dg.AssetKey.from_user_string(after) for after in build.after or (_FIRST,) if after in there],
         group_name=build.key.split("/")[0],
         kinds={"postgres", "sql"},
         owners=["team:platform"],
@@ -48,39 +48,39 @@ def _spec(build: Build) -> dg.AssetSpec:
         metadata={
             "dagster/table_name": str(build.table.name),
             "dagster/column_schema": column_schema(build.table, _origins(build)),
-            "dagster/column_lineage": column_lineage(build),
+            _LINEAGE: column_lineage(build),
             **code_of(build.work),
         },
     )
 
 
-def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDefinition:
+def _tables(placement: Placement, name: str, builds: Sequence[Build], description: str) -> dg.AssetsDefinition:
     """One step that builds the tables: Dagster takes longer to start a step than most builds take."""
 
     @dg.multi_asset(
-        name=name,
+        name=placement.name(name),
         description=description,
-        specs=[_spec(build) for build in builds],
-        check_specs=[spec for build in builds for spec in checks.specs(build.key)],
-        partitions_def=WORKSPACES,
+        specs=[placement.specs[build.key] for build in builds],
+        check_specs=[spec for build in builds for spec in checks.specs(placement, build.key)],
+        partitions_def=placement.partitions,
+        required_resource_keys={placement.name("warehouse")},
         can_subset=True,
     )
-    def tables(context: dg.AssetExecutionContext, config: BuildConfig, warehouse: WarehouseResource) -> Events:
+    def tables(context: dg.AssetExecutionContext, config: BuildConfig) -> Events:
+        warehouse = placement.warehouse(context)
         failed: dict[str, Exception] = {}
         for build in builds:
-            if dg.AssetKey.from_user_string(build.key) not in context.selected_asset_keys or failed.keys() & set(
-                build.after
-            ):
+            if placement.key(build.key) not in context.selected_asset_keys or failed.keys() & set(build.after):
                 continue
             try:
-                work = _build(warehouse.connected, build, context.partition_key, full=config.full)
+                work = _build(placement, warehouse.connected, build, context.partition_key, full=config.full)
                 with spans.span(f"step {build.key}", run_id=context.run.run_id, workspace=context.partition_key):
                     result, verdicts = warehouse.run(work)
             except (NotImportedError, SettingsError, WarehouseError) as error:
                 failed[build.key] = error
             else:
                 yield result
-                yield from checks.evaluations(context, verdicts)
+                yield from checks.evaluations(placement, context, verdicts)
         if failed:
             raise failure(next(iter(failed.values()))) from None
 
@@ -88,7 +88,7 @@ def _tables(name: str, builds: Sequence[Build], description: str) -> dg.AssetsDe
 
 
 async def _build(
-    warehouse: Warehouse, build: Build, slug: str, *, full: bool
+    placement: Placement, warehouse: Warehouse, build: Build, slug: str, *, full: bool
 ) -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
     """Builds and checks the workspace's rows."""
     slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
@@ -96,24 +96,22 @@ async def _build(
         workspace_id = await repositories.workspace_id(transaction, slug)
     if workspace_id is None:
         raise NotImportedError(slug)
-    settings = BusinessTime.text(Settings.read())
+    settings = BusinessTime.text(placement.settings())
     built = await building.run(warehouse, build, workspace_id, settings=settings, full=full)
     rows = await row_counts(warehouse, build.table, workspace_id)
-    verdicts = await checks.look(
-        warehouse, build.key, slug, workspace_id, rows["dagster/partition_row_count"], full=full
-    )
-    result = dg.MaterializeResult[Any](
-        asset_key=dg.AssetKey.from_user_string(build.key), metadata={**rows, **_written(build, built)}
-    )
+    of_workspace = rows["dagster/partition_row_count"]
+    verdicts = await checks.look(placement, warehouse, build.key, slug, workspace_id, rows=of_workspace, full=full)
+    spec = placement.specs[build.key]
+    result = dg.MaterializeResult[Any](asset_key=spec.key, metadata={**rows, **_written(spec, built)})
     return result, verdicts
 
 
-def _written(build: Build, built: Built) -> dict[str, Any]:
+def _written(spec: dg.AssetSpec, built: Built) -> dict[str, Any]:
     return {
         "written": dg.JsonMetadataValue(as_written(built.written)),
         "everything": built.everything,
         # Not each time: Dagster stores metadata three times, and the definition has it too.
-        **({"dagster/column_lineage": column_lineage(build)} if built.everything else {}),
+        **({_LINEAGE: spec.metadata[_LINEAGE]} if built.everything else {}),
     }
 
 
@@ -150,11 +148,28 @@ def _after(builds: Iterable[Build], imported: Iterable[str]) -> list[Build]:
 
 # Two steps, so that a credential that may not read pipelines holds up their tables alone.
 _OF_PIPELINES = _after(BUILDS, {"bitbucket/pipelines", "bitbucket/deployments"})
-DERIVED = (
-    _tables(
-        "tables_of_pull_requests",
-        [build for build in BUILDS if build not in _OF_PIPELINES],
-        "Builds the tables of people, reviews and pull requests.",
-    ),
-    _tables("tables_of_pipelines", _OF_PIPELINES, "Builds the tables of pipelines and deployments."),
-)
+DERIVED_STEPS = {
+    "tables_of_pull_requests": "Builds the tables of people, reviews and pull requests.",
+    "tables_of_pipelines": "Builds the tables of pipelines and deployments.",
+}
+
+
+def builds_of(placement: Placement) -> list[Build]:
+    """The builds of the placement: not those of pipelines and deployments where it leaves these out."""
+    left_out = {key_of(step) for step in ("pipelines", "deployments") if step not in placement.steps}
+    return [build for build in BUILDS if not left_out & set(build.after)] if placement.with_derived else []
+
+
+def derived_specs(placement: Placement) -> dict[str, dg.AssetSpec]:
+    """The specs of the derived assets, by name."""
+    builds = builds_of(placement)
+    there = {key_of(step) for step in placement.steps} | {build.key for build in builds}
+    return {build.key: _spec(build, there) for build in builds}
+
+
+def derived(placement: Placement) -> list[dg.AssetsDefinition]:
+    builds = builds_of(placement)
+    of_pull_requests = [build for build in builds if build not in _OF_PIPELINES]
+    of_pipelines = [build for build in builds if build in _OF_PIPELINES]
+    steps = zip(DERIVED_STEPS.items(), (of_pull_requests, of_pipelines), strict=True)
+    return [_tables(placement, name, builds, description) for (name, description), builds in steps if builds]

@@ -1,7 +1,7 @@
 """External assets: the endpoints of Bitbucket's API that the imported assets read."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 import dagster as dg
@@ -28,7 +28,7 @@ READ: dict[str, tuple[Callable[..., Endpoint], ...]] = {
 
 def read_by(step: str) -> list[dg.AssetKey]:
     """Keys of the endpoints that the step reads."""
-    return [_key(endpoint) for endpoint in READ[step]]
+    return [dg.AssetKey.from_user_string(_name(endpoint)) for endpoint in READ[step]]
 
 
 def path_of(endpoint: Callable[..., Endpoint]) -> str:
@@ -39,14 +39,14 @@ def path_of(endpoint: Callable[..., Endpoint]) -> str:
     return unquote(endpoint(**{name: f"{{{name}}}" for name in required}).path)
 
 
-def _key(endpoint: Callable[..., Endpoint]) -> dg.AssetKey:
-    return dg.AssetKey(["api", endpoint.__name__])
+def _name(endpoint: Callable[..., Endpoint]) -> str:
+    return f"api/{endpoint.__name__}"
 
 
 def _external(endpoint: Callable[..., Endpoint]) -> dg.AssetSpec:
     path = path_of(endpoint)
     return dg.AssetSpec(
-        _key(endpoint),
+        dg.AssetKey.from_user_string(_name(endpoint)),
         group_name="bitbucket_api",
         kinds={"bitbucket"},
         owners=["team:platform"],
@@ -55,4 +55,6 @@ def _external(endpoint: Callable[..., Endpoint]) -> dg.AssetSpec:
     )
 
 
-EXTERNAL = [_external(endpoint) for read in READ.values() for endpoint in read]
+def external(steps: Iterable[str]) -> dict[str, dg.AssetSpec]:
+    """The specs of the endpoints that these steps read, by name."""
+    return {_name(endpoint): _external(endpoint) for step in steps for endpoint in READ[step]}

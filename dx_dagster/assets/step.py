@@ -12,7 +12,8 @@ import dagster as dg
 
 from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import remove
-from dx_dagster.assets.steps import STEPS
+from dx_dagster.assets.placement import Placement
+from dx_dagster.assets.steps import STEPS, key_of
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, RateLimited, clause, sentence
 from dx_dagster.clock import HOST, ago
 from dx_dagster.connections import advice
@@ -36,8 +37,6 @@ from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.webhooks import belief
 
 if TYPE_CHECKING:
-    from dx_dagster.resources import BitbucketResource
-
     Events = Iterator[dg.MaterializeResult[Any] | dg.Output[None] | dg.AssetCheckEvaluation]
 else:
     Events = dg.MaterializeResult  # Dagster reads annotations. Any other one makes it store values as well.
@@ -99,22 +98,24 @@ class RunListener:
 
 
 def materialize(
+    placement: Placement,
     context: dg.AssetExecutionContext,
     config: ImportConfig,
-    bitbucket: "BitbucketResource",
+    name: str,
     step: Step,
     *,
     for_pipelines: bool = False,
 ) -> Events:
-    """Runs the step for the partition's workspace, and yields what it did and what the checks say.
+    """Runs the step of this name for the partition's workspace, and yields what it did and what the checks say.
 
     Raises:
         Failure: with one sentence that says what is wrong.
     """
+    bitbucket = placement.bitbucket(context)
     warehouse, listener = bitbucket.warehouse, RunListener(context.log)
-    asset, table = context.asset_key.to_user_string(), STEPS[context.asset_key.path[-1]][0]
+    asset, table, settings = key_of(name), STEPS[name][0], placement.settings()
     run = context.run
-    key = StepKey(run.run_id, context.asset_key.path[-1], context.partition_key, run.tags.get("dx/kind"))
+    key = StepKey(run.run_id, name, context.partition_key, run.tags.get(placement.tag("kind")))
     try:
         warehouse.run(sync_steps.begin(warehouse.connected, key))
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
@@ -123,9 +124,15 @@ def materialize(
         async def imported() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
             async with _shown(warehouse.connected, key, listener, client.requests):
                 workspace = await _open(
-                    context.partition_key, config, client, warehouse.connected, listener, session=session
+                    settings,
+                    context.partition_key,
+                    config,
+                    client,
+                    warehouse.connected,
+                    listener=listener,
+                    session=session,
                 )
-                report, result, verdicts = await _import(workspace, step, table, asset)
+                report, result, verdicts = await _import(placement, workspace, step, table, asset)
             skipped = [vars(one) for one in report.skipped]
             written, requests = report.written, report.requests
             await sync_steps.end(warehouse.connected, key, requests=requests, written=written, skipped=skipped)
@@ -137,18 +144,18 @@ def materialize(
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,
     ) as error:
-        told = _unsent(error) if isinstance(error, RateLimited) and not bitbucket.wait else _sentence(error)
+        told = _unsent(error) if isinstance(error, RateLimited) and not bitbucket.wait else _sentence(settings, error)
         if isinstance(error, NothingReadError) or (isinstance(error, NoCredentialError) and not for_pipelines):
             warehouse.run(failing.record(warehouse.connected, context.partition_key, told))
         if isinstance(error, NotConnectedError) and warehouse.run(
             _is_unknown(warehouse.connected, context.partition_key)
         ):
-            told = _sentence(_without_partition(context, error))
+            told = sentence(str(_without_partition(placement, context, error)))
         with suppress(WarehouseError):
             warehouse.run(sync_steps.end(warehouse.connected, key, error=told))
         raise dg.Failure(description=told, allow_retries=False) from None
     yield result
-    yield from checks.evaluations(context, verdicts)
+    yield from checks.evaluations(placement, context, verdicts)
 
 
 @asynccontextmanager
@@ -185,17 +192,17 @@ async def _is_unknown(warehouse: Warehouse, slug: str) -> bool:
         return await repositories.workspace_id(transaction, slug) is None
 
 
-def _without_partition(context: dg.AssetExecutionContext, error: NotConnectedError) -> Exception:
+def _without_partition(placement: Placement, context: dg.AssetExecutionContext, error: NotConnectedError) -> Exception:
     """Removes the unknown workspace's partition, which every asset of the run would show as failed."""
     if "dagster/backfill" in context.run.tags:  # Dagster gives up a backfill, with all its runs, that lost a partition
         return error
-    remove(context.instance, context.partition_key)
+    remove(context.instance, context.partition_key, placement.partitions)
     return NotConnectedError(f"{error}. The partition was removed; connecting the workspace adds it")
 
 
 def failure(error: Exception) -> dg.Failure:
     """The failure of a step, with the error's sentence."""
-    return dg.Failure(description=_sentence(error), allow_retries=False)
+    return dg.Failure(description=sentence(str(error)), allow_retries=False)
 
 
 def _unsent(error: RateLimited) -> str:
@@ -210,15 +217,15 @@ def _unsent(error: RateLimited) -> str:
 
 
 async def _open(
+    settings: Settings,
     slug: str,
     config: ImportConfig,
     client: BitbucketClient,
     warehouse: Warehouse,
-    listener: Listener,
     *,
+    listener: Listener,
     session: Session,
 ) -> Workspace:
-    settings = Settings.read()
     connection = await connections.find(warehouse, slug)
     name = connection.workspace if connection is not None else slug
     # A first import waits for its budgets: there is no hour that it could keep to.
@@ -240,7 +247,7 @@ async def _open(
 
 
 async def _import(
-    workspace: Workspace, step: Step, table: Table, asset: str
+    placement: Placement, workspace: Workspace, step: Step, table: Table, asset: str
 ) -> tuple[Report, dg.MaterializeResult[Any], list[Verdict]]:
     """Runs the step and checks the rows."""
     client, warehouse = workspace.client, workspace.warehouse
@@ -261,9 +268,8 @@ async def _import(
         workspace.slug, client, warehouse, workspace.listener
     )  # the step may have stored its row
     metadata = await _metadata(after, report, table)
-    verdicts = await checks.look(
-        warehouse, asset, after.slug, after.id, metadata["dagster/partition_row_count"], full=workspace.full
-    )
+    rows = metadata["dagster/partition_row_count"]
+    verdicts = await checks.look(placement, warehouse, asset, after.slug, after.id, rows=rows, full=workspace.full)
     return report, dg.MaterializeResult[Any](metadata=metadata), verdicts
 
 
@@ -282,10 +288,10 @@ def _bound(text: str) -> Wanted:
     return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(settings: Settings, error: Exception) -> str:
     if not isinstance(error, BitbucketError):
         return sentence(str(error))
-    told = advice.of_error(Settings.read().bitbucket_api_url, error)
+    told = advice.of_error(settings.bitbucket_api_url, error)
     return sentence(f"{error.code}: {told}" if error.code else told)
 
 

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from dx_dagster.assets import checks
+from dx_dagster.assets.placement import Placement
+from dx_dagster.automation.jobs import executor, run_tags
 from dx_dagster.insights.checks.looking import Verdict
-from dx_dagster.resources import WarehouseResource
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 
@@ -21,24 +22,36 @@ class CheckConfig(dg.Config):
     workspace: str
 
 
-@dg.op
-def check(context: dg.OpExecutionContext, config: CheckConfig, warehouse: WarehouseResource) -> None:
+def _check(placement: Placement, context: dg.OpExecutionContext, config: CheckConfig) -> None:
     """Reports the results.
 
     Raises:
         Failure: with one sentence that says what is wrong.
     """
+    warehouse = placement.warehouse(context)
 
     async def look(database: Warehouse) -> list[Verdict]:
         slug = await connections.stored_name(database, config.workspace)  # the partition key may differ in case
-        return await checks.of_workspace(database, slug)
+        return await checks.of_workspace(placement, database, slug)
 
     try:
-        checks.tell(context, config.workspace, warehouse.run(look(warehouse.connected)))
+        checks.tell(placement, context, config.workspace, warehouse.run(look(warehouse.connected)))
     except WarehouseError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 
 
-@dg.job(description="Checks when one workspace was last synced, and how long its deliveries have waited.")
-def check_workspace() -> None:
-    check()
+def check_workspace(placement: Placement) -> dg.JobDefinition:
+    @dg.op(name=placement.name("check"), required_resource_keys={placement.name("warehouse")})
+    def check(context: dg.OpExecutionContext, config: CheckConfig) -> None:
+        _check(placement, context, config)
+
+    @dg.job(
+        name=placement.name("check_workspace"),
+        description="Checks when one workspace was last synced, and how long its deliveries have waited.",
+        tags=run_tags(placement),
+        executor_def=executor(placement),
+    )
+    def job() -> None:
+        check()
+
+    return job

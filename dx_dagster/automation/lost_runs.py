@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from dx_dagster.assets.placement import Placement
 from dx_dagster.automation.under_way import KIND_TAG, PARTITION_TAG, WORKSPACE_TAG
 from dx_dagster.clock import monotonic
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.runs import without_process
@@ -40,14 +40,22 @@ class Missing(NamedTuple):
         return now - self.since >= SECONDS_TO_BE_SURE and self.looks >= LOOKS_TO_BE_SURE
 
 
-@dg.sensor(
-    minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process was killed together with its code server.",
-)
-def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def lost_runs(placement: Placement) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=placement.name("lost_runs"),
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Ends runs whose process was killed together with its code server.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return _end_lost_runs(placement, context)
+
+    return sensor
+
+
+def _end_lost_runs(placement: Placement, context: dg.SensorEvaluationContext) -> dg.SkipReason:
     now = monotonic()
-    missing = watched(_remembered(context.cursor), _without_lock(context.instance), now)
+    missing = watched(_remembered(context.cursor), _without_lock(placement, context.instance), now)
     lost = [run_id for run_id, one in missing.items() if one.is_lost(now)]
     for run_id in lost:
         run = context.instance.get_run_by_id(run_id)
@@ -71,15 +79,23 @@ def _remembered(cursor: str | None) -> dict[str, Missing]:
     return {run_id: Missing(*one) for run_id, one in missing.items()}
 
 
-def _without_lock(instance: dg.DagsterInstance) -> list[str]:
-    """Started runs whose lock no process holds."""
+def _without_lock(placement: Placement, instance: dg.DagsterInstance) -> list[str]:
+    """Started runs whose lock no process holds.
+
+    In another project, runs of our jobs in one process only: others hold the lock during our steps alone.
+    """
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
-    # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
-    candidates = [run.run_id for run in runs if {WORKSPACE_TAG, PARTITION_TAG, KIND_TAG} & run.tags.keys()]
-    return asyncio.run(_without_process(candidates)) if candidates else []
+    if placement.component is None:
+        # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
+        tags = {placement.tag(WORKSPACE_TAG), placement.tag(KIND_TAG), PARTITION_TAG}
+        candidates = [run.run_id for run in runs if tags & run.tags.keys()]
+    else:
+        jobs = {placement.name("sync_workspace"), placement.name("refresh_workspaces")}
+        candidates = [run.run_id for run in runs if run.job_name in jobs]
+    return asyncio.run(_without_process(placement, candidates)) if candidates else []
 
 
-async def _without_process(runs: Sequence[str]) -> list[str]:
-    async with Warehouse(database_url(Settings.read()), connections=1) as warehouse:
+async def _without_process(placement: Placement, runs: Sequence[str]) -> list[str]:
+    async with Warehouse(database_url(placement.settings()), connections=1) as warehouse:
         return await without_process(warehouse, runs)

@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from dx_dagster.assets import checks
+from dx_dagster.assets.derived import builds_of
 from dx_dagster.assets.partitions import register
+from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import RunListener
 from dx_dagster.assets.steps import SIZES, STEPS, key_of
 from dx_dagster.automation.dagster_storage import keep_for_a_run
+from dx_dagster.automation.jobs import executor, run_tags
 from dx_dagster.automation.under_way import KIND_TAG, PRIORITY_TAG, REFRESH, started_syncs
 from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import Workspace
@@ -18,8 +22,6 @@ from dx_dagster.insights import building
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.resources import WarehouseResource
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
@@ -36,8 +38,7 @@ _LONGEST_SHOWN = 150
 _MOST_IN_WORDS = 3
 
 
-@dg.op
-def apply_webhooks(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> None:
     """Applies the deliveries in all inboxes, and brings the derived tables up to date.
 
     It reports the outcomes of the deliveries by workspace, and for each partition the assets that changed.
@@ -45,32 +46,39 @@ def apply_webhooks(context: dg.OpExecutionContext, warehouse: WarehouseResource)
     Raises:
         Failure: with what is wrong in each workspace whose deliveries could not be applied; they are applied later.
     """
-    keep_for_a_run(context.instance)
-    settings, database, known = Settings.read(), warehouse.connected, set[str]()
+    _keep_storage(placement, context)
+    warehouse = placement.warehouse(context)
+    settings, database, known = placement.settings(), warehouse.connected, set[str]()
 
     async def report(workspace: str, written: Counter[str]) -> None:
         if workspace not in known:
-            register(context.instance, [workspace])
+            register(context.instance, [workspace], placement.partitions)
             known.add(workspace)
-        changed = _report_materializations(context, workspace, written)
-        checks.tell(context, workspace, await _check(database, changed, workspace))
+        changed = _report_materializations(placement, context, workspace, written)
+        checks.tell(placement, context, workspace, await _check(placement, database, changed, workspace))
 
     surroundings = Surroundings(
         listener=lambda workspace: RunListener(context.log, workspace),
-        syncing=lambda: started_syncs(context.instance),
-        build=_build,
+        syncing=lambda: started_syncs(placement, context.instance),
+        build=partial(_build, placement),
         report=report,
+        imports=placement.imports,
     )
     inboxes = Inboxes(settings, database, context.run_id, surroundings)
     try:
         warehouse.run(inboxes.drain())
     except WarehouseError as error:
-        keep_for_a_run(context.instance)  # connections that Dagster has kept may be dead as well
+        _keep_storage(placement, context)  # connections that Dagster has kept may be dead as well
         raise dg.Failure(str(error), _metadata(inboxes.workspaces), allow_retries=False) from None
     metadata = _metadata(inboxes.workspaces)
     if failures := {name: one.failure for name, one in inboxes.workspaces.items() if one.failure is not None}:
         raise dg.Failure(_in_words(failures), metadata, allow_retries=False)
     context.add_output_metadata(metadata)
+
+
+def _keep_storage(placement: Placement, context: dg.OpExecutionContext) -> None:
+    if placement.component is None:  # another project's storage is its own
+        keep_for_a_run(context.instance)
 
 
 def _metadata(workspaces: Mapping[str, Refreshed]) -> dict[str, Any]:
@@ -105,30 +113,34 @@ def _in_words(failures: Mapping[str, str]) -> str:
     return told if len(failures) == 1 else f"The deliveries of {len(failures)} workspaces wait. {told}{more}"
 
 
-async def _check(warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:
+async def _check(placement: Placement, warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:
     slug = await connections.stored_name(warehouse, workspace)  # the partition key may differ in case
     async with warehouse.transaction(read_only=True) as transaction:
         workspace_id = await repositories.workspace_id(transaction, slug)
-    return await checks.of_assets(warehouse, assets, slug, workspace_id) if workspace_id else []
+    if workspace_id is None:
+        return []
+    return await checks.of_assets(placement, warehouse, assets, slug, workspace_id)
 
 
-async def _build(workspace: Workspace) -> None:
+async def _build(placement: Placement, workspace: Workspace) -> None:
     if workspace.id:
-        settings = BusinessTime.text(Settings.read())
-        await building.bring_up_to_date(workspace.warehouse, BUILDS, workspace.id, settings=settings)
+        settings, builds = BusinessTime.text(placement.settings()), builds_of(placement)
+        await building.bring_up_to_date(workspace.warehouse, builds, workspace.id, settings=settings)
 
 
-def _report_materializations(context: dg.OpExecutionContext, workspace: str, written: Mapping[str, int]) -> set[str]:
+def _report_materializations(
+    placement: Placement, context: dg.OpExecutionContext, workspace: str, written: Mapping[str, int]
+) -> set[str]:
     """Records a materialization of each asset that has new rows; returns their keys."""
     by_asset: dict[str, dict[str, Any]] = {}
     for what, rows in written.items():
         asset = _ASSETS.get(what.partition("/")[0])
-        if asset is not None and rows:
+        if asset is not None and placement.has(asset) and rows:
             by_asset.setdefault(asset, {})[what] = rows
     for asset, rows_written in sorted(by_asset.items()):
         context.log_event(
             dg.AssetMaterialization(
-                asset.split("/"),
+                placement.key(asset),
                 description="by webhooks",
                 partition=workspace,
                 metadata={"written": dg.JsonMetadataValue(rows_written)},
@@ -137,10 +149,19 @@ def _report_materializations(context: dg.OpExecutionContext, workspace: str, wri
     return set(by_asset)
 
 
-@dg.job(
-    description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
-    # Dagster need not retry one that was killed: the sensor starts the next one anyway.
-    tags={KIND_TAG: REFRESH, PRIORITY_TAG: "10", "dagster/max_retries": "0"},
-)
-def refresh_workspaces() -> None:
-    apply_webhooks()
+def refresh_workspaces(placement: Placement) -> dg.JobDefinition:
+    @dg.op(name=placement.name("apply_webhooks"), required_resource_keys={placement.name("warehouse")})
+    def apply_webhooks(context: dg.OpExecutionContext) -> None:
+        _apply_webhooks(placement, context)
+
+    @dg.job(
+        name=placement.name("refresh_workspaces"),
+        description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
+        # Dagster need not retry one that was killed: the sensor starts the next one anyway.
+        tags={placement.tag(KIND_TAG): REFRESH, PRIORITY_TAG: "10", "dagster/max_retries": "0"} | run_tags(placement),
+        executor_def=executor(placement),
+    )
+    def job() -> None:
+        apply_webhooks()
+
+    return job

@@ -6,16 +6,25 @@ whose module may have only one `Definitions`.
 
 import dagster as dg
 
-from dx_dagster.assets.bitbucket import IMPORTED
-from dx_dagster.assets.derived import DERIVED
-from dx_dagster.assets.external import EXTERNAL
-from dx_dagster.automation.jobs import sync_workspace
-from dx_dagster.resources import RESOURCES
+from dx_dagster.assets.catalog import assets
+from dx_dagster.assets.ours import OURS
+from dx_dagster.assets.placement import Placement
+from dx_dagster.automation.jobs import SyncJob, sync_workspace
+from dx_dagster.resources import resources
 
-LOADED = dg.Definitions(
-    assets=[*EXTERNAL, *IMPORTED, *DERIVED],
-    jobs=[sync_workspace],
-    resources=RESOURCES,
+
+def syncing(placement: Placement, job: SyncJob) -> dg.Definitions:
+    """The placement's definitions that a sync needs. The project's executor stays."""
+    return dg.Definitions(
+        assets=assets(placement),
+        jobs=[job],
+        resources={placement.name(name): one for name, one in resources(placement.settings).items()},
+    )
+
+
+SYNC = sync_workspace(OURS)
+LOADED = dg.Definitions.merge(
+    syncing(OURS, SYNC),
     # A run mostly waits for HTTP: more processes for its steps gain nothing. Runs of several workspaces are spread.
-    executor=dg.in_process_executor,
+    dg.Definitions(executor=dg.in_process_executor),
 )

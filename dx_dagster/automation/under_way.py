@@ -4,14 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from dx_dagster.assets.placement import Placement
 from dx_dagster.clock import HOST
 
-WORKSPACE_TAG = "dx/workspace"
 PRIORITY_TAG = "dagster/priority"
-# The run queue keeps slots free for refreshes by these tags: see dagster.yaml.
-KIND_TAG = "dx/kind"
+# The run queue keeps slots free for refreshes by these tags, with the placement's prefix: see dagster.yaml.
+WORKSPACE_TAG, KIND_TAG, BACKGROUND_TAG = "workspace", "kind", "background"
 RECONCILE, SYNC, REFRESH = "reconcile", "sync", "refresh"
-BACKGROUND_TAG = "dx/background"
 PARTITION_TAG = "dagster/partition"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -22,25 +21,27 @@ _UNFINISHED = [
 ]
 
 
-def syncing_workspaces(instance: dg.DagsterInstance) -> set[str]:
+def syncing_workspaces(placement: Placement, instance: dg.DagsterInstance) -> set[str]:
     """Workspaces, in lower case, with a queued or running sync.
 
     A queued nightly reconcile does not count: it may wait for hours, and yields to other runs.
     """
-    return _workspaces(run for run in _unfinished(instance) if not _is_patient(run))
+    return _workspaces(placement, (run for run in _unfinished(instance) if not _is_patient(placement, run)))
 
 
-def started_syncs(instance: dg.DagsterInstance) -> set[str]:
+def started_syncs(placement: Placement, instance: dg.DagsterInstance) -> set[str]:
     """Workspaces, in lower case, with a sync that has left the queue, or was started by a command.
 
     It waits for the workspace's lock: a refresh leaves the workspace to it.
     """
-    return _workspaces(run for run in _unfinished(instance) if run.status != dg.DagsterRunStatus.QUEUED)
+    runs = (run for run in _unfinished(instance) if run.status != dg.DagsterRunStatus.QUEUED)
+    return _workspaces(placement, runs)
 
 
-def ages_of_refreshes(instance: dg.DagsterInstance) -> list[float]:
+def ages_of_refreshes(placement: Placement, instance: dg.DagsterInstance) -> list[float]:
     """Seconds since each queued or running refresh began; 0 for one that has not begun."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags={KIND_TAG: REFRESH}))
+    tags = {placement.tag(KIND_TAG): REFRESH}
+    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=tags))
     now = HOST.now().timestamp()
     return [now - one.start_time if one.start_time is not None else 0.0 for one in records]
 
@@ -49,17 +50,26 @@ def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     return instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
 
 
-def _workspaces(runs: Iterable[dg.DagsterRun]) -> set[str]:
+def _workspaces(placement: Placement, runs: Iterable[dg.DagsterRun]) -> set[str]:
     """A refresh names no workspace."""
-    return {(run.tags.get(WORKSPACE_TAG) or run.tags.get(PARTITION_TAG) or "").lower() for run in runs} - {""}
+    return {_workspace(placement, run).lower() for run in runs} - {""}
 
 
-def _is_patient(run: dg.DagsterRun) -> bool:
-    return run.status == dg.DagsterRunStatus.QUEUED and run.tags.get(KIND_TAG) == RECONCILE
+def _workspace(placement: Placement, run: dg.DagsterRun) -> str:
+    """The workspace that the run works on. In another project, partitions may be of something else."""
+    if workspace := run.tags.get(placement.tag(WORKSPACE_TAG)):
+        return workspace
+    is_ours = placement.component is None or placement.are_ours(run.asset_selection or ())
+    return run.tags.get(PARTITION_TAG, "") if is_ours else ""
 
 
-def queued_syncs(instance: dg.DagsterInstance) -> int:
-    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={KIND_TAG: SYNC}))
+def _is_patient(placement: Placement, run: dg.DagsterRun) -> bool:
+    return run.status == dg.DagsterRunStatus.QUEUED and run.tags.get(placement.tag(KIND_TAG)) == RECONCILE
+
+
+def queued_syncs(placement: Placement, instance: dg.DagsterInstance) -> int:
+    tags = {placement.tag(KIND_TAG): SYNC}
+    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags=tags))
 
 
 def has_begun(instance: dg.DagsterInstance, run_key: str) -> bool:

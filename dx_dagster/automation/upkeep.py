@@ -5,21 +5,20 @@ from datetime import timedelta
 
 import dagster as dg
 
+from dx_dagster.assets.placement import Placement
 from dx_dagster.automation.cron import known
-from dx_dagster.resources import WarehouseResource
-from dx_dagster.settings import Settings
 from dx_dagster.warehouse import old_runs
 from dx_dagster.warehouse.database import WarehouseError
 
 
-@dg.op
-def remove_old_runs(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+def _remove_old_runs(placement: Placement, context: dg.OpExecutionContext) -> None:
     """Removes events, results of checks and runs older than DX_KEEP_RUNS_DAYS, but the last of each partition.
 
     Raises:
         Failure: with one sentence that says what is wrong.
     """
-    keep = timedelta(days=Settings.read().keep_runs_days)
+    warehouse = placement.warehouse(context)
+    keep = timedelta(days=placement.settings().keep_runs_days)
     try:
         removed = warehouse.run(old_runs.remove(warehouse.connected, keep))
     except WarehouseError as error:
@@ -28,15 +27,28 @@ def remove_old_runs(context: dg.OpExecutionContext, warehouse: WarehouseResource
     context.add_output_metadata(asdict(removed))
 
 
-@dg.job(description="Removes what Dagster keeps of old runs. The last of each partition stays (DX_KEEP_RUNS_DAYS).")
-def upkeep() -> None:
-    remove_old_runs()
+def upkeep(placement: Placement) -> dg.JobDefinition:
+    """The job, for our own code location alone: another project's runs are its own."""
+
+    @dg.op(required_resource_keys={placement.name("warehouse")})
+    def remove_old_runs(context: dg.OpExecutionContext) -> None:
+        _remove_old_runs(placement, context)
+
+    @dg.job(
+        name="upkeep",
+        description="Removes what Dagster keeps of old runs. The last of each partition stays (DX_KEEP_RUNS_DAYS).",
+    )
+    def job() -> None:
+        remove_old_runs()
+
+    return job
 
 
-daily_upkeep = dg.ScheduleDefinition(
-    name="daily_upkeep",
-    job=upkeep,
-    cron_schedule=known("DX_UPKEEP_CRON", Settings.read().upkeep_cron),
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Removes what Dagster keeps of old runs, once a day.",
-)
+def daily_upkeep(placement: Placement, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name="daily_upkeep",
+        job=job,
+        cron_schedule=known("DX_UPKEEP_CRON", placement.settings().upkeep_cron),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Removes what Dagster keeps of old runs, once a day.",
+    )

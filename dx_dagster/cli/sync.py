@@ -134,7 +134,7 @@ async def _known(
 def _run(
     installation: Installation, workspace: str, *, since: str | None, full: bool, wait: bool
 ) -> "dg.ExecuteInProcessResult":
-    from dx_dagster.assets.derived import DERIVED
+    from dx_dagster.assets.derived import DERIVED_STEPS
     from dx_dagster.assets.partitions import register
     from dx_dagster.assets.steps import STEPS, key_of, op_name
     from dx_dagster.automation import syncing
@@ -143,7 +143,7 @@ def _run(
     job = syncing.LOADED.resolve_job_def("sync_workspace")
     imported = {"config": {"full": full} | ({"since": since} if since else {})}
     configs = {op_name(key_of(step)): imported for step in STEPS}
-    configs |= {derived.op.name: {"config": {"full": full}} for derived in DERIVED}
+    configs |= {name: {"config": {"full": full}} for name in DERIVED_STEPS}
     with installation.dagster() as instance:
         register(instance, [workspace])
         keep_for_a_run(instance)

@@ -104,12 +104,14 @@ class Surroundings:
         syncing: the workspaces, in lower case, that a sync imports or is about to; the run leaves them to it.
         build: brings the derived tables of a workspace up to date.
         report: reports rows written in a workspace.
+        imports: whether a workspace is one of those that the caller imports.
     """
 
     listener: Callable[[str], Listener]
     syncing: Callable[[], Collection[str]]
     build: Callable[[Workspace], Awaitable[None]]
     report: Callable[[str, Counter[str]], Awaitable[None]]
+    imports: Callable[[str], bool] = lambda _: True
 
 
 class Inboxes:
@@ -166,7 +168,8 @@ class Inboxes:
     def _may_take(self, name: str) -> bool:
         known = self.workspaces.get(name)
         is_resting = known is not None and time.monotonic() < known.next_try
-        return name not in self._at_work and name.lower() not in self._syncing and not is_resting
+        is_free = name not in self._at_work and name.lower() not in self._syncing and not is_resting
+        return is_free and self._surroundings.imports(name)
 
     def _break(self, group: TaskGroup, error: Exception) -> None:
         """Ends the run: the error concerns every workspace."""

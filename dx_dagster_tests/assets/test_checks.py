@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from dx_dagster.assets.steps import SIZES
-from dx_dagster.automation.sensors import late_workspaces
 from dx_dagster_tests.delivering import SMALL, Receiving, installed
 from dx_dagster_tests.importing import KEYS
+from dx_dagster_tests.ticking import late_workspaces
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),

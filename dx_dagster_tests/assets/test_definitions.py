@@ -35,9 +35,9 @@ def test_the_assets_read_like_a_table_of_contents(graph):
 
 
 def test_a_sync_materializes_every_asset_but_sizes_unless_they_are_switched_on(graph):
-    from dx_dagster.automation.jobs import sync_workspace  # noqa: PLC0415
+    from dx_dagster.automation.syncing import SYNC  # noqa: PLC0415
 
-    selected = sync_workspace.selection.resolve(graph)
+    selected = SYNC.selection.resolve(graph)
     assert selected == graph.executable_asset_keys - {dg.AssetKey(["bitbucket", SIZES])}
 
 

@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 from pydantic import PrivateAttr
 
-from dx_dagster.resources import RESOURCES, BitbucketResource, CredentialPoolResource, WarehouseResource
+from dx_dagster.resources import BitbucketResource, CredentialPoolResource, WarehouseResource, resources
+from dx_dagster.settings import Settings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated"),
@@ -77,7 +78,7 @@ def test_the_warehouse_is_opened_once_a_run(environment, monkeypatch):
         assert bitbucket.warehouse is warehouse
         assert bitbucket.credential_pool is credential_pool
 
-    @dg.job(executor_def=dg.in_process_executor, resource_defs=RESOURCES)
+    @dg.job(executor_def=dg.in_process_executor, resource_defs=resources(Settings.read))
     def run() -> None:
         look()
 

@@ -16,8 +16,6 @@ import pytest
 
 from dx_dagster.api.app import create_app
 from dx_dagster.automation.decisions import due_for_sync
-from dx_dagster.automation.schedules import nightly_reconcile
-from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.importer.absence import MOST, NothingReadError, is_suspicious
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.workspace import Workspace
@@ -31,6 +29,7 @@ from dx_dagster.webhooks.hooks import HookSubject, find
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
 from dx_dagster_tests.importing import KEYS
 from dx_dagster_tests.servers import serving
+from dx_dagster_tests.ticking import nightly_reconcile, webhook_events
 from dx_dagster_tests.webhooks.test_automation import HOUR, NOW
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.

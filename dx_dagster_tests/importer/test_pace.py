@@ -9,8 +9,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from dx_dagster.assets.bitbucket import IMPORTED
-from dx_dagster.automation.schedules import hourly_sync
+from dx_dagster.assets.ours import OURS
+from dx_dagster.assets.steps import STEPS, key_of
 from dx_dagster.sandbox import WorldConfig, truth
 from dx_dagster.sandbox.config import TYPICAL_SILENCE
 from dx_dagster.warehouse.database import Warehouse
@@ -19,6 +19,7 @@ from dx_dagster.warehouse.imported.marks import Pace, PullRequestsMark
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.delivering import Receiving, installed
 from dx_dagster_tests.importing import KEYS
+from dx_dagster_tests.ticking import hourly_sync
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
@@ -67,7 +68,7 @@ def requests_of(installation: Receiving, instance: dg.DagsterInstance) -> Callab
     def run(config: dict[str, Any]) -> int:
         installation.sandbox.requests.reset()
         job = defs.resolve_job_def("sync_workspace")
-        imported = [asset.key for asset in IMPORTED]
+        imported = [OURS.key(key_of(step)) for step in STEPS]
         assert job.execute_in_process(
             instance=instance, partition_key="acme", run_config=config, asset_selection=imported
         ).success

@@ -18,10 +18,8 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from dx_dagster.assets.ours import OURS
 from dx_dagster.automation.decisions import due_for_sync, needs_refresh
-from dx_dagster.automation.lost_runs import lost_runs
-from dx_dagster.automation.schedules import hourly_sync, nightly_reconcile
-from dx_dagster.automation.sensors import webhook_events
 from dx_dagster.automation.under_way import queued_syncs, started_syncs, syncing_workspaces
 from dx_dagster.importer.session import locked
 from dx_dagster.importer.workspace import Workspace
@@ -32,6 +30,7 @@ from dx_dagster.warehouse.webhooks.inbox import Waiting
 from dx_dagster.webhooks.inboxes import Inboxes, Surroundings
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
 from dx_dagster_tests.importing import KEYS, Heard, give_credential
+from dx_dagster_tests.ticking import hourly_sync, lost_runs, nightly_reconcile, webhook_events
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
 pytestmark = [
@@ -209,7 +208,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         at_work, returning = (started(instance, tags, moment) for moment in moments)
         foreign = started(instance, {}, moments[0])
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
-        assert syncing_workspaces(instance) == {"acme"}
+        assert syncing_workspaces(OURS, instance) == {"acme"}
         cursor = look(instance, look(instance, None), later=3600)  # two looks: just before and just after an outage
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
         assert not any(run.is_finished for run in instance.get_runs())
@@ -232,9 +231,9 @@ def test_a_reconcile_in_the_queue_keeps_nobody_waiting(defs):
             tags = {"dx/workspace": workspace, "dx/kind": kind}
             instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
         instance.create_run_for_job(job, tags={"dagster/partition": "by hand"}, status=dg.DagsterRunStatus.STARTED)
-        assert syncing_workspaces(instance) == {"acme", "by hand"}
-        assert started_syncs(instance) == {"by hand"}
-        assert queued_syncs(instance) == 1
+        assert syncing_workspaces(OURS, instance) == {"acme", "by hand"}
+        assert started_syncs(OURS, instance) == {"by hand"}
+        assert queued_syncs(OURS, instance) == 1
 
 
 def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_gets_its_workspace(installation, defs):
@@ -267,7 +266,7 @@ def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_gets_its_workspac
         async def report(_: str, written: Counter[str]) -> None:
             assert written
 
-        surroundings = Surroundings(lambda _: Heard(), lambda: started_syncs(instance), build, report)
+        surroundings = Surroundings(lambda _: Heard(), lambda: started_syncs(OURS, instance), build, report)
         settings = installation.settings.model_copy(update={"webhooks_linger": 3.0})
         async with Warehouse(installation.database_url) as warehouse, anyio.create_task_group() as group:
             await Inboxes(settings, warehouse, "run", surroundings).drain()
