@@ -100,7 +100,7 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
     )
     members: bool = Field(default=True, description="Whether users are imported with their e-mail addresses.")
     pipelines: bool = Field(default=True, description="Whether runs of Bitbucket Pipelines are imported.")
-    deployments: bool = Field(default=True, description="Whether deployments are imported; they need pipelines.")
+    deployments: bool = Field(default=True, description="Whether deployments are imported, with pipelines only.")
     pull_request_sizes: bool = Field(default=False, description="Whether additions and deletions are imported.")
     unified: bool = Field(default=True, description="Whether tables are derived.")
     checks: bool = Field(default=True, description="Whether assets have checks.")
@@ -154,7 +154,7 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
                     key_prefix=self._key_prefix(name),
                     group=self.group,
                     owners=tuple(self.owners),
-                    steps=self._steps(name),
+                    steps=self._steps(),
                     with_derived=self.unified,
                     with_checks=self.checks,
                     workspaces=tuple(self.workspaces),
@@ -196,7 +196,7 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
                 "home": None if self.home is None else str(root / Path(self.home).expanduser()),
                 "database_url": None if is_embedded else self.database.get_secret_value(),
                 "secret_keys": None if self.secret_keys is None else self.secret_keys.get_secret_value(),
-                "deployments": "on" if self.deployments else "off",
+                "deployments": "on" if self.deployments and self.pipelines else "off",
                 "pull_request_size": "on" if self.pull_request_sizes else "off",
             }
         )
@@ -207,15 +207,13 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
         parts = self.key_prefix.split("/") if isinstance(self.key_prefix, str) else self.key_prefix
         return tuple(part for part in parts if part)
 
-    def _steps(self, name: str) -> tuple[str, ...]:
+    def _steps(self) -> tuple[str, ...]:
         from dx_dagster.assets.steps import SIZES, STEPS  # noqa: PLC0415
 
-        if self.deployments and not self.pipelines:
-            raise SettingsError(f"deployments need pipelines: switch both off in {name}, or none.")
         chosen = {
             "members": self.members,
             "pipelines": self.pipelines,
-            "deployments": self.deployments,
+            "deployments": self.deployments and self.pipelines,
             SIZES: self.pull_request_sizes,
         }
         return tuple(step for step in STEPS if chosen.get(step, True))

@@ -119,7 +119,7 @@ class Placement:
 
     def setting(self, variable: str) -> str:
         """What the people who set a variable of the environment call it here."""
-        return variable if self.component is None else f"{variable.removeprefix('DX_').lower()} of {self.component}"
+        return variable if self.component is None else variable.removeprefix("DX_").lower()
 
     def imports(self, workspace: str) -> bool:
         """Whether the workspace is one of those to import."""

@@ -25,7 +25,6 @@ attributes:
   owners: ["team:ops"]
   workspaces: ["beta-*"]
   pipelines: false
-  deployments: false
   checks: false
   schedules: [hourly_sync]
   sensors: false
