@@ -133,7 +133,7 @@ def each_component_has_what_it_was_told(assets: dict[str, Any], checked: list[st
         assert assets[key]["tags"] == {"domain": "engineering"}
         assert set(assets[key]["parents"]) <= second
     for key in first:
-        assert assets[key]["group"] in {"first_bitbucket", "first_unified"}
+        assert assets[key]["group"] == f"first_{key.split('/')[1]}"
         assert assets[key]["owners"] == []
         assert set(assets[key]["parents"]) <= assets.keys()
     assert all(key.startswith("first/") for key in checked)
