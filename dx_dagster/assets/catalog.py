@@ -7,6 +7,8 @@ from dx_dagster.assets.derived import derived, derived_specs
 from dx_dagster.assets.external import external
 from dx_dagster.assets.placement import Placement
 
+Assets = list[dg.AssetSpec | dg.AssetsDefinition]
+
 
 def placed(placement: Placement) -> Placement:
     """The placement with the specs of its assets, on which all its definitions rely."""
@@ -14,6 +16,6 @@ def placed(placement: Placement) -> Placement:
     return placement.placed({**external(steps), **imported_specs(steps), **derived_specs(placement)})
 
 
-def assets(placement: Placement) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+def assets(placement: Placement) -> Assets:
     external_specs = [placement.specs[name] for name in external(placement.steps)]
     return [*external_specs, *imported(placement), *derived(placement)]

@@ -94,20 +94,12 @@ class Placement:
         """The key of the asset with this name."""
         return self.specs[asset].key
 
-    @cached_property
-    def _assets(self) -> dict[dg.AssetKey, str]:
-        return {spec.key: name for name, spec in self.specs.items()}
-
-    def asset(self, key: dg.AssetKey) -> str:
-        """The name of the asset with this key."""
-        return self._assets[key]
-
     def has(self, asset: str) -> bool:
         return asset in self.specs
 
     def are_ours(self, keys: Iterable[dg.AssetKey]) -> bool:
         """Whether one of these assets is of this placement."""
-        return not self._assets.keys().isdisjoint(keys)
+        return not {spec.key for spec in self.specs.values()}.isdisjoint(keys)
 
     def name(self, contract: str) -> str:
         """The name of what our own code location calls by the name of its contract: a job, a resource, an op."""

@@ -4,13 +4,13 @@ from collections.abc import Collection
 
 import dagster as dg
 
+from dx_dagster.assets.catalog import assets
 from dx_dagster.assets.placement import Placement
 from dx_dagster.automation import schedules, sensors
 from dx_dagster.automation.checking import check_workspace
-from dx_dagster.automation.jobs import SyncJob, sync_workspace
+from dx_dagster.automation.jobs import SyncJob, sync_workspace, with_resources
 from dx_dagster.automation.lost_runs import lost_runs
 from dx_dagster.automation.refreshing import refresh_workspaces
-from dx_dagster.automation.syncing import syncing
 
 SCHEDULES = ("hourly_sync", "nightly_reconcile")
 SENSORS = ("webhook_events", "asked_syncs", "finished_syncs", "lost_runs", "late_workspaces")
@@ -27,7 +27,8 @@ def definitions(
     What is due is read from the last syncs, so that `hourly_sync` brings `finished_syncs`, which records them.
     """
     job = sync_workspace(placement)
-    return dg.Definitions.merge(syncing(placement, job), automation(placement, job, with_schedules, with_sensors))
+    needed_by_a_sync = with_resources(placement, assets(placement), job)
+    return dg.Definitions.merge(needed_by_a_sync, automation(placement, job, with_schedules, with_sensors))
 
 
 def automation(

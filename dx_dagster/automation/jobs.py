@@ -3,9 +3,11 @@
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from dx_dagster.assets.catalog import Assets
 from dx_dagster.assets.derived import builds_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.steps import key_of, of_a_sync
+from dx_dagster.resources import resources
 
 SyncJob = UnresolvedAssetJobDefinition  # what `define_asset_job` returns
 
@@ -33,4 +35,13 @@ def sync_workspace(placement: Placement) -> SyncJob:
         description="Imports what changed in one workspace, and brings the derived tables up to date.",
         tags=run_tags(placement),
         executor_def=executor(placement),
+    )
+
+
+def with_resources(placement: Placement, assets: Assets, job: SyncJob) -> dg.Definitions:
+    """The definitions that a sync needs. The project's executor stays."""
+    return dg.Definitions(
+        assets=assets,
+        jobs=[job],
+        resources={placement.name(name): one for name, one in resources(placement.settings).items()},
     )

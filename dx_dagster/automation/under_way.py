@@ -59,7 +59,11 @@ def _workspace(placement: Placement, run: dg.DagsterRun) -> str:
     """The workspace that the run works on. In another project, partitions may be of something else."""
     if workspace := run.tags.get(placement.tag(WORKSPACE_TAG)):
         return workspace
-    is_ours = placement.component is None or placement.are_ours(run.asset_selection or ())
+    is_ours = (
+        placement.component is None
+        or run.job_name == placement.name("sync_workspace")
+        or placement.are_ours(run.asset_selection or ())
+    )
     return run.tags.get(PARTITION_TAG, "") if is_ours else ""
 
 

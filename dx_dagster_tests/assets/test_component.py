@@ -79,7 +79,7 @@ def test_a_project_has_the_component_twice_and_an_asset_downstream(installed, da
             "HOST_API": sandbox.url,
             # What is here counts for our own code location alone.
             "DX_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
-            "BITBUCKET_API_URL": "https://elsewhere.example.com",
+            "DX_SYNC_EVERY": "often",
             "DAGSTER_HOME": str(tmp_path),
             "PYTHONPATH": os.pathsep.join(map(str, (installed, ROOT, tmp_path / "src"))),
             "PYTHONWARNINGS": "ignore",
