@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from dx_dagster.settings import Settings
+from dx_dagster.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +73,18 @@ def _nanoseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000) * 1_000
 
 
+def _are_on() -> bool:
+    """Whether the environment asks for traces. In another project, something else may be wrong with it."""
+    try:
+        return Settings.read().traces == "on"
+    except SettingsError:
+        return False
+
+
 @cache
 def _tracer() -> "Tracer | None":
     """The tracer, decided once for a process."""
-    if Settings.read().traces != "on":
+    if not _are_on():
         return None
     try:
         import opentelemetry.sdk  # noqa: F401
