@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import deliveries, one_token, receiving, reporting, tables
 from benchmarks import scheduled as scheduled_syncs
 from benchmarks import storage as stored
+from benchmarks import measures as measures_of_weeks
 from benchmarks import unified as unified_tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
@@ -208,6 +209,15 @@ def storage(minutes: Annotated[float, typer.Option(help="How long it runs.")] = 
     Example: make bench ARGS="storage --minutes 5"
     """
     _show("storage", stored.measure(minutes), write=write)
+
+
+@app.command()
+def measures(pulls: Annotated[int, typer.Option()] = 1_000_000, write: Write = False) -> None:
+    """Measure builds of measures, beside a query with percentile_cont for each chart and group.
+
+    Example: make bench ARGS="measures --pulls 100000"
+    """
+    _show("measures", measures_of_weeks.measure(pulls), write=write)
 
 
 @app.command("all")

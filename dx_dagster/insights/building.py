@@ -17,7 +17,11 @@ _FOR_LARGE_SETS = "SELECT set_config('work_mem', '64MB', true), set_config('main
 _FOR_LARGE_SETS += "set_config('jit', 'off', true)"
 # Rows that were imported a moment ago have no statistics yet. PostgreSQL then expects one row in place of a million,
 # and joins them by nested loops, for hours.
-_FOR_EVERYTHING = "SET LOCAL enable_nestloop = off"
+FOR_EVERYTHING = "SET LOCAL enable_nestloop = off"
+
+
+async def _no_state(_: Transaction) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Build:
         rules: version of the rules. A new one builds everything again.
         noted: those of `after` whose changes the build cannot miss: `changed_rows` notes them, or the build itself
             brings their rows up to date. What the others have not seen yet, the next build looks at again.
+        state: a text of stored rows that change all rows of the table when they change; empty where there are none.
         stated: for columns that no derivation fills, the columns that they come from, as `table.column`.
     """
 
@@ -43,6 +48,7 @@ class Build:
     work: Callable[[Transaction, Scope], Awaitable[None]]
     rules: str = "1"
     noted: tuple[str, ...] = ()
+    state: Callable[[Transaction], Awaitable[str]] = _no_state
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -91,15 +97,15 @@ async def run_in(
     transaction: Transaction, build: Build, workspace_id: str, *, settings: str = "", full: bool = False
 ) -> Built:
     """As `run`, within a transaction."""
-    rules = f"{build.rules} {settings}".strip()
     await transaction.execute(_FOR_LARGE_SETS)
     for table in sorted({str(derivation.table.name) for derivation in build.derivations}):
         await reserve_if_empty(transaction, table)
     after = [key for key in build.after if key not in build.noted]
+    rules = " ".join(filter(None, (build.rules, settings, await build.state(transaction))))
     begun = await changes.begin(transaction, workspace_id, build.key, rules, full=full, after=after)
     scope = replace(begun, settings=settings)
     if scope.everything:
-        await transaction.execute(_FOR_EVERYTHING)
+        await transaction.execute(FOR_EVERYTHING)
     await build.work(transaction, scope)
     await changes.finish(transaction, build.key, rules, scope)
     written = transaction.written[str(build.table.name)]

@@ -112,24 +112,25 @@ _CHANGED = SQL("""
         SELECT p.id, r.workspace_id FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
         WHERE p.id = f.id OFFSET 0) p ON true
     WHERE p.id IS NULL OR p.workspace_id = %(workspace)s""")
-# Of a workspace whose reviews all changed: all its pull requests.
-_OF_WORKSPACES = SQL("""
-        UNION SELECT p.id FROM changed c JOIN bitbucket_repositories r ON r.workspace_id = c.id
-        JOIN bitbucket_pulls p ON p.repository_id = r.id WHERE c.kind = 'review'""")
+_ALL_CHANGED = """
+    SELECT FROM changed_rows WHERE changed_in >= %(since)s AND kind = ANY(%(kinds)s) AND id = %(workspace)s"""
+_OF_ALL = SQL("""
+        UNION SELECT p.id FROM bitbucket_repositories r JOIN bitbucket_pulls p ON p.repository_id = r.id
+        WHERE r.workspace_id = %(workspace)s""")
 
 
 async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[str] = ("pull",)) -> int:
     """Fills the temporary table `changed_pulls` (id) with the pull requests to build; returns their number.
 
     It includes pull requests that no longer have a row, of whatever workspace. `kinds`: those kinds of `changed_rows`
-    whose id is a pull request's; `review` for those whose rows of `bitbucket_reviews` changed, or of whose workspace
-    all did.
+    whose id is a pull request's, or a workspace's of which all changed: `review` for rows of `bitbucket_reviews`,
+    and names of derived tables.
     """
     await transaction.execute("CREATE TEMPORARY TABLE changed_pulls (id uuid NOT NULL) ON COMMIT DROP")
-    changed = _CHANGED.format(of_workspaces=_OF_WORKSPACES if "review" in kinds else SQL(""))
-    found = await transaction.execute(
-        _OF_WORKSPACE if scope.everything else changed, scope.bound | {"kinds": list(kinds)}
-    )
+    bound = scope.bound | {"kinds": list(kinds)}
+    all_changed = not scope.everything and await transaction.row(_ALL_CHANGED, bound) is not None
+    changed = _CHANGED.format(of_workspaces=_OF_ALL if all_changed else SQL(""))
+    found = await transaction.execute(_OF_WORKSPACE if scope.everything else changed, bound)
     await transaction.execute("ALTER TABLE changed_pulls ADD PRIMARY KEY (id)")
     await transaction.execute("ANALYZE changed_pulls")
     return found

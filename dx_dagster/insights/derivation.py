@@ -29,7 +29,7 @@ class Derivation:
     """How the rows of a table are derived.
 
     Attributes:
-        table: the table. Its `id` is an identity, which a row keeps for ever.
+        table: the table. If its `id` is an identity, a row keeps it for ever.
         columns: SQL of each column, over the aliases of `rows`.
         rows: SQL from FROM on.
         aliases: what the aliases stand for: a table, or for each column of a subquery the columns it comes from, as
@@ -89,7 +89,7 @@ class Derivation:
             written AS (
                 INSERT INTO {table} AS old ({columns})
                 SELECT {new_columns} FROM new LEFT JOIN {table} stored USING ({key})
-                WHERE stored.id IS NULL OR ({stored}) IS DISTINCT FROM ({new}) {order}
+                WHERE stored.{first} IS NULL OR ({stored}) IS DISTINCT FROM ({new}) {order}
                 ON CONFLICT ({key}) DO UPDATE SET {changes}
                 RETURNING (xmax = 0) AS inserted)
             SELECT count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated
@@ -101,6 +101,7 @@ class Derivation:
             columns=self._columns,
             new_columns=_listed(Identifier("new", name) for name in self.columns),
             key=_listed(map(Identifier, self.key)),
+            first=Identifier(self.key[0]),
             stored=_listed(Identifier("stored", name) for name in others),
             new=_listed(Identifier("new", name) for name in others),
             order=self._in_order,

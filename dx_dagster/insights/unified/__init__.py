@@ -1,6 +1,6 @@
-"""DX's unified tables, one module for each."""
+"""DX's unified tables, one module for each; and the builds of all derived tables."""
 
-from dx_dagster.insights import reviews
+from dx_dagster.insights import measures, reviews
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.people import builds as people
 from dx_dagster.insights.unified import (
@@ -29,6 +29,7 @@ BUILDS: tuple[Build, ...] = (
     pipeline_sources.BUILD,
     pipeline_runs.BUILD,
     deployments.BUILD,
+    *measures.BUILDS,
 )
 """In an order in which each comes after those that it reads; people first, since what they change is looked at again by
 whatever was built before."""

@@ -19,7 +19,7 @@ from dx_dagster.warehouse.schema import bitbucket, unified
 
 Commit = int | str  # the number of a stored one, the hash of another
 Attributions = set[tuple[int, int]]  # deployments.id and pull_requests.id
-_SHORT_HASH = 12
+SHORT_HASH = 12
 
 # Numbers stand for hashes: an integer takes a third of the memory.
 _HISTORY = SQL("""
@@ -187,7 +187,7 @@ def _commits(
 ) -> Iterator[tuple[int, Commit]]:
     """Each id with its commit. A hash that is stored nowhere may be short."""
     for one, sha, number in zip(ids or [], shas or [], numbers or [], strict=True):
-        yield one, sha[:_SHORT_HASH] if number is None else number
+        yield one, sha[:SHORT_HASH] if number is None else number
 
 
 async def _write(transaction: Transaction, added: Attributions, removed: Attributions, changed: Attributions) -> None:

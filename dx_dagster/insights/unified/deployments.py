@@ -47,6 +47,7 @@ DEPLOYMENTS = Derivation(
         "x": unified.repos,
     },
     order="n.id",
+    noted_as="deployments",
 )
 
 _OF_WORKSPACE = SQL("""
@@ -76,6 +77,38 @@ _NUMBER = SQL("""
     WHERE t.state = 'COMPLETED' AND NOT EXISTS (SELECT FROM deployment_ids n WHERE n.source_table_id = t.id)
     ORDER BY t.completed_at, t.id
     ON CONFLICT DO NOTHING""")
+# Where the same commit is deployed again and again, what comes next is the next other one.
+_ROLLED_BACK = SQL("""
+    WITH touched AS (SELECT DISTINCT t.repository_id FROM changed_deployments c JOIN bitbucket_deployments t USING (id)),
+    those AS MATERIALIZED (
+        SELECT d.id, d.success, d.rolled_back_at, t.repository_id, t.environment_id,
+               left(d.commit_sha, {short}) AS sha, COALESCE(t.completed_at, t.updated_at, t.started_at) AS at,
+               row_number() OVER (
+                   PARTITION BY t.repository_id, t.environment_id
+                   ORDER BY COALESCE(t.completed_at, t.updated_at, t.started_at), t.started_at, t.id) AS place
+        FROM touched JOIN bitbucket_deployments t USING (repository_id)
+        JOIN deployments d ON d.source_table_id = t.id),
+    ended AS (
+        SELECT *, lag(sha) OVER following IS DISTINCT FROM sha AS begins
+        FROM those WHERE success AND sha IS NOT NULL
+        WINDOW following AS (PARTITION BY repository_id, environment_id ORDER BY place)),
+    numbered AS (
+        SELECT *, count(*) FILTER (WHERE begins) OVER (
+                      PARTITION BY repository_id, environment_id ORDER BY place) AS stay FROM ended),
+    stays AS (
+        SELECT repository_id, environment_id, stay, sha, min(at) AS at,
+               min(stay) OVER (PARTITION BY repository_id, environment_id, sha) AS first_stay
+        FROM numbered GROUP BY repository_id, environment_id, stay, sha),
+    rolled AS (
+        SELECT n.id, next.at FROM numbered n JOIN stays next
+        ON next.repository_id = n.repository_id AND next.environment_id IS NOT DISTINCT FROM n.environment_id
+            AND next.stay = n.stay + 1 AND next.first_stay < n.stay)
+    UPDATE deployments old SET rolled_back_at = rolled.at
+    FROM those LEFT JOIN rolled USING (id)
+    WHERE old.id = those.id AND those.rolled_back_at IS DISTINCT FROM rolled.at
+    RETURNING NOT EXISTS (SELECT FROM changed_deployments c WHERE c.id = old.source_table_id) AS others""").format(
+    short=attribution.SHORT_HASH
+)
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
@@ -86,6 +119,8 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
     await attribution.forget_other_commits(transaction)
     await transaction.execute(_NUMBER)
     await derive(transaction, DEPLOYMENTS, scope.bound)
+    rolled_back = await transaction.rows(_ROLLED_BACK)
+    transaction.count(str(unified.deployments.name), updated=sum(row.others for row in rolled_back))
     await attribution.attribute(transaction, scope)
 
 
@@ -102,4 +137,6 @@ BUILD = Build(
     ),
     derivations=(DEPLOYMENTS, attribution.ATTRIBUTED),
     work=_build,
+    rules="2",
+    stated={"rolled_back_at": ("bitbucket_deployments.commit_sha", "bitbucket_deployments.completed_at")},
 )

@@ -67,6 +67,7 @@ RUNS = Derivation(
         "d": people.users,
     },
     order="t.created_at, t.id",
+    noted_as="pipeline_runs",
 )
 
 _OF_WORKSPACE = SQL("""

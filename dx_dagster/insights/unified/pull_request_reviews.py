@@ -53,6 +53,7 @@ def _derivation(time: BusinessTime) -> Derivation:
             "i": people.identities,
             "z": {"name": ("dx_users.tz",)},
         },
+        noted_as="pull_request_reviews",
     )
 
 

@@ -89,6 +89,7 @@ def _derivation(time: BusinessTime) -> Derivation:
             "updated": "p.updated_at",
             "draft": "p.draft",
             "reverted": "v.id IS NOT NULL",
+            "reverted_at": "v.reverted_at",
             "ready_for_review_at": "p.ready_for_review",
             "tz": author_zone,
             "deleted": "p.deleted_at IS NOT NULL OR r.deleted_at IS NOT NULL",
@@ -122,9 +123,13 @@ def _derivation(time: BusinessTime) -> Derivation:
                 "approver_tz": ("dx_users.tz",),
             },
             "author_zone": {"name": ("dx_users.tz",)},
-            "v": {"id": ("bitbucket_pulls.title", "bitbucket_pull_commits.message")},
+            "v": {
+                "id": ("bitbucket_pulls.title", "bitbucket_pull_commits.message"),
+                "reverted_at": ("bitbucket_pulls.merged_at",),
+            },
         },
         before=_BEFORE,
+        noted_as="pull_requests",
     )
 
 
@@ -175,5 +180,6 @@ BUILD = Build(
     ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
+    rules="2",
     noted=("unified/repos",),
 )

@@ -80,32 +80,35 @@ _ADD_TARGETS = SQL("""
 
 # A merged pull request that holds a commit together with its revert is not reverted by another one that holds both.
 REVERTED = SQL("""
-    SELECT DISTINCT n.id FROM (
-        SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
-        JOIN pull_request_reverts k ON k.source_table_repo_id = t.repository_id AND k.number = t.source_id
-        UNION ALL SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
-        JOIN pull_request_reverts k
-            ON k.source_table_repo_id = t.repository_id AND left(k.commit_sha, 7) = left(t.merge_commit_sha, 7)
-        WHERE starts_with(t.merge_commit_sha, k.commit_sha) OR starts_with(k.commit_sha, t.merge_commit_sha)
-        UNION ALL SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
-        JOIN bitbucket_pull_commits own ON own.pull_id = t.id AND NOT own.deleted
-        JOIN pull_request_reverts k
-            ON k.source_table_repo_id = t.repository_id AND left(k.commit_sha, 7) = left(own.sha, 7)
-        WHERE starts_with(own.sha, k.commit_sha)
-          AND NOT EXISTS (SELECT FROM bitbucket_pull_commits both_of
-                          WHERE both_of.pull_id = t.id AND both_of.sha = k.said_in AND NOT both_of.deleted)
-    ) n JOIN bitbucket_pulls v ON v.id = n.source_table_pull_id
-    WHERE v.id <> n.id AND {is_later}
-    UNION
-    SELECT t.id FROM (
-        SELECT DISTINCT ON (k.source_table_pull_id, k.title) n.id FROM merged n
-        JOIN pull_request_reverts k ON k.source_table_repo_id = n.repository_id AND k.title = n.title
-        JOIN bitbucket_pulls v ON v.id = k.source_table_pull_id
+    SELECT said.id, min(said.reverted_at) AS reverted_at FROM (
+        SELECT n.id, v.merged_at AS reverted_at FROM (
+            SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
+            JOIN pull_request_reverts k ON k.source_table_repo_id = t.repository_id AND k.number = t.source_id
+            UNION ALL SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
+            JOIN pull_request_reverts k
+                ON k.source_table_repo_id = t.repository_id AND left(k.commit_sha, 7) = left(t.merge_commit_sha, 7)
+            WHERE starts_with(t.merge_commit_sha, k.commit_sha) OR starts_with(k.commit_sha, t.merge_commit_sha)
+            UNION ALL SELECT t.id, t.merged_at, t.source_id, k.source_table_pull_id FROM merged t
+            JOIN bitbucket_pull_commits own ON own.pull_id = t.id AND NOT own.deleted
+            JOIN pull_request_reverts k
+                ON k.source_table_repo_id = t.repository_id AND left(k.commit_sha, 7) = left(own.sha, 7)
+            WHERE starts_with(own.sha, k.commit_sha)
+              AND NOT EXISTS (SELECT FROM bitbucket_pull_commits both_of
+                              WHERE both_of.pull_id = t.id AND both_of.sha = k.said_in AND NOT both_of.deleted)
+        ) n JOIN bitbucket_pulls v ON v.id = n.source_table_pull_id
         WHERE v.id <> n.id AND {is_later}
-        ORDER BY k.source_table_pull_id, k.title, n.merged_at DESC NULLS LAST, n.source_id DESC) t""").format(
-    is_later=SQL("COALESCE(v.merged_at > n.merged_at, v.source_id > n.source_id)")
-)
-"""SELECT of the ids of pull requests that are reverted, over a query `merged`: merged ones among `changed_pulls`."""
+        UNION ALL
+        SELECT t.id, t.reverted_at FROM (
+            SELECT DISTINCT ON (k.source_table_pull_id, k.title) n.id, v.merged_at AS reverted_at FROM merged n
+            JOIN pull_request_reverts k ON k.source_table_repo_id = n.repository_id AND k.title = n.title
+            JOIN bitbucket_pulls v ON v.id = k.source_table_pull_id
+            WHERE v.id <> n.id AND {is_later}
+            ORDER BY k.source_table_pull_id, k.title, n.merged_at DESC NULLS LAST, n.source_id DESC) t) said
+    GROUP BY said.id""").format(is_later=SQL("COALESCE(v.merged_at > n.merged_at, v.source_id > n.source_id)"))
+"""SELECT of the ids of pull requests that are reverted, with the date of the first merge that reverts each.
+
+It reads a query `merged`: merged ones among `changed_pulls`.
+"""
 
 
 async def follow(transaction: Transaction, scope: Scope) -> None:

@@ -33,9 +33,15 @@ changed_rows = Table(
         "kind",
         Text,
         primary_key=True,
-        comment="pull, review, branch, pipeline, deployment, environment, user, address (of a user) or repository",
+        comment="pull, review, branch, pipeline, deployment, environment, user, address (of a user) or repository; "
+        "or a derived table that measures read, with a date in UTC where that is what changed",
     ),
-    Column("id", Uuid, primary_key=True, comment="Id of the row, or of what the changed row belongs to"),
+    Column(
+        "id",
+        Uuid,
+        primary_key=True,
+        comment="Id of the row, or of what the changed row belongs to; the workspace's of a date, or of all rows",
+    ),
     number("changed_in", "Number of the transaction that last changed it", nullable=False),
     Index("ix_changed_rows_changed_in", "changed_in"),
     comment="What changed last when, by transactions and not by any clock; triggers of the source tables write it",
@@ -99,6 +105,7 @@ pull_requests = Table(
     time("updated", "When it last changed"),
     flag("draft", "Whether it is a draft"),
     flag("reverted", "Whether a later merged pull request of the repository says that it reverts this one"),
+    time("reverted_at", "When the first of these was merged"),
     time("ready_for_review_at", "When it was turned from a draft into a reviewable pull request"),
     exact_seconds("weight", "Null: DX works it out with a model of its own"),
     text("classification", "Null: DX works it out with a model of its own"),
@@ -154,6 +161,7 @@ pull_request_reviews = Table(
     Index("ix_pull_request_reviews_source_table_id", "source_table_id", unique=True),
     Index("ix_pull_request_reviews_pull_request_id", "pull_request_id"),
     Index("ix_pull_request_reviews_dx_user_id", "dx_user_id"),
+    Index("ix_pull_request_reviews_created", "created"),
     comment="Reviews of pull requests",
 )
 
@@ -234,6 +242,7 @@ pipeline_runs = Table(
     flag("deleted", "Whether the repository is gone", default=False),
     Index("ix_pipeline_runs_source_table_id", "source_table_id", unique=True),
     Index("ix_pipeline_runs_pipeline_source_id_started_at", "pipeline_source_id", "started_at"),
+    Index("ix_pipeline_runs_finished_at", "finished_at"),
     comment="Runs of pipelines",
 )
 
@@ -265,6 +274,10 @@ deployments = Table(
     text("environment", "production for environments of that type, else the environment's name"),
     time("deployed_at", "When it ended"),
     flag("success", "Whether it succeeded; false for a stopped one"),
+    time(
+        "rolled_back_at",
+        "When the environment next got another commit, if it had got that one before; null where it has not",
+    ),
     text("service", "Name of the repository"),
     text("source_url", "Address of its page"),
     text("source_name", "Bitbucket Pipelines"),
@@ -276,6 +289,7 @@ deployments = Table(
     flag("deleted", "Whether the repository is gone", default=False),
     Index("ix_deployments_source_table_id", "source_table_id", unique=True),
     Index("ix_deployments_service_id_deployed_at", "service_id", "deployed_at"),
+    Index("ix_deployments_deployed_at", "deployed_at"),
     comment="Deployments that have ended",
 )
 

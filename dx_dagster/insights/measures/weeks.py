@@ -1,0 +1,396 @@
+"""`weekly_measures`: figures of each week of each workspace, repository and team.
+
+A row counts in the week of its end: a pull request in that of its merge, but its lead time in that of its first
+deployment to production. Figures of bots are shown beside those of people. What is deleted in Bitbucket still counts.
+
+A team has the pull requests of its members and of the teams below it, their reviews and their runs of pipelines, and
+the deployments that brought one of its pull requests, over all workspaces.
+
+A build looks at the weeks that changed: triggers note the days of what counts in a week (`changed_rows`). What happened
+to a deployment within seven days counts in its week, so the days before a changed day are looked at too.
+
+Each source is read and sorted once for all figures over it. Of one sort, PostgreSQL gets all percentiles of a duration.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from psycopg.sql import SQL, Composable
+
+from dx_dagster.insights.building import FOR_EVERYTHING, Build
+from dx_dagster.insights.business_hours import BusinessTime
+from dx_dagster.insights.changes import Scope
+from dx_dagster.insights.derivation import Derivation, delete_underived, derive
+from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.schema import measures
+from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS, PERCENTILES
+
+_FAILED_WITHIN = "interval '7 days'"
+_SHARES = ", ".join(map(str, PERCENTILES.values()))
+_MERGED = [name for name in DURATIONS if name != "lead_time"]
+
+# Sorts of rows and of states: each is freed before the next.
+_MEMORY = "SET LOCAL work_mem = '256MB'"
+_ALL_CHANGED = """
+    SELECT FROM changed_rows
+    WHERE changed_in >= %(since)s AND id = %(workspace)s
+      AND kind IN ('pull_request_measures', 'pull_request_reviews', 'pipeline_runs', 'deployments')"""
+# All weeks of which a part lies between seven days before the changed day and its end.
+_CHANGED = r"""
+    CREATE TEMPORARY TABLE changed_weeks ON COMMIT DROP AS
+    SELECT DISTINCT monday::date AS week, monday AT TIME ZONE %(zone)s AS begins,
+           (monday + interval '7 days') AT TIME ZONE %(zone)s AS ends
+    FROM changed_rows c,
+    LATERAL (SELECT right(c.kind, 10)::timestamp AT TIME ZONE 'UTC' AS day) noted,
+    LATERAL generate_series(
+        date_trunc('week', (noted.day - interval '7 days') AT TIME ZONE %(zone)s),
+        (noted.day + interval '24 hours') AT TIME ZONE %(zone)s, interval '7 days') monday
+    WHERE c.changed_in >= %(since)s AND c.kind ~ ' \d{4}-\d\d-\d\d$' AND c.id = %(workspace)s"""
+# Another build waits here until this one has ended. So whichever writes last has read what the other one had.
+_LOCK_TEAMS = "SELECT pg_advisory_xact_lock(hashtextextended('teams of measures/weeks', 0))"
+_MEMBERS = """
+    CREATE TEMPORARY TABLE team_members ON COMMIT DROP AS
+    SELECT u.id AS dx_user_id, h.ancestor_id AS team_id
+    FROM dx_users u JOIN dx_team_hierarchies h ON h.descendant_id = u.team_id"""
+_REPOSITORIES = """
+    CREATE TEMPORARY TABLE workspace_repos ON COMMIT DROP AS
+    SELECT o.id AS repo_id FROM repos o JOIN bitbucket_repositories r ON r.id = o.source_table_id
+    WHERE r.workspace_id = %(workspace)s"""
+# Which account counts for which team, and which team for which.
+_TEAMS = """
+    SELECT COALESCE(sum(hashtextextended(said, 0)), 0) AS hash FROM (
+        SELECT i.source_id || ' ' || u.team_id AS said FROM identities i JOIN dx_users u ON u.id = i.dx_user_id
+        WHERE u.team_id IS NOT NULL
+        UNION ALL SELECT ancestor_id || '/' || descendant_id FROM dx_team_hierarchies) teams"""
+
+
+async def _teams(transaction: Transaction) -> str:
+    return f"teams {(await transaction.row(_TEAMS)).hash}"
+
+
+class _Sources:
+    """The rows of the weeks to build, as SQL after FROM: each with `week` and the columns of its table."""
+
+    def __init__(self, zone: str, *, everything: bool) -> None:
+        self._zone, self._everything = zone, everything
+
+    def dated(self, table: str, moment: str, columns: str, where: str = "true") -> str:
+        """Rows that count in the week of a moment."""
+        if self._everything:
+            week, weeks = f"date_trunc('week', t.{moment} AT TIME ZONE '{self._zone}')::date", ""
+        else:
+            week, weeks = "w.week", f"JOIN changed_weeks w ON t.{moment} >= w.begins AND t.{moment} < w.ends"
+        return (
+            f"(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{moment} IS NOT NULL AND {where}) rows"
+        )
+
+    def merged(self, columns: str) -> str:
+        """Merged pull requests."""
+        weeks = "" if self._everything else "JOIN changed_weeks w ON w.week = t.week"
+        return f"(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL) rows"
+
+
+def _of_all_scopes(rows: str, figures: str, member: str = "rows.dx_user_id") -> str:
+    """SELECT of the figures of each week of the workspace, its repositories, and all teams."""
+    return f"""
+        SELECT CASE WHEN GROUPING(rows.repo_id) = 0 THEN 'repository' ELSE 'workspace' END AS scope,
+               rows.repo_id AS number, rows.week, {figures}
+        FROM {rows} JOIN workspace_repos USING (repo_id)
+        GROUP BY GROUPING SETS ((rows.week, rows.repo_id), (rows.week))
+        UNION ALL
+        SELECT 'team', m.team_id, rows.week, {figures}
+        FROM {rows} JOIN team_members m ON m.dx_user_id = {member}
+        GROUP BY rows.week, m.team_id"""
+
+
+def _percentiles(column: str, where: str = "true", name: str = "") -> str:
+    return (
+        f"percentile_cont(ARRAY[{_SHARES}]::float8[]) WITHIN GROUP (ORDER BY rows.{column}) FILTER (WHERE {where}) "
+        f"AS {name or column}"
+    )
+
+
+def _both(name: str, where: str = "true") -> str:
+    hours = f"{name}{BUSINESS_HOURS}"
+    return (
+        f"count(rows.{name}) FILTER (WHERE {where}) AS {name}_count, {_percentiles(name, where)}, "
+        f"{_percentiles(hours, where)}"
+    )
+
+
+_BY_PEOPLE = "NOT rows.bot_authored"
+_PULL_FIGURES = f"""
+    count(*) FILTER (WHERE {_BY_PEOPLE}) AS merged,
+    count(DISTINCT rows.dx_user_id) FILTER (WHERE {_BY_PEOPLE}) AS engineers,
+    count(*) FILTER (WHERE rows.bot_authored) AS by_bots,
+    count(*) FILTER (WHERE {_BY_PEOPLE} AND rows.merged_without_review) AS without_review,
+    count(*) FILTER (WHERE {_BY_PEOPLE} AND rows.re_reviewed) AS re_reviewed,
+    count(*) FILTER (WHERE {_BY_PEOPLE} AND rows.reverted) AS reverted,
+    count(*) FILTER (WHERE {_BY_PEOPLE} AND rows.ai_named) AS ai_named,
+    count(*) FILTER (WHERE rows.ai_account) AS ai_account,
+    {", ".join(_both(name, _BY_PEOPLE) for name in _MERGED)}"""
+_PULL_COLUMNS = ", ".join(
+    f"t.{name}"
+    for name in (
+        *("repo_id", "dx_user_id", "bot_authored", "merged_without_review", "re_reviewed", "reverted", "ai_named"),
+        *("ai_account", *_MERGED, *(f"{name}{BUSINESS_HOURS}" for name in _MERGED)),
+    )
+)
+_LEAD_COLUMNS = f"t.repo_id, t.dx_user_id, t.lead_time, t.lead_time{BUSINESS_HOURS}"
+_PIPELINE_FIGURES = f"""
+    count(*) AS ended, count(*) FILTER (WHERE rows.status = 'failure') AS failed,
+    count(rows.duration) AS durations, {_percentiles("duration")}"""
+
+
+def _tables(sources: _Sources) -> Iterator[tuple[str, str]]:
+    """Temporary tables of figures by scope, number (of the repository or team) and week."""
+    yield "weekly_pulls", _of_all_scopes(sources.merged(_PULL_COLUMNS), _PULL_FIGURES)
+    led = sources.dated("pull_request_measures", "deployed_at", _LEAD_COLUMNS, "NOT t.bot_authored")
+    yield "weekly_leads", _of_all_scopes(led, _both("lead_time"))
+    # The reviews of a person in a repository and week, and 0 for those whose pull requests were merged there.
+    reviews = sources.dated("pull_request_reviews", "created", "t.repo_id, t.dx_user_id, t.bot_authored")
+    authors = sources.merged("t.repo_id, t.dx_user_id, t.bot_authored")
+    yield (
+        "weekly_loads",
+        f"""SELECT week, repo_id, dx_user_id, bot_authored, sum(n) AS n FROM (
+                SELECT rows.*, 1 AS n FROM {reviews}
+                UNION ALL SELECT rows.*, 0 FROM {authors} WHERE NOT rows.bot_authored) each
+            GROUP BY week, repo_id, dx_user_id, bot_authored""",
+    )
+    yield "weekly_reviews", _REVIEWS
+    runs = sources.dated(
+        "pipeline_runs",
+        "finished_at",
+        "t.repo_id, t.dx_user_id, t.status, t.duration",
+        "t.status IN ('success', 'failure')",
+    )
+    yield "weekly_pipelines", _of_all_scopes(runs, _PIPELINE_FIGURES)
+    deployed = sources.dated(
+        "deployments",
+        "deployed_at",
+        "t.id, t.service_id AS repo_id, t.success, t.deployed_at, t.rolled_back_at",
+        "t.environment = 'production'",
+    )
+    yield "weekly_deployed", _DEPLOYED.format(rows=deployed)
+    yield "weekly_deployments", _DEPLOYMENTS
+
+
+# People without a row of their own (an account that is gone) count as no person: nothing tells two of them apart.
+_REVIEWS = """
+    WITH loads AS (
+        SELECT 'repository' AS scope, l.repo_id AS number, l.week, l.dx_user_id, l.bot_authored, l.n
+        FROM weekly_loads l JOIN workspace_repos USING (repo_id)
+        UNION ALL
+        SELECT 'workspace', NULL, l.week, l.dx_user_id, l.bot_authored, sum(l.n)
+        FROM weekly_loads l JOIN workspace_repos USING (repo_id) GROUP BY l.week, l.dx_user_id, l.bot_authored
+        UNION ALL
+        SELECT 'team', m.team_id, l.week, l.dx_user_id, l.bot_authored, sum(l.n)
+        FROM weekly_loads l JOIN team_members m USING (dx_user_id)
+        GROUP BY m.team_id, l.week, l.dx_user_id, l.bot_authored),
+    ranked AS (
+        SELECT *, NOT bot_authored AND dx_user_id IS NOT NULL AS is_person,
+               row_number() OVER (
+                   PARTITION BY scope, number, week, NOT bot_authored AND dx_user_id IS NOT NULL ORDER BY n) AS place
+        FROM loads)
+    SELECT scope, number, week,
+           COALESCE(sum(n) FILTER (WHERE NOT bot_authored), 0)::int AS reviews,
+           COALESCE(sum(n) FILTER (WHERE bot_authored), 0)::int AS by_bots,
+           count(*) FILTER (WHERE is_person AND n > 0) AS reviewers,
+           count(*) FILTER (WHERE is_person) AS people,
+           CASE WHEN sum(n) FILTER (WHERE is_person) > 0
+                THEN 2 * (sum(place * n) FILTER (WHERE is_person))::float8
+                     / (count(*) FILTER (WHERE is_person) * sum(n) FILTER (WHERE is_person))::float8
+                     - (count(*) FILTER (WHERE is_person) + 1)::float8 / count(*) FILTER (WHERE is_person) END AS gini
+    FROM ranked GROUP BY scope, number, week"""
+_DEPLOYED = f"""
+    SELECT rows.*, rows.success AND (
+        COALESCE(rows.rolled_back_at <= rows.deployed_at + {_FAILED_WITHIN}, false)
+        OR EXISTS (SELECT FROM deployment_pull_requests a
+                   JOIN pull_request_measures m ON m.pull_request_id = a.pull_request_id
+                   WHERE a.deployment_id = rows.id
+                     AND m.reverted_at BETWEEN rows.deployed_at AND rows.deployed_at + {_FAILED_WITHIN})) AS failed_later
+    FROM {{rows}}"""
+_DEPLOYMENT_FIGURES = """
+    count(*) FILTER (WHERE rows.success) AS deployed, count(*) FILTER (WHERE NOT rows.success) AS failed,
+    count(*) FILTER (WHERE rows.failed_later) AS failed_later"""
+_DEPLOYMENTS = f"""
+    SELECT CASE WHEN GROUPING(rows.repo_id) = 0 THEN 'repository' ELSE 'workspace' END AS scope,
+           rows.repo_id AS number, rows.week, {_DEPLOYMENT_FIGURES}
+    FROM weekly_deployed rows JOIN workspace_repos USING (repo_id)
+    GROUP BY GROUPING SETS ((rows.week, rows.repo_id), (rows.week))
+    UNION ALL
+    SELECT 'team', rows.team_id, rows.week, {_DEPLOYMENT_FIGURES}
+    FROM (SELECT DISTINCT d.id, d.week, d.success, d.failed_later, m.team_id
+          FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
+          JOIN pull_request_measures p ON p.pull_request_id = a.pull_request_id
+          JOIN team_members m ON m.dx_user_id = p.dx_user_id) rows
+    GROUP BY rows.team_id, rows.week"""
+
+_KEYED = ("weekly_pulls", "weekly_leads", "weekly_reviews", "weekly_pipelines", "weekly_deployments")
+_ROWS = SQL("FROM ({keys}) k {joins}").format(
+    keys=SQL(" UNION ").join(SQL(f"SELECT scope, number, week FROM {table}") for table in _KEYED),  # noqa: S608
+    joins=SQL(" ").join(
+        SQL(
+            f"LEFT JOIN {table} {alias} ON {alias}.scope = k.scope AND {alias}.week = k.week "
+            f"AND COALESCE({alias}.number, 0) = COALESCE(k.number, 0)"
+        )
+        for table, alias in zip(_KEYED, "plrgd", strict=True)
+    ),
+)
+
+
+def _count(column: str) -> str:
+    return f"COALESCE({column}, 0)"
+
+
+def _share(part: str, whole: str) -> str:
+    return f"{part}::float8 / NULLIF({whole}, 0)"
+
+
+def _spread(column: str, values: str) -> dict[str, str]:
+    return {f"{column}_{percentile}": f"{values}[{place}]" for place, percentile in enumerate(PERCENTILES, 1)}
+
+
+def _durations(alias: str, name: str) -> dict[str, str]:
+    hours = f"{name}{BUSINESS_HOURS}"
+    return {
+        f"{name}_count": _count(f"{alias}.{name}_count"),
+        **_spread(name, f"{alias}.{name}"),
+        **_spread(hours, f"{alias}.{hours}"),
+    }
+
+
+_COLUMNS: Mapping[str, str] = {
+    "scope": "k.scope",
+    "scope_id": "CASE WHEN k.scope = 'workspace' THEN %(workspace)s::text ELSE k.number::text END",
+    "week": "k.week",
+    "workspace_id": "CASE WHEN k.scope <> 'team' THEN %(workspace)s::uuid END",
+    "repo_id": "CASE WHEN k.scope = 'repository' THEN k.number END",
+    "team_id": "CASE WHEN k.scope = 'team' THEN k.number END",
+    "merged_count": _count("p.merged"),
+    "engineer_count": _count("p.engineers"),
+    "throughput_per_engineer": _share("p.merged", "p.engineers"),
+    "bot_merged_count": _count("p.by_bots"),
+    "bot_merged_share": _share("p.by_bots", "p.merged + p.by_bots"),
+    **{column: sql for name in _MERGED for column, sql in _durations("p", name).items()},
+    **_durations("l", "lead_time"),
+    "merged_without_review_count": _count("p.without_review"),
+    "merged_without_review_share": _share("p.without_review", "p.merged"),
+    "re_reviewed_count": _count("p.re_reviewed"),
+    "reverted_count": _count("p.reverted"),
+    "ai_named_count": _count("p.ai_named"),
+    "ai_account_count": _count("p.ai_account"),
+    "review_count": _count("r.reviews"),
+    "reviewer_count": _count("r.reviewers"),
+    "review_load_count": _count("r.people"),
+    "review_load_gini": "r.gini",
+    "bot_review_count": _count("r.by_bots"),
+    "bot_review_share": _share("r.by_bots", "r.reviews + r.by_bots"),
+    "pipeline_count": _count("g.ended"),
+    "pipeline_failure_count": _count("g.failed"),
+    "pipeline_failure_rate": _share("g.failed", "g.ended"),
+    "pipeline_duration_count": _count("g.durations"),
+    **_spread("pipeline_duration", "g.duration"),
+    "deployment_count": _count("d.deployed"),
+    "failed_deployment_count": _count("d.failed"),
+    "change_failure_count": _count("d.failed_later"),
+    "change_failure_rate": _share("d.failed_later", "d.deployed"),
+}
+_ORIGINS: dict[str, dict[str, tuple[str, ...]]] = {
+    "k": {
+        "scope": (),
+        "number": ("pull_request_measures.repo_id", "dx_team_hierarchies.ancestor_id"),
+        "week": (
+            *("pull_request_measures.week", "pull_request_measures.deployed_at", "pull_request_reviews.created"),
+            *("pipeline_runs.finished_at", "deployments.deployed_at"),
+        ),
+    },
+    "p": {
+        "merged": ("pull_request_measures.merged",),
+        "engineers": ("pull_request_measures.dx_user_id",),
+        "by_bots": ("pull_request_measures.bot_authored",),
+        "without_review": ("pull_request_measures.merged_without_review",),
+        **{name: (f"pull_request_measures.{name}",) for name in ("re_reviewed", "reverted", "ai_named", "ai_account")},
+    },
+    "l": {},
+    "r": {
+        "reviews": ("pull_request_reviews.id",),
+        "by_bots": ("pull_request_reviews.bot_authored",),
+        "reviewers": ("pull_request_reviews.dx_user_id",),
+        **{
+            name: ("pull_request_reviews.dx_user_id", "pull_request_measures.dx_user_id") for name in ("people", "gini")
+        },
+    },
+    "g": {
+        "ended": ("pipeline_runs.status",),
+        "failed": ("pipeline_runs.status",),
+        **{name: ("pipeline_runs.duration",) for name in ("duration", "durations")},
+    },
+    "d": {
+        "deployed": ("deployments.success",),
+        "failed": ("deployments.success",),
+        "failed_later": ("deployments.rolled_back_at", "pull_request_measures.reverted_at"),
+    },
+}
+for _name in DURATIONS:
+    for _column in (_name, f"{_name}_count", f"{_name}{BUSINESS_HOURS}"):
+        _ORIGINS["l" if _name == "lead_time" else "p"][_column] = (
+            f"pull_request_measures.{_column.removesuffix('_count')}",
+        )
+
+WEEKS = Derivation(
+    measures.weekly_measures, _COLUMNS, _ROWS, _ORIGINS, key=("scope", "scope_id", "week")
+)
+_OURS = "(old.workspace_id = %(workspace)s OR old.scope = 'team')"
+
+
+def _within(*, everything: bool) -> Composable:
+    return SQL(_OURS if everything else f"{_OURS} AND old.week IN (SELECT week FROM changed_weeks)")
+
+
+async def _build(transaction: Transaction, scope: Scope) -> None:
+    zone = BusinessTime.parse(scope.settings).zone
+    bound = {**scope.bound, "zone": zone}
+    if not scope.everything and await transaction.row(_ALL_CHANGED, bound) is not None:
+        scope = replace(scope, everything=True)
+        await transaction.execute(FOR_EVERYTHING)
+    if not scope.everything and not await transaction.execute(_CHANGED, bound):
+        return
+    await transaction.execute(_MEMORY)
+    await transaction.execute(_LOCK_TEAMS)
+    await transaction.execute(_MEMBERS)
+    await transaction.execute(_REPOSITORIES, bound)
+    await transaction.execute("ANALYZE team_members, workspace_repos")
+    for table, query in _tables(_Sources(zone, everything=scope.everything)):
+        statement = SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(SQL(table), SQL(query))
+        await transaction.execute(statement)
+        await transaction.execute(SQL("ANALYZE {}").format(SQL(table)))
+    await delete_underived(transaction, WEEKS, scope.bound, within=_within(everything=scope.everything))
+    await derive(transaction, WEEKS, scope.bound)
+
+
+BUILD = Build(
+    "measures/weeks",
+    measures.weekly_measures,
+    after=(
+        "measures/pull_requests",
+        "unified/repos",
+        "unified/pull_request_reviews",
+        "unified/pipeline_runs",
+        "unified/deployments",
+        "unified/identities",
+        "unified/dx_users",
+        "unified/dx_team_hierarchies",
+    ),
+    derivations=(WEEKS,),
+    work=_build,
+    noted=(
+        "measures/pull_requests",
+        "unified/repos",
+        "unified/pull_request_reviews",
+        "unified/pipeline_runs",
+        "unified/deployments",
+        "unified/dx_team_hierarchies",
+    ),
+    state=_teams,
+)
