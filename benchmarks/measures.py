@@ -21,7 +21,8 @@ from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS, PERC
 CHANGED = 1000
 _FEWER = 400  # repositories
 
-# Twenty teams below four, of a hundred people each; and a deployment to production for every twenty merges.
+# Twenty teams below four, of a hundred people each; and a tenth of the repositories with deployments to production, two
+# for every twenty merges.
 _MORE = """
     INSERT INTO dx_teams (id, source_id, name, parent_id)
         SELECT n, n::text, n::text, CASE WHEN n > 4 THEN n % 4 + 1 END FROM generate_series(1, 24) n;
@@ -35,7 +36,8 @@ _MORE = """
     SELECT md5('d' || p.id)::uuid, p.id::text, p.repository_id, md5('e' || p.repository_id)::uuid, p.merge_commit_sha,
            'COMPLETED', CASE WHEN p.source_id % 7 = 0 THEN 'FAILED' ELSE 'SUCCESSFUL' END,
            p.merged_at + interval '1 hour', p.merged_at + interval '2 hours', p.merged_at + interval '2 hours'
-    FROM bitbucket_pulls p WHERE p.state = 'MERGED' AND p.source_id % 20 < 2;
+    FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
+    WHERE p.state = 'MERGED' AND p.source_id % 20 < 2 AND r.slug LIKE '%0';
     UPDATE bitbucket_pulls SET first_commit_at = created_at - interval '4 hours', open_to_first_review = 60;"""
 # Late changes of pull requests of the last weeks, and of one in fifty of all others.
 _CHANGE = """
@@ -76,7 +78,9 @@ def _charts() -> Iterator[tuple[_Source, str]]:
 
 
 def _percentiles(column: str) -> str:
-    each = (f"percentile_cont({share}) WITHIN GROUP (ORDER BY t.{column}) AS {name}" for name, share in PERCENTILES.items())
+    each = (
+        f"percentile_cont({share}) WITHIN GROUP (ORDER BY t.{column}) AS {name}" for name, share in PERCENTILES.items()
+    )
     return f"count(t.{column}), {', '.join(each)}"
 
 
@@ -100,7 +104,11 @@ _FAILED = """
 
 def _queries() -> Iterator[str]:
     """A query for each chart and each kind of group: the workspace, repositories, teams."""
-    for joins, workspace, repository, team in (("", True, False, False), ("", False, True, False), (_TEAMS, False, False, True)):
+    for joins, workspace, repository, team in (
+        ("", True, False, False),
+        ("", False, True, False),
+        (_TEAMS, False, False, True),
+    ):
         for source, figures in _charts():
             key = "h.ancestor_id" if team else f"t.{source.repository}" if repository else "1"
             yield (
@@ -139,7 +147,7 @@ async def _measure(url: str, pulls: int, rows: int) -> list[Table]:
                 started = time.perf_counter()
                 await building.run(warehouse, build, WORKSPACE)
                 found[build.key] = time.perf_counter() - started
-        weeks = (await warehouse.row("SELECT count(*) AS n, count(DISTINCT week) AS weeks FROM weekly_measures"))
+        weeks = await warehouse.row("SELECT count(*) AS n, count(DISTINCT week) AS weeks FROM weekly_measures")
     charts = list(_queries())
     await _checkpoint(url)
     plain = await _plainly(url, charts)

@@ -119,12 +119,22 @@ QUERIES = {
                t.deletions, u.source_id AS dx_user, external_url, head_ref, t.merge_commit_sha,
                m.source_id AS merged_by_user, merged, t.open_to_first_approval, t.open_to_first_review,
                t.open_to_merge, open_to_first_approval_business_hours, open_to_first_review_business_hours,
-               open_to_merge_business_hours, t.tz, t.title, updated, t.draft, reverted, ready_for_review_at, weight,
+               open_to_merge_business_hours, t.tz, t.title, updated, t.draft, reverted, reverted_at,
+               ready_for_review_at, weight,
                classification, t.deleted, t.source
         FROM pull_requests t JOIN repos o ON o.id = t.repo_id {_PULL.format(pull="t.source_table_id")}
         {_PERSON.format(alias="u", account="p.user_id", person="t.dx_user_id")}
         {_PERSON.format(alias="m", account="p.merged_by_user_id", person="t.merged_by_user_id")}
         WHERE NOT t.deleted AND o.source_table_id = r.id AND t.source_table_repo_id = r.id""",
+    "pull_request_measures": f"""
+        SELECT r.source_id AS repository, q.external_id, u.source_id AS dx_user, t.bot_authored, t.merged, week,
+               coding_time, coding_time_business_hours, pickup_time, pickup_time_business_hours, review_time,
+               review_time_business_hours, cycle_time, cycle_time_business_hours, t.comment_count, review_count,
+               reviewer_count, re_reviewed, merged_without_review, t.reverted, t.reverted_at, size, t.changed_files
+        FROM pull_request_measures t JOIN pull_requests q ON q.id = t.pull_request_id AND q.repo_id = t.repo_id
+        {_PULL.format(pull="t.source_table_id")}
+        {_PERSON.format(alias="u", account="p.user_id", person="t.dx_user_id")}
+        WHERE NOT q.deleted AND q.source_table_id = p.id AND t.source_table_repo_id = r.id""",
     "pull_request_commits": f"""
         SELECT r.source_id AS repository, p.source_id AS pull, t.sha, t.external_id, t.created, t.message,
                u.source_id AS dx_user, t.external_url, t.bot_authored, t.deleted, t.source

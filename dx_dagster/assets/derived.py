@@ -102,8 +102,19 @@ async def _build(
     of_workspace = rows["dagster/partition_row_count"]
     verdicts = await checks.look(placement, warehouse, build.key, slug, workspace_id, rows=of_workspace, full=full)
     spec = placement.specs[build.key]
-    result = dg.MaterializeResult[Any](asset_key=spec.key, metadata={**rows, **_written(spec, built)})
+    figures = await _figures(placement, warehouse, build, workspace_id)
+    result = dg.MaterializeResult[Any](asset_key=spec.key, metadata={**rows, **_written(spec, built), **figures})
     return result, verdicts
+
+
+async def _figures(
+    placement: Placement, warehouse: Warehouse, build: Build, workspace_id: str
+) -> dict[str, float]:
+    """Numbers that Dagster plots over time; those that are unknown are left out."""
+    if not build.figures:
+        return {}
+    row = await warehouse.row(build.figures, {"workspace": workspace_id, "zone": placement.settings().time_zone})
+    return {name: value for name, value in row._asdict().items() if value is not None} if row else {}
 
 
 def _written(spec: dg.AssetSpec, built: Built) -> dict[str, Any]:

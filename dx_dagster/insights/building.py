@@ -38,6 +38,7 @@ class Build:
         noted: those of `after` whose changes the build cannot miss: `changed_rows` notes them, or the build itself
             brings their rows up to date. What the others have not seen yet, the next build looks at again.
         state: a text of stored rows that change all rows of the table when they change; empty where there are none.
+        figures: query for numbers of the workspace to show beside a build's rows, in one row; empty for none.
         stated: for columns that no derivation fills, the columns that they come from, as `table.column`.
     """
 
@@ -49,6 +50,7 @@ class Build:
     rules: str = "1"
     noted: tuple[str, ...] = ()
     state: Callable[[Transaction], Awaitable[str]] = _no_state
+    figures: str = ""
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property

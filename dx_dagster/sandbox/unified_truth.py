@@ -6,16 +6,16 @@ Rows have natural keys, as `dx_dagster.sandbox.truth` describes them; `dx_user` 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
+
+from dx_dagster.sandbox.durations import business_seconds, seconds
+from dx_dagster.sandbox.measures_truth import measured
 
 Row = Mapping[str, Any]
 Pull = tuple[str, int]  # uuid of the repository, number
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
-_SATURDAY = 5
-_WEEKS = 1000
 _STANDARDS = {"AES", "CRC", "CVE", "CWE", "IEC", "IEEE", "ISO", "MD", "RFC", "RSA", "SHA", "UTF"}
 
 
@@ -33,11 +33,13 @@ def unified_truth(truth: Mapping[str, Sequence[Row]], zones: Mapping[str, str] |
     for comment in truth["bitbucket_pull_comments"]:
         reviews[comment["repository"], comment["pull"]].append(comment)
     pulls = {_key(pull): pull for pull in truth["bitbucket_pulls"]}
-    reverted = set(_reverted(pulls, commits))
-    return {
+    reverted: dict[Pull, datetime | None] = {}
+    for key, at in _reverted(pulls, commits):
+        reverted.setdefault(key, at)
+    unified = {
         "repos": [_repo(row, truth["bitbucket_workspaces"][0]) for row in truth["bitbucket_repositories"]],
         "pull_requests": [
-            _pull_request(pull, users, reviews[key], zones, reverted=key in reverted) for key, pull in pulls.items()
+            {**_pull_request(pull, users, reviews[key], zones), **_revert(reverted, key)} for key, pull in pulls.items()
         ],
         "pull_request_commits": [
             _commit(row, users) for row in truth["bitbucket_pull_commits"] if (row["repository"], row["pull"]) in pulls
@@ -51,6 +53,11 @@ def unified_truth(truth: Mapping[str, Sequence[Row]], zones: Mapping[str, str] |
             for key in {*_issue_keys(pull["title"]), *_issue_keys(pull["source_branch"])}
         ],
     }
+    return {**unified, "pull_request_measures": measured(truth, unified)}
+
+
+def _revert(reverted: Mapping[Pull, datetime | None], key: Pull) -> Row:
+    return {"reverted": key in reverted, "reverted_at": reverted.get(key)}
 
 
 def _key(pull: Row) -> Pull:
@@ -70,7 +77,7 @@ def _repo(row: Row, workspace: Row) -> Row:
 
 
 def _pull_request(
-    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str, str], *, reverted: bool
+    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str, str]
 ) -> Row:
     author = users.get(pull["user"])
     is_bot = author is not None and bool(author["bot"])
@@ -88,7 +95,7 @@ def _pull_request(
     author_zone = zones.get(pull["user"], "UTC")
 
     def hours(event: Row | None) -> float | None:
-        return _business_seconds(start, event["created_at"], zones.get(event["user"], "UTC")) if event else None
+        return business_seconds(start, event["created_at"], zones.get(event["user"], "UTC")) if event else None
 
     return {
         "repository": pull["repository"],
@@ -106,17 +113,16 @@ def _pull_request(
         "merge_commit_sha": pull["merge_commit_sha"],
         "merged_by_user": pull["merged_by_user"],
         "merged": pull["merged_at"],
-        "open_to_first_approval": _seconds(start, _date(approved) if approved else None),
+        "open_to_first_approval": seconds(start, _date(approved) if approved else None),
         "open_to_first_approval_business_hours": hours(approved),
-        "open_to_first_review": _seconds(start, _date(reviewed) if reviewed else None),
+        "open_to_first_review": seconds(start, _date(reviewed) if reviewed else None),
         "open_to_first_review_business_hours": hours(reviewed),
-        "open_to_merge": _seconds(start, pull["merged_at"]),
-        "open_to_merge_business_hours": _business_seconds(start, pull["merged_at"], author_zone),
+        "open_to_merge": seconds(start, pull["merged_at"]),
+        "open_to_merge_business_hours": business_seconds(start, pull["merged_at"], author_zone),
         "tz": author_zone,
         "title": pull["title"],
         "updated": pull["updated_at"],
         "draft": pull["draft"],
-        "reverted": reverted,
         "ready_for_review_at": pull["ready_for_review"],
         "weight": None,
         "classification": None,
@@ -128,27 +134,6 @@ def _pull_request(
 def _date(event: Row) -> datetime:
     at: datetime = event["created_at"]
     return at
-
-
-def _business_seconds(start: datetime | None, end: datetime | None, zone: str) -> float | None:
-    """Seconds between 08:00 and 18:00 from Monday to Friday, day by day."""
-    if start is None or end is None or end < start:
-        return None
-    first, last = start.astimezone(ZoneInfo(zone)).date(), end.astimezone(ZoneInfo(zone)).date()
-    days = (last - first).days
-    # Of an absurd date, whole weeks: they are 50 hours each, after the first one.
-    weeks = max(days // 7 - _WEEKS, 0)
-    found = weeks * timedelta(hours=50)
-    for number in (*range(7), *range(7 + 7 * weeks, days + 1)) if weeks else range(days + 1):
-        day = first + timedelta(number)
-        if day.weekday() < _SATURDAY:
-            opens, closes = (datetime.combine(day, time(hour), ZoneInfo(zone)).astimezone(UTC) for hour in (8, 18))
-            found += max(min(end, closes) - max(start, opens), timedelta())
-    return found.total_seconds()
-
-
-def _seconds(start: datetime | None, end: datetime | None) -> float | None:
-    return (end - start).total_seconds() if start and end and end >= start else None
 
 
 def _commit(row: Row, users: Mapping[str, Row]) -> Row:
@@ -177,8 +162,8 @@ def _review(row: Row, users: Mapping[str, Row], pull: Row, zones: Mapping[str, s
         "comment_count": row["comment_count"],
         "created": row["created_at"],
         "external_url": row["source_url"],
-        "time_since_request": _seconds(start, row["created_at"]),
-        "time_since_request_business_hours": _business_seconds(start, row["created_at"], zone),
+        "time_since_request": seconds(start, row["created_at"]),
+        "time_since_request_business_hours": business_seconds(start, row["created_at"], zone),
         "tz": zone,
         "review_type": row["state"],
         "bot_authored": users[row["user"]]["bot"],
@@ -195,8 +180,10 @@ def _issue_keys(text: str | None) -> Iterator[str]:
             yield f"{project}-{number}"
 
 
-def _reverted(pulls: Mapping[Pull, Row], commits: Mapping[Pull, Sequence[Row]]) -> Iterator[Pull]:
-    """The pull requests that a later merged one says it reverts."""
+def _reverted(
+    pulls: Mapping[Pull, Row], commits: Mapping[Pull, Sequence[Row]]
+) -> Iterator[tuple[Pull, datetime | None]]:
+    """The pull requests that a later merged one says it reverts, with the date of its merge; the earliest first."""
     merged = sorted(
         (pull for pull in pulls.values() if pull["state"] == "MERGED"), key=lambda p: p["merged_at"] or _EARLIEST
     )
@@ -210,7 +197,7 @@ def _reverted(pulls: Mapping[Pull, Row], commits: Mapping[Pull, Sequence[Row]]) 
         quoted = _quoted(pull["title"])
         if not found and quoted and "(pull request #" not in quoted and not _says_which(commits[_key(pull)]):
             found = [other for other in before if other["title"] == quoted][-1:]
-        yield from map(_key, found)
+        yield from ((_key(one), pull["merged_at"]) for one in found)
 
 
 def _quoted(title: str) -> str | None:

@@ -6,7 +6,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy import Table
 
 from dx_dagster.warehouse.database import Warehouse
-from dx_dagster.warehouse.schema import metadata, people, unified
+from dx_dagster.warehouse.schema import measures, metadata, people, unified
 
 _PARTS: dict[str, Composable] = {
     "repositories": SQL("(SELECT id FROM bitbucket_repositories WHERE workspace_id = %(workspace)s)"),
@@ -38,6 +38,8 @@ _OF_DERIVED = {
     unified.deployment_pull_requests: (
         "pull_request_id IN (SELECT id FROM pull_requests WHERE source_table_repo_id IN {repositories})"
     ),
+    measures.pull_request_measures: "source_table_repo_id IN {repositories}",
+    measures.weekly_measures: "(workspace_id = %(workspace)s OR scope = 'team')",
     people.identities: "source_id IN {users}",
     people.users: "id IN {people}",
     people.identifiers: "user_id IN {people}",

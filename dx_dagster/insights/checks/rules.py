@@ -11,14 +11,15 @@ from typing import Literal
 from psycopg.sql import SQL, Composed, Identifier
 from sqlalchemy import Table
 
-from dx_dagster.warehouse.schema import bitbucket, people, unified
+from dx_dagster.warehouse.schema import bitbucket, measures, people, unified
+from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS
 
 Kind = Literal["pull", "pipeline", "deployment", "repository", "user", "workspace"]
 
 KEYS, RELATIONS, TIMES = "keys_are_unique", "relations_hold", "times_are_in_order"
 MERGED_AT, COMMENT_COUNTS, SOURCE = "merged_at_is_known", "comment_counts_agree", "rows_match_source"
 NOT_FEWER, SYNCED, INBOX = "rows_are_not_fewer", "synced_lately", "inbox_is_applied"
-SIZES = "sizes_are_whole"
+SIZES, PERCENTILES = "sizes_are_whole", "percentiles_are_in_order"
 
 _MATERIALIZE = "Materialize the asset with `full` on"
 _IMPORT_PEOPLE = "Run `dx-dagster people import` with the file of people again."
@@ -72,6 +73,13 @@ CHECKS: dict[str, Check] = {
             "Additions, deletions and changed files are known together.",
             "has a size in part",
             f"{_MATERIALIZE}.",
+        ),
+        Check(
+            PERCENTILES,
+            "Each median is at most its 75th percentile, and that at most its 90th.",
+            "has percentiles out of order",
+            f"{_MATERIALIZE}.",
+            severe=True,
         ),
         Check(
             SOURCE,
@@ -516,4 +524,45 @@ def _derived_of_pull_requests(source: Table, table: Table) -> Composed:
     )
 
 
-CHECKED: dict[str, Checked] = {one.asset: one for one in (*_imported(), *_unified(), *_people())}
+_SPREADS = (*DURATIONS, *(f"{name}{BUSINESS_HOURS}" for name in DURATIONS), "pipeline_duration")
+_OUT_OF_ORDER = " OR ".join(f"w.{name}_median > w.{name}_p75 OR w.{name}_p75 > w.{name}_p90" for name in _SPREADS)
+
+
+# The keys of measures are unique by their indexes.
+def _measures() -> Iterator[Checked]:
+    yield Checked(
+        "measures/pull_requests",
+        measures.pull_request_measures,
+        "pull",
+        "source_table_id",
+        {
+            RELATIONS: _orphans(
+                measures.pull_request_measures,
+                "source_table_id",
+                pull_request_id=unified.pull_requests,
+                repo_id=unified.repos,
+                dx_user_id=people.users,
+            ),
+            SOURCE: _derived(bitbucket.pulls, measures.pull_request_measures),
+        },
+        kept=False,
+        remedy=f"{_MATERIALIZE}.",
+    )
+    yield Checked(
+        "measures/weeks",
+        measures.weekly_measures,
+        "workspace",
+        "workspace_id",
+        {
+            PERCENTILES: SQL("""
+                SELECT s.id FROM to_check s
+                WHERE EXISTS (SELECT FROM weekly_measures w WHERE w.workspace_id = s.id AND ({}))""").format(
+                SQL(_OUT_OF_ORDER)
+            ),
+        },
+        kept=False,
+        remedy=f"{_MATERIALIZE}.",
+    )
+
+
+CHECKED: dict[str, Checked] = {one.asset: one for one in (*_imported(), *_unified(), *_people(), *_measures())}

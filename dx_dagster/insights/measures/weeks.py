@@ -338,9 +338,7 @@ for _name in DURATIONS:
             f"pull_request_measures.{_column.removesuffix('_count')}",
         )
 
-WEEKS = Derivation(
-    measures.weekly_measures, _COLUMNS, _ROWS, _ORIGINS, key=("scope", "scope_id", "week")
-)
+WEEKS = Derivation(measures.weekly_measures, _COLUMNS, _ROWS, _ORIGINS, key=("scope", "scope_id", "week"))
 _OURS = "(old.workspace_id = %(workspace)s OR old.scope = 'team')"
 
 
@@ -369,6 +367,17 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
     await derive(transaction, WEEKS, scope.bound)
 
 
+# Of the last week that has ended: a plot over time shows no week that is half over.
+_LAST_WEEK = """
+    SELECT merged_count AS merged_last_week,
+           round((cycle_time_median / 3600)::numeric, 2)::float8 AS cycle_time_median_hours,
+           round((pickup_time_median / 3600)::numeric, 2)::float8 AS pickup_time_median_hours,
+           round((lead_time_median / 3600)::numeric, 2)::float8 AS lead_time_median_hours,
+           deployment_count AS deployments_last_week, change_failure_rate, pipeline_failure_rate
+    FROM weekly_measures
+    WHERE scope = 'workspace' AND scope_id = %(workspace)s::text
+      AND week = date_trunc('week', now() AT TIME ZONE %(zone)s - interval '7 days')::date"""
+
 BUILD = Build(
     "measures/weeks",
     measures.weekly_measures,
@@ -393,4 +402,5 @@ BUILD = Build(
         "unified/dx_team_hierarchies",
     ),
     state=_teams,
+    figures=_LAST_WEEK,
 )

@@ -105,6 +105,8 @@ _COUNTED_OTHERWISE = SQL("""
           AND (old.counted_as, old.account_id) IS DISTINCT FROM (new.counted_as, new.account_id))""").format(
     pairs=_PAIRS
 )
+# The weeks of both workspaces changed, and nothing notes those of the old one.
+_FORGET_WEEKS = "DELETE FROM build_marks WHERE asset = 'measures/weeks'"
 
 
 async def store_repositories(transaction: Transaction, frame: "pl.DataFrame") -> None:
@@ -112,6 +114,8 @@ async def store_repositories(transaction: Transaction, frame: "pl.DataFrame") ->
     await renames.follow_renames(transaction, frame)
     moved = await transaction.rows(_MOVED, {"rows": merge.as_json(frame.select(_COLUMNS))})
     await transaction.merge(merge.REPOSITORIES, frame)
+    if moved:
+        await transaction.execute(_FORGET_WEEKS)
     await rekey(transaction, [row.id for row in moved])
 
 

@@ -75,7 +75,9 @@ pull_request_measures = Table(
     number("size", "Lines added and removed; null until fetched (DX_PULL_REQUEST_SIZE)"),
     number("changed_files", "Files changed, likewise", Integer),
     flag("ai_named", "Whether a trailer of one of its commits names an AI assistant", default=False),
-    flag("ai_account", "Whether its author, or that of one of its commits, is an account of type ai_bot", default=False),
+    flag(
+        "ai_account", "Whether its author, or that of one of its commits, is an account of type ai_bot", default=False
+    ),
     reference("source_table_id", "bitbucket_pulls.id", nullable=False),
     reference("source_table_repo_id", "bitbucket_repositories.id", nullable=False),
     Index("ix_pull_request_measures_source_table_id", "source_table_id", unique=True),
@@ -110,9 +112,7 @@ weekly_measures = Table(
     "weekly_measures",
     metadata,
     Column("scope", Text, primary_key=True, comment="workspace, repository or team"),
-    Column(
-        "scope_id", Text, primary_key=True, comment="bitbucket_workspaces.id, repos.id or dx_teams.id, as a text"
-    ),
+    Column("scope_id", Text, primary_key=True, comment="bitbucket_workspaces.id, repos.id or dx_teams.id, as a text"),
     Column("week", Date, primary_key=True, comment="Monday of the week, in DX_TIME_ZONE"),
     reference("workspace_id", "bitbucket_workspaces.id; null for a team, which belongs to none"),
     number("repo_id", "repos.id of a repository"),

@@ -132,15 +132,14 @@ _NOTED_AS = {
     unified.pull_request_reviews: ("pull_request_reviews", "source_table_pull_id"),
 }
 _DURATIONS = ", ".join(f"{name}, {name}{measures.BUSINESS_HOURS}" for name in measures.DURATIONS)
+_MEASURES = (
+    "pull_request_id, repo_id, dx_user_id, bot_authored, merged, deployed_at, reverted_at, re_reviewed, "
+    f"merged_without_review, reverted, ai_named, ai_account, {_DURATIONS}"
+)
 # Tables that the measures of weeks count: the column with the repository, the columns that count, and the times among
 # them, whose days are noted, both those of the old row and those of the new one.
 _DATED = {
-    measures.pull_request_measures: (
-        "repo_id",
-        "pull_request_id, repo_id, dx_user_id, bot_authored, merged, deployed_at, reverted_at, re_reviewed, "
-        f"merged_without_review, reverted, ai_named, ai_account, {_DURATIONS}",
-        "merged, deployed_at, reverted_at",
-    ),
+    measures.pull_request_measures: ("repo_id", _MEASURES, "merged, deployed_at, reverted_at"),
     unified.pull_request_reviews: ("repo_id", "id, repo_id, dx_user_id, bot_authored, created", "created"),
     unified.pipeline_runs: ("repo_id", "id, repo_id, dx_user_id, status, duration, finished_at", "finished_at"),
     unified.deployments: (
