@@ -19,16 +19,20 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS, PERCENTILES
 
 CHANGED = 1000
-_FEWER = 400  # repositories
+# People and teams are made up as rows: no evidence leads to them.
+_BUILDS = tuple(build for build in BUILDS if build.derivations)
 
-# Twenty teams below four, of a hundred people each; and a tenth of the repositories with deployments to production, two
-# for every twenty merges.
+# Durations that differ, and a tenth of the repositories with deployments to production, two for every twenty merges.
 _MORE = """
-    INSERT INTO dx_teams (id, source_id, name, parent_id)
-        SELECT n, n::text, n::text, CASE WHEN n > 4 THEN n % 4 + 1 END FROM generate_series(1, 24) n;
-    INSERT INTO dx_team_hierarchies (ancestor_id, descendant_id, generations)
-        SELECT id, id, 0 FROM dx_teams UNION ALL SELECT parent_id, id, 1 FROM dx_teams WHERE parent_id IS NOT NULL;
-    UPDATE dx_users SET team_id = 5 + id % 20 WHERE type IS DISTINCT FROM 'bot';
+    UPDATE bitbucket_pulls p SET
+        merged_at = CASE WHEN merged_at IS NOT NULL THEN created_at + h % 400000 * interval '1 second' END,
+        closed_at = CASE WHEN closed_at IS NOT NULL THEN created_at + h % 400000 * interval '1 second' END,
+        first_commit_at = created_at - h / 7 % 300000 * interval '1 second', open_to_first_review = 60
+    FROM (SELECT id, ('x' || left(md5('d' || id), 7))::bit(28)::int AS h FROM bitbucket_pulls) hashed
+    WHERE hashed.id = p.id;
+    UPDATE bitbucket_pull_activities
+    SET created_at = created_at - ('x' || left(md5('e' || id), 7))::bit(28)::int % 50000 * interval '1 second'
+    WHERE kind <> 'update';
     INSERT INTO bitbucket_environments (id, source_id, repository_id, name, type)
         SELECT md5('e' || id)::uuid, id::text, id, 'Production', 'Production' FROM bitbucket_repositories;
     INSERT INTO bitbucket_deployments (
@@ -37,9 +41,15 @@ _MORE = """
            'COMPLETED', CASE WHEN p.source_id % 7 = 0 THEN 'FAILED' ELSE 'SUCCESSFUL' END,
            p.merged_at + interval '1 hour', p.merged_at + interval '2 hours', p.merged_at + interval '2 hours'
     FROM bitbucket_pulls p JOIN bitbucket_repositories r ON r.id = p.repository_id
-    WHERE p.state = 'MERGED' AND p.source_id % 20 < 2 AND r.slug LIKE '%0';
-    UPDATE bitbucket_pulls SET first_commit_at = created_at - interval '4 hours', open_to_first_review = 60;"""
-# Late changes of pull requests of the last weeks, and of one in fifty of all others.
+    WHERE p.state = 'MERGED' AND p.source_id % 20 < 2 AND r.slug LIKE '%0';"""
+# Twenty teams of a hundred people, five of them below each of four others.
+_TEAMS = """
+    INSERT INTO dx_teams (id, source_id, name, parent_id)
+        SELECT n, n::text, n::text, CASE WHEN n > 4 THEN n % 4 + 1 END FROM generate_series(1, 24) n;
+    INSERT INTO dx_team_hierarchies (ancestor_id, descendant_id, generations)
+        SELECT id, id, 0 FROM dx_teams UNION ALL SELECT parent_id, id, 1 FROM dx_teams WHERE parent_id IS NOT NULL;
+    UPDATE dx_users SET team_id = 5 + id % 20 WHERE type IS DISTINCT FROM 'bot';"""
+# The pull requests that were merged last.
 _CHANGE = """
     UPDATE bitbucket_pulls p SET merged_at = merged_at + interval '1 minute', closed_at = closed_at + interval '1 minute'
     FROM (SELECT id FROM bitbucket_pulls WHERE state = 'MERGED' ORDER BY merged_at DESC LIMIT %(changed)s) picked
@@ -84,7 +94,7 @@ def _percentiles(column: str) -> str:
     return f"count(t.{column}), {', '.join(each)}"
 
 
-_TEAMS = "JOIN dx_users u ON u.id = t.dx_user_id JOIN dx_team_hierarchies h ON h.descendant_id = u.team_id"
+_BY_TEAM = "JOIN dx_users u ON u.id = t.dx_user_id JOIN dx_team_hierarchies h ON h.descendant_id = u.team_id"
 _LOADS = """
     SELECT {key} AS key, date_trunc('week', t.created AT TIME ZONE 'UTC')::date AS week, t.dx_user_id, count(*) AS n
     FROM pull_request_reviews t {joins} WHERE NOT t.bot_authored GROUP BY 1, 2, 3"""
@@ -107,7 +117,7 @@ def _queries() -> Iterator[str]:
     for joins, workspace, repository, team in (
         ("", True, False, False),
         ("", False, True, False),
-        (_TEAMS, False, False, True),
+        (_BY_TEAM, False, False, True),
     ):
         for source, figures in _charts():
             key = "h.ancestor_id" if team else f"t.{source.repository}" if repository else "1"
@@ -137,19 +147,20 @@ async def _measure(url: str, pulls: int, rows: int) -> list[Table]:
     later: dict[str, float] = {}
     idle: dict[str, float] = {}
     async with Warehouse(url) as warehouse:
+        await _execute(url, _TEAMS)
         for found in (full, later, idle):
             if found is later:
                 async with warehouse.transaction() as transaction:
                     await transaction.execute(_CHANGE, {"changed": CHANGED})
-            for build in BUILDS:
+            for build in _BUILDS:
                 if build in MEASURES:
-                    await _checkpoint(url)
+                    await _execute(url, "CHECKPOINT")
                 started = time.perf_counter()
                 await building.run(warehouse, build, WORKSPACE)
                 found[build.key] = time.perf_counter() - started
         weeks = await warehouse.row("SELECT count(*) AS n, count(DISTINCT week) AS weeks FROM weekly_measures")
     charts = list(_queries())
-    await _checkpoint(url)
+    await _execute(url, "CHECKPOINT")
     plain = await _plainly(url, charts)
     again = await _again(url)
     columns = ["build", "from nothing s", f"{CHANGED:,} changed s", "part", "idle s"]
@@ -192,6 +203,6 @@ async def _again(url: str) -> float:
         return time.perf_counter() - started
 
 
-async def _checkpoint(url: str) -> None:
+async def _execute(url: str, statements: str) -> None:
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute("CHECKPOINT")
+        await connection.execute(statements.encode())

@@ -76,9 +76,7 @@ def _repo(row: Row, workspace: Row) -> Row:
     }
 
 
-def _pull_request(
-    pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str, str]
-) -> Row:
+def _pull_request(pull: Row, users: Mapping[str, Row], reviews: Sequence[Row], zones: Mapping[str, str]) -> Row:
     author = users.get(pull["user"])
     is_bot = author is not None and bool(author["bot"])
     start = pull["ready_for_review"] or pull["created_at"]

@@ -57,7 +57,11 @@ ROWS = f"""
         VALUES (1, 'web', 'bitbucket', '{WEB}', 1);
     INSERT INTO pipeline_runs (pipeline_source_id, status, source, source_table_id, started_at, finished_at)
         VALUES (1, 'success', 'bitbucket', '{PART}', '2026-01-01', '2026-01-01');
-    INSERT INTO deployments (source, source_table_id, service_id) VALUES ('bitbucket', '{PART}', 1);"""
+    INSERT INTO deployments (source, source_table_id, service_id) VALUES ('bitbucket', '{PART}', 1);
+    INSERT INTO pull_request_measures (pull_request_id, repo_id, source_table_id, source_table_repo_id)
+        VALUES (1, 1, '{PULL}', '{WEB}');
+    INSERT INTO weekly_measures (scope, scope_id, week, workspace_id, cycle_time_median, cycle_time_p75, cycle_time_p90)
+        VALUES ('workspace', '{ACME}', '2026-01-05', '{ACME}', 1, 2, 3);"""
 # Asset, statement that breaks a check of it, statement that mends it, the check and what is said of it.
 TOUCH = f"UPDATE bitbucket_pulls SET title = 'Touched' WHERE id = '{PULL}'"
 BROKEN = [
@@ -198,6 +202,20 @@ BROKEN = [
         "UPDATE dx_teams SET parent_id = 99",
         "UPDATE dx_teams SET parent_id = NULL",
         *("relations_hold", "acme has rows without a parent. Run `dx-dagster people import`"),
+    ),
+    (
+        "measures/pull_requests",
+        f"{TOUCH}; DELETE FROM pull_request_measures",
+        TOUCH
+        + "; "
+        + ROWS[ROWS.index("    INSERT INTO pull_request_measures") : ROWS.index("    INSERT INTO weekly_m")],
+        *("rows_match_source", "web#12 differs from its imported rows. "),
+    ),
+    (
+        "measures/weeks",
+        "UPDATE weekly_measures SET cycle_time_p90 = 1",
+        "UPDATE weekly_measures SET cycle_time_p90 = 3",
+        *("percentiles_are_in_order", "acme has percentiles out of order. Materialize the asset with `full` on."),
     ),
     (
         "unified/dx_team_hierarchies",

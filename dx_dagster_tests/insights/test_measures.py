@@ -197,9 +197,7 @@ def connection(database_url):
     st.lists(deployments, min_size=6, max_size=10),
     st.lists(runs, max_size=8),
 )
-def test_measures_agree_with_a_second_computation_after_each_change(
-    connection, database_url, pulls, deployments, runs
-):
+def test_measures_agree_with_a_second_computation_after_each_change(connection, database_url, pulls, deployments, runs):
     """Each example is one more workspace of the same people, whose teams count over all of them."""
     history = History(connection)
 

@@ -52,8 +52,12 @@ def weekly_figures(url: str, zone: str) -> dict[Key, dict[str, Any]]:
             "pulls": scoped.frame(pulls, "merged"),
             "leads": scoped.frame([row for row in pulls if not row["bot_authored"]], "deployed_at"),
             "reviews": scoped.frame(rows(_REVIEWS), "created"),
-            "runs": scoped.frame([row for row in rows(_RUNS) if row["status"] in {"success", "failure"}], "finished_at"),
-            "deployments": scoped.frame(_deployments(deployments, {row["pull_request_id"]: row for row in pulls}), "at"),
+            "runs": scoped.frame(
+                [row for row in rows(_RUNS) if row["status"] in {"success", "failure"}], "finished_at"
+            ),
+            "deployments": scoped.frame(
+                _deployments(deployments, {row["pull_request_id"]: row for row in pulls}), "at"
+            ),
         }
     found = defaultdict[Key, dict[str, Any]](dict)
     for name, figures in (
@@ -158,7 +162,9 @@ def _deployments(rows: Sequence[Mapping[str, Any]], pulls: Mapping[int, Mapping[
             ends = [rolled.get(row["id"]), *(pulls[number]["reverted_at"] for number in row["pulls"])]
             failed = any(end is not None and row["deployed_at"] <= end <= row["deployed_at"] + WEEK for end in ends)
             authors = [pulls[number]["dx_user_id"] for number in row["pulls"]]
-            made.append({**row, "at": row["deployed_at"], "authors": authors, "failed": bool(row["success"] and failed)})
+            made.append(
+                {**row, "at": row["deployed_at"], "authors": authors, "failed": bool(row["success"] and failed)}
+            )
     return made
 
 

@@ -171,59 +171,64 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, str]]:
         "t.id, t.service_id AS repo_id, t.success, t.deployed_at, t.rolled_back_at",
         "t.environment = 'production'",
     )
-    yield "weekly_deployed", _DEPLOYED.format(rows=deployed)
+    yield "weekly_deployed", f"SELECT rows.* FROM {deployed}"
+    yield "weekly_failed", _FAILED
     yield "weekly_deployments", _DEPLOYMENTS
 
 
 # People without a row of their own (an account that is gone) count as no person: nothing tells two of them apart.
+# For the Gini coefficient, people with the same number of reviews stand one after another: of `before` others and so many
+# themselves, the sum of their places is worked out. So numbers are sorted, and not people.
 _REVIEWS = """
     WITH loads AS (
         SELECT 'repository' AS scope, l.repo_id AS number, l.week, l.dx_user_id, l.bot_authored, l.n
         FROM weekly_loads l JOIN workspace_repos USING (repo_id)
         UNION ALL
-        SELECT 'workspace', NULL, l.week, l.dx_user_id, l.bot_authored, sum(l.n)
+        SELECT 'workspace', NULL, l.week, l.dx_user_id, l.bot_authored, sum(l.n)::bigint
         FROM weekly_loads l JOIN workspace_repos USING (repo_id) GROUP BY l.week, l.dx_user_id, l.bot_authored
         UNION ALL
-        SELECT 'team', m.team_id, l.week, l.dx_user_id, l.bot_authored, sum(l.n)
+        SELECT 'team', m.team_id, l.week, l.dx_user_id, l.bot_authored, sum(l.n)::bigint
         FROM weekly_loads l JOIN team_members m USING (dx_user_id)
         GROUP BY m.team_id, l.week, l.dx_user_id, l.bot_authored),
-    ranked AS (
-        SELECT *, NOT bot_authored AND dx_user_id IS NOT NULL AS is_person,
-               row_number() OVER (
-                   PARTITION BY scope, number, week, NOT bot_authored AND dx_user_id IS NOT NULL ORDER BY n) AS place
-        FROM loads)
-    SELECT scope, number, week,
-           COALESCE(sum(n) FILTER (WHERE NOT bot_authored), 0)::int AS reviews,
-           COALESCE(sum(n) FILTER (WHERE bot_authored), 0)::int AS by_bots,
-           count(*) FILTER (WHERE is_person AND n > 0) AS reviewers,
-           count(*) FILTER (WHERE is_person) AS people,
-           CASE WHEN sum(n) FILTER (WHERE is_person) > 0
-                THEN 2 * (sum(place * n) FILTER (WHERE is_person))::float8
-                     / (count(*) FILTER (WHERE is_person) * sum(n) FILTER (WHERE is_person))::float8
-                     - (count(*) FILTER (WHERE is_person) + 1)::float8 / count(*) FILTER (WHERE is_person) END AS gini
-    FROM ranked GROUP BY scope, number, week"""
-_DEPLOYED = f"""
-    SELECT rows.*, rows.success AND (
-        COALESCE(rows.rolled_back_at <= rows.deployed_at + {_FAILED_WITHIN}, false)
-        OR EXISTS (SELECT FROM deployment_pull_requests a
-                   JOIN pull_request_measures m ON m.pull_request_id = a.pull_request_id
-                   WHERE a.deployment_id = rows.id
-                     AND m.reverted_at BETWEEN rows.deployed_at AND rows.deployed_at + {_FAILED_WITHIN})) AS failed_later
-    FROM {{rows}}"""
+    alike AS (
+        SELECT scope, number, week, bot_authored, n,
+               count(*) AS rows, count(*) FILTER (WHERE NOT bot_authored AND dx_user_id IS NOT NULL) AS people
+        FROM loads GROUP BY scope, number, week, bot_authored, n),
+    placed AS (
+        SELECT *, sum(people) OVER (PARTITION BY scope, number, week ORDER BY n, bot_authored) - people AS before
+        FROM alike),
+    summed AS (
+        SELECT scope, number, week, sum(people) AS people, sum(people) FILTER (WHERE n > 0) AS reviewers,
+               sum(rows * n) FILTER (WHERE NOT bot_authored) AS reviews,
+               sum(rows * n) FILTER (WHERE bot_authored) AS by_bots,
+               sum(people * n) AS load, sum((people * before + people * (people + 1) / 2) * n) AS weighted
+        FROM placed GROUP BY scope, number, week)
+    SELECT scope, number, week, COALESCE(reviews, 0)::int AS reviews, COALESCE(by_bots, 0)::int AS by_bots,
+           COALESCE(reviewers, 0)::int AS reviewers, people::int AS people,
+           CASE WHEN load > 0 THEN 2 * weighted::float8 / (people * load)::float8 - (people + 1)::float8 / people::float8
+           END AS gini
+    FROM summed"""
+_FAILED = f"""
+    SELECT id FROM weekly_deployed WHERE success AND rolled_back_at <= deployed_at + {_FAILED_WITHIN}
+    UNION SELECT d.id
+    FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
+    JOIN pull_request_measures m ON m.pull_request_id = a.pull_request_id
+    WHERE d.success AND m.reverted_at BETWEEN d.deployed_at AND d.deployed_at + {_FAILED_WITHIN}"""
 _DEPLOYMENT_FIGURES = """
     count(*) FILTER (WHERE rows.success) AS deployed, count(*) FILTER (WHERE NOT rows.success) AS failed,
-    count(*) FILTER (WHERE rows.failed_later) AS failed_later"""
+    count(f.id) AS failed_later"""
 _DEPLOYMENTS = f"""
     SELECT CASE WHEN GROUPING(rows.repo_id) = 0 THEN 'repository' ELSE 'workspace' END AS scope,
            rows.repo_id AS number, rows.week, {_DEPLOYMENT_FIGURES}
-    FROM weekly_deployed rows JOIN workspace_repos USING (repo_id)
+    FROM weekly_deployed rows JOIN workspace_repos USING (repo_id) LEFT JOIN weekly_failed f USING (id)
     GROUP BY GROUPING SETS ((rows.week, rows.repo_id), (rows.week))
     UNION ALL
     SELECT 'team', rows.team_id, rows.week, {_DEPLOYMENT_FIGURES}
-    FROM (SELECT DISTINCT d.id, d.week, d.success, d.failed_later, m.team_id
+    FROM (SELECT DISTINCT d.id, d.week, d.success, m.team_id
           FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
           JOIN pull_request_measures p ON p.pull_request_id = a.pull_request_id
           JOIN team_members m ON m.dx_user_id = p.dx_user_id) rows
+    LEFT JOIN weekly_failed f USING (id)
     GROUP BY rows.team_id, rows.week"""
 
 _KEYED = ("weekly_pulls", "weekly_leads", "weekly_reviews", "weekly_pipelines", "weekly_deployments")
@@ -362,7 +367,8 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
     for table, query in _tables(_Sources(zone, everything=scope.everything)):
         statement = SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(SQL(table), SQL(query))
         await transaction.execute(statement)
-        await transaction.execute(SQL("ANALYZE {}").format(SQL(table)))
+        columns = SQL("(scope, number, week)" if table in _KEYED else "")
+        await transaction.execute(SQL("ANALYZE {} {}").format(SQL(table), columns))
     await delete_underived(transaction, WEEKS, scope.bound, within=_within(everything=scope.everything))
     await derive(transaction, WEEKS, scope.bound)
 
