@@ -51,19 +51,19 @@ _TEAMS = """
     UPDATE dx_users SET team_id = 5 + id % 20 WHERE type IS DISTINCT FROM 'bot';"""
 # The pull requests that were merged last.
 _CHANGE = """
-    UPDATE bitbucket_pulls p SET merged_at = merged_at + interval '1 minute', closed_at = closed_at + interval '1 minute'
+    UPDATE bitbucket_pulls p
+    SET merged_at = merged_at + interval '1 minute', closed_at = closed_at + interval '1 minute'
     FROM (SELECT id FROM bitbucket_pulls WHERE state = 'MERGED' ORDER BY merged_at DESC LIMIT %(changed)s) picked
     WHERE picked.id = p.id"""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A source of charts: what stands after FROM, its week, condition, columns of repository and person."""
+    """Rows that a chart counts, and the moment that says in which week."""
 
     table: str
     moment: str
     where: str
-    repository: str = "repo_id"
 
 
 _MERGED = _Source("pull_request_measures", "merged", "NOT t.bot_authored")
@@ -112,22 +112,20 @@ _FAILED = """
     WHERE d.success AND d.environment = 'production' GROUP BY 1, 2"""
 
 
+_CHART = """
+    SELECT {key} AS key, date_trunc('week', t.{moment} AT TIME ZONE 'UTC')::date AS week, {figures}
+    FROM {table} t {joins} WHERE t.{moment} IS NOT NULL AND {where} GROUP BY 1, 2"""
+
+
 def _queries() -> Iterator[str]:
     """A query for each chart and each kind of group: the workspace, repositories, teams."""
-    for joins, workspace, repository, team in (
-        ("", True, False, False),
-        ("", False, True, False),
-        (_BY_TEAM, False, False, True),
-    ):
+    for joins, key in (("", "1"), ("", "t.repo_id"), (_BY_TEAM, "h.ancestor_id")):
         for source, figures in _charts():
-            key = "h.ancestor_id" if team else f"t.{source.repository}" if repository else "1"
-            yield (
-                f"SELECT {key} AS key, date_trunc('week', t.{source.moment} AT TIME ZONE 'UTC')::date AS week, {figures} "
-                f"FROM {source.table} t {joins} WHERE t.{source.moment} IS NOT NULL AND {source.where} GROUP BY 1, 2"
+            yield _CHART.format(
+                key=key, moment=source.moment, figures=figures, table=source.table, joins=joins, where=source.where
             )
-        key = "h.ancestor_id" if team else "t.repo_id" if repository else "1"
         yield _GINI.format(loads=_LOADS.format(key=key, joins=joins))
-        yield _FAILED.format(key=key if team else "d.service_id" if repository else "1", joins=joins)
+        yield _FAILED.format(key="d.service_id" if key == "t.repo_id" else key, joins=joins)
 
 
 def measure(pulls: int) -> list[Table]:

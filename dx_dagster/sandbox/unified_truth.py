@@ -36,7 +36,7 @@ def unified_truth(truth: Mapping[str, Sequence[Row]], zones: Mapping[str, str] |
     reverted: dict[Pull, datetime | None] = {}
     for key, at in _reverted(pulls, commits):
         reverted.setdefault(key, at)
-    unified = {
+    unified: dict[str, list[Row]] = {
         "repos": [_repo(row, truth["bitbucket_workspaces"][0]) for row in truth["bitbucket_repositories"]],
         "pull_requests": [
             {**_pull_request(pull, users, reviews[key], zones), **_revert(reverted, key)} for key, pull in pulls.items()

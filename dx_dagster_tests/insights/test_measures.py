@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -191,7 +191,7 @@ def connection(database_url):
         yield connected
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(
     st.lists(pulls, min_size=8, max_size=14),
     st.lists(deployments, min_size=6, max_size=10),
@@ -260,7 +260,7 @@ NAMING = {
     "Fix\n\nCo-Authored-By: Claude <noreply@anthropic.com>": True,
     "Fix\n\n🤖 Generated with [Claude Code](https://claude.com/claude-code)": True,
     "Fix\r\n\r\nCo-authored-by: Copilot <223556219+Copilot@users.noreply.github.com>\r\n": True,
-    "Fix\n\nco-authored-by: devin-ai-integration[bot] <158243242+devin-ai-integration[bot]@users.noreply.github.com>": True,
+    "Fix\n\nco-authored-by: devin-ai-integration[bot] <15+devin-ai-integration[bot]@users.noreply.github.com>": True,
     "Fix\n\nCo-authored-by: Cursor Agent <cursoragent@cursor.com>": True,
     "Fix\n\nCo-authored-by: aider (gpt-5) <noreply@aider.chat>": True,
     "Fix\n\nAssisted-by: Claude:claude-sonnet-4-5": True,
@@ -277,6 +277,6 @@ NAMING = {
 
 
 def test_trailers_name_assistants_and_not_people_of_the_same_name(connection):
-    statement = "SELECT {} AS named FROM unnest(%s::text[]) k (message)".format(names_one("k.message"))  # noqa: S608
+    statement = "SELECT {} AS named FROM unnest(%s::text[]) k (message)".format(names_one("k.message"))
     rows = connection.execute(statement.encode(), [list(NAMING)]).fetchall()
     assert dict(zip(NAMING, (row["named"] for row in rows), strict=True)) == NAMING

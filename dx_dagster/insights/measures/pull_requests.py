@@ -14,7 +14,7 @@ from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.insights.measures.assistants import names_one
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported.review_times import IS_OTHER
-from dx_dagster.warehouse.schema import bitbucket, measures, unified
+from dx_dagster.warehouse.schema import bitbucket, measures
 
 _BEFORE = SQL("""
     WITH those AS MATERIALIZED (

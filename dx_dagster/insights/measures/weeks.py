@@ -15,17 +15,16 @@ Each source is read and sorted once for all figures over it. Of one sort, Postgr
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from dx_dagster.insights.building import FOR_EVERYTHING, Build
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.changes import Scope
-from dx_dagster.insights.derivation import Derivation, delete_underived, derive
+from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.schema import measures
 from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS, PERCENTILES
 
-_FAILED_WITHIN = "interval '7 days'"
 _SHARES = ", ".join(map(str, PERCENTILES.values()))
 _MERGED = [name for name in DURATIONS if name != "lead_time"]
 
@@ -69,44 +68,52 @@ async def _teams(transaction: Transaction) -> str:
 
 
 class _Sources:
-    """The rows of the weeks to build, as SQL after FROM: each with `week` and the columns of its table."""
+    """The rows of the weeks to build, as SQL to select from: each with `week` and columns of its table `t`."""
 
     def __init__(self, zone: str, *, everything: bool) -> None:
         self._zone, self._everything = zone, everything
 
-    def dated(self, table: str, moment: str, columns: str, where: str = "true") -> str:
+    def dated(self, table: str, moment: str, columns: str, where: str = "true") -> Composed:
         """Rows that count in the week of a moment."""
+        week, weeks = SQL("w.week"), SQL("JOIN changed_weeks w ON t.{at} >= w.begins AND t.{at} < w.ends")
         if self._everything:
-            week, weeks = f"date_trunc('week', t.{moment} AT TIME ZONE '{self._zone}')::date", ""
-        else:
-            week, weeks = "w.week", f"JOIN changed_weeks w ON t.{moment} >= w.begins AND t.{moment} < w.ends"
-        return (
-            f"(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{moment} IS NOT NULL AND {where}) rows"
+            week, weeks = SQL("date_trunc('week', t.{at} AT TIME ZONE {zone})::date"), SQL("")
+        return SQL(
+            "(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{at} IS NOT NULL AND {where})"
+        ).format(
+            week=week.format(at=Identifier(moment), zone=self._zone),
+            columns=SQL(columns),
+            table=Identifier(table),
+            weeks=weeks.format(at=Identifier(moment)),
+            at=Identifier(moment),
+            where=SQL(where),
         )
 
-    def merged(self, columns: str) -> str:
+    def merged(self, columns: str) -> Composed:
         """Merged pull requests."""
-        weeks = "" if self._everything else "JOIN changed_weeks w ON w.week = t.week"
-        return f"(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL) rows"
+        return SQL("(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL)").format(
+            columns=SQL(columns),
+            weeks=SQL("" if self._everything else "JOIN changed_weeks w ON w.week = t.week"),
+        )
 
 
-def _of_all_scopes(rows: str, figures: str, member: str = "rows.dx_user_id") -> str:
-    """SELECT of the figures of each week of the workspace, its repositories, and all teams."""
-    return f"""
+def _of_all_scopes(rows: Composable, figures: str) -> Composed:
+    """SELECT of the figures over `rows` of each week of the workspace, its repositories, and all teams."""
+    return SQL("""
         SELECT CASE WHEN GROUPING(rows.repo_id) = 0 THEN 'repository' ELSE 'workspace' END AS scope,
                rows.repo_id AS number, rows.week, {figures}
-        FROM {rows} JOIN workspace_repos USING (repo_id)
+        FROM {rows} rows JOIN workspace_repos USING (repo_id)
         GROUP BY GROUPING SETS ((rows.week, rows.repo_id), (rows.week))
         UNION ALL
         SELECT 'team', m.team_id, rows.week, {figures}
-        FROM {rows} JOIN team_members m ON m.dx_user_id = {member}
-        GROUP BY rows.week, m.team_id"""
+        FROM {rows} rows JOIN team_members m USING (dx_user_id)
+        GROUP BY rows.week, m.team_id""").format(rows=rows, figures=SQL(figures))
 
 
-def _percentiles(column: str, where: str = "true", name: str = "") -> str:
+def _percentiles(column: str, where: str = "true") -> str:
     return (
         f"percentile_cont(ARRAY[{_SHARES}]::float8[]) WITHIN GROUP (ORDER BY rows.{column}) FILTER (WHERE {where}) "
-        f"AS {name or column}"
+        f"AS {column}"
     )
 
 
@@ -142,7 +149,7 @@ _PIPELINE_FIGURES = f"""
     count(rows.duration) AS durations, {_percentiles("duration")}"""
 
 
-def _tables(sources: _Sources) -> Iterator[tuple[str, str]]:
+def _tables(sources: _Sources) -> Iterator[tuple[str, Composable]]:
     """Temporary tables of figures by scope, number (of the repository or team) and week."""
     yield "weekly_pulls", _of_all_scopes(sources.merged(_PULL_COLUMNS), _PULL_FIGURES)
     led = sources.dated("pull_request_measures", "deployed_at", _LEAD_COLUMNS, "NOT t.bot_authored")
@@ -152,10 +159,11 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, str]]:
     authors = sources.merged("t.repo_id, t.dx_user_id, t.bot_authored")
     yield (
         "weekly_loads",
-        f"""SELECT week, repo_id, dx_user_id, bot_authored, sum(n) AS n FROM (
-                SELECT rows.*, 1 AS n FROM {reviews}
-                UNION ALL SELECT rows.*, 0 FROM {authors} WHERE NOT rows.bot_authored) each
-            GROUP BY week, repo_id, dx_user_id, bot_authored""",
+        SQL("""
+            SELECT week, repo_id, dx_user_id, bot_authored, sum(n) AS n FROM (
+                SELECT rows.*, 1 AS n FROM {reviews} rows
+                UNION ALL SELECT rows.*, 0 FROM {authors} rows WHERE NOT rows.bot_authored) each
+            GROUP BY week, repo_id, dx_user_id, bot_authored""").format(reviews=reviews, authors=authors),
     )
     yield "weekly_reviews", _REVIEWS
     runs = sources.dated(
@@ -171,15 +179,15 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, str]]:
         "t.id, t.service_id AS repo_id, t.success, t.deployed_at, t.rolled_back_at",
         "t.environment = 'production'",
     )
-    yield "weekly_deployed", f"SELECT rows.* FROM {deployed}"
+    yield "weekly_deployed", SQL("SELECT rows.* FROM {} rows").format(deployed)
     yield "weekly_failed", _FAILED
     yield "weekly_deployments", _DEPLOYMENTS
 
 
 # People without a row of their own (an account that is gone) count as no person: nothing tells two of them apart.
-# For the Gini coefficient, people with the same number of reviews stand one after another: of `before` others and so many
-# themselves, the sum of their places is worked out. So numbers are sorted, and not people.
-_REVIEWS = """
+# For the Gini coefficient, people with the same number of reviews stand one after another, behind the `before` others
+# that have fewer: this gives the sum of their places. So numbers are sorted, and not people.
+_REVIEWS = SQL("""
     WITH loads AS (
         SELECT 'repository' AS scope, l.repo_id AS number, l.week, l.dx_user_id, l.bot_authored, l.n
         FROM weekly_loads l JOIN workspace_repos USING (repo_id)
@@ -205,40 +213,40 @@ _REVIEWS = """
         FROM placed GROUP BY scope, number, week)
     SELECT scope, number, week, COALESCE(reviews, 0)::int AS reviews, COALESCE(by_bots, 0)::int AS by_bots,
            COALESCE(reviewers, 0)::int AS reviewers, people::int AS people,
-           CASE WHEN load > 0 THEN 2 * weighted::float8 / (people * load)::float8 - (people + 1)::float8 / people::float8
-           END AS gini
-    FROM summed"""
-_FAILED = f"""
-    SELECT id FROM weekly_deployed WHERE success AND rolled_back_at <= deployed_at + {_FAILED_WITHIN}
+           CASE WHEN load > 0
+                THEN 2 * weighted::float8 / (people * load)::float8 - (people + 1)::float8 / people::float8 END AS gini
+    FROM summed""")
+_FAILED = SQL("""
+    SELECT id FROM weekly_deployed WHERE success AND rolled_back_at <= deployed_at + interval '7 days'
     UNION SELECT d.id
     FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
     JOIN pull_request_measures m ON m.pull_request_id = a.pull_request_id
-    WHERE d.success AND m.reverted_at BETWEEN d.deployed_at AND d.deployed_at + {_FAILED_WITHIN}"""
+    WHERE d.success AND m.reverted_at BETWEEN d.deployed_at AND d.deployed_at + interval '7 days'""")
 _DEPLOYMENT_FIGURES = """
     count(*) FILTER (WHERE rows.success) AS deployed, count(*) FILTER (WHERE NOT rows.success) AS failed,
     count(f.id) AS failed_later"""
-_DEPLOYMENTS = f"""
+_DEPLOYMENTS = SQL("""
     SELECT CASE WHEN GROUPING(rows.repo_id) = 0 THEN 'repository' ELSE 'workspace' END AS scope,
-           rows.repo_id AS number, rows.week, {_DEPLOYMENT_FIGURES}
+           rows.repo_id AS number, rows.week, {figures}
     FROM weekly_deployed rows JOIN workspace_repos USING (repo_id) LEFT JOIN weekly_failed f USING (id)
     GROUP BY GROUPING SETS ((rows.week, rows.repo_id), (rows.week))
     UNION ALL
-    SELECT 'team', rows.team_id, rows.week, {_DEPLOYMENT_FIGURES}
+    SELECT 'team', rows.team_id, rows.week, {figures}
     FROM (SELECT DISTINCT d.id, d.week, d.success, m.team_id
           FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
           JOIN pull_request_measures p ON p.pull_request_id = a.pull_request_id
           JOIN team_members m ON m.dx_user_id = p.dx_user_id) rows
     LEFT JOIN weekly_failed f USING (id)
-    GROUP BY rows.team_id, rows.week"""
+    GROUP BY rows.team_id, rows.week""").format(figures=SQL(_DEPLOYMENT_FIGURES))
 
 _KEYED = ("weekly_pulls", "weekly_leads", "weekly_reviews", "weekly_pipelines", "weekly_deployments")
 _ROWS = SQL("FROM ({keys}) k {joins}").format(
-    keys=SQL(" UNION ").join(SQL(f"SELECT scope, number, week FROM {table}") for table in _KEYED),  # noqa: S608
+    keys=SQL(" UNION ").join(SQL("SELECT scope, number, week FROM {}").format(Identifier(table)) for table in _KEYED),
     joins=SQL(" ").join(
         SQL(
-            f"LEFT JOIN {table} {alias} ON {alias}.scope = k.scope AND {alias}.week = k.week "
-            f"AND COALESCE({alias}.number, 0) = COALESCE(k.number, 0)"
-        )
+            "LEFT JOIN {table} {alias} ON {alias}.scope = k.scope AND {alias}.week = k.week "
+            "AND COALESCE({alias}.number, 0) = COALESCE(k.number, 0)"
+        ).format(table=Identifier(table), alias=Identifier(alias))
         for table, alias in zip(_KEYED, "plrgd", strict=True)
     ),
 )
@@ -267,7 +275,7 @@ def _durations(alias: str, name: str) -> dict[str, str]:
 
 _COLUMNS: Mapping[str, str] = {
     "scope": "k.scope",
-    "scope_id": "CASE WHEN k.scope = 'workspace' THEN %(workspace)s::text ELSE k.number::text END",
+    "scope_id": "CASE WHEN k.scope = 'workspace' THEN %(workspace)s::uuid::text ELSE k.number::text END",
     "week": "k.week",
     "workspace_id": "CASE WHEN k.scope <> 'team' THEN %(workspace)s::uuid END",
     "repo_id": "CASE WHEN k.scope = 'repository' THEN k.number END",
@@ -322,14 +330,12 @@ _ORIGINS: dict[str, dict[str, tuple[str, ...]]] = {
         "reviews": ("pull_request_reviews.id",),
         "by_bots": ("pull_request_reviews.bot_authored",),
         "reviewers": ("pull_request_reviews.dx_user_id",),
-        **{
-            name: ("pull_request_reviews.dx_user_id", "pull_request_measures.dx_user_id") for name in ("people", "gini")
-        },
+        **dict.fromkeys(("people", "gini"), ("pull_request_reviews.dx_user_id", "pull_request_measures.dx_user_id")),
     },
     "g": {
         "ended": ("pipeline_runs.status",),
         "failed": ("pipeline_runs.status",),
-        **{name: ("pipeline_runs.duration",) for name in ("duration", "durations")},
+        **dict.fromkeys(("duration", "durations"), ("pipeline_runs.duration",)),
     },
     "d": {
         "deployed": ("deployments.success",),
@@ -344,11 +350,8 @@ for _name in DURATIONS:
         )
 
 WEEKS = Derivation(measures.weekly_measures, _COLUMNS, _ROWS, _ORIGINS, key=("scope", "scope_id", "week"))
-_OURS = "(old.workspace_id = %(workspace)s OR old.scope = 'team')"
-
-
-def _within(*, everything: bool) -> Composable:
-    return SQL(_OURS if everything else f"{_OURS} AND old.week IN (SELECT week FROM changed_weeks)")
+_OF_ALL_WEEKS = SQL("(old.workspace_id = %(workspace)s::uuid OR old.scope = 'team')")
+_OF_CHANGED_WEEKS = SQL("{} AND old.week IN (SELECT week FROM changed_weeks)").format(_OF_ALL_WEEKS)
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
@@ -365,12 +368,12 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
     await transaction.execute(_REPOSITORIES, bound)
     await transaction.execute("ANALYZE team_members, workspace_repos")
     for table, query in _tables(_Sources(zone, everything=scope.everything)):
-        statement = SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(SQL(table), SQL(query))
-        await transaction.execute(statement)
+        name = Identifier(table)
+        await transaction.execute(SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(name, query))
         columns = SQL("(scope, number, week)" if table in _KEYED else "")
-        await transaction.execute(SQL("ANALYZE {} {}").format(SQL(table), columns))
-    await delete_underived(transaction, WEEKS, scope.bound, within=_within(everything=scope.everything))
-    await derive(transaction, WEEKS, scope.bound)
+        await transaction.execute(SQL("ANALYZE {} {}").format(name, columns))
+    within = _OF_ALL_WEEKS if scope.everything else _OF_CHANGED_WEEKS
+    await derive(transaction, WEEKS, scope.bound, within=within)
 
 
 # Of the last week that has ended: a plot over time shows no week that is half over.

@@ -79,7 +79,8 @@ _NUMBER = SQL("""
     ON CONFLICT DO NOTHING""")
 # Where the same commit is deployed again and again, what comes next is the next other one.
 _ROLLED_BACK = SQL("""
-    WITH touched AS (SELECT DISTINCT t.repository_id FROM changed_deployments c JOIN bitbucket_deployments t USING (id)),
+    WITH touched AS (
+        SELECT DISTINCT t.repository_id FROM changed_deployments c JOIN bitbucket_deployments t USING (id)),
     those AS MATERIALIZED (
         SELECT d.id, d.success, d.rolled_back_at, t.repository_id, t.environment_id,
                left(d.commit_sha, {short}) AS sha, COALESCE(t.completed_at, t.updated_at, t.started_at) AS at,

@@ -96,8 +96,9 @@ def _share(name: str, comment: str) -> Column[object]:
 
 
 def _percentiles(name: str, what: str) -> Iterator[Column[object]]:
-    for percentile, share in PERCENTILES.items():
-        yield seconds(f"{name}_{percentile}", f"{'Median' if share == 0.5 else f'{share:.0%} percentile'} of {what}")
+    for percentile in PERCENTILES:
+        named = "Median" if percentile == "median" else f"{percentile.removeprefix('p')}th percentile"
+        yield seconds(f"{name}_{percentile}", f"{named} of {what}")
 
 
 def _weekly_durations() -> Iterator[Column[object]]:

@@ -68,9 +68,9 @@ TRIGGERS = (
     "CREATE TRIGGER note_days_at_insert AFTER INSERT ON deployments REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changed_days('service_id', 'id, service_id, environment, success, rolled_back_at, merge_commit_shas, deployed_at', 'deployed_at')",
     "CREATE TRIGGER note_days_at_update AFTER UPDATE ON deployments REFERENCING OLD TABLE AS before NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changed_days('service_id', 'id, service_id, environment, success, rolled_back_at, merge_commit_shas, deployed_at', 'deployed_at')",
     "CREATE TRIGGER note_days_at_delete AFTER DELETE ON deployments REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changed_days('service_id', 'id, service_id, environment, success, rolled_back_at, merge_commit_shas, deployed_at', 'deployed_at')",
-    'CREATE TRIGGER note_update AFTER UPDATE ON deployments REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()',
-    'CREATE TRIGGER note_insert AFTER INSERT ON deployment_pull_requests REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()',
-    'CREATE TRIGGER note_delete AFTER DELETE ON deployment_pull_requests REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()',
+    "CREATE TRIGGER note_update AFTER UPDATE ON deployments REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()",
+    "CREATE TRIGGER note_insert AFTER INSERT ON deployment_pull_requests REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()",
+    "CREATE TRIGGER note_delete AFTER DELETE ON deployment_pull_requests REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_attributed_pulls()",
 )
 
 
@@ -109,7 +109,7 @@ def upgrade() -> None:
     sa.Column("source_table_id", sa.Uuid(), nullable=False, comment="bitbucket_pulls.id"),
     sa.Column("source_table_repo_id", sa.Uuid(), nullable=False, comment="bitbucket_repositories.id"),
     sa.PrimaryKeyConstraint("pull_request_id"),
-    comment='Measures of pull requests'
+    comment="Measures of pull requests"
     )
     op.create_index("ix_pull_request_measures_deployed_at", "pull_request_measures", ["deployed_at"], unique=False)
     op.create_index("ix_pull_request_measures_source_table_id", "pull_request_measures", ["source_table_id"], unique=True)
@@ -128,46 +128,46 @@ def upgrade() -> None:
     sa.Column("bot_merged_share", sa.DOUBLE_PRECISION(), nullable=True, comment="Their share of all merged ones, from 0 to 1; null of none"),
     sa.Column("coding_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests merged this week of which coding_time is known"),
     sa.Column("coding_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from the first commit to the opening"),
-    sa.Column("coding_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from the first commit to the opening"),
-    sa.Column("coding_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from the first commit to the opening"),
+    sa.Column("coding_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from the first commit to the opening"),
+    sa.Column("coding_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from the first commit to the opening"),
     sa.Column("coding_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("coding_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("coding_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("coding_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("coding_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("pickup_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests merged this week of which pickup_time is known"),
     sa.Column("pickup_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from ready for review, else the opening, to the first review by another person"),
-    sa.Column("pickup_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from ready for review, else the opening, to the first review by another person"),
-    sa.Column("pickup_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from ready for review, else the opening, to the first review by another person"),
+    sa.Column("pickup_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from ready for review, else the opening, to the first review by another person"),
+    sa.Column("pickup_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from ready for review, else the opening, to the first review by another person"),
     sa.Column("pickup_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("pickup_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("pickup_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("pickup_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("pickup_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("review_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests merged this week of which review_time is known"),
     sa.Column("review_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from that review to the merge"),
-    sa.Column("review_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from that review to the merge"),
-    sa.Column("review_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from that review to the merge"),
+    sa.Column("review_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from that review to the merge"),
+    sa.Column("review_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from that review to the merge"),
     sa.Column("review_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("review_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("review_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("review_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("review_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("deploy_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests merged this week of which deploy_time is known"),
     sa.Column("deploy_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from the merge to the first successful deployment to production"),
-    sa.Column("deploy_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from the merge to the first successful deployment to production"),
-    sa.Column("deploy_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from the merge to the first successful deployment to production"),
+    sa.Column("deploy_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from the merge to the first successful deployment to production"),
+    sa.Column("deploy_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from the merge to the first successful deployment to production"),
     sa.Column("deploy_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("deploy_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("deploy_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("deploy_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("deploy_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("cycle_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests merged this week of which cycle_time is known"),
     sa.Column("cycle_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from ready for review, else the opening, to the merge"),
-    sa.Column("cycle_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from ready for review, else the opening, to the merge"),
-    sa.Column("cycle_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from ready for review, else the opening, to the merge"),
+    sa.Column("cycle_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from ready for review, else the opening, to the merge"),
+    sa.Column("cycle_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from ready for review, else the opening, to the merge"),
     sa.Column("cycle_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("cycle_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("cycle_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("cycle_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("cycle_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("lead_time_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Pull requests deployed this week of which lead_time is known"),
     sa.Column("lead_time_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of their seconds from the first commit to the first successful deployment to production"),
-    sa.Column("lead_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of their seconds from the first commit to the first successful deployment to production"),
-    sa.Column("lead_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of their seconds from the first commit to the first successful deployment to production"),
+    sa.Column("lead_time_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of their seconds from the first commit to the first successful deployment to production"),
+    sa.Column("lead_time_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of their seconds from the first commit to the first successful deployment to production"),
     sa.Column("lead_time_business_hours_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of these durations within business hours"),
-    sa.Column("lead_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of these durations within business hours"),
-    sa.Column("lead_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of these durations within business hours"),
+    sa.Column("lead_time_business_hours_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of these durations within business hours"),
+    sa.Column("lead_time_business_hours_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of these durations within business hours"),
     sa.Column("merged_without_review_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Merged pull requests that no person reviewed before"),
     sa.Column("merged_without_review_share", sa.DOUBLE_PRECISION(), nullable=True, comment="Their share of merged_count, from 0 to 1; null of none"),
     sa.Column("re_reviewed_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Merged pull requests that were reviewed again after a change request"),
@@ -185,14 +185,14 @@ def upgrade() -> None:
     sa.Column("pipeline_failure_rate", sa.DOUBLE_PRECISION(), nullable=True, comment="Their share of pipeline_count, from 0 to 1; null of none"),
     sa.Column("pipeline_duration_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Those of pipeline_count whose duration is known"),
     sa.Column("pipeline_duration_median", sa.DOUBLE_PRECISION(), nullable=True, comment="Median of the seconds that they ran"),
-    sa.Column("pipeline_duration_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75% percentile of the seconds that they ran"),
-    sa.Column("pipeline_duration_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90% percentile of the seconds that they ran"),
+    sa.Column("pipeline_duration_p75", sa.DOUBLE_PRECISION(), nullable=True, comment="75th percentile of the seconds that they ran"),
+    sa.Column("pipeline_duration_p90", sa.DOUBLE_PRECISION(), nullable=True, comment="90th percentile of the seconds that they ran"),
     sa.Column("deployment_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Successful deployments to production this week; of a team, those with its pull requests"),
     sa.Column("failed_deployment_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Deployments to production that ended this week without success; none of a team"),
     sa.Column("change_failure_count", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="Those of deployment_count that were rolled back or reverted within 7 days"),
     sa.Column("change_failure_rate", sa.DOUBLE_PRECISION(), nullable=True, comment="Their share of deployment_count, from 0 to 1; null of none"),
     sa.PrimaryKeyConstraint("scope", "scope_id", "week"),
-    comment='Measures of weeks, for each workspace, repository and team. A figure whose count is below 5 says little'
+    comment="Measures of weeks, for each workspace, repository and team. A figure whose count is below 5 says little"
     )
     op.create_index("ix_weekly_measures_workspace_id_week", "weekly_measures", ["workspace_id", "week"], unique=False)
     op.alter_column("changed_rows", "kind",
@@ -208,7 +208,6 @@ def upgrade() -> None:
     op.create_index("ix_pipeline_runs_finished_at", "pipeline_runs", ["finished_at"], unique=False)
     op.create_index("ix_pull_request_reviews_created", "pull_request_reviews", ["created"], unique=False)
     op.add_column("pull_requests", sa.Column("reverted_at", sa.DateTime(timezone=True), nullable=True, comment="When the first of these was merged"))
-    
     op.execute(NOTE_ATTRIBUTED_PULLS)
     op.execute(NOTE_CHANGED_DAYS)
     for trigger in TRIGGERS:
@@ -240,4 +239,3 @@ def downgrade() -> None:
     op.drop_index("ix_pull_request_measures_source_table_id", table_name="pull_request_measures")
     op.drop_index("ix_pull_request_measures_deployed_at", table_name="pull_request_measures")
     op.drop_table("pull_request_measures")
-    
