@@ -323,6 +323,7 @@ def test_a_build_that_is_killed_leaves_the_old_rows_and_their_mark(sandbox, data
     pull = next(pull for pull in sandbox.world.open_repositories[0].pull_requests.values() if pull.state == "OPEN")
     sandbox.world.edit_title(pull, "PAY-9001: Another title")
     sandbox.world.push(pull)
+    sandbox.world.merge(pull, "squash")
     sandbox.world.rename_repository(sandbox.world.open_repositories[0])
     installation.sync()
     [workspace] = installation.query("SELECT id::text AS id FROM bitbucket_workspaces")
