@@ -18,6 +18,7 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.imported import moves
 from dx_dagster_tests.comparing import Row, differences, stored
 from dx_dagster_tests.importing import Installation
+from dx_dagster_tests.insights.weekly_figures import weekly_figures
 
 LEFT = WorldConfig(workspace="left", repositories=6, pull_requests=60, members=6)
 RIGHT = WorldConfig(workspace="right", seed=3, repositories=2, pull_requests=10, members=3)
@@ -58,6 +59,11 @@ def _wrong(left: Installation, right: Installation) -> dict[str, str]:
     return found
 
 
+def _merged(installation: Installation) -> dict[tuple[str, str, object], int]:
+    rows = installation.query("SELECT scope, scope_id, week, merged_count FROM weekly_measures")
+    return {(row["scope"], row["scope_id"], row["week"]): row["merged_count"] for row in rows}
+
+
 def _users(rows: Sequence[Row]) -> set[tuple[object, ...]]:
     return {tuple(row[name] for name in ("source_id", "workspace", "name", "bot", "active")) for row in rows}
 
@@ -69,6 +75,9 @@ def test_whichever_workspace_is_synced_first_all_rows_name_users_of_the_new_one(
         _move(left, right)
         requests = sum(one.sync().requests for one in order)
         assert _wrong(left, right) == {}
+        assert _merged(left) == {
+            key: row.get("merged_count", 0) for key, row in weekly_figures(left.database_url, "UTC").items()
+        }, "the weeks of both workspaces follow"
         assert requests <= idle + 2, "marks move along: nothing is imported again"
         assert left.query("SELECT FROM bitbucket_repositories WHERE deleted_at IS NOT NULL") == []
 

@@ -535,16 +535,7 @@ def _measures() -> Iterator[Checked]:
         measures.pull_request_measures,
         "pull",
         "source_table_id",
-        {
-            RELATIONS: _orphans(
-                measures.pull_request_measures,
-                "source_table_id",
-                pull_request_id=unified.pull_requests,
-                repo_id=unified.repos,
-                dx_user_id=people.users,
-            ),
-            SOURCE: _derived(bitbucket.pulls, measures.pull_request_measures),
-        },
+        {SOURCE: _derived(bitbucket.pulls, measures.pull_request_measures)},
         kept=False,
         remedy=f"{_MATERIALIZE}.",
     )
