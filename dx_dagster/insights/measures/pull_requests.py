@@ -1,8 +1,8 @@
 """`pull_request_measures`: one row for each pull request.
 
 Reviews, reviewers and comments are those of people other than the author, at or before the end. A duration is null
-where one of its ends is unknown, or the second is the earlier one. The pull request's author waits for its coding, its
-review and its merge, so these count in his business hours, and nobody does for a deployment.
+where one of its ends is unknown, or the second is the earlier one. Business hours are the author's for coding, review
+and cycle time, the reviewer's for pickup time, and those of the settings until a deployment, where nobody acts.
 """
 
 from psycopg.sql import SQL

@@ -148,5 +148,6 @@ weekly_measures = Table(
     _count("change_failure_count", "Those of deployment_count that were rolled back or reverted within 7 days"),
     _share("change_failure_rate", "Their share of deployment_count"),
     Index("ix_weekly_measures_workspace_id_week", "workspace_id", "week"),
-    comment="Measures of weeks, for each workspace, repository and team. A figure whose count is below 5 says little",
+    comment="Measures of weeks, for each workspace, repository and team. "
+    f"A figure whose count is below {FEW} says little",
 )
