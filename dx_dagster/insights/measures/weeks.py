@@ -188,16 +188,19 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, Composable]]:
 # For the Gini coefficient, people with the same number of reviews stand one after another, behind the `before` others
 # that have fewer: this gives the sum of their places. So numbers are sorted, and not people.
 _REVIEWS = SQL("""
-    WITH loads AS (
+    WITH of_people AS MATERIALIZED (
+        SELECT l.week, l.dx_user_id, l.bot_authored, r.repo_id IS NOT NULL AS is_ours, sum(l.n)::bigint AS n
+        FROM weekly_loads l LEFT JOIN workspace_repos r USING (repo_id)
+        GROUP BY l.week, l.dx_user_id, l.bot_authored, r.repo_id IS NOT NULL),
+    loads AS (
         SELECT 'repository' AS scope, l.repo_id AS number, l.week, l.dx_user_id, l.bot_authored, l.n
         FROM weekly_loads l JOIN workspace_repos USING (repo_id)
         UNION ALL
-        SELECT 'workspace', NULL, l.week, l.dx_user_id, l.bot_authored, sum(l.n)::bigint
-        FROM weekly_loads l JOIN workspace_repos USING (repo_id) GROUP BY l.week, l.dx_user_id, l.bot_authored
+        SELECT 'workspace', NULL, week, dx_user_id, bot_authored, n FROM of_people WHERE is_ours
         UNION ALL
-        SELECT 'team', m.team_id, l.week, l.dx_user_id, l.bot_authored, sum(l.n)::bigint
-        FROM weekly_loads l JOIN team_members m USING (dx_user_id)
-        GROUP BY m.team_id, l.week, l.dx_user_id, l.bot_authored),
+        SELECT 'team', m.team_id, o.week, o.dx_user_id, o.bot_authored, sum(o.n)::bigint
+        FROM of_people o JOIN team_members m USING (dx_user_id)
+        GROUP BY m.team_id, o.week, o.dx_user_id, o.bot_authored),
     alike AS (
         SELECT scope, number, week, bot_authored, n,
                count(*) AS rows, count(*) FILTER (WHERE NOT bot_authored AND dx_user_id IS NOT NULL) AS people
