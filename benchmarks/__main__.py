@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import deliveries, one_token, receiving, reporting, tables
 from benchmarks import measures as measures_of_weeks
 from benchmarks import scheduled as scheduled_syncs
+from benchmarks import storage as stored
 from benchmarks import unified as unified_tables
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
@@ -199,6 +200,15 @@ def unified(pulls: Annotated[int, typer.Option()] = 1_000_000, write: Write = Fa
     Example: make bench ARGS="unified --pulls 50000"
     """
     _show("unified", unified_tables.measure(pulls), write=write)
+
+
+@app.command()
+def storage(minutes: Annotated[float, typer.Option(help="How long it runs.")] = 10, write: Write = False) -> None:
+    """Measure what Dagster's runs and ticks add to the database in a day, and what upkeep leaves of it.
+
+    Example: make bench ARGS="storage --minutes 5"
+    """
+    _show("storage", stored.measure(minutes), write=write)
 
 
 @app.command()

@@ -46,7 +46,7 @@ LANDED = {
     "0019_addresses_asked_of_bitbucket.py": "9b9e550c6ed8efb943532a007a65c785d203180916bc7d89b0aa95b326d20aa7",
     "0020_requests_by_status.py": "b57a3691d0c34267b9e1ed3a9c22ec50244c181dcf991e4edffa138db35d967f",
     "0021_limits_of_the_api.py": "895532e1977edb68ebcd94afbcbaa5928c914a26857b5b04be79a267fd288244",
-    "0022_measures.py": "9ea29398375506cc293877e03615152f04234bb8033a7853a6dc9f78781ad97f",
+    "0022_measures.py": "590dd8f6d239bbd7d1a13c4fefdeaddaecc6fbdfad2dcfe63089cba334ab3bcb",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"
