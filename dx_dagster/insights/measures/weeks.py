@@ -68,33 +68,48 @@ async def _teams(transaction: Transaction) -> str:
 
 
 class _Sources:
-    """The rows of the weeks to build, as SQL to select from: each with `week` and columns of its table `t`."""
+    """The rows of the weeks to build, as SQL to select from: each with `week` and columns of its table `t`.
 
-    def __init__(self, zone: str, *, everything: bool) -> None:
-        self._zone, self._everything = zone, everything
+    Where there are teams, they are those of all workspaces.
+    """
 
-    def dated(self, table: str, moment: str, columns: str, where: str = "true") -> Composed:
+    def __init__(self, zone: str, *, everything: bool, with_teams: bool) -> None:
+        self._zone, self._everything, self._with_teams = zone, everything, with_teams
+
+    def dated(
+        self, table: str, moment: str, columns: str, where: str = "true", *, repository: str = "repo_id"
+    ) -> Composed:
         """Rows that count in the week of a moment."""
         week, weeks = SQL("w.week"), SQL("JOIN changed_weeks w ON t.{at} >= w.begins AND t.{at} < w.ends")
         if self._everything:
             week, weeks = SQL("date_trunc('week', t.{at} AT TIME ZONE {zone})::date"), SQL("")
+        at = Identifier(moment)
         return SQL(
-            "(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{at} IS NOT NULL AND {where})"
+            "(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{at} IS NOT NULL AND {ours} AND {where})"
         ).format(
-            week=week.format(at=Identifier(moment), zone=self._zone),
+            week=week.format(at=at, zone=self._zone),
             columns=SQL(columns),
             table=Identifier(table),
-            weeks=weeks.format(at=Identifier(moment)),
-            at=Identifier(moment),
+            weeks=weeks.format(at=at),
+            at=at,
+            ours=self._ours(repository),
             where=SQL(where),
         )
 
     def merged(self, columns: str) -> Composed:
         """Merged pull requests."""
-        return SQL("(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL)").format(
+        return SQL(
+            "(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL AND {ours})"
+        ).format(
             columns=SQL(columns),
             weeks=SQL("" if self._everything else "JOIN changed_weeks w ON w.week = t.week"),
+            ours=self._ours("repo_id"),
         )
+
+    def _ours(self, repository: str) -> Composable:
+        if self._with_teams:
+            return SQL("true")
+        return SQL("t.{} IN (SELECT repo_id FROM workspace_repos)").format(Identifier(repository))
 
 
 def _of_all_scopes(rows: Composable, figures: str) -> Composed:
@@ -178,6 +193,7 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, Composable]]:
         "deployed_at",
         "t.id, t.service_id AS repo_id, t.success, t.deployed_at, t.rolled_back_at",
         "t.environment = 'production'",
+        repository="service_id",
     )
     yield "weekly_deployed", SQL("SELECT rows.* FROM {} rows").format(deployed)
     yield "weekly_failed", _FAILED
@@ -367,10 +383,11 @@ async def _build(transaction: Transaction, scope: Scope) -> None:
         return
     await transaction.execute(_MEMORY)
     await transaction.execute(_LOCK_TEAMS)
-    await transaction.execute(_MEMBERS)
+    members = await transaction.execute(_MEMBERS)
     await transaction.execute(_REPOSITORIES, bound)
     await transaction.execute("ANALYZE team_members, workspace_repos")
-    for table, query in _tables(_Sources(zone, everything=scope.everything)):
+    sources = _Sources(zone, everything=scope.everything, with_teams=members > 0)
+    for table, query in _tables(sources):
         name = Identifier(table)
         await transaction.execute(SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(name, query))
         columns = SQL("(scope, number, week)" if table in _KEYED else "")
