@@ -107,9 +107,7 @@ async def _build(
     return result, verdicts
 
 
-async def _figures(
-    placement: Placement, warehouse: Warehouse, build: Build, workspace_id: str
-) -> dict[str, float]:
+async def _figures(placement: Placement, warehouse: Warehouse, build: Build, workspace_id: str) -> dict[str, float]:
     """Numbers that Dagster plots over time; those that are unknown are left out."""
     if not build.figures:
         return {}
