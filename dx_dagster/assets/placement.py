@@ -29,7 +29,7 @@ class AssetDescription:
 
     Attributes:
         name: its name, such as `pullrequests`.
-        kind: `bitbucket` (imported, or derived with it), `unified`, or `api` (an endpoint that is read).
+        kind: `bitbucket` (imported, or derived with it), `unified`, `measures`, or `api` (an endpoint that is read).
         table: the table that it fills, if any.
     """
 
