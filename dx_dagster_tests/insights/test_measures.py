@@ -80,6 +80,7 @@ HAPPENED_LATER = """
     UPDATE bitbucket_deployments SET state = 'IN_PROGRESS' WHERE source_id LIKE '%0}';
     UPDATE bitbucket_pipelines SET result = 'FAILED', completed_at = completed_at + interval '6 days'
         WHERE build_number % 3 = 0;
+    UPDATE bitbucket_pipelines SET completed_at = '0001-01-01' WHERE build_number % 3 = 1;
     UPDATE bitbucket_users SET type = 'bot' WHERE name = 'cy';
     DELETE FROM bitbucket_pulls WHERE source_id % 7 = 4;"""
 

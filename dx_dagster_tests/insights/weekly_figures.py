@@ -15,6 +15,7 @@ from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, DURATIONS, PERC
 
 Key = tuple[str, str, date]  # scope, its id and week
 WEEK = timedelta(days=7)
+POSSIBLE = range(1971, 2970)
 _PULLS = """
     SELECT m.*, r.workspace_id::text AS workspace FROM pull_request_measures m
     JOIN bitbucket_repositories r ON r.id = m.source_table_repo_id"""
@@ -77,7 +78,7 @@ class _Scoped:
         """A row for each scope that the row counts in, with `scope`, `scope_id` and `week`."""
         made = []
         for row in rows:
-            if row[moment] is None:
+            if row[moment] is None or row[moment].year not in POSSIBLE:
                 continue
             day = row[moment].astimezone(self._zone).date()
             authors = row.get("authors") or [row.get("dx_user_id")]

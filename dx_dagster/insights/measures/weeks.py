@@ -12,8 +12,9 @@ to a deployment within seven days counts in its week, so the days before a chang
 Each source is read and sorted once for all figures over it. Of one sort, PostgreSQL gets all percentiles of a duration.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
@@ -36,7 +37,6 @@ _ALL_CHANGED = """
       AND kind IN ('pull_request_measures', 'pull_request_reviews', 'pipeline_runs', 'deployments')"""
 # All weeks of which a part lies between seven days before the changed day and its end.
 _CHANGED = r"""
-    CREATE TEMPORARY TABLE changed_weeks ON COMMIT DROP AS
     SELECT DISTINCT monday::date AS week, monday AT TIME ZONE %(zone)s AS begins,
            (monday + interval '7 days') AT TIME ZONE %(zone)s AS ends
     FROM changed_rows c,
@@ -44,7 +44,11 @@ _CHANGED = r"""
     LATERAL generate_series(
         date_trunc('week', (noted.day - interval '7 days') AT TIME ZONE %(zone)s),
         (noted.day + interval '24 hours') AT TIME ZONE %(zone)s, interval '7 days') monday
-    WHERE c.changed_in >= %(since)s AND c.kind ~ ' \d{4}-\d\d-\d\d$' AND c.id = %(workspace)s"""
+    WHERE c.changed_in >= %(since)s AND c.kind ~ ' \d{4}-\d\d-\d\d$' AND c.id = %(workspace)s
+      AND noted.day BETWEEN '1969-12-01' AND '2971-01-01'
+    ORDER BY week"""
+_POSSIBLE = SQL("t.{at} >= '1970-01-05' AND t.{at} < '2970-01-01'")
+_MOST_RANGES = 100  # more than that are found by reading everything
 # Another build waits here until this one has ended. So whichever writes last has read what the other one had.
 _LOCK_TEAMS = "SELECT pg_advisory_xact_lock(hashtextextended('teams of measures/weeks', 0))"
 _MEMBERS = """
@@ -71,45 +75,64 @@ class _Sources:
     """The rows of the weeks to build, as SQL to select from: each with `week` and columns of its table `t`.
 
     Where there are teams, they are those of all workspaces.
+
+    `weeks`: the weeks with their bounds, in order; None for all. They stand in the statements as constants: of a join
+    with their bounds, PostgreSQL expects so many rows that it reads whole tables.
     """
 
-    def __init__(self, zone: str, *, everything: bool, with_teams: bool) -> None:
-        self._zone, self._everything, self._with_teams = zone, everything, with_teams
+    def __init__(self, zone: str, weeks: Sequence[Any] | None, *, with_teams: bool) -> None:
+        self._zone, self._weeks, self._with_teams = zone, weeks, with_teams
 
     def dated(
         self, table: str, moment: str, columns: str, where: str = "true", *, repository: str = "repo_id"
     ) -> Composed:
         """Rows that count in the week of a moment."""
-        week, weeks = SQL("w.week"), SQL("JOIN changed_weeks w ON t.{at} >= w.begins AND t.{at} < w.ends")
-        if self._everything:
-            week, weeks = SQL("date_trunc('week', t.{at} AT TIME ZONE {zone})::date"), SQL("")
-        at = Identifier(moment)
-        return SQL(
-            "(SELECT {week} AS week, {columns} FROM {table} t {weeks} WHERE t.{at} IS NOT NULL AND {ours} AND {where})"
-        ).format(
-            week=week.format(at=at, zone=self._zone),
+        return SQL("""
+            (SELECT date_trunc('week', t.{at} AT TIME ZONE {zone})::date AS week, {columns}
+             FROM {table} t WHERE {in_weeks} AND {ours} AND {where})""").format(
+            at=Identifier(moment),
+            zone=self._zone,
             columns=SQL(columns),
             table=Identifier(table),
-            weeks=weeks.format(at=at),
-            at=at,
+            in_weeks=self._between(moment),
             ours=self._ours(repository),
             where=SQL(where),
         )
 
     def merged(self, columns: str) -> Composed:
         """Merged pull requests."""
-        return SQL(
-            "(SELECT t.week, {columns} FROM pull_request_measures t {weeks} WHERE t.week IS NOT NULL AND {ours})"
-        ).format(
-            columns=SQL(columns),
-            weeks=SQL("" if self._everything else "JOIN changed_weeks w ON w.week = t.week"),
-            ours=self._ours("repo_id"),
+        in_weeks: Composable = _POSSIBLE.format(at=Identifier("week"))
+        if self._weeks is not None:
+            in_weeks = SQL("{} AND t.week = ANY({})").format(in_weeks, [one.week for one in self._weeks])
+        return SQL("(SELECT t.week, {columns} FROM pull_request_measures t WHERE {in_weeks} AND {ours})").format(
+            columns=SQL(columns), in_weeks=in_weeks, ours=self._ours("repo_id")
         )
+
+    def _between(self, moment: str) -> Composable:
+        at = Identifier(moment)
+        if self._weeks is None:
+            return _POSSIBLE.format(at=at)
+        ranges = (
+            SQL("(t.{at} >= {begins} AND t.{at} < {ends})").format(at=at, begins=begins, ends=ends)
+            for begins, ends in _joined(self._weeks)
+        )
+        return SQL("{} AND ({})").format(_POSSIBLE.format(at=at), SQL(" OR ").join(ranges))
 
     def _ours(self, repository: str) -> Composable:
         if self._with_teams:
             return SQL("true")
         return SQL("t.{} IN (SELECT repo_id FROM workspace_repos)").format(Identifier(repository))
+
+
+def _joined(weeks: Sequence[Any]) -> list[tuple[datetime, datetime]]:
+    """Beginning and end of each unbroken series of weeks."""
+    ranges: list[tuple[datetime, datetime]] = []
+    for one in weeks:
+        if ranges and ranges[-1][1] == one.begins:
+            ranges[-1] = (ranges[-1][0], one.ends)
+        else:
+            ranges.append((one.begins, one.ends))
+    return ranges
 
 
 def _of_all_scopes(rows: Composable, figures: str) -> Composed:
@@ -370,30 +393,37 @@ for _name in DURATIONS:
 
 WEEKS = Derivation(measures.weekly_measures, _COLUMNS, _ROWS, _ORIGINS, key=("scope", "scope_id", "week"))
 _OF_ALL_WEEKS = SQL("(old.workspace_id = %(workspace)s::uuid OR old.scope = 'team')")
-_OF_CHANGED_WEEKS = SQL("{} AND old.week IN (SELECT week FROM changed_weeks)").format(_OF_ALL_WEEKS)
+_OF_CHANGED_WEEKS = SQL("{} AND old.week = ANY(%(weeks)s::date[])").format(_OF_ALL_WEEKS)
+
+
+async def _changed_weeks(transaction: Transaction, scope: Scope, bound: Mapping[str, object]) -> list[Any] | None:
+    """The weeks to build, with their bounds; None for all."""
+    if scope.everything or await transaction.row(_ALL_CHANGED, bound) is not None:
+        return None
+    weeks = await transaction.rows(_CHANGED, bound)
+    return weeks if len(_joined(weeks)) <= _MOST_RANGES else None
 
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     zone = BusinessTime.parse(scope.settings).zone
-    bound = {**scope.bound, "zone": zone}
-    if not scope.everything and await transaction.row(_ALL_CHANGED, bound) is not None:
-        scope = replace(scope, everything=True)
-        await transaction.execute(FOR_EVERYTHING)
-    if not scope.everything and not await transaction.execute(_CHANGED, bound):
+    bound: dict[str, object] = {**scope.bound, "zone": zone}
+    weeks = await _changed_weeks(transaction, scope, bound)
+    if weeks == []:
         return
+    if weeks is None:
+        await transaction.execute(FOR_EVERYTHING)
     await transaction.execute(_MEMORY)
     await transaction.execute(_LOCK_TEAMS)
     members = await transaction.execute(_MEMBERS)
     await transaction.execute(_REPOSITORIES, bound)
     await transaction.execute("ANALYZE team_members, workspace_repos")
-    sources = _Sources(zone, everything=scope.everything, with_teams=members > 0)
-    for table, query in _tables(sources):
+    for table, query in _tables(_Sources(zone, weeks, with_teams=members > 0)):
         name = Identifier(table)
         await transaction.execute(SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(name, query))
         columns = SQL("(scope, number, week)" if table in _KEYED else "")
         await transaction.execute(SQL("ANALYZE {} {}").format(name, columns))
-    within = _OF_ALL_WEEKS if scope.everything else _OF_CHANGED_WEEKS
-    await derive(transaction, WEEKS, scope.bound, within=within)
+    bound["weeks"] = [one.week for one in weeks or ()]
+    await derive(transaction, WEEKS, bound, within=_OF_ALL_WEEKS if weeks is None else _OF_CHANGED_WEEKS)
 
 
 # Of the last week that has ended: a plot over time shows no week that is half over.
