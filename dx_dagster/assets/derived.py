@@ -159,7 +159,7 @@ def _after(builds: Iterable[Build], imported: Iterable[str]) -> list[Build]:
 _OF_PIPELINES = _after(BUILDS, {"bitbucket/pipelines", "bitbucket/deployments"})
 DERIVED_STEPS = {
     "tables_of_pull_requests": "Builds the tables of people, reviews and pull requests.",
-    "tables_of_pipelines": "Builds the tables of pipelines and deployments.",
+    "tables_of_pipelines": "Builds the tables of pipelines and deployments, and the measures, which read them.",
 }
 
 
