@@ -219,6 +219,7 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, Composable]]:
         repository="service_id",
     )
     yield "weekly_deployed", SQL("SELECT rows.* FROM {} rows").format(deployed)
+    yield "weekly_brought", _BROUGHT
     yield "weekly_failed", _FAILED
     yield "weekly_deployments", _DEPLOYMENTS
 
@@ -258,11 +259,15 @@ _REVIEWS = SQL("""
            CASE WHEN load > 0
                 THEN 2 * weighted::float8 / (people * load)::float8 - (people + 1)::float8 / people::float8 END AS gini
     FROM summed""")
+# Looked up by the key (LATERAL and OFFSET): of this table PostgreSQL may have no statistics yet.
+_BROUGHT = SQL("""
+    SELECT d.id, d.week, d.success, d.deployed_at, a.pull_request_id
+    FROM weekly_deployed d, LATERAL (
+        SELECT pull_request_id FROM deployment_pull_requests WHERE deployment_id = d.id OFFSET 0) a""")
 _FAILED = SQL("""
     SELECT id FROM weekly_deployed WHERE success AND rolled_back_at <= deployed_at + interval '7 days'
     UNION SELECT d.id
-    FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
-    JOIN pull_request_measures m ON m.pull_request_id = a.pull_request_id
+    FROM weekly_brought d JOIN pull_request_measures m USING (pull_request_id)
     WHERE d.success AND m.reverted_at BETWEEN d.deployed_at AND d.deployed_at + interval '7 days'""")
 _DEPLOYMENT_FIGURES = """
     count(*) FILTER (WHERE rows.success) AS deployed, count(*) FILTER (WHERE NOT rows.success) AS failed,
@@ -275,8 +280,7 @@ _DEPLOYMENTS = SQL("""
     UNION ALL
     SELECT 'team', rows.team_id, rows.week, {figures}
     FROM (SELECT DISTINCT d.id, d.week, d.success, m.team_id
-          FROM weekly_deployed d JOIN deployment_pull_requests a ON a.deployment_id = d.id
-          JOIN pull_request_measures p ON p.pull_request_id = a.pull_request_id
+          FROM weekly_brought d JOIN pull_request_measures p USING (pull_request_id)
           JOIN team_members m ON m.dx_user_id = p.dx_user_id) rows
     LEFT JOIN weekly_failed f USING (id)
     GROUP BY rows.team_id, rows.week""").format(figures=SQL(_DEPLOYMENT_FIGURES))
