@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -28,7 +28,10 @@ _SHORT_LIFE_SECONDS = 300.0
 _MOST_SHORT_LIVES = 5
 _FIRST_PAUSE = 1.0  # doubled with each short life
 # Together with the last output and the embedded database, everything ends within ten seconds.
-_SECONDS_TO_END = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0))
+_SECONDS_FOR_SERVICES = 4.0
+_SECONDS_FOR_THEIR_CHILDREN = 1.0  # code servers end with what has started them; runs do not
+_SECONDS_AFTER_SIGTERM = 4.0
+_SECONDS_AFTER_SIGKILL = 5.0  # it mostly takes an instant
 _OK = 200
 _SECONDS_BETWEEN_PROBES = 10.0
 _PROBE_SECONDS = 3
@@ -259,26 +262,36 @@ class Supervisor:
         return process
 
     def _end_all(self) -> None:
-        for number, seconds in _SECONDS_TO_END:
-            # At first only the services, which end their children in good order.
-            if number == signal.SIGINT:
-                for child in self._children:
-                    if child.process.poll() is None:
-                        child.process.send_signal(number)
-            else:
-                for process in self._alive():
-                    with suppress(psutil.NoSuchProcess):
-                        process.send_signal(number)
-            if self._ended_within(seconds):
-                return
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGINT)
+        self._ended_within(_SECONDS_FOR_SERVICES, self._services_alive)
+        if self._ended_within(_SECONDS_FOR_THEIR_CHILDREN, self._alive):
+            return
+        self._signal_all(signal.SIGTERM)
+        if not self._ended_within(_SECONDS_AFTER_SIGTERM, self._alive):
+            self._ended_within(_SECONDS_AFTER_SIGKILL, self._killed)
 
-    def _ended_within(self, seconds: float) -> bool:
+    def _ended_within(self, seconds: float, alive: Callable[[], Collection[object]]) -> bool:
         deadline = time.monotonic() + seconds
-        while alive := self._alive():
+        while found := alive():
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
-        return not alive
+        return not found
+
+    def _signal_all(self, number: int) -> None:
+        for process in self._alive():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def _killed(self) -> list[psutil.Process]:
+        """Kills all that live, also those that others have started meanwhile; returns who lives still."""
+        self._signal_all(signal.SIGKILL)
+        return self._alive()
+
+    def _services_alive(self) -> list[_Child]:
+        return [child for child in self._children if child.process.poll() is None]
 
     def _alive(self) -> list[psutil.Process]:
         """All processes of the services' sessions. A session id is not reused while a process of it lives."""
