@@ -21,7 +21,8 @@ Commit = int | str  # the number of a stored one, the hash of another
 Attributions = set[tuple[int, int]]  # deployments.id and pull_requests.id
 SHORT_HASH = 12
 
-# Numbers stand for hashes: an integer takes a third of the memory.
+# Numbers stand for hashes: an integer takes a third of the memory. Rows of other tables are looked up one by one, by
+# their keys (LATERAL and OFFSET): a build of everything joins by reading whole tables, here once for each repository.
 _HISTORY = SQL("""
     WITH numbered AS MATERIALIZED (
         SELECT sha, parents, row_number() OVER ()::int - 1 AS number
@@ -33,12 +34,14 @@ _HISTORY = SQL("""
         SELECT d.id, COALESCE(t.environment_id::text, '') AS environment, d.commit_sha AS sha, n.number,
                row_number() OVER (ORDER BY t.environment_id, COALESCE(t.completed_at, t.updated_at, t.started_at),
                                            t.started_at, t.id) AS place
-        FROM bitbucket_deployments t JOIN deployments d ON d.source_table_id = t.id
+        FROM bitbucket_deployments t CROSS JOIN LATERAL (
+            SELECT d.id, d.commit_sha, d.success FROM deployments d WHERE d.source_table_id = t.id OFFSET 0) d
         LEFT JOIN numbered n ON n.sha = d.commit_sha
         WHERE t.repository_id = %(repository)s AND d.success AND d.commit_sha IS NOT NULL),
     merges AS (
         SELECT q.id, p.merge_commit_sha AS sha, n.number
-        FROM bitbucket_pulls p JOIN pull_requests q ON q.source_table_id = p.id
+        FROM bitbucket_pulls p CROSS JOIN LATERAL (
+            SELECT q.id FROM pull_requests q WHERE q.source_table_id = p.id OFFSET 0) q
         LEFT JOIN numbered n ON n.sha = p.merge_commit_sha
         WHERE p.repository_id = %(repository)s AND p.state = 'MERGED' AND p.merge_commit_sha IS NOT NULL)
     SELECT (SELECT count(*) FROM numbered) AS commits, l.*, f.*, m.*
@@ -50,9 +53,16 @@ _HISTORY = SQL("""
 _STORED = SQL("""
     SELECT a.deployment_id, a.pull_request_id,
            COALESCE(p.merge_commit_sha = ANY(d.merge_commit_shas), false) AS holds
-    FROM bitbucket_deployments t JOIN deployments d ON d.source_table_id = t.id
-    JOIN deployment_pull_requests a ON a.deployment_id = d.id
-    LEFT JOIN pull_requests q ON q.id = a.pull_request_id LEFT JOIN bitbucket_pulls p ON p.id = q.source_table_id
+    FROM bitbucket_deployments t
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.merge_commit_shas FROM deployments d WHERE d.source_table_id = t.id OFFSET 0) d
+    CROSS JOIN LATERAL (
+        SELECT a.deployment_id, a.pull_request_id FROM deployment_pull_requests a
+        WHERE a.deployment_id = d.id OFFSET 0) a
+    LEFT JOIN LATERAL (
+        SELECT q.source_table_id FROM pull_requests q WHERE q.id = a.pull_request_id OFFSET 0) q ON true
+    LEFT JOIN LATERAL (
+        SELECT p.merge_commit_sha FROM bitbucket_pulls p WHERE p.id = q.source_table_id OFFSET 0) p ON true
     WHERE t.repository_id = %(repository)s""")
 _FORGET = SQL("""
     DELETE FROM deployment_pull_requests a
