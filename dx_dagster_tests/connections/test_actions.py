@@ -145,7 +145,9 @@ def test_swapped_ciphertexts_do_not_open(settings, database_url):
     with psycopg.connect(database_url) as database:
         database.execute("UPDATE credentials SET secret = (SELECT secret FROM credentials WHERE id = 2) WHERE id = 1")
     with pytest.raises(VaultError, match="belongs to credential 2"):
-        run(settings, lambda w: credentials.all_of(w, Vault.of(settings), connection.id))
+        run(settings, lambda w: credentials.get(w, Vault.of(settings), connection.id, 1))
+    [used] = run(settings, lambda w: credentials.all_of(w, Vault.of(settings), connection.id))
+    assert used.id == 2
 
 
 def test_rekeying_with_keys_of_ones_own(settings):
