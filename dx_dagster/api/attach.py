@@ -21,7 +21,7 @@ from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys
-from dx_dagster.api.pages import connection, connections
+from dx_dagster.api.pages import connection, connections, insights
 from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import VaultError
@@ -41,6 +41,7 @@ def attach(app: FastAPI, settings: Settings, url: str, latency: metrics.Receiver
     app.include_router(connections.entrance)
     app.include_router(connections.routes)
     app.include_router(connection.routes)
+    app.include_router(insights.routes)
     app.include_router(reference.routes)
     names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
     app.include_router(metrics.router(latency, Hosts(names)))

@@ -22,7 +22,7 @@ from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
 from dx_dagster.api.pages import connections
 from dx_dagster.api.pages.rendering import render
-from dx_dagster.api.pages.sessions import key_help
+from dx_dagster.api.pages.sessions import key_help, local_path
 from dx_dagster.settings import Settings, is_loopback
 from dx_dagster.warehouse import api_keys
 from dx_dagster.warehouse.api_keys import ApiKey
@@ -131,11 +131,11 @@ class _Pages:
             key = await _signed_in(self._keys, request)
             if key is not None:
                 return render(request, "signed_in.html", csrf_cookie="none", home=HOME, key=key)
-        return _form(request, self._keys, _local(request.query_params.get("next", "")))
+        return _form(request, self._keys, local_path(request.query_params.get("next", ""), "/"))
 
     async def sign_in(self, request: Request) -> Response:
         sent = await request.form(max_files=0, max_fields=10)
-        given, after = sent.get("key"), _local(str(sent.get("next", "")))
+        given, after = sent.get("key"), local_path(str(sent.get("next", "")), "/")
         try:
             key = await self._keys.recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
         except WrongKeyError:
@@ -176,8 +176,3 @@ def _form(request: Request, keys: Keys, after: str, error: str = "", status: int
     plain = "" if encrypted else "Others in the network can read the API key."
     shown = key_help(request, keys.installation) | {"home": HOME, "next": after, "error": error, "plain": plain}
     return render(request, "sign_in.html", status=status, csrf_cookie="none", **shown)
-
-
-def _local(path: str) -> str:
-    """The path to continue at; `/` unless it is a path of this server."""
-    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"

@@ -1,6 +1,7 @@
 """The list of connections and the sign-in. Every change is a form: the pages work without scripts."""
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends
 from pydantic import SecretStr
@@ -13,7 +14,14 @@ from dx_dagster.api.installation import ServedInstallation, installation
 from dx_dagster.api.pages import sessions
 from dx_dagster.api.pages.forms import Form
 from dx_dagster.api.pages.rendering import render
-from dx_dagster.api.pages.sessions import SESSION, VISIT, ForgedError, SignInNeededError, signed_form, signed_in
+from dx_dagster.api.pages.sessions import (
+    SESSION_COOKIES,
+    VISIT,
+    ForgedError,
+    SignInNeededError,
+    signed_form,
+    signed_in,
+)
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import AlreadyConnectedError, Failure, VerificationFailed
 from dx_dagster.connections.estimate import expect
@@ -48,7 +56,7 @@ async def static(name: str) -> Response:
 async def sign_in_form(request: Request, once: str | None = None) -> Response:
     """The sign-in form. With `once`, a sign-in link: it opens a session, once, for a browser on this machine."""
     if once is None:
-        return _sign_in_page(request)
+        return _sign_in_page(request, after=request.query_params.get("next", ""))
     warehouse = await installation(request).warehouse()
     token = await api_keys.redeem_link(warehouse, SecretStr(once)) if sessions.is_local(request) else None
     if token is not None:
@@ -61,29 +69,32 @@ async def sign_in_form(request: Request, once: str | None = None) -> Response:
 @routes.post("/sign-in")
 async def sign_in(request: Request) -> Response:
     await sessions.from_our_page(request, VISIT)
-    given = (await request.form()).get("key")
+    form = await request.form()
+    given, after = form.get("key"), sessions.local_path(str(form.get("next", "")), _HOME)
     try:
         key = await recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
     except RefusedError as error:
         wrong = "This API key is unknown or revoked."
-        return _sign_in_page(request, wrong if error.status == 401 else error.message, error.status)  # noqa: PLR2004
-    return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key))
+        told = wrong if error.status == 401 else error.message  # noqa: PLR2004
+        return _sign_in_page(request, told, error.status, after=after)
+    return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key), after)
 
 
-def _entered(request: Request, token: SecretStr) -> Response:
-    response = RedirectResponse(_HOME, 303)
+def _entered(request: Request, token: SecretStr, after: str = _HOME) -> Response:
+    response = RedirectResponse(after, 303)
     lasts = int(api_keys.SESSION_LASTS.total_seconds())
-    sessions.set_cookie(request, response, SESSION, token.get_secret_value(), lasts=lasts)
+    for cookie in SESSION_COOKIES:
+        sessions.set_cookie(request, response, cookie, token.get_secret_value(), lasts=lasts)
     sessions.drop_cookie(request, response, VISIT)
     return response
 
 
-def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Response:
+def _sign_in_page(request: Request, error: str = "", status: int = 200, *, after: str = "") -> Response:
     plain = ""
     if sessions.must_be_secure(request) and request.url.scheme != "https":
         plain = "Browsers keep the session only over https, or on this machine (http://127.0.0.1)."
     visit = sessions.visit(request)
-    shown = sessions.key_help(request, installation(request)) | {"error": error, "plain": plain}
+    shown = sessions.key_help(request, installation(request)) | {"error": error, "plain": plain, "next": after}
     response = render(request, "sign_in.html", status=status, csrf_cookie=visit, **shown)
     sessions.set_cookie(request, response, VISIT, visit)
     return response
@@ -91,9 +102,10 @@ def _sign_in_page(request: Request, error: str = "", status: int = 200) -> Respo
 
 @routes.post("/sign-out", dependencies=_signed_form)
 async def sign_out(request: Request, served: Served) -> Response:
-    await api_keys.close_session(await served.warehouse(), SecretStr(request.cookies.get(SESSION, "")))
+    await api_keys.close_session(await served.warehouse(), SecretStr(sessions.session_token(request)))
     response = RedirectResponse(f"{_HOME}/sign-in", 303)
-    sessions.drop_cookie(request, response, SESSION)
+    for cookie in SESSION_COOKIES:
+        sessions.drop_cookie(request, response, cookie)
     return response
 
 
@@ -147,4 +159,7 @@ async def to_sign_in(request: Request, error: Exception) -> Response:
         return render(request, "message.html", status=403, csrf_cookie="none", text=text)
     if not isinstance(error, SignInNeededError):
         raise error
+    if request.url.path.startswith("/insights") and request.method == "GET":
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{_HOME}/sign-in?{urlencode({'next': path})}", 303)
     return RedirectResponse(f"{_HOME}/sign-in", 303)

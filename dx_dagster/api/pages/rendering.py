@@ -38,6 +38,7 @@ def _templates() -> Environment:
     environment.filters["step_name"] = lambda step: _STEPS.get(step, step.replace("_", " "))
     environment.filters["kind_of_sync"] = lambda kind: _SYNCS.get(kind, "by hand")
     environment.filters["span"] = _span
+    environment.filters["listed"] = _listed
     environment.filters["breakable"] = lambda name: (
         escape(name).replace(":", Markup(":<wbr>")).replace("_", Markup("_<wbr>"))
     )
@@ -47,7 +48,7 @@ def _templates() -> Environment:
 
 def render(request: Request, template: str, *, status: int = 200, csrf_cookie: str = "", **values: Any) -> HTMLResponse:
     """Renders a page. Its forms contain the CSRF token of the session, or of `csrf_cookie` before sign-in."""
-    secret = csrf_cookie or request.cookies.get(sessions.SESSION, "")
+    secret = csrf_cookie or sessions.session_token(request)
     known = {"home": "/connections", "next": "", "csrf": sessions.csrf_token(secret), "signed_in": not csrf_cookie}
     return HTMLResponse(_templates().get_template(template).render(known | values), status)
 
@@ -58,6 +59,15 @@ def _moment(value: datetime | None) -> str:
 
 def _ago(value: datetime | None) -> str:
     return "never" if value is None else ago(value)
+
+
+def _listed(value: object) -> str:
+    """A value in a table for people."""
+    if isinstance(value, datetime):
+        return _moment(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None or value == "" else str(value)
 
 
 def _span(seconds: float) -> str:

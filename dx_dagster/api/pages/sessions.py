@@ -18,7 +18,9 @@ from dx_dagster.warehouse import api_keys
 
 SESSION, VISIT = "dx_session", "dx_visit"
 CSRF = "csrf_token"
-_PATH = "/connections"
+# Browsers send a cookie to every port of a host, so none is for all paths. The session has one for each group of pages.
+_PATHS = {SESSION: "/connections", VISIT: "/connections", "dx_insights_session": "/insights"}
+SESSION_COOKIES = (SESSION, "dx_insights_session")
 
 
 class SignInNeededError(Exception):
@@ -35,11 +37,16 @@ async def signed_in(request: Request) -> api_keys.ApiKey:
     Raises:
         SignInNeededError: there is no session, or it has ended.
     """
-    token = request.cookies.get(SESSION)
+    token = session_token(request)
     key = await api_keys.session(await installation(request).warehouse(), SecretStr(token)) if token else None
     if key is None:
         raise SignInNeededError
     return key
+
+
+def session_token(request: Request) -> str:
+    """The token of the session, empty without one."""
+    return next((request.cookies[name] for name in SESSION_COOKIES if request.cookies.get(name)), "")
 
 
 async def is_signed_in(request: Request) -> bool:
@@ -84,12 +91,18 @@ def visit(request: Request) -> str:
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, lasts: int | None = None) -> None:
     response.set_cookie(
-        name, value, max_age=lasts, path=_PATH, secure=must_be_secure(request), httponly=True, samesite="lax"
+        name, value, max_age=lasts, path=_PATHS[name], secure=must_be_secure(request), httponly=True, samesite="lax"
     )
 
 
 def drop_cookie(request: Request, response: Response, name: str) -> None:
-    response.delete_cookie(name, path=_PATH, secure=must_be_secure(request), httponly=True, samesite="lax")
+    response.delete_cookie(name, path=_PATHS[name], secure=must_be_secure(request), httponly=True, samesite="lax")
+
+
+def local_path(path: str, otherwise: str) -> str:
+    """The path to continue at after sign-in; `otherwise` unless it is a path of this server."""
+    is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_ours else otherwise
 
 
 def is_local(request: Request) -> bool:
