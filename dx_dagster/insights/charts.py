@@ -1,6 +1,6 @@
 """Vega-Lite specifications of charts, made with Altair. The page adds the rows of its table as the data set `rows`.
 
-A row has `week` (a date), `series`, `place` (of the series in the legend), `value`, `few` (over few rows) and `note`
+A row has `week` (a date), `series`, `place` (of the series in the legend), `value`, `few` (over few rows, or of a week under way) and `note`
 (their number). Series differ in dash and mark as well as in colour; the colours are those of Okabe and Ito.
 
 Altair takes a second to import: import this module only where a chart is drawn.
@@ -89,7 +89,7 @@ def _lines(scaled: alt.Chart, base: alt.Chart) -> alt.Chart | alt.LayerChart | a
     shape = alt.Shape("series:N", sort=_order(), scale=alt.Scale(range=[*_MARKS]), legend=legend)
     # Vega-Lite warns where two layers give the same scale.
     lines = scaled.mark_line(strokeWidth=2).encode(color=color, strokeDash=dash)
-    # A hollow mark is a figure over few rows.
+    # A hollow mark says little.
     points = base.mark_point(size=_SIZE, strokeWidth=1.5, opacity=1).encode(
         color=color, shape=shape, fill=alt.Fill("series:N", sort=_order(), legend=legend), fillOpacity=_hollow(0, 1)
     )
@@ -103,7 +103,7 @@ def _bars(base: alt.Chart) -> alt.Chart:
         .mark_bar()
         .encode(
             x2="until:T",
-            y2=alt.Y2Datum(0),
+            y2=alt.Y2Value("height"),
             color=alt.Color("series:N", legend=None),
             fillOpacity=_hollow(0.2, 0.9),
             stroke=alt.Stroke("series:N", legend=None),

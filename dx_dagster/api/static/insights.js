@@ -6,11 +6,13 @@ const rowsOf = (table) => {
   return [...table.tBodies[0].rows].reverse().flatMap((row) => {
     const over = "n" in row.dataset ? Number(row.dataset.n) : null;
     const isFew = over !== null && over < few;
-    const note = over === null ? "-" : isFew ? `few (n=${over})` : `n=${over}`;
+    const isUnderWay = "now" in row.dataset;
+    const counted = over === null ? "all" : isFew ? `few (n=${over})` : `n=${over}`;
+    const note = isUnderWay ? `${counted}, so far` : counted;
     return drawn.map((place) => {
       const cell = row.cells[place];
       const value = Number(cell.dataset.v ?? cell.textContent);
-      return { week: row.cells[0].firstChild.data.trim(), series: headings[place].textContent, place, note, few: isFew,
+      return { week: row.cells[0].firstChild.data.trim(), series: headings[place].textContent, place, note, few: isFew || isUnderWay,
         value: Number.isFinite(value) ? value : null };
     });
   });
