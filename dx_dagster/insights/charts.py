@@ -1,7 +1,8 @@
 """Vega-Lite specifications of charts, made with Altair. The page adds the rows of its table as the data set `rows`.
 
-A row has `week` (a date), `series`, `place` (of the series in the legend), `value`, `few` (over few rows, or of a week under way) and `note`
-(their number). Series differ in dash and mark as well as in colour; the colours are those of Okabe and Ito.
+A row has `week` (a date), `series`, `place` (of the series in the legend), `value`, `few` (over few rows, or of a week
+under way) and `note` (how many rows). Series differ in dash and mark as well as in colour. The colours are those of
+Okabe and Ito.
 
 Altair takes a second to import: import this module only where a chart is drawn.
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from dx_dagster.insights.weekly_figures import Drawing
+from dx_dagster.insights.figures import Drawing
 
 # On a dark background, blue and vermilion are too dark.
 _LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -103,7 +104,7 @@ def _bars(base: alt.Chart) -> alt.Chart:
         .mark_bar()
         .encode(
             x2="until:T",
-            y2=alt.Y2Value("height"),
+            y2={"value": "height"},
             color=alt.Color("series:N", legend=None),
             fillOpacity=_hollow(0.2, 0.9),
             stroke=alt.Stroke("series:N", legend=None),

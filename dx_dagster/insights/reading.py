@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from dx_dagster.insights.weekly_figures import Measure
+from dx_dagster.insights.figures import Measure
 from dx_dagster.warehouse.database import Transaction
 
 _WEEK = timedelta(days=7)

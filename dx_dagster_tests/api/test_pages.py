@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from dx_dagster.warehouse.connections import connections, credentials
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.warehouse.webhooks import inbox
+from dx_dagster_tests import measured
 from dx_dagster_tests.connecting import API_TOKEN, EMAIL, SECOND, TOKEN, on_warehouse
 from dx_dagster_tests.delivering import find_untold
 from dx_dagster_tests.servers import serving
@@ -377,6 +379,49 @@ def test_the_reference_page(page, key):
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="Data Cloud API")).to_be_visible()
     shoot(page, "reference")
+
+
+def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, browser, url, key, database_url):
+    this_week = measured.store(database_url)
+    page.goto("/insights?repository=shop")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview of acme/shop")).to_be_visible()
+    drawn = page.locator("html[data-charts=drawn]")
+    expect(drawn).to_be_attached()
+    lead = page.get_by_role("region", name="Lead time", exact=True)
+    # Three lines of nine weeks, with a mark for each; the week without figures is a gap.
+    assert lead.locator(".mark-symbol.layer_1_marks path").count() == 3 * (measured.WEEKS - 1)
+    assert lead.locator("svg .mark-line").count() > 0
+    lead.locator(".mark-symbol.layer_1_marks path").first.hover()
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text(f"Week of {this_week - timedelta(weeks=9)}")
+    page.mouse.move(0, 0)
+    bars = page.get_by_role("region", name="Deployment frequency").locator(".mark-rect path")
+    assert bars.count() == measured.WEEKS
+    page.get_by_label("Team").focus()
+    page.get_by_label("Repository").select_option("All")
+    page.get_by_label("Team").select_option("Shop & Co/Platform")
+    page.get_by_role("button", name="Show").press("Enter")
+    expect(page.get_by_role("heading", name="Overview of Shop & Co/Platform")).to_be_visible()
+    expect(drawn).to_be_attached()
+    page.get_by_text("Table of lead time").press("Enter")
+    expect(page.get_by_role("rowheader", name=f"{this_week} so far")).to_be_visible()
+    accessible(page, "insights")
+    shoot(page, "insights")
+    for topic in ("Pull requests", "Reviews", "Pipelines and deployments", "People's load", "Data quality"):
+        page.get_by_role("link", name=topic, exact=True).click()
+        expect(page.get_by_role("heading", name=topic)).to_be_visible()
+        if topic != "Data quality":
+            expect(drawn).to_be_attached()
+        shoot(page, f"insights-{topic}")
+    accessible(page, "insights-quality", "phone")
+
+    plain = browser.new_context(base_url=url, java_script_enabled=False, storage_state=page.context.storage_state())
+    without = plain.new_page()
+    without.goto("/insights/load")
+    expect(without.get_by_role("rowheader").first).to_be_visible()
+    expect(without.get_by_text("without names")).to_be_visible()
+    plain.close()
 
 
 # Without a browser

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from dx_dagster.insights.figures import Drawing, Figure, Measure, Unit
 from dx_dagster.insights.reading import Median, Totals
-from dx_dagster.insights.weekly_figures import Drawing, Figure, Measure, Unit
 from dx_dagster.warehouse.schema.measures import FEW
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400

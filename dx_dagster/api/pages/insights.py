@@ -23,8 +23,8 @@ from dx_dagster.api.pages.figure_tables import Listing
 from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import signed_in
 from dx_dagster.insights import quality, reading
+from dx_dagster.insights.figures import DRAWINGS, TOPICS, Drawing, Topic
 from dx_dagster.insights.reading import Choices, MeasuredScope, UnknownScopeError, Weeks
-from dx_dagster.insights.weekly_figures import DRAWINGS, TOPICS, Drawing, Topic
 from dx_dagster.warehouse import request_counts
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Transaction
@@ -197,7 +197,7 @@ async def topic(request: Request, served: Served, name: str) -> Response:
 async def _page(request: Request, served: ServedInstallation, name: str) -> Response:
     filters = Filters.of(request)
     shown = TOPICS[filters.business_hours].get(name)
-    if shown is None or request.url.path.endswith("/"):
+    if shown is None:
         raise HTTPException(404, "This page does not exist.")
     wants_csv = request.query_params.get("format") == "csv"
     figures = shown.figures
