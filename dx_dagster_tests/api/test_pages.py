@@ -5,7 +5,6 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -393,8 +392,8 @@ def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, br
     # Three lines of nine weeks, with a mark for each; the week without figures is a gap.
     assert lead.locator(".mark-symbol.layer_1_marks path").count() == 3 * (measured.WEEKS - 1)
     assert lead.locator("svg .mark-line").count() > 0
-    lead.locator(".mark-symbol.layer_1_marks path").first.hover()
-    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text(f"Week of {this_week - timedelta(weeks=9)}")
+    lead.locator(".mark-symbol.layer_1_marks path").last.hover()
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text(f"{this_week}")
     page.mouse.move(0, 0)
     bars = page.get_by_role("region", name="Deployment frequency").locator(".mark-rect path")
     assert bars.count() == measured.WEEKS
@@ -406,15 +405,12 @@ def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, br
     expect(drawn).to_be_attached()
     page.get_by_text("Table of lead time").press("Enter")
     expect(page.get_by_role("rowheader", name=f"{this_week} so far")).to_be_visible()
-    accessible(page, "insights")
+    accessible(page, "insights", "tablet", "phone")
     shoot(page, "insights")
-    for topic in ("Pull requests", "Reviews", "Pipelines and deployments", "People's load", "Data quality"):
-        page.get_by_role("link", name=topic, exact=True).click()
-        expect(page.get_by_role("heading", name=topic)).to_be_visible()
-        if topic != "Data quality":
-            expect(drawn).to_be_attached()
-        shoot(page, f"insights-{topic}")
-    accessible(page, "insights-quality", "phone")
+    page.get_by_role("link", name="Data quality").click()
+    expect(page.get_by_role("heading", name="Data quality")).to_be_visible()
+    accessible(page, "data-quality", "phone")
+    shoot(page, "data-quality")
 
     plain = browser.new_context(base_url=url, java_script_enabled=False, storage_state=page.context.storage_state())
     without = plain.new_page()

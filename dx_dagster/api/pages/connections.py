@@ -1,4 +1,4 @@
-"""The list of connections and the sign-in. Every change is a form: the pages work without scripts."""
+"""The list of connections, and the sign-in of all pages. Every change is a form: the pages work without scripts."""
 
 from pathlib import Path
 from urllib.parse import urlencode

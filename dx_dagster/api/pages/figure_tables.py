@@ -50,6 +50,8 @@ class FigureTable:
         row = next((row for row in self.rows if not row.is_under_way), None)
         if row is None:
             return ""
+        if all(cell.text in {"0", _NOTHING} for cell in row.cells):
+            return f"Week of {row.week}: none."
         told = (f"{one.label.lower()} {cell.text}" for one, cell in zip(self.figure.measures, row.cells, strict=True))
         return f"Week of {row.week}: {', '.join(told)}."
 
@@ -129,7 +131,7 @@ def _drawing(figure: Figure, weeks: Sequence[dict[str, Any]]) -> Drawing:
     most = max((row[one.column] or 0 for row in weeks for one in drawn), default=0)
     if most < 2 * _HOUR:
         return "minutes"
-    return "days" if most >= 4 * _DAY and drawn[0].unit == "seconds" else "hours"
+    return "days" if most >= 2 * _DAY and drawn[0].unit == "seconds" else "hours"
 
 
 def _cell(figure: Figure, measure: Measure, value: float | None) -> Cell:
