@@ -11,6 +11,7 @@ from dx_dagster.insights.figures import Measure
 from dx_dagster.warehouse.database import Transaction
 
 _WEEK = timedelta(days=7)
+_PARTS = 5
 
 
 class UnknownScopeError(Exception):
@@ -91,6 +92,20 @@ class Totals:
     bot_reviews: int
     lead_time: Median
     cycle_time: Median
+
+
+@dataclass(frozen=True)
+class Fifth:
+    """A fifth of the people of a scope, by the number of their reviews: the first has the most.
+
+    Attributes:
+        share: of all their reviews, from 0 to 1; None where there is no review.
+    """
+
+    fifth: int
+    people: int
+    reviews: int
+    share: float | None
 
 
 # The workspace with the most pull requests comes first: a person who names none sees that one.
@@ -188,19 +203,19 @@ _SUMS = """
     FROM weekly_measures
     WHERE scope = %(scope)s AND scope_id = %(scope_id)s AND week BETWEEN %(first)s AND %(last)s"""
 _OF_SCOPE = {
-    "workspace": """p.repo_id IN (SELECT o.id FROM repos o JOIN bitbucket_repositories r ON r.id = o.source_table_id
+    "workspace": """t.repo_id IN (SELECT o.id FROM repos o JOIN bitbucket_repositories r ON r.id = o.source_table_id
                                   WHERE r.workspace_id = %(scope_id)s::uuid)""",
-    "repository": "p.repo_id = %(scope_id)s::bigint",
-    "team": """p.dx_user_id IN (SELECT u.id FROM dx_users u JOIN dx_team_hierarchies h ON h.descendant_id = u.team_id
+    "repository": "t.repo_id = %(scope_id)s::bigint",
+    "team": """t.dx_user_id IN (SELECT u.id FROM dx_users u JOIN dx_team_hierarchies h ON h.descendant_id = u.team_id
                                 WHERE h.ancestor_id = %(scope_id)s::bigint)""",
 }
-_MERGED_THEN = "p.week BETWEEN %(first)s AND %(last)s"
-_DEPLOYED_THEN = """p.deployed_at >= %(first)s::timestamp AT TIME ZONE %(zone)s
-                    AND p.deployed_at < %(end)s::timestamp AT TIME ZONE %(zone)s"""
+_MERGED_THEN = "t.week BETWEEN %(first)s AND %(last)s"
+_DEPLOYED_THEN = """t.deployed_at >= %(first)s::timestamp AT TIME ZONE %(zone)s
+                    AND t.deployed_at < %(end)s::timestamp AT TIME ZONE %(zone)s"""
 # The median of weekly medians is no median: those of several weeks are of the pull requests.
 _MEDIAN = SQL("""
-    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY p.{column}) AS seconds, count(p.{column})::int AS rows
-    FROM pull_request_measures p WHERE NOT p.bot_authored AND {then} AND {of}""")
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY t.{column}) AS seconds, count(t.{column})::int AS rows
+    FROM pull_request_measures t WHERE NOT t.bot_authored AND {then} AND {of}""")
 
 
 async def totals(
@@ -210,14 +225,7 @@ async def totals(
 
     `suffix` chooses durations in business hours. Medians read all pull requests, so they are left out on request.
     """
-    bound = {
-        "scope": of.scope,
-        "scope_id": of.scope_id,
-        "first": weeks.first,
-        "last": weeks.last,
-        "end": weeks.end,
-        "zone": zone,
-    }
+    bound = _bound(of, weeks, zone)
     sums = await transaction.row(_SUMS, bound)
     if not sums.rows:
         return None
@@ -240,3 +248,36 @@ async def totals(
         await median("lead_time", _DEPLOYED_THEN),
         await median("cycle_time", _MERGED_THEN),
     )
+
+
+_REVIEWED_THEN = """t.created >= %(first)s::timestamp AT TIME ZONE %(zone)s
+                    AND t.created < %(end)s::timestamp AT TIME ZONE %(zone)s"""
+# The same people as those of `review_load_gini`.
+_FIFTHS = SQL("""
+    WITH loads AS (
+        SELECT dx_user_id, sum(n)::int AS n FROM (
+            SELECT t.dx_user_id, 1 AS n FROM pull_request_reviews t WHERE NOT t.bot_authored AND {reviewed} AND {of}
+            UNION ALL
+            SELECT t.dx_user_id, 0 FROM pull_request_measures t WHERE NOT t.bot_authored AND {merged} AND {of}) each
+        WHERE dx_user_id IS NOT NULL GROUP BY dx_user_id)
+    SELECT fifth, count(*)::int AS people, sum(n)::int AS reviews,
+           sum(n)::float8 / NULLIF(sum(sum(n)) OVER (), 0)::float8 AS share
+    FROM (SELECT n, ntile(5) OVER (ORDER BY n DESC) AS fifth FROM loads) placed GROUP BY fifth ORDER BY fifth""")
+
+
+async def fifths(transaction: Transaction, of: MeasuredScope, weeks: Weeks, zone: str) -> list[Fifth]:
+    """How many reviews each fifth of the people gave; nothing where a fifth is a single person."""
+    statement = _FIFTHS.format(reviewed=SQL(_REVIEWED_THEN), merged=SQL(_MERGED_THEN), of=SQL(_OF_SCOPE[of.scope]))
+    found = await transaction.fetch(Fifth, statement, _bound(of, weeks, zone))
+    return found if found and min(one.people for one in found) > 1 and len(found) == _PARTS else []
+
+
+def _bound(of: MeasuredScope, weeks: Weeks, zone: str) -> dict[str, Any]:
+    return {
+        "scope": of.scope,
+        "scope_id": of.scope_id,
+        "first": weeks.first,
+        "last": weeks.last,
+        "end": weeks.end,
+        "zone": zone,
+    }

@@ -150,6 +150,36 @@ def test_the_address_has_all_filters(client, database_url):
     assert client.get("/insights", params={"format": "csv", "table": "none"}).status_code == 404
 
 
+def test_reviews_are_shown_by_fifths_of_the_people_and_never_by_person(client, database_url):
+    this_week = measured.store(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO dx_users (id, source_id, name) OVERRIDING SYSTEM VALUE "
+            "SELECT n, n::text, 'Ada Lovelace' FROM generate_series(1, 11) n"
+        )
+        # Person n gave n reviews, and the bot 100. The reviews of the week before that are not asked for.
+        connection.execute(
+            "INSERT INTO pull_request_reviews (id, created, dx_user_id, pull_request_id, repo_id, source_table_id, "
+            "source_table_pull_id, source_table_repo_id, bot_authored, source) OVERRIDING SYSTEM VALUE "
+            "SELECT row_number() OVER (), %(week)s::timestamp AT TIME ZONE 'UTC' - s.ago * interval '1 second', p.n, "
+            "1, (SELECT id FROM repos), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), p.n > 10, 'bitbucket' "
+            "FROM generate_series(1, 11) p (n), generate_series(0, 1) s (ago), "
+            "generate_series(1, CASE WHEN p.n > 10 THEN 100 ELSE p.n END)",
+            {"week": this_week},
+        )
+    asked = {"repository": "shop", "from": str(this_week), "table": "fifths"}
+    shares = table(client, "/insights/load", **asked)
+    assert [(one["people"], one["reviews"]) for one in shares] == [("2", n) for n in ("19", "15", "11", "7", "3")]
+    assert [float(one["share"]) for one in shares] == [19 / 55, 15 / 55, 11 / 55, 7 / 55, 3 / 55]
+    page = client.get("/insights/load", params=asked).text
+    assert "<td>35%</td>" in page
+    assert "Ada" not in page
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM pull_request_reviews WHERE dx_user_id = 4")
+    assert table(client, "/insights/load", **asked) == []  # a fifth would be one person
+    assert "too few people" in client.get("/insights/load", params=asked).text
+
+
 def test_the_page_of_data_quality_shows_what_is_missing_and_spent(client, database_url):
     measured.store(database_url)
     with psycopg.connect(database_url) as connection:

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from dx_dagster.insights.figures import Drawing, Figure, Measure, Unit
-from dx_dagster.insights.reading import Median, Totals
+from dx_dagster.insights.reading import Fifth, Median, Totals
 from dx_dagster.warehouse.schema.measures import FEW
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -176,6 +176,19 @@ def _median(title: str, now: Median, before: Median | None, what: str, unit: Uni
 
 def _over(rows: int, what: str) -> str:
     return f"{few_or_number(rows)} of {what}" if few(rows) else f"over {rows:,} {what}"
+
+
+def fifths(found: Sequence[Fifth]) -> Listing:
+    """How many of the reviews each fifth of the people gave."""
+    return Listing(
+        "fifths",
+        "Reviews by fifths of the people",
+        "People of these weeks in five groups of one size, by the number of their reviews. The share of each group is "
+        "of all reviews. Where all review as much, each has 20%.",
+        ("fifth", "people", "reviews", "share"),
+        [(one.fifth, one.people, one.reviews, one.share) for one in found],
+        "These are too few people: a group would be a single person.",
+    )
 
 
 def bots(now: Totals) -> str:

@@ -67,6 +67,8 @@ def _listed(value: object) -> str:
         return _moment(value)
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):  # a share
+        return f"{value:.0%}"
     return "-" if value is None or value == "" else str(value)
 
 
