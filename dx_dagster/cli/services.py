@@ -100,6 +100,7 @@ def where_to_look(
         f"\n  Dagster's UI   {ui_url}"
         f"\n  Lineage        {ui_url}/asset-groups"
         f"\n  Connections    {api_url}{page}{once}"
+        f"\n  Insights       {api_url}/insights"
         f"\n  API            {api_url}/docs"
         f"{database}"
         f"\n\nLogs are in {settings.log_folder}."
