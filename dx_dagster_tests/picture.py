@@ -1,6 +1,7 @@
-"""Takes the README's picture of the lineage from a running demo: `make picture`."""
+"""Takes the pictures of the documentation from a running demo, of the lineage and of insights: `make picture`."""
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from dx_dagster_tests.browsing import chromium, launched
 from dx_dagster_tests.conftest import Running
 
-PICTURE = Path(__file__).parent.parent / "docs" / "lineage.png"
+DOCS = Path(__file__).parent.parent / "docs"
 # The group of the imported assets is open, that of the unified tables closed: all of them would be too small to read.
 _GRAPH = "asset-groups~group%3A%22bitbucket%22%20or%20group%3A%22unified%22/?expanded=global%40global%3Abitbucket"
 _MARGIN = 12
@@ -29,6 +30,16 @@ def take(ui: str, program: str, to: Path) -> None:
         page.screenshot(path=to, clip={"x": left, "y": top, "width": right - left, "height": bottom - top})
 
 
+def take_insights(sign_in: str, program: str, to: Path) -> None:
+    """Writes the picture of the overview; `sign_in` is a link that signs in once."""
+    with launched(program) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(sign_in)
+        page.get_by_role("link", name="Insights").click()
+        page.locator("html[data-charts=drawn]").wait_for(timeout=30_000)
+        page.screenshot(path=to, full_page=True)
+
+
 def main() -> None:
     program = chromium()
     if program is None:
@@ -36,7 +47,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dx-picture-") as home:
         running = Running({**os.environ, "DX_HOME": f"{home}/demo"}, "demo")
         try:
-            take(running.ui, program, PICTURE)
+            take(running.ui, program, DOCS / "lineage.png")
+            link = re.search(r"http\S+/connections/sign-in\?once=\S+", running.output)
+            if link is None:
+                sys.exit("The demo prints no link that signs in.")
+            take_insights(link[0], program, DOCS / "insights.png")
         finally:
             running.interrupt()
 

@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Annotated[int, Port] = 8000,
 ) -> None:
-    """Serves the receiver of webhooks, the Data Cloud API and the connections pages, without Dagster.
+    """Serves the receiver of webhooks, the Data Cloud API, the connections pages and insights, without Dagster.
 
     Example: dx-dagster serve --host 0.0.0.0 --port 8080
     """

@@ -81,7 +81,11 @@ class Median:
 
 @dataclass(frozen=True)
 class Totals:
-    """Figures of all rows of some weeks together."""
+    """Figures of all rows of some weeks together.
+
+    Attributes:
+        weeks: their number, without those before the first one with figures.
+    """
 
     weeks: int
     deployments: int
@@ -199,7 +203,9 @@ _SUMS = """
            COALESCE(sum(change_failure_count), 0)::int AS change_failures,
            COALESCE(sum(merged_count), 0)::int AS merged, COALESCE(sum(bot_merged_count), 0)::int AS bots_merged,
            COALESCE(sum(review_count), 0)::int AS reviews, COALESCE(sum(bot_review_count), 0)::int AS bot_reviews,
-           (LEAST(max(week), %(last)s) - GREATEST(min(week), %(first)s)) / 7 + 1 AS weeks
+           (%(last)s::date - GREATEST(%(first)s::date, (
+                SELECT min(week) FROM weekly_measures WHERE scope = %(scope)s AND scope_id = %(scope_id)s
+           ))) / 7 + 1 AS weeks
     FROM weekly_measures
     WHERE scope = %(scope)s AND scope_id = %(scope_id)s AND week BETWEEN %(first)s AND %(last)s"""
 _OF_SCOPE = {

@@ -4,7 +4,8 @@ The address has all filters, so a link shows what it showed. Charts are drawn fr
 """
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ _FILES = {
     "vega-embed.js": "vega/vega-embed.min.js",
 }
 _KINDS = {".css": "text/css", ".js": "text/javascript"}
-_CACHED = {"Cache-Control": "max-age=300"}
+_CACHED = {"Cache-Control": "private, max-age=300"}
+_CACHED_FOR_GOOD = {"Cache-Control": "max-age=31536000, immutable"}  # the address changes with the file
 _PRESETS = {"3 months": 13, "6 months": 26, "1 year": 52, "2 years": 104}
 routes = APIRouter(prefix=_HOME, include_in_schema=False)
 _signed_in = [Depends(signed_in)]
@@ -49,7 +51,13 @@ _signed_in = [Depends(signed_in)]
 async def static(name: str) -> Response:
     if name not in _FILES:
         return Response(status_code=404)
-    return FileResponse(_STATIC / _FILES[name], media_type=_KINDS[Path(name).suffix], headers=_CACHED)
+    return FileResponse(_STATIC / _FILES[name], media_type=_KINDS[Path(name).suffix], headers=_CACHED_FOR_GOOD)
+
+
+@cache
+def _static_address(name: str) -> str:
+    digest = sha256((_STATIC / _FILES[name]).read_bytes()).hexdigest()
+    return f"{_HOME}/static/{name}?v={digest[:16]}"
 
 
 @routes.get("/charts/{drawing}.json", dependencies=_signed_in)
@@ -115,7 +123,8 @@ async def _shown(transaction: Transaction, view: View, topic: Topic, zone: str) 
     totals = await reading.totals(transaction, of, weeks, zone, suffix=suffix, medians=has_keys)
     before = None
     if has_keys and len(rows) == weeks.number:
-        before = await reading.totals(transaction, of, weeks.before, zone, suffix=suffix)
+        earlier = await reading.totals(transaction, of, weeks.before, zone, suffix=suffix)
+        before = earlier if earlier and earlier.weeks == weeks.number else None
     return {
         "tables": [figure_tables.table(figure, rows, view.choices.this_week) for figure in topic.figures],
         "tiles": figure_tables.tiles(totals, before, business_hours=business_hours) if totals and has_keys else [],
@@ -172,6 +181,7 @@ def _rendered(request: Request, view: View, topic: Topic, **values: Any) -> Resp
             for label, weeks in _PRESETS.items()
         },
         few=FEW,
+        static=_static_address,
         **shown,
     )
 
