@@ -62,6 +62,7 @@ class Topic:
     intro: str = ""
 
 
+_MEANINGS = {"review_time": "from the first review by another person to the merge"}
 _LABELS = {"median": "Median", "p75": "75th percentile", "p90": "90th percentile"}
 
 
@@ -70,7 +71,7 @@ def _durations(name: str, title: str, *, business_hours: bool) -> Figure:
     column = f"{name}{BUSINESS_HOURS}" if business_hours else name
     unit: Unit = "business_seconds" if business_hours else "seconds"
     measures = (Measure(f"{column}_{one}", _LABELS[one], unit, count) for one in PERCENTILES)
-    meaning = f"Time {DURATIONS[name]}{', within business hours' if business_hours else ''}."
+    meaning = f"Time {_MEANINGS.get(name, DURATIONS[name])}{', within business hours' if business_hours else ''}."
     counted = Measure(count, "Pull requests", is_drawn=False)
     return Figure(name.replace("_", "-"), title, meaning, "durations", (counted, *measures))
 

@@ -113,7 +113,7 @@ def test_figures_over_few_rows_are_told(client, database_url):
     cycle = page[page.index('id="cycle-time"') :]
     assert cycle.count("few (n=3)") == measured.WEEKS - 1  # of each stored week
     assert "few (n=3) of merged pull requests" in page  # the key figure
-    assert re.search(r'class="key">2\.0 h<', page)  # the median of 1, 2 and 3 hours
+    assert re.search(r'class="key">2\.0\sh<', page)  # the median of 1, 2 and 3 hours
     assert "bots had 9 of 36 (25%) merged pull requests" in page
     lines = table(client, "/insights", table="cycle-time")
     assert {line["week"]: line["few"] for line in lines}[str(this_week)] == "true"
@@ -181,6 +181,8 @@ def test_reviews_are_shown_by_fifths_of_the_people_and_never_by_person(client, d
 
 
 def test_the_page_of_data_quality_shows_what_is_missing_and_spent(client, database_url):
+    assert "Nothing is imported yet." in client.get("/insights/data-quality").text
+    assert "Connect a workspace</a> first" in client.get("/insights").text
     measured.store(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute(
@@ -211,6 +213,10 @@ def test_nothing_is_shown_without_a_session_and_the_sign_in_leads_back(stranger,
             assert (answer.status_code, answer.text) == (303, "")
             assert httpx.URL(answer.headers["location"]).params["next"] == path + more
     key = on_warehouse(database_url, lambda warehouse: api_keys.create(warehouse, "tests")).get_secret_value()
+    csv_of_a_program = {"params": {"format": "csv"}, "headers": {"Authorization": f"Bearer {key}"}}
+    assert stranger.get("/insights", **csv_of_a_program).text.startswith("week,deployment_count")
+    csv_of_a_program["headers"] = {"Authorization": f"Bearer {key[:-1]}"}
+    assert stranger.get("/insights", **csv_of_a_program).status_code == 401
     for wanted, given in (("/insights/reviews?team=a%26b", None), ("//elsewhere.example/", "/connections")):
         form = stranger.get("/connections/sign-in", params={"next": wanted}).text
         token = found(r'name="csrf_token" value="([0-9a-f]+)"', form)

@@ -13,6 +13,7 @@ from dx_dagster.warehouse.schema.measures import FEW
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _NOTHING = "-"
+_SPACE = "\N{NO-BREAK SPACE}"
 _SECONDS = frozenset({"seconds", "business_seconds"})
 # A spreadsheet takes a cell that begins like this for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -99,10 +100,10 @@ def text(value: float | None, unit: Unit) -> str:
 def duration(seconds: float, *, days: bool = True) -> str:
     """Seconds in the unit that suits them: in hours at most, or in days."""
     if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f}{_SPACE}s"
     if seconds < 2 * _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds / _DAY:.1f} d" if days and seconds >= 2 * _DAY else f"{seconds / _HOUR:.1f} h"
+        return f"{seconds / _MINUTE:.0f}{_SPACE}min"
+    return f"{seconds / _DAY:.1f}{_SPACE}d" if days and seconds >= 2 * _DAY else f"{seconds / _HOUR:.1f}{_SPACE}h"
 
 
 def table(figure: Figure, weeks: Iterable[dict[str, Any]], this_week: date) -> FigureTable:

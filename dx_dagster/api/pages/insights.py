@@ -11,11 +11,13 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from dx_dagster.api.data_cloud.routes import Served
+from dx_dagster.api.data_cloud.envelope import RefusedError
+from dx_dagster.api.data_cloud.routes import Served, recognized
 from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.pages import data_quality, figure_tables, insight_filters
 from dx_dagster.api.pages.figure_tables import Listing
@@ -44,7 +46,26 @@ _CACHED = {"Cache-Control": "private, max-age=300"}
 _CACHED_FOR_GOOD = {"Cache-Control": "max-age=31536000, immutable"}  # the address changes with the file
 _PRESETS = {"3 months": 13, "6 months": 26, "1 year": 52, "2 years": 104}
 routes = APIRouter(prefix=_HOME, include_in_schema=False)
-_signed_in = [Depends(signed_in)]
+
+
+async def reader(request: Request) -> None:
+    """Requires a session, or an API key as a Bearer token: programs read CSV.
+
+    Raises:
+        SignInNeededError: there is neither.
+        HTTPException: the key is unknown or revoked, or its address gave too many such keys.
+    """
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        await signed_in(request)
+        return
+    try:
+        await recognized(request, SecretStr(given.strip()))
+    except RefusedError as error:
+        raise HTTPException(error.status, error.message, error.headers) from None
+
+
+_readable = [Depends(reader)]
 
 
 @routes.get("/static/{name}")
@@ -60,7 +81,7 @@ def _static_address(name: str) -> str:
     return f"{_HOME}/static/{name}?v={digest[:16]}"
 
 
-@routes.get("/charts/{drawing}.json", dependencies=_signed_in)
+@routes.get("/charts/{drawing}.json", dependencies=_readable)
 async def chart(drawing: str, dark: bool = False) -> Response:
     """The specification of a chart, without rows."""
     found = next((one for one in DRAWINGS if one == drawing), None)
@@ -76,12 +97,12 @@ def _specification(drawing: Drawing, *, dark: bool) -> dict[str, Any]:
     return charts.specification(drawing, dark=dark)
 
 
-@routes.get("", dependencies=_signed_in)
+@routes.get("", dependencies=_readable)
 async def overview(request: Request, served: Served) -> Response:
     return await _page(request, served, "")
 
 
-@routes.get("/data-quality", dependencies=_signed_in)
+@routes.get("/data-quality", dependencies=_readable)
 async def quality(request: Request, served: Served) -> Response:
     listings = await data_quality.listings(served)
     if _wants_csv(request):
@@ -92,7 +113,7 @@ async def quality(request: Request, served: Served) -> Response:
     return _rendered(request, replace(view, wrong="", status=200), _QUALITY, listings=listings)
 
 
-@routes.get("/{name}", dependencies=_signed_in)
+@routes.get("/{name}", dependencies=_readable)
 async def topic(request: Request, served: Served, name: str) -> Response:
     return await _page(request, served, name)
 
