@@ -119,7 +119,7 @@ _WORKSPACES = """
                GROUP BY scope_id) m ON m.scope_id = w.id::text
     ORDER BY m.merged DESC NULLS LAST, w.slug"""
 _REPOSITORIES = """
-    SELECT r.slug FROM repos o JOIN bitbucket_repositories r ON r.id = o.source_table_id
+    SELECT DISTINCT r.slug FROM repos o JOIN bitbucket_repositories r ON r.id = o.source_table_id
     JOIN bitbucket_workspaces w ON w.id = r.workspace_id
     WHERE w.slug = %(workspace)s AND r.slug IS NOT NULL ORDER BY r.slug"""
 _TEAMS = "SELECT source_id FROM dx_teams WHERE deleted_at IS NULL ORDER BY source_id"

@@ -405,7 +405,7 @@ def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, br
     expect(drawn).to_be_attached()
     page.get_by_text("Table of lead time").press("Enter")
     expect(page.get_by_role("rowheader", name=f"{this_week} so far")).to_be_visible()
-    accessible(page, "insights", "tablet", "phone")
+    accessible(page, "insights", "phone")
     shoot(page, "insights")
     page.get_by_role("link", name="Data quality").click()
     expect(page.get_by_role("heading", name="Data quality")).to_be_visible()
