@@ -37,6 +37,7 @@ _FAST = (
 )
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 2 * 1024**3  # a server for each worker, a few databases of 10 MB and the log of each
+_LONGEST = {"test_automation.py", "test_import.py", "test_install.py"}
 _numbers = count()
 
 
@@ -52,7 +53,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The longest tests: at the end, one worker would be at them while the others have nothing left to do.
-    items.sort(key=lambda item: item.path.name != "test_install.py")
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 def pytest_xdist_auto_num_workers() -> int:
