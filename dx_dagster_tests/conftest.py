@@ -1,6 +1,7 @@
 """A database for each test, and the commands as processes."""
 
 import atexit
+import fcntl
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -214,8 +216,21 @@ class Running:
                 self.process.kill()
 
 
+@contextmanager
+def beside_other_installations(*, none_at_work: bool) -> Iterator[None]:
+    """Commands without a home look at all processes of the user: tests of that and of `up` take turns."""
+    with (Path(tempfile.gettempdir()) / "dx-dagster-tests.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if none_at_work else fcntl.LOCK_SH)
+        yield
+
+
 @pytest.fixture
 def start_up() -> Iterator[Callable[..., Running]]:
+    with beside_other_installations(none_at_work=False):
+        yield from _starting()
+
+
+def _starting() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(

@@ -17,7 +17,7 @@ from dx_dagster.settings import Settings
 from dx_dagster.warehouse.locks import Lock
 from dx_dagster_tests.bad_input.telling import paragraph
 from dx_dagster_tests.commands import Done
-from dx_dagster_tests.conftest import RunCli
+from dx_dagster_tests.conftest import RunCli, beside_other_installations
 from dx_dagster_tests.connecting import TOKEN
 
 Env = Mapping[str, str]
@@ -77,7 +77,8 @@ def in_folders(bare_environment, tmp_path, monkeypatch):
     below = tmp_path / "project" / "src"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    return env
+    with beside_other_installations(none_at_work=True):
+        yield env
 
 
 def test_a_home_is_found_from_below_and_none_is_made_where_one_must_exist(run_cli: RunCli, in_folders: Env, tmp_path):
