@@ -219,7 +219,7 @@ class Running:
 @contextmanager
 def beside_other_installations(*, none_at_work: bool) -> Iterator[None]:
     """Commands without a home look at all processes of the user: tests of that and of `up` take turns."""
-    with (Path(tempfile.gettempdir()) / "dx-dagster-tests.lock").open("a") as file:
+    with (Path(tempfile.gettempdir()) / f"dx-dagster-tests-{os.getuid()}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if none_at_work else fcntl.LOCK_SH)
         yield
 
