@@ -118,6 +118,13 @@ _OF_ALL = SQL("""
         UNION SELECT p.id FROM bitbucket_repositories r JOIN bitbucket_pulls p ON p.repository_id = r.id
         WHERE r.workspace_id = %(workspace)s""")
 
+_OF_COMMIT_AUTHORS = """
+    INSERT INTO changed_pulls
+    SELECT k.pull_id FROM changed_rows c JOIN bitbucket_users u USING (id)
+    JOIN bitbucket_pull_commits k ON k.author_id = u.id
+    WHERE c.kind = 'user' AND c.changed_in >= %(since)s AND u.workspace_id = %(workspace)s
+    ON CONFLICT DO NOTHING"""
+
 
 async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[str] = ("pull",)) -> int:
     """Fills the temporary table `changed_pulls` (id) with the pull requests to build; returns their number.
@@ -134,3 +141,11 @@ async def find_pulls(transaction: Transaction, scope: Scope, kinds: Collection[s
     await transaction.execute("ALTER TABLE changed_pulls ADD PRIMARY KEY (id)")
     await transaction.execute("ANALYZE changed_pulls")
     return found
+
+
+async def add_pulls_of_commit_authors(transaction: Transaction, scope: Scope) -> int:
+    """Adds to `changed_pulls` those with commits of users that changed; returns their number.
+
+    A build of everything has them already.
+    """
+    return 0 if scope.everything else await transaction.execute(_OF_COMMIT_AUTHORS, scope.bound)

@@ -9,7 +9,7 @@ from psycopg.sql import SQL
 
 from dx_dagster.insights.building import Build
 from dx_dagster.insights.business_hours import BusinessTime
-from dx_dagster.insights.changes import Scope, find_pulls
+from dx_dagster.insights.changes import Scope, add_pulls_of_commit_authors, find_pulls
 from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.insights.measures.assistants import names_one
 from dx_dagster.warehouse.database import Transaction
@@ -147,12 +147,6 @@ def _derivation(time: BusinessTime) -> Derivation:
 
 
 _KINDS = ("pull", "pull_requests", "pull_request_reviews", "deployment_pull_requests")
-_BY_AUTHORS = """
-    INSERT INTO changed_pulls
-    SELECT k.pull_id FROM changed_rows c JOIN bitbucket_users u USING (id)
-    JOIN bitbucket_pull_commits k ON k.author_id = u.id
-    WHERE c.kind = 'user' AND c.changed_in >= %(since)s AND u.workspace_id = %(workspace)s
-    ON CONFLICT DO NOTHING"""
 _DELETE = SQL("""
     DELETE FROM pull_request_measures m
     WHERE {chosen} AND NOT EXISTS (SELECT FROM pull_requests t WHERE t.id = m.pull_request_id)""")
@@ -161,8 +155,7 @@ _CHOSEN = SQL("m.source_table_id IN (SELECT id FROM changed_pulls)")
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     found = await find_pulls(transaction, scope, kinds=_KINDS)
-    if not scope.everything:
-        found += await transaction.execute(_BY_AUTHORS, scope.bound)
+    found += await add_pulls_of_commit_authors(transaction, scope)
     if not found and not scope.everything:
         return
     time = BusinessTime.parse(scope.settings)

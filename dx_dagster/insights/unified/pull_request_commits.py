@@ -3,7 +3,7 @@
 from psycopg.sql import SQL
 
 from dx_dagster.insights.building import Build
-from dx_dagster.insights.changes import Scope, find_pulls
+from dx_dagster.insights.changes import Scope, add_pulls_of_commit_authors, find_pulls
 from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.schema import bitbucket, people, unified
@@ -38,12 +38,6 @@ COMMITS = Derivation(
     },
 )
 
-_OF_USERS = """
-    INSERT INTO changed_pulls
-    SELECT k.pull_id FROM changed_rows c JOIN bitbucket_users u USING (id)
-    JOIN bitbucket_pull_commits k ON k.author_id = u.id
-    WHERE c.kind = 'user' AND c.changed_in >= %(since)s AND u.workspace_id = %(workspace)s
-    ON CONFLICT DO NOTHING"""
 _VANISHED = """
     DELETE FROM pull_request_commits t USING changed_pulls c, pull_requests p
     WHERE p.source_table_id = c.id AND t.pull_request_id = p.id
@@ -52,8 +46,7 @@ _VANISHED = """
 
 async def _build(transaction: Transaction, scope: Scope) -> None:
     await find_pulls(transaction, scope)
-    if not scope.everything:
-        await transaction.execute(_OF_USERS, scope.bound)
+    await add_pulls_of_commit_authors(transaction, scope)
     await transaction.execute(_VANISHED)
     await derive(transaction, COMMITS, scope.bound)
 
