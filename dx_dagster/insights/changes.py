@@ -117,7 +117,6 @@ _ALL_CHANGED = """
 _OF_ALL = SQL("""
         UNION SELECT p.id FROM bitbucket_repositories r JOIN bitbucket_pulls p ON p.repository_id = r.id
         WHERE r.workspace_id = %(workspace)s""")
-
 _OF_COMMIT_AUTHORS = """
     INSERT INTO changed_pulls
     SELECT k.pull_id FROM changed_rows c JOIN bitbucket_users u USING (id)

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from dx_dagster.clock import HOST
 from dx_dagster.warehouse.connections import keys
-from dx_dagster.warehouse.connections.vault import Vault
+from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Transaction, Warehouse
 
 CredentialType = Literal["access_token", "api_token"]
@@ -185,8 +185,18 @@ async def all_of(
         SQL("{usable} AND {in_service}").format(usable=_USABLE, in_service=_IN_SERVICE) if enabled else SQL("true")
     )
     rows = await warehouse.rows(_SELECT.format(is_meant=is_meant), [connection_id])
-    opened = [row for row in rows if vault.opens(row.secret, _row_name(row.id))] if enabled else []
-    return [_opened(vault, row) for row in opened or rows]
+    opened: list[StoredCredential] = []
+    closed: VaultError | None = None
+    for row in rows:
+        try:
+            opened.append(_opened(vault, row))
+        except VaultError as error:
+            if not enabled:
+                raise
+            closed = error
+    if closed is not None and not opened:
+        raise closed
+    return opened
 
 
 async def get(warehouse: Warehouse, vault: Vault, connection_id: int, credential_id: int) -> StoredCredential | None:
