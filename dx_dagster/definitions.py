@@ -3,11 +3,11 @@
 import dagster as dg
 
 from dx_dagster.assets.ours import OURS
-from dx_dagster.automation import console, syncing
+from dx_dagster.automation import console_logger, syncing
 from dx_dagster.automation.definitions import automation
 from dx_dagster.automation.upkeep import daily_upkeep, upkeep
 
-console.set_up()
+console_logger.set_up()
 
 _UPKEEP = upkeep(OURS)
 
