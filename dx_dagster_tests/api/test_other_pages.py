@@ -121,10 +121,12 @@ def start(environment) -> Iterator[Callable[..., str]]:
         assert process.wait(60) == 0
 
 
-def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_and_clients_work(
+def test_no_page_and_no_host_from_elsewhere_reads_or_changes_anything_and_dagsters_own_pages_and_clients_work(
     start: Callable[..., str], environment, database_url, browser: Browser, elsewhere
 ):
-    ui, api = start("ui"), start("serve")
+    ui, api = start("ui", DX_ALLOWED_HOSTS="dx.example.com", DX_UI_SIGN_IN="off"), start("serve")
+    hosts_and_origins_are_checked(ui)
+    assert partitions(database_url) == set()
     key = run_forked(["api-keys", "create", "tests"], environment).stdout.strip()
     dagsters_client_works(ui)
     assert ask(ui, ADD.replace("MARK", "acme")).json()["data"]["addDynamicPartition"]
@@ -154,6 +156,34 @@ def test_a_page_from_elsewhere_changes_and_reads_nothing_and_dagsters_own_pages_
     context.close()
 
 
+def hosts_and_origins_are_checked(ui: str) -> None:
+    own = ui.removeprefix("http://")
+    for host in ("localhost", "127.0.0.1:80", "[::1]", "DX.example.com", "dx.example.com:3000"):
+        assert ask(ui, ASK, Host=host).status_code == 200
+    for host in ("elsewhere.example", "dx.example.com.elsewhere.example", "127.0.0.1.elsewhere.example", "", "a b"):
+        answer = ask(ui, ASK, Host=host)
+        assert (answer.status_code, "DX_ALLOWED_HOSTS" in answer.text) == (421, True)
+        assert upgrade(ui, Host=host) == 421
+    for headers in ({}, {"Origin": ui}, {"Origin": ui, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"},
+                    # a proxy that puts in the host that it asks for
+                    {"Origin": "https://dx.example.com", "Sec-Fetch-Site": "same-origin"}):  # fmt: skip
+        assert ask(ui, ASK, **headers).status_code == 200
+        assert upgrade(ui, **headers) == 101
+    for headers in ({"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Origin": f"http://x.{own}"}, {"Origin": ""},
+                    {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site", "Origin": ui},
+                    {"Sec-Fetch-Site": "same-origin", "Origin": "http://elsewhere.example"}):  # fmt: skip
+        assert ask(ui, ADD, **headers).status_code == 403
+        assert upgrade(ui, **headers) == 403
+        assert httpx.get(f"{ui}/server_info", headers=headers).status_code == 403
+    # Nothing but JSON in a POST, whoever sends it.
+    assert httpx.get(f"{ui}/graphql", params={"query": ADD}).status_code == 405
+    assert httpx.head(f"{ui}/graphql", params={"query": ADD}).status_code == 405
+    assert httpx.post(f"{ui}/graphql", params={"query": ADD}, data={"query": ADD}).status_code == 415
+    answer = httpx.get(ui)
+    assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
 def dagsters_client_works(ui: str, **headers: str) -> None:
     client = DagsterGraphQLClient("127.0.0.1", port_number=urlsplit(ui).port, headers=headers)
     assert client.reload_repository_location("dx_dagster").status == ReloadRepositoryLocationStatus.SUCCESS
@@ -161,6 +191,11 @@ def dagsters_client_works(ui: str, **headers: str) -> None:
 
 def ask(ui: str, query: str, **headers: str) -> httpx.Response:
     return httpx.post(f"{ui}/graphql", json={"query": query}, headers=headers, timeout=60)
+
+
+def upgrade(ui: str, **headers: str) -> int:
+    with httpx.stream("GET", f"{ui}/graphql", headers=UPGRADE | headers, timeout=60) as answer:
+        return answer.status_code
 
 
 def partitions(database_url: str) -> set[str]:
@@ -207,44 +242,6 @@ def hourly_sync_is(ui: str, headers: Mapping[str, str]) -> str:
     return state
 
 
-# Without a browser
-
-
-def upgrade(ui: str, **headers: str) -> int:
-    with httpx.stream("GET", f"{ui}/graphql", headers=UPGRADE | headers, timeout=60) as answer:
-        return answer.status_code
-
-
-def test_the_ui_serves_its_hosts_and_pages_alone(start, database_url):
-    ui = start("ui", DX_ALLOWED_HOSTS="dx.example.com", DX_UI_SIGN_IN="off")
-    own = ui.removeprefix("http://")
-    for host in ("localhost", "127.0.0.1:80", "[::1]", "DX.example.com", "dx.example.com:3000"):
-        assert ask(ui, ASK, Host=host).status_code == 200
-    for host in ("elsewhere.example", "dx.example.com.elsewhere.example", "127.0.0.1.elsewhere.example", "", "a b"):
-        answer = ask(ui, ASK, Host=host)
-        assert (answer.status_code, "DX_ALLOWED_HOSTS" in answer.text) == (421, True)
-        assert upgrade(ui, Host=host) == 421
-    for headers in ({}, {"Origin": ui}, {"Origin": ui, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"},
-                    # a proxy that puts in the host that it asks for
-                    {"Origin": "https://dx.example.com", "Sec-Fetch-Site": "same-origin"}):  # fmt: skip
-        assert ask(ui, ASK, **headers).status_code == 200
-        assert upgrade(ui, **headers) == 101
-    for headers in ({"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Origin": f"http://x.{own}"}, {"Origin": ""},
-                    {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site", "Origin": ui},
-                    {"Sec-Fetch-Site": "same-origin", "Origin": "http://elsewhere.example"}):  # fmt: skip
-        assert ask(ui, ADD, **headers).status_code == 403
-        assert upgrade(ui, **headers) == 403
-        assert httpx.get(f"{ui}/server_info", headers=headers).status_code == 403
-    # Nothing but JSON in a POST, whoever sends it.
-    assert httpx.get(f"{ui}/graphql", params={"query": ADD}).status_code == 405
-    assert httpx.head(f"{ui}/graphql", params={"query": ADD}).status_code == 405
-    assert httpx.post(f"{ui}/graphql", params={"query": ADD}, data={"query": ADD}).status_code == 415
-    assert partitions(database_url) == set()
-    answer = httpx.get(ui)
-    assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
-    assert not [name for name in answer.headers if name.startswith("access-control-")]
-
-
 def test_the_ui_asks_for_a_key_where_it_is_told_to(start, environment, browser: Browser):
     key = run_forked(["api-keys", "create", "tests"], environment).stdout.strip()
     ui = start("ui", DX_UI_SIGN_IN="on")
@@ -283,6 +280,9 @@ def test_the_ui_asks_for_a_key_where_it_is_told_to(start, environment, browser: 
     page.goto(ui)
     expect(page.get_by_label("API key")).to_be_visible()
     context.close()
+
+
+# Without a browser
 
 
 def test_our_own_pages_serve_their_hosts_and_redirect_nowhere_else(settings):
