@@ -12,7 +12,7 @@ from dx_dagster.sandbox.world import World
 from dx_dagster.warehouse.imported import review_times
 from dx_dagster_tests.importing import Installation
 
-MADE_UP = WorldConfig(seed=21, repositories=4, pull_requests=1000, members=12)
+MADE_UP = WorldConfig(seed=21, repositories=4, pull_requests=400, members=12)
 
 
 def shuffle(world: World, chances: random.Random) -> None:
