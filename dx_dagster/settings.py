@@ -177,6 +177,7 @@ class Settings(BaseSettings):
 
     home: Annotated[Path, Field(alias="DX_HOME"), _PRIVATE] = DEFAULT_HOME
     database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL"), _PRIVATE] = None
+    reports_database_url: Annotated[SecretStr | None, Field(alias="DX_REPORTS_DATABASE_URL"), _PRIVATE] = None
     secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS"), _PRIVATE] = None
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
@@ -329,7 +330,7 @@ class Settings(BaseSettings):
         BusinessWeek.parse(hours)
         return hours
 
-    @field_validator("database_url")
+    @field_validator("database_url", "reports_database_url")
     @classmethod
     def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         """Rejects addresses that the drivers would quote in an error, with the password."""
@@ -360,6 +361,10 @@ class Settings(BaseSettings):
     def proxies(self) -> list[str]:
         """The addresses and networks of DX_TRUSTED_PROXIES."""
         return _listed(self.trusted_proxies)
+
+    @cached_property
+    def report_folder(self) -> Path:
+        return self.home / "reports"
 
     @cached_property
     def log_folder(self) -> Path:

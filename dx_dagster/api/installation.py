@@ -4,14 +4,17 @@ import shlex
 import sysconfig
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import anyio
 from starlette.requests import HTTPConnection
 
+from dx_dagster.insights.reports.running import AT_ONCE, Runner
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import EmbeddedServer
+from dx_dagster.warehouse.report_access import ReportAccess
 
 
 @dataclass(eq=False)
@@ -34,6 +37,16 @@ class ServedInstallation:
             if self._warehouse is None:
                 self._warehouse = await self._stack.enter_async_context(Warehouse(self.url))
             return self._warehouse
+
+    @cached_property
+    def report_runner(self) -> Runner:
+        """Runs the queries of reports, few at once whoever asks for them."""
+        return Runner(anyio.CapacityLimiter(AT_ONCE))
+
+    @cached_property
+    def report_access(self) -> ReportAccess:
+        """How reports reach the database."""
+        return ReportAccess.of(self.settings, self.url)
 
     @property
     def is_named(self) -> bool:

@@ -43,7 +43,7 @@ def specification(drawing: Drawing, *, dark: bool = False) -> dict[str, Any]:
     scaled = base.encode(y=_value(drawing, alt.Scale(zero=True, domain=alt.DomainUnionWith([0, _AXES[drawing][2]]))))
     drawn = _bars(scaled) if drawing == "bars" else _lines(scaled, base)
     size = {"width": "container", "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
-    made: dict[str, Any] = drawn.properties(**size).configure(**_config(dark=dark)).to_dict()
+    made: dict[str, Any] = drawn.properties(**size).configure(**configuration(dark=dark)).to_dict()
     return made
 
 
@@ -117,7 +117,8 @@ def _hollow(of_few: float, otherwise: float) -> Any:
     return alt.when(alt.datum.few).then(alt.value(of_few)).otherwise(alt.value(otherwise))
 
 
-def _config(*, dark: bool) -> dict[str, Any]:
+def configuration(*, dark: bool) -> dict[str, Any]:
+    """Colours and fonts of every chart."""
     text, lines = ("#e7eaf0", "#3a4252") if dark else ("#1c2330", "#d5dae3")
     axis = {"labelColor": text, "titleColor": text, "gridColor": lines, "domainColor": lines, "tickColor": lines}
     fonts = {"labelFont": _FONT, "titleFont": _FONT, "labelFontSize": 12, "titleFontSize": 12}

@@ -35,6 +35,11 @@ class Weeks:
         return self.last + _WEEK
 
     @property
+    def last_day(self) -> date:
+        """The Sunday of the last week."""
+        return self.end - timedelta(days=1)
+
+    @property
     def before(self) -> "Weeks":
         """As many weeks before these."""
         return Weeks(self.first - self.number * _WEEK, self.first - _WEEK)

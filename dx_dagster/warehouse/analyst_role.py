@@ -5,13 +5,14 @@ Each start grants anew, so that tables of a newer release are included. A table 
 
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from psycopg import Connection
 from psycopg.errors import DuplicateObject, InsufficientPrivilege, InternalError, UniqueViolation
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 from pydantic import SecretStr
 
 from dx_dagster.settings import private_draft
@@ -112,32 +113,50 @@ def make_role(connection: Connection[Any]) -> None:
     Raises:
         psycopg.errors.InsufficientPrivilege: the connection's user may not create roles.
     """
-    role = Identifier(ANALYST)
     with connection.transaction():
-        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ANALYST]).fetchone() is None:
-            connection.execute(SQL("CREATE ROLE {} NOLOGIN CONNECTION LIMIT 20").format(role))
-        for name, value in _SETTINGS.items():
-            statement = SQL("ALTER ROLE {} SET {} TO {}")
-            connection.execute(statement.format(role, Identifier(name), Literal(value)))
-        connection.execute(SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
-        connection.execute(SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
-        query = (
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')"
-        )
-        there = {name for (name,) in connection.execute(query).fetchall()}
-        tables = SQL(", ").join(Identifier("public", name) for name in sorted(TABLES & there))
-        connection.execute(SQL("GRANT SELECT ON {} TO {}").format(tables, role))
+        create(connection, ANALYST, SQL("NOLOGIN CONNECTION LIMIT 20"), _SETTINGS)
+        grant_tables(connection, ANALYST)
+
+
+def create(connection: Connection[Any], name: str, rights: Composable, settings: Mapping[str, str]) -> None:
+    """Creates a role unless it exists, and sets its settings.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: the connection's user may not create roles.
+    """
+    role = Identifier(name)
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
+        connection.execute(SQL("CREATE ROLE {} {}").format(role, rights))
+    for setting, value in settings.items():
+        statement = SQL("ALTER ROLE {} SET {} TO {}")
+        connection.execute(statement.format(role, Identifier(setting), Literal(value)))
+
+
+def grant_tables(connection: Connection[Any], name: str) -> None:
+    """Grants a role exactly those of `TABLES` that there are."""
+    role = Identifier(name)
+    connection.execute(SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
+    connection.execute(SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
+    query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')"
+    there = {name for (name,) in connection.execute(query).fetchall()}
+    tables = SQL(", ").join(Identifier("public", name) for name in sorted(TABLES & there))
+    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(tables, role))
 
 
 def make_role_if_allowed(url: str) -> bool:
-    """Makes the role, and grants it the tables that there are now. Returns False where the user may not make roles.
+    """Makes the role, and grants it the tables that there are now. Returns False where the user may not make roles."""
+    return if_allowed(url, make_role)
+
+
+def if_allowed(url: str, make: Callable[[Connection[Any]], None]) -> bool:
+    """Makes a role with `make`, or returns False where the user may not make roles.
 
     Processes of other databases on the server may do so at the same moment, since a role belongs to the server.
     """
     with connect(url) as connection:
         for _ in range(_ATTEMPTS):
             try:
-                make_role(connection)
+                make(connection)
             except InsufficientPrivilege:
                 return False
             except (DuplicateObject, UniqueViolation, InternalError):
@@ -148,21 +167,25 @@ def make_role_if_allowed(url: str) -> bool:
 
 
 def let_in(connection: Connection[Any], password: SecretStr) -> None:
-    """Allows the role to log in with the password, which leaves this process as a SCRAM verifier only.
-
-    It also takes rights from everybody but superusers, so it is for a database that has no other users: the embedded.
-    """
-    verifier = connection.pgconn.encrypt_password(
-        password.get_secret_value().encode(), ANALYST.encode(), b"scram-sha-256"
-    )
-    statement = SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(Identifier(ANALYST), Literal(verifier.decode()))
+    """Allows the role to log in to the embedded database with the password."""
     with connection.transaction():
-        connection.execute(statement)
-        database = Identifier(connection.info.dbname)
-        connection.execute(SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
-        for (function,) in connection.execute(_CALLABLE_BY_ALL).fetchall():
-            # The name and the types are PostgreSQL's own, quoted by regprocedure.
-            connection.execute(SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(SQL(function)))
+        set_password(connection, ANALYST, password)
+        take_from_all(connection)
+
+
+def set_password(connection: Connection[Any], name: str, password: SecretStr) -> None:
+    """Allows a role to log in with the password, which leaves this process as a SCRAM verifier only."""
+    verifier = connection.pgconn.encrypt_password(password.get_secret_value().encode(), name.encode(), b"scram-sha-256")
+    connection.execute(SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(Identifier(name), Literal(verifier.decode())))
+
+
+def take_from_all(connection: Connection[Any]) -> None:
+    """Takes rights from everybody but superusers: for a database that has no other users, the embedded one."""
+    database = Identifier(connection.info.dbname)
+    connection.execute(SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+    for (function,) in connection.execute(_CALLABLE_BY_ALL).fetchall():
+        # The name and the types are PostgreSQL's own, quoted by regprocedure.
+        connection.execute(SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(SQL(function)))
 
 
 def password_of(home: Path) -> SecretStr:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends
@@ -19,7 +20,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.data_cloud.routes import Served, recognized
 from dx_dagster.api.installation import ServedInstallation
-from dx_dagster.api.pages import data_quality, figure_tables, insight_filters
+from dx_dagster.api.pages import data_quality, figure_tables, insight_filters, reports
 from dx_dagster.api.pages.figure_tables import Listing
 from dx_dagster.api.pages.insight_filters import Filters, View
 from dx_dagster.api.pages.rendering import render
@@ -27,11 +28,14 @@ from dx_dagster.api.pages.sessions import signed_in
 from dx_dagster.insights import reading
 from dx_dagster.insights.figures import DRAWINGS, TOPICS, Drawing, Topic
 from dx_dagster.insights.reading import Weeks
+from dx_dagster.insights.reports.files import Catalogue, Report
 from dx_dagster.warehouse.database import Transaction
+from dx_dagster.warehouse.report_access import ReportsUnavailableError
 from dx_dagster.warehouse.schema.measures import BUSINESS_HOURS, FEW
 
 _HOME = "/insights"
 _QUALITY = Topic("data-quality", "Data quality", ())
+_REPORTS = Topic("reports", "Reports", ())
 _LOAD = "load"
 _STATIC = Path(__file__).parent.parent / "static"
 _FILES = {
@@ -84,17 +88,24 @@ def _static_address(name: str) -> str:
 @routes.get("/charts/{drawing}.json", dependencies=_readable)
 async def chart(drawing: str, dark: bool = False) -> Response:
     """The specification of a chart, without rows."""
-    found = next((one for one in DRAWINGS if one == drawing), None)
-    if found is None:
+    is_of_report = drawing.startswith(reports.DRAWING)
+    if not is_of_report and drawing not in DRAWINGS:
         raise HTTPException(404)
-    made = await to_thread.run_sync(partial(_specification, found, dark=dark))
+    made = await to_thread.run_sync(partial(_specification, drawing, dark=dark))
+    if made is None:
+        raise HTTPException(404)
     return JSONResponse(made, headers=_CACHED)
 
 
-def _specification(drawing: Drawing, *, dark: bool) -> dict[str, Any]:
+def _specification(drawing: str, *, dark: bool) -> dict[str, Any] | None:
+    """The specification, or None where there is none of this name."""
     from dx_dagster.insights import charts  # noqa: PLC0415 - slow to import: pages do without it
+    from dx_dagster.insights.reports import charts as of_reports  # noqa: PLC0415
 
-    return charts.specification(drawing, dark=dark)
+    if drawing in DRAWINGS:
+        return charts.specification(drawing, dark=dark)
+    name = drawing.removeprefix(reports.DRAWING)
+    return of_reports.specification(name, dark=dark) if name in of_reports.CHARTS else None
 
 
 @routes.get("", dependencies=_readable)
@@ -122,7 +133,7 @@ async def _page(request: Request, served: ServedInstallation, name: str) -> Resp
     filters, zone = Filters.of(request), served.settings.time_zone
     topic = TOPICS[filters.business_hours].get(name)
     if topic is None:
-        raise HTTPException(404, "This page does not exist.")
+        return await _report(request, served, name)
     warehouse = await served.warehouse()
     async with warehouse.transaction(read_only=True) as transaction:
         view = await insight_filters.view(transaction, filters, zone)
@@ -130,6 +141,71 @@ async def _page(request: Request, served: ServedInstallation, name: str) -> Resp
             return await _csv_of_weeks(transaction, view, topic, request, zone)
         shown = await _shown(transaction, view, topic, zone) if view.of else {}
     return _rendered(request, view, topic, **shown)
+
+
+@cache
+def _taken() -> frozenset[str]:
+    """Addresses that no report can have."""
+    return frozenset({*TOPICS[False], _QUALITY.name, _REPORTS.name, "static", "charts"})
+
+
+async def _view(served: ServedInstallation, request: Request) -> View:
+    warehouse = await served.warehouse()
+    async with warehouse.transaction(read_only=True) as transaction:
+        return await insight_filters.view(transaction, Filters.of(request), served.settings.time_zone)
+
+
+@routes.get("/reports", dependencies=_readable)
+async def list_of_reports(request: Request, served: Served) -> Response:
+    return await _list_of_reports(request, served, await reports.catalogue(served, _taken()))
+
+
+async def _list_of_reports(
+    request: Request, served: ServedInstallation, catalogue: Catalogue, problem: str = ""
+) -> Response:
+    view = replace(await _view(served, request), wrong="", status=422 if problem else 200)
+    folder = served.settings.report_folder
+    shown = {"catalogue": catalogue, "problem": problem, "folder": folder, "has_filters": False}
+    return _rendered(request, view, _REPORTS, template="reports.html", **shown)
+
+
+async def _report(request: Request, served: ServedInstallation, name: str) -> Response:
+    catalogue = await reports.catalogue(served, _taken())
+    report = catalogue.reports.get(name)
+    if report is None:
+        problem = next((one for one in catalogue.problems if one.name == name), None)
+        if problem is None:
+            raise HTTPException(404, "This page does not exist.")
+        return await _list_of_reports(request, served, catalogue, f"{problem.file}: {problem.reason}.")
+    view = await _view(served, request)
+    if _wants_csv(request):
+        return await _csv_of_tile(request, served, view, report)
+    tiles, problem_here = [], ""
+    if not view.wrong:
+        try:
+            tiles = [reports.shown(one) for one in await reports.outcomes(served, view, report, report.tiles)]
+        except ReportsUnavailableError as error:
+            problem_here = str(error)
+    topic = Topic(quote(report.name, safe=""), report.title, ())
+    charts = any(tile.chart for tile in tiles)
+    shown = {"report": report, "shown_tiles": tiles, "problem": problem_here, "has_charts": charts, "has_hours": False}
+    return _rendered(request, view, topic, template="report.html", current=_REPORTS.name, **shown)
+
+
+async def _csv_of_tile(request: Request, served: ServedInstallation, view: View, report: Report) -> Response:
+    if view.wrong:
+        raise HTTPException(view.status, view.wrong)
+    named = request.query_params.get("table")
+    tile = next((one for one in report.tiles if named in {one.name, None, ""}), None)
+    if tile is None:
+        raise HTTPException(404, "This report has no such tile.")
+    try:
+        [outcome] = await reports.outcomes(served, view, report, [tile])
+    except ReportsUnavailableError as error:
+        raise HTTPException(503, str(error)) from None
+    if outcome.result is None:
+        raise HTTPException(422, outcome.error)
+    return _csv(tile.name, reports.as_csv(outcome.result))
 
 
 async def _shown(transaction: Transaction, view: View, topic: Topic, zone: str) -> dict[str, Any]:
@@ -183,18 +259,26 @@ def _csv_of(listings: list[Listing], request: Request) -> Response:
     return _csv(listing.name, figure_tables.written(listing.header, listing.rows))
 
 
-def _rendered(request: Request, view: View, topic: Topic, **values: Any) -> Response:
+def _rendered(request: Request, view: View, topic: Topic, template: str = "insights.html", **values: Any) -> Response:
     exact = replace(view.filters, first=f"{view.weeks.first}", last=f"{view.weeks.last}")
-    shown: dict[str, Any] = {"tables": [], "tiles": [], "bots": "", "listings": []} | values
+    shown: dict[str, Any] = {
+        "tables": [],
+        "tiles": [],
+        "bots": "",
+        "listings": [],
+        "current": topic.name,
+        "has_filters": topic is not _QUALITY,
+        "has_hours": True,
+        "has_charts": bool(values.get("tables")),
+    } | values
     return render(
         request,
-        "insights.html",
+        template,
         status=view.status,
         view=view,
         filters=view.filters,
         topic=topic,
-        topics=[*TOPICS[False].values(), _QUALITY],
-        has_filters=topic is not _QUALITY,
+        topics=[*TOPICS[False].values(), _QUALITY, _REPORTS],
         address=lambda name: f"{_HOME}/{name}" if name else _HOME,
         exact=exact.query(),
         presets={

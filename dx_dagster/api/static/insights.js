@@ -17,6 +17,28 @@ const rowsOf = (table) => {
     });
   });
 };
+// A report's table says which columns its chart reads.
+const rowsOfReport = (table, chart) => {
+  const headings = [...table.tHead.rows[0].cells];
+  const placesOf = (role) => headings.flatMap((cell, place) => (role in cell.dataset ? [place] : []));
+  const [x] = placesOf("x"), [group] = placesOf("group"), ys = placesOf("y");
+  const exact = (cell) => cell.dataset.v ?? cell.textContent;
+  const number = (cell) => (Number.isFinite(Number(exact(cell))) ? Number(exact(cell)) : null);
+  const time = (cell) => Date.parse(exact(cell).slice(0, 19).replace(" ", "T") + (exact(cell).length > 10 ? "Z" : ""));
+  const kind = chart.dataset.drawing.split("-").at(-1);
+  const places = new Map();
+  return [...table.tBodies[0].rows].flatMap((row) => {
+    const cell = row.cells[x];
+    const at = kind === "time" ? time(cell) : kind === "number" ? number(cell) : cell.textContent;
+    if (at === null || Number.isNaN(at)) return [];
+    return ys.map((y) => {
+      const names = [group === undefined ? "" : row.cells[group].textContent, ys.length > 1 || group === undefined ? headings[y].textContent : ""];
+      const series = kind === "pie" ? cell.textContent : names.filter(Boolean).join(" · ");
+      if (!places.has(series)) places.set(series, places.size);
+      return { x: at, series, place: places.get(series), value: number(row.cells[y]) };
+    });
+  });
+};
 const options = { ast: true, actions: false, defaultStyle: false, renderer: "svg", tooltip: { disableDefaultStyle: true } };
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 const specifications = new Map();
@@ -27,8 +49,10 @@ const specification = (drawing) => {
 };
 const draw = async () => {
   for (const chart of document.querySelectorAll("[data-drawing]")) {
-    const made = structuredClone(await specification(chart.dataset.drawing));
-    made.datasets = { rows: rowsOf(chart.closest(".figure").querySelector("table")) };
+    const titles = { $x: chart.dataset.x || null, $y: chart.dataset.y || null };
+    const made = JSON.parse(JSON.stringify(await specification(chart.dataset.drawing)), (_, value) => (Object.hasOwn(titles, value) ? titles[value] : value));
+    const table = chart.closest(".figure").querySelector("table");
+    made.datasets = { rows: chart.dataset.drawing.startsWith("report-") ? rowsOfReport(table, chart) : rowsOf(table) };
     chart.classList.add("drawn");
     await vegaEmbed(chart, made, options);
     chart.querySelector("svg").setAttribute("aria-hidden", "true"); // the label of the chart tells what it shows

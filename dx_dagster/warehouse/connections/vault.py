@@ -1,5 +1,6 @@
 """Secrets at rest: Fernet, several keys for rotation, each ciphertext bound to the row that holds it."""
 
+import hmac
 import json
 import logging
 import os
@@ -97,6 +98,15 @@ class Vault:
         if bound_to != row:
             raise VaultError(f"The stored secret of {row} belongs to {bound_to}: add the credential again.")
         return SecretStr(secret)
+
+
+def derived(settings: Settings, purpose: str) -> list[SecretStr]:
+    """A secret for the purpose from each key, the current one first. Nothing of the key can be found out from it."""
+    given = settings.secret_keys.get_secret_value() if settings.secret_keys else _generated(settings.home)
+    return [
+        SecretStr(hmac.digest(key.encode(), f"dx-dagster {purpose}".encode(), "sha256").hex())
+        for key in _split(given or "")
+    ]
 
 
 def has_keys(settings: Settings) -> bool:
