@@ -26,7 +26,7 @@ from dx_dagster.api.pages.insight_filters import Filters, View
 from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import signed_in
 from dx_dagster.insights import reading
-from dx_dagster.insights.figures import DRAWINGS, TOPICS, Drawing, Topic
+from dx_dagster.insights.figures import DRAWINGS, TOPICS, Topic
 from dx_dagster.insights.reading import Weeks
 from dx_dagster.insights.reports.files import Catalogue, Report
 from dx_dagster.warehouse.database import Transaction
@@ -124,11 +124,6 @@ async def quality(request: Request, served: Served) -> Response:
     return _rendered(request, replace(view, wrong="", status=200), _QUALITY, listings=listings)
 
 
-@routes.get("/{name}", dependencies=_readable)
-async def topic(request: Request, served: Served, name: str) -> Response:
-    return await _page(request, served, name)
-
-
 async def _page(request: Request, served: ServedInstallation, name: str) -> Response:
     filters, zone = Filters.of(request), served.settings.time_zone
     topic = TOPICS[filters.business_hours].get(name)
@@ -158,6 +153,11 @@ async def _view(served: ServedInstallation, request: Request) -> View:
 @routes.get("/reports", dependencies=_readable)
 async def list_of_reports(request: Request, served: Served) -> Response:
     return await _list_of_reports(request, served, await reports.catalogue(served, _taken()))
+
+
+@routes.get("/{name}", dependencies=_readable)
+async def topic_or_report(request: Request, served: Served, name: str) -> Response:
+    return await _page(request, served, name)
 
 
 async def _list_of_reports(

@@ -143,7 +143,7 @@ def _columns(columns: Iterable[Column], drawing: Drawing | None) -> Iterable[Sho
         if drawing is not None:
             roles += " data-x" * (place == drawing.x) + " data-y" * (place in drawing.ys)
             roles += " data-group" * (place == drawing.group)
-        yield ShownColumn(column.name, Markup(roles), column.kind == "text")  # noqa: S704 - of these words alone
+        yield ShownColumn(column.name, Markup(roles), column.kind != "number")  # noqa: S704 - of these words alone
 
 
 def _has_only_days(result: Result, place: int) -> bool:
@@ -154,7 +154,7 @@ def _has_only_days(result: Result, place: int) -> bool:
 
 
 def _cell(value: str | None, column: Column, *, is_day: bool) -> ShownCell:
-    is_words = column.kind == "text"
+    is_words = column.kind != "number"
     if value is None:
         return ShownCell(_NOTHING, "", is_words)
     if column.kind == "number":

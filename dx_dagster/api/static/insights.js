@@ -17,7 +17,8 @@ const rowsOf = (table) => {
     });
   });
 };
-// A report's table says which columns its chart reads.
+// A report's table says which columns its chart reads. The chart has the largest series, which colours tell apart.
+const most = 8; // as MOST_SERIES of tiles
 const rowsOfReport = (table, chart) => {
   const headings = [...table.tHead.rows[0].cells];
   const placesOf = (role) => headings.flatMap((cell, place) => (role in cell.dataset ? [place] : []));
@@ -27,7 +28,7 @@ const rowsOfReport = (table, chart) => {
   const time = (cell) => Date.parse(exact(cell).slice(0, 19).replace(" ", "T") + (exact(cell).length > 10 ? "Z" : ""));
   const kind = chart.dataset.drawing.split("-").at(-1);
   const places = new Map();
-  return [...table.tBodies[0].rows].flatMap((row) => {
+  const rows = [...table.tBodies[0].rows].flatMap((row) => {
     const cell = row.cells[x];
     const at = kind === "time" ? time(cell) : kind === "number" ? number(cell) : cell.textContent;
     if (at === null || Number.isNaN(at)) return [];
@@ -38,6 +39,12 @@ const rowsOfReport = (table, chart) => {
       return { x: at, series, place: places.get(series), value: number(row.cells[y]) };
     });
   });
+  if (places.size <= most) return rows;
+  const totals = new Map();
+  for (const row of rows) totals.set(row.series, (totals.get(row.series) ?? 0) + Math.abs(row.value ?? 0));
+  const largest = new Set([...totals].sort((a, b) => b[1] - a[1]).slice(0, kind === "pie" ? most - 1 : most).map(([series]) => series));
+  if (kind !== "pie") return rows.filter((row) => largest.has(row.series));
+  return rows.map((row) => (largest.has(row.series) ? row : { ...row, series: "others", place: places.size }));
 };
 const options = { ast: true, actions: false, defaultStyle: false, renderer: "svg", tooltip: { disableDefaultStyle: true } };
 const darkness = matchMedia("(prefers-color-scheme: dark)");

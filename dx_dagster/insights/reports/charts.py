@@ -17,14 +17,14 @@ _LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 _DARK = ("#56B4E9", "#E69F00", "#2BBF95", "#CC79A7", "#F0E442", "#D55E00", "#FFFFFF", "#9AA3B2")
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [10, 4], [4, 4], [1, 3], [12, 3, 3, 3])
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-_HEIGHT = 240
+_HEIGHT, _BAR = 240, 20
 _COLUMNS = alt.ExprRef("width < 300 ? 2 : 4")
 _ORDER = alt.EncodingSortField(field="place", op="min")
 _KINDS = ("time", "number", "text")
 
 CHARTS = (
     "pie",
-    *(f"bars{direction}{mode}" for direction in ("", "-horizontal") for mode in ("", "-clustered")),
+    *(f"bars{direction}{mode}" for direction in ("", "-horizontal", "-horizontal-tall") for mode in ("", "-clustered")),
     *(f"{shape}-{kind}" for shape in ("line", "stacked-area", "scatter") for kind in _KINDS),
 )
 
@@ -40,7 +40,9 @@ def specification(chart: str, *, dark: bool = False) -> dict[str, Any]:
         drawn = _bars(rows, is_horizontal="horizontal" in chart, is_clustered="clustered" in chart)
     else:
         drawn = {"line": _lines, "stacked-area": _areas, "scatter": _points}[shape](rows, kind)
-    size = {"width": "container", "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
+    size: dict[str, Any] = {"width": "container", "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
+    if "tall" in chart:  # each bar has the room of its name
+        size |= {"height": alt.Step(_BAR), "autosize": {"type": "fit-x", "contains": "padding"}}
     settings = configuration(dark=dark)
     settings["range"] = {"category": [*(_DARK if dark else _LIGHT)]}
     made: dict[str, Any] = drawn.properties(**size).configure(**settings).to_dict()

@@ -14,13 +14,13 @@ from dx_dagster.insights.reports.files import Tile
 from dx_dagster.insights.reports.variables import Query, TileError
 
 ColumnKind = Literal["number", "time", "text"]
-MOST_ROWS, MOST_SECONDS = 1000, 10
+MOST_ROWS, MOST_SECONDS, MOST_SERIES = 1000, 10, 8
 MOST_CHARACTERS_OF_CELL = 1000
 
 _MOST_COLUMNS = 60
 _MOST_CHARACTERS = 300_000  # of a tile, so that a page stays within a few MB
 _PART = 100  # rows
-_MOST_SERIES = 8
+_MOST_TALL_BARS = 40
 _NAME = "tile"
 _DECLARED = len(f'DECLARE "{_NAME}" CURSOR FOR ')
 # The numbers of PostgreSQL's own types never change.
@@ -159,11 +159,18 @@ def drawing(tile: Tile, result: Result) -> Drawing:
                 f"The chart draws the column {column.name}, which holds no numbers: use EXTRACT(epoch FROM …) for "
                 "intervals, and a cast such as ::numeric for text."
             )
-    groups = {row[group] for row in result.rows} if group is not None else {None}
-    series = len(groups) * len(ys)
-    is_many = series > _MOST_SERIES and tile.chart_type != "pie"
-    note = f"Colours repeat: the chart has {series} series. The table tells them apart." if is_many else ""
-    return Drawing(_chart(tile, result.columns[x].kind), x, ys, group, note)
+    return Drawing(_chart(tile, result, x), x, ys, group, _note(tile, result, x, ys, group))
+
+
+def _note(tile: Tile, result: Result, x: int, ys: tuple[int, ...], group: int | None) -> str:
+    """What the chart leaves out. The page's script draws the largest series."""
+    if tile.chart_type == "pie":
+        labels = len({row[x] for row in result.rows})
+        is_whole, said = labels <= MOST_SERIES, f"{MOST_SERIES - 1} largest of {labels} labels, and the others together"
+    else:
+        series = len(ys) * (1 if group is None else len({row[group] for row in result.rows}))
+        is_whole, said = series <= MOST_SERIES, f"{MOST_SERIES} largest of {series} series"
+    return "" if is_whole else f"The chart shows the {said}: the table has all."
 
 
 def _place(name: str, setting: str, result: Result) -> int:
@@ -179,9 +186,10 @@ def _place(name: str, setting: str, result: Result) -> int:
     raise TileError(f"The chart's {setting} names the column {name[:60]}, and the query has {listed[:400]}.")
 
 
-def _chart(tile: Tile, kind: ColumnKind) -> str:
+def _chart(tile: Tile, result: Result, x: int) -> str:
     if tile.chart_type == "pie":
         return "pie"
-    if tile.chart_type == "stacked_bar":
-        return f"bars{'-horizontal' * tile.is_horizontal}{'-clustered' * tile.is_clustered}"
-    return f"{tile.chart_type.replace('_', '-')}-{kind}"
+    if tile.chart_type != "stacked_bar":
+        return f"{tile.chart_type.replace('_', '-')}-{result.columns[x].kind}"
+    is_tall = tile.is_horizontal and len({row[x] for row in result.rows}) <= _MOST_TALL_BARS
+    return f"bars{'-horizontal' * tile.is_horizontal}{'-tall' * is_tall}{'-clustered' * tile.is_clustered}"
