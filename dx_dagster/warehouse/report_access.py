@@ -131,20 +131,23 @@ class ReportAccess:
         passwords: Sequence[SecretStr | None] = self.passwords() or ([None] if self.is_alone else [])
         if not passwords:
             raise ReportsUnavailableError(_NO_KEYS)
-        addresses = [self._of(role, password) for password in passwords]
-        if is_there:
-            for address in addresses:
-                if self._try(address)[0] == _Standing.FIT:
-                    return address
-        if not analyst_role.if_allowed(self.url, lambda owner: self._make(owner, role, passwords[0])):
-            raise ReportsUnavailableError(_MAY_NOT)
-        standing, reason = self._try(addresses[0])
-        if standing != _Standing.FIT:
+        current, *older = [self._of(role, password) for password in passwords]
+        standing, reason = self._try(current) if is_there else (_Standing.REFUSED, "")
+        if standing == _Standing.FIT:
+            return current
+        if analyst_role.if_allowed(self.url, lambda owner: self._make(owner, role, passwords[0])):
+            standing, reason = self._try(current)
+            if standing == _Standing.FIT:
+                return current
             raise ReportsUnavailableError(
                 f"The role {role}, which runs reports, cannot be used: {reason}. Set DX_REPORTS_DATABASE_URL to the "
                 "address of another role, as docs/reports.md shows."
             )
-        return addresses[0]
+        # Keys are rotated, and the role has the password of an older one until `migrate` runs as somebody who may.
+        for address in older if is_there else ():
+            if self._try(address)[0] == _Standing.FIT:
+                return address
+        raise ReportsUnavailableError(_MAY_NOT)
 
     def _own(self, address: str) -> SecretStr:
         standing, reason = self._try(SecretStr(address))
