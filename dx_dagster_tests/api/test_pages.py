@@ -380,7 +380,7 @@ def test_the_reference_page(page, key):
     shoot(page, "reference")
 
 
-def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, browser, url, key, database_url):
+def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, url, key, database_url, settings):
     this_week = measured.store(database_url)
     page.goto("/insights?repository=shop")
     page.get_by_label("API key").fill(key)
@@ -411,8 +411,11 @@ def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, br
     expect(page.get_by_role("heading", name="Data quality")).to_be_visible()
     accessible(page, "data-quality", "phone")
     shoot(page, "data-quality")
+    reports_are_drawn(page, settings.report_folder)
 
-    plain = browser.new_context(base_url=url, java_script_enabled=False, storage_state=page.context.storage_state())
+    plain = page.context.browser.new_context(
+        base_url=url, java_script_enabled=False, storage_state=page.context.storage_state()
+    )
     without = plain.new_page()
     without.goto("/insights/load")
     expect(without.get_by_role("rowheader").first).to_be_visible()
@@ -569,3 +572,32 @@ def test_unknown_pages_and_oversized_forms(client, key):
         assert client.get(path).status_code == 404
     data = {"csrf_token": token, "workspace": "x" * 300_000}
     assert client.post("/connections/new", data=data).status_code == 400
+
+
+def reports_are_drawn(page: Page, folder: Path) -> None:
+    """A report with each kind of chart: a mark for each row of the eight largest series."""
+    wanted = {
+        "line": ("xAxis: day, yAxes: [n, twice]", ".mark-symbol.layer_1_marks path", 40),
+        "stacked_area": ("xAxis: day, yAxes: [n, twice]", ".mark-area path", 2),
+        "stacked_bar": ("xAxis: name, yAxes: [n], groupByColumn: kind, orientation: horizontal", ".mark-rect path", 16),
+        "scatter": ("xAxis: n, yAxes: [twice]", ".mark-symbol.role-mark path", 20),
+        "pie": ("labelColumn: name, valueColumn: n", ".mark-arc path", 8),
+        "table": ("", "tbody tr", 20),
+    }
+    tiles = "".join(
+        f"- title: A {chart}\n  chart_type: {chart}\n  chart_config: {{{config}}}\n"
+        "  sql: SELECT date '2026-01-01' + n AS day, 'repository ' || n AS name, 'k' || n % 10 AS kind, n, "
+        "2 * n AS twice FROM generate_series(1, 20) n\n"
+        for chart, (config, *_) in wanted.items()
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "every chart.yaml").write_text(f"name: Every chart\ntiles:\n{tiles}")
+    page.get_by_role("link", name="Reports").click()
+    page.get_by_role("link", name="Every chart").click()
+    expect(page.get_by_role("heading", name="Every chart")).to_be_visible()
+    expect(page.locator("html[data-charts=drawn]")).to_be_attached()
+    for chart, (_, marks, number) in wanted.items():
+        region = page.get_by_role("region", name=f"A {chart}", exact=True)
+        expect(region.locator(marks)).to_have_count(number)
+    accessible(page, "report", "phone")
+    shoot(page, "report")

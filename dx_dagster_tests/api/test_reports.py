@@ -18,11 +18,11 @@ from dx_dagster.insights.reports import running
 from dx_dagster.insights.reports.files import SHIPPED
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import api_keys
-from dx_dagster.warehouse.analyst_role import TABLES as TABLES_FOR_PEOPLE
 from dx_dagster_tests.connecting import on_warehouse
 from dx_dagster_tests.insights import small_workspace
 from dx_dagster_tests.servers import serving
 
+PAGE = Path(__file__).parents[2] / "docs" / "reports.md"
 _numbers = count()
 LEAK = "the-stored-secret"
 WEEKS = {"from": "2026-01-01", "to": "2026-12-31"}
@@ -281,9 +281,9 @@ def test_a_database_whose_user_may_not_make_roles_says_what_reports_need(environ
             for own, said in ((database_url, "postgres is a superuser"), (reader, f"reader_{name} reads public.")):
                 for client in client_of(environment, DX_REPORTS_DATABASE_URL=own):
                     assert said in client.get("/insights/one").text
-            tables = ", ".join(sorted(TABLES_FOR_PEOPLE))
-            connection.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM reader_{name}".encode())
-            connection.execute(f"GRANT SELECT ON {tables} TO reader_{name}".encode())
+            connection.execute(f"DROP OWNED BY reader_{name}; DROP ROLE reader_{name}".encode())
+            [made_by_hand] = re.findall(r"^```sql\n(CREATE ROLE .*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+            connection.execute(made_by_hand.replace("dx_reports", f"reader_{name}").encode())
             for client in client_of(environment, DX_REPORTS_DATABASE_URL=reader):
                 assert rows(client, "/insights/one") == [{"count": "0"}]
         finally:

@@ -44,7 +44,8 @@ const rowsOfReport = (table, chart) => {
   for (const row of rows) totals.set(row.series, (totals.get(row.series) ?? 0) + Math.abs(row.value ?? 0));
   const largest = new Set([...totals].sort((a, b) => b[1] - a[1]).slice(0, kind === "pie" ? most - 1 : most).map(([series]) => series));
   if (kind !== "pie") return rows.filter((row) => largest.has(row.series));
-  return rows.map((row) => (largest.has(row.series) ? row : { ...row, series: "others", place: places.size }));
+  const others = rows.filter((row) => !largest.has(row.series)).reduce((sum, row) => sum + (row.value ?? 0), 0);
+  return [...rows.filter((row) => largest.has(row.series)), { x: "others", series: "others", place: places.size, value: others }];
 };
 const options = { ast: true, actions: false, defaultStyle: false, renderer: "svg", tooltip: { disableDefaultStyle: true } };
 const darkness = matchMedia("(prefers-color-scheme: dark)");
