@@ -37,7 +37,7 @@ VARIABLES = """variables:
 TILES: dict[str, tuple[str, str, str]] = {
     "line": ("SELECT date_trunc('week', merged) AS week, count(*) AS n FROM pull_requests GROUP BY 1", LINE,
              'data-drawing="report-line-time"'),
-    "names-in-capitals": ("SELECT 1 AS Week, 2.50 AS N", "chart_type: line\n    chart_config: {xAxis: Week, yAxes: N}",
+    "names-in-capitals": ("SELECT 1 AS Week, -2.50 AS N", "chart_type: line\n    chart_config: {xAxis: Week, yAxes: N}",
                           'data-drawing="report-line-number"'),
     "pie": ("SELECT name, count(*) AS n FROM repos GROUP BY 1",
             "chart_type: pie\n    chart_config: {labelColumn: name, valueColumn: n}", 'data-drawing="report-pie"'),
@@ -174,7 +174,7 @@ def test_each_report_ends_in_a_chart_or_in_one_sentence_and_nothing_is_written_o
     (folder / "together.yaml").write_text(together)
     page = client.get("/insights/together", params=WEEKS).text
     assert page.count("<section") == len(TILES) - 1  # a tile that fails leaves the others alone
-    assert rows(client, "/insights/together", table="together-2") == [{"week": "1", "n": "2.50"}]
+    assert rows(client, "/insights/together", table="together-2") == [{"week": "1", "n": "-2.50"}]
     refused = client.get("/insights/credentials", params={"format": "csv"})
     assert (refused.status_code, "permission denied" in refused.text) == (422, True)
     assert page.count("data-drawing") == sum("data-drawing" in wanted for _, _, wanted in TILES.values())

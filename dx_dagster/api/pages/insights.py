@@ -188,8 +188,19 @@ async def _report(request: Request, served: ServedInstallation, name: str) -> Re
             problem_here = str(error)
     topic = Topic(quote(report.name, safe=""), report.title, ())
     charts = any(tile.chart for tile in tiles)
-    shown = {"report": report, "shown_tiles": tiles, "problem": problem_here, "has_charts": charts, "has_hours": False}
-    return _rendered(request, view, topic, template="report.html", current=_REPORTS.name, **shown)
+    return _rendered(
+        request,
+        view,
+        topic,
+        template="report.html",
+        current=_REPORTS.name,
+        catalogue=catalogue,
+        report=report,
+        shown_tiles=tiles,
+        problem=problem_here,
+        has_charts=charts,
+        has_hours=False,
+    )
 
 
 async def _csv_of_tile(request: Request, served: ServedInstallation, view: View, report: Report) -> Response:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -101,7 +102,12 @@ async def outcomes(served: ServedInstallation, view: View, report: Report, tiles
 
 def as_csv(result: Result) -> str:
     """The rows as PostgreSQL writes them."""
-    return figure_tables.written((column.name for column in result.columns), result.rows)
+    are_numbers = [column.kind == "number" for column in result.columns]
+    rows = (
+        [Decimal(cell) if is_number and cell else cell for cell, is_number in zip(row, are_numbers, strict=True)]
+        for row in result.rows
+    )
+    return figure_tables.written((column.name for column in result.columns), rows)
 
 
 def shown(outcome: Outcome) -> ShownTile:
@@ -118,17 +124,19 @@ def shown(outcome: Outcome) -> ShownTile:
         for row in result.rows
     ]
     notes = [f"The first {len(rows):,} rows: the query has more."] if result.has_more else []
-    chart, y_title = "", ""
+    chart, x_title, y_title = "", tile.x_label, tile.y_label
     if drawing is not None:
         chart = drawing.chart
-        y_title = tile.y_label or (result.columns[drawing.ys[0]].name if len(drawing.ys) == 1 else "")
+        x = result.columns[drawing.x]
+        x_title = x_title or (x.name if x.kind == "number" else "")
+        y_title = y_title or (result.columns[drawing.ys[0]].name if len(drawing.ys) == 1 else "")
         notes += [drawing.note] if drawing.note else []
     return ShownTile(
         tile.name,
         tile.title,
         tile.description,
         chart=chart,
-        x_title=tile.x_label,
+        x_title=x_title,
         y_title=y_title,
         columns=tuple(_columns(result.columns, drawing)),
         rows=rows,

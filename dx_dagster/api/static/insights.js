@@ -55,10 +55,14 @@ const specification = (drawing) => {
   if (!specifications.has(address)) specifications.set(address, fetch(address, { redirect: "error" }).then((answer) => answer.json()));
   return specifications.get(address);
 };
+let turns = 0;
 const draw = async () => {
+  const turn = ++turns; // a second change of colours overtakes the first one
   for (const chart of document.querySelectorAll("[data-drawing]")) {
     const titles = { $x: chart.dataset.x || null, $y: chart.dataset.y || null };
-    const made = JSON.parse(JSON.stringify(await specification(chart.dataset.drawing)), (_, value) => (Object.hasOwn(titles, value) ? titles[value] : value));
+    const kind = await specification(chart.dataset.drawing);
+    if (turn !== turns) return;
+    const made = JSON.parse(JSON.stringify(kind), (_, value) => (Object.hasOwn(titles, value) ? titles[value] : value));
     const table = chart.closest(".figure").querySelector("table");
     made.datasets = { rows: chart.dataset.drawing.startsWith("report-") ? rowsOfReport(table, chart) : rowsOf(table) };
     chart.classList.add("drawn");

@@ -51,7 +51,7 @@ def specification(chart: str, *, dark: bool = False) -> dict[str, Any]:
 
 def _legend() -> alt.Legend:
     return alt.Legend(
-        title=None, orient="top", symbolSize=90, symbolStrokeWidth=2, columns=_COLUMNS, labelLimit=160, symbolLimit=40
+        title=None, orient="top", symbolSize=90, symbolStrokeWidth=0, columns=_COLUMNS, labelLimit=160, symbolLimit=40
     )
 
 
