@@ -30,6 +30,7 @@ LINE = "chart_type: line\n    chart_config: {xAxis: week, yAxes: [n]}"
 TABLE = "chart_type: table"
 VARIABLES = """variables:
 - name: repo_ids
+- name: empty
 - name: name
   default_values: ["O'Neil; DROP TABLE repos"]
 """
@@ -209,6 +210,7 @@ def test_variables_are_parameters_that_the_filters_of_the_page_fill(client, fold
         "in": "p.repo_id IN ($repo_ids) AND u.team_id IN ( $team_ids ) AND u.id = ANY($user_ids)",
         "any": "p.repo_id = ANY ($repo_ids::bigint[]) AND u.team_id = ANY(ARRAY[$team_ids])",
         "not": "p.repo_id NOT IN ($repo_ids, -1)",
+        "single": "u.team_id = $team_ids AND p.repo_id = $repo_ids AND 'x' = $empty AND $name <> 'x'",
         "arrays": "p.repo_id IN (SELECT unnest($repo_ids)) /* $nope /* ' */ */ AND 1 = 1 -- $1 '",
         "texts": "p.repo_id IN ($service_ids) AND 'pays $5' <> $$'$x$$ AND 'a' NOT IN ($name, '''', E'\\'')",
     }
@@ -225,12 +227,12 @@ def test_variables_are_parameters_that_the_filters_of_the_page_fill(client, fold
         [row] = rows(client, "/insights/counts", table=f"counts{f'-{place}' * (place > 1)}", **asked)
         return int(row["n"])
 
-    assert [counted(name) for name in conditions] == [every, every, 0, every, every]
+    assert [counted(name) for name in conditions] == [every, every, 0, every, every, every]
     in_repository = {"workspace": workspace, "repository": slug}
-    assert [counted(name, **in_repository) for name in ("in", "arrays")] == [of_it] * 2
+    assert [counted(name, **in_repository) for name in ("in", "single", "arrays")] == [of_it] * 3
     assert counted("not", **in_repository) == every - of_it
-    assert [counted(name, team=path) for name in ("in", "any")] == [of_team] * 2
-    [span] = rows(client, "/insights/counts", table="counts-6", **{"from": first, "to": last})
+    assert [counted(name, team=path) for name in ("in", "any", "single")] == [of_team] * 3
+    [span] = rows(client, "/insights/counts", table=f"counts-{len(queries)}", **{"from": first, "to": last})
     assert (span["first"] <= first, span["last"] >= last, span["n"]) == (True, True, str(every))
     assert span["span"].endswith("23:59:59.999999")
     assert client.get("/insights/counts", params={"team": "none"}).status_code == 404

@@ -38,6 +38,8 @@ _QUERIES = frozenset({"select", "with", "values", "table", "("})
 _TYPES_OF_LITERALS = frozenset({"date", "timestamp", "timestamptz"})
 # After any expression: true, also where that is null.
 _ALWAYS = " IS NOT NULL IS NOT NULL "
+# DX puts a single id behind an operator, where we have an array.
+_QUANTIFIERS = {"=": "ANY ", "<>": "ALL ", "!=": "ALL "}
 _OPENING, _CLOSING = {"(": ")", "[": "]"}, frozenset(")]")
 
 
@@ -113,7 +115,8 @@ def bind(sql: str, values: Values) -> Query:
     """The query with the variables as parameters.
 
     Within `IN (…)` and `ARRAY[…]` a list is its elements, elsewhere an array. The conditions `x IN ($ids)`,
-    `x NOT IN ($ids)` and `x = ANY($ids)` hold for every row where nothing is filtered, also for those without an id.
+    `x NOT IN ($ids)`, `x = ANY($ids)` and `x = $ids` hold for every row where nothing is filtered, also for those
+    without an id.
 
     Raises:
         TileError: the SQL is not one query, or a variable is unknown or stands where it is text.
@@ -154,7 +157,8 @@ class _Binder:
                 written[last] = ""
                 written.append(f" ({self._date(name)}::{before.text}) ")
             elif name:
-                written.append(f" {self._value(name, in_list=bool(brackets) and brackets[-1])} ")
+                value = self._value(name, in_list=bool(brackets) and brackets[-1])
+                written.append(f" {_QUANTIFIERS.get(before.text, '') if value.endswith('[])') else ''}{value} ")
             else:
                 written.append(token.text)
             earlier, before = before, token
@@ -198,6 +202,8 @@ class _Binder:
                 end = self._open_list(place + 1)
             elif first.says("=") and self._at(place + 1).says("any", "some"):
                 end = self._open_list(place + 2)
+            elif first.says("=") and self._is_open(self._at(place + 1)):
+                end = place + 2
             if end is not None:
                 self._replace(start, end)
                 place = start
@@ -252,9 +258,9 @@ class _Binder:
         return f"({self._number(name, None, self._values.dates[name])}::timestamptz)"
 
     def _number(self, name: str, place: int | None, value: Any) -> str:
-        """The parameter's number; the same for the same value."""
+        """The parameter's number; the same for the same value, unless PostgreSQL finds out its type at each place."""
         key = (name, place)
-        if key not in self._numbers:
+        if key not in self._numbers or name in self._values.defaults:
             self._parameters.append(value)
             self._numbers[key] = len(self._parameters)
         return f"${self._numbers[key]}"
