@@ -1,8 +1,4 @@
-"""Report files: the form that `dx studio reports init` writes for DX, checked field by field with the line of a fault.
-
-Sources: docs.getdx.com/webapi/types/studio-report and studio-report-tile; get-dx/cli, skills/dx-cli/references/
-report-creation.md.
-"""
+"""Report files: the form that `dx studio reports init` writes for DX, checked field by field with the line of a fault."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +8,7 @@ from typing import Literal, cast, get_args
 
 import yaml
 
+from dx_dagster.insights.reports.dx_fields import CONFIG_FIELDS, REPORT_FIELDS, TILE_FIELDS, VARIABLE_FIELDS
 from dx_dagster.insights.reports.variables import KNOWN
 
 ChartType = Literal["line", "pie", "stacked_bar", "stacked_area", "scatter", "table"]
@@ -23,73 +20,6 @@ _MOST_BYTES = 256 * 1024
 _MOST_FILES, _MOST_TILES = 200, 40
 _MOST_DEPTH = 10
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Fields of DX's that change nothing here: who may see a report, and how DX lays it out.
-_REPORT_FIELDS = frozenset(
-    {
-        "name",
-        "description",
-        "tiles",
-        "variables",
-        "markdown_notes",
-        "owner",
-        "owner_email",
-        "view_access_type",
-        "viewer_emails",
-        "edit_access_type",
-        "editor_emails",
-        "date_range_variables_enabled",
-        "default_date_range_period",
-        "sections",
-        "id",
-        "url",
-        "created_at",
-        "updated_at",
-    }
-)
-_TILE_FIELDS = frozenset(
-    {
-        "title",
-        "sql",
-        "chart_type",
-        "chart_config",
-        "description",
-        "id",
-        "section",
-        "section_id",
-        "section_name",
-        "width",
-        "height",
-        "width_numerator",
-        "width_denominator",
-        "height_numerator",
-        "height_denominator",
-        "drilldown_sql",
-    }
-)
-_CONFIG_FIELDS = frozenset(
-    {
-        "xAxis",
-        "yAxes",
-        "labelColumn",
-        "valueColumn",
-        "groupByColumn",
-        "groupingMode",
-        "orientation",
-        "xAxisLabel",
-        "yAxisLabel",
-        "showLegend",
-        "showDataLabels",
-        "showTrendLine",
-        "showLineOverlay",
-        "goalLines",
-        "xAxisFormat",
-        "yAxisMinValue",
-        "yAxisMaxValue",
-        "hideXAxisTickMarks",
-        "overrideColors",
-    }
-)
-_VARIABLE_FIELDS = frozenset({"name", "label", "type", "default_values"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _UNTITLED = "Untitled"
@@ -275,7 +205,7 @@ def _composed(text: str) -> yaml.Node:
 
 
 def _report(root: yaml.Node) -> Report:
-    fields = _fields(root, "a report", _REPORT_FIELDS)
+    fields = _fields(root, "a report", REPORT_FIELDS)
     title = _text(fields, "name")
     if not title:
         raise FileError(f"line {_line(fields.get('name', root))}: a report needs a name")
@@ -309,7 +239,7 @@ def _named(tiles: Iterable[Tile]) -> Iterator[Tile]:
 
 
 def _tile(node: yaml.Node) -> Tile:
-    fields = _fields(node, "a tile", _TILE_FIELDS)
+    fields = _fields(node, "a tile", TILE_FIELDS)
     sql = _text(fields, "sql")
     if not sql.strip():
         raise FileError(f"line {_line(fields.get('sql', node))}: a tile needs sql")
@@ -327,7 +257,7 @@ def _tile(node: yaml.Node) -> Tile:
         chart_type,
     )
     given = fields.get("chart_config")
-    config = {} if given is None or _is_null(given) else _fields(given, "chart_config", _CONFIG_FIELDS)
+    config = {} if given is None or _is_null(given) else _fields(given, "chart_config", CONFIG_FIELDS)
     return tile if chart_type == "table" else _configured(tile, config, given or node)
 
 
@@ -368,7 +298,7 @@ def _defaults(node: yaml.Node | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     if not isinstance(node, yaml.SequenceNode):
         raise FileError(f"line {_line(node)}: variables is not a list")
     for one in node.value:
-        fields = _fields(one, "a variable", _VARIABLE_FIELDS)
+        fields = _fields(one, "a variable", VARIABLE_FIELDS)
         name = _text(fields, "name").removeprefix("$")
         if not _VARIABLE.fullmatch(name):
             raise FileError(f"line {_line(one)}: {name[:60]!r} is no name of a variable")
