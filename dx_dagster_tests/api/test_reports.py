@@ -69,7 +69,7 @@ TILES: dict[str, tuple[str, str, str]] = {
              "true, '')"), TABLE, "permission denied"),
     "write-mode": ("SELECT set_config('transaction_read_only', 'off', false)", TABLE, "read-write mode"),
     "quotes": ("SELECT '$start_date'", TABLE, r"\$start_date in line 1 stands within quotes"),
-    "unknown-variable": ("SELECT 1,\n    $team", TABLE, r"\$team in line 2 is unknown: there are \$end_date"),
+    "unknown-variable": ("SELECT 1,\n    $team", TABLE, r"\$team in line 2 is unknown: there are "),
     "value-with-quotes": ("SELECT $name AS name, count(*) FROM repos", TABLE, "O&#39;Neil; DROP TABLE repos"),
 }  # fmt: skip
 # A file, and what is said of it.

@@ -1,4 +1,4 @@
-"""Report files: the form that `dx studio reports init` writes for DX, checked field by field with the line of a fault."""
+"""Report files: the form that `dx studio reports init` writes, checked field by field with the line of a fault."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
