@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dx_dagster.business_week import BusinessWeek
+from dx_dagster.time_zones import unabbreviated
 
 _FILE = "settings"
 DEFAULT_HOME = Path(".dx")
@@ -318,7 +319,7 @@ class Settings(BaseSettings):
     def _is_a_zone(cls, zone: str) -> str:
         """Checks the name against Python's zones; `insights/business_hours.py` checks it against the server's."""
         try:
-            return ZoneInfo(zone).key
+            return unabbreviated(ZoneInfo(zone).key)
         except (ValueError, KeyError, OSError):  # a path, an unknown name, a folder such as Europe
             raise ValueError(
                 f"is {zone!r}, which is not an IANA time zone; write a name such as Europe/Berlin or UTC"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import psycopg
 import pytest
@@ -15,6 +15,9 @@ from psycopg.sql import SQL
 
 from dx_dagster.business_week import BusinessHoursError, BusinessWeek
 from dx_dagster.insights.business_hours import BusinessTime, TimeZoneError
+from dx_dagster.insights.people import people_file
+from dx_dagster.settings import Settings
+from dx_dagster.time_zones import unabbreviated
 from dx_dagster.warehouse.database import Warehouse
 
 Interval = tuple[datetime | None, datetime | None, str | None]
@@ -35,6 +38,8 @@ ZONES = {
     "Asia/Kathmandu": ["2024-01-01T00:00Z"],
     "UTC": ["2024-02-29T00:00Z"],
 }
+# What `AT TIME ZONE` takes for an abbreviation of a fixed offset, as people write it, and what is stored of it.
+ABBREVIATED = {zone: unabbreviated(zone) for zone in ("CET", "EET", "MET", "WET")}
 HOURS = (
     "Mon-Fri 08:00-18:00",
     "Mon-Sun 00:00-24:00",
@@ -71,7 +76,7 @@ def worked_out(database_url):
     """Works out intervals (start, end, zone of the person) in SQL."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         people = "INSERT INTO dx_users (source_id, tz) SELECT zone, zone FROM unnest(%s::text[]) zone"
-        connection.execute(people, [[*ZONES, "Mars/Olympus"]])
+        connection.execute(people, [[*{*ZONES, *ABBREVIATED, *ABBREVIATED.values(), "Mars/Olympus"}]])
 
     async def work(time: BusinessTime, intervals: Sequence[Interval]) -> list[float | None]:
         async with Warehouse(database_url) as warehouse, warehouse.transaction() as transaction:
@@ -136,6 +141,25 @@ def test_a_person_without_a_known_zone_has_that_of_the_settings(worked_out):
     assert worked_out("", [(noon, morning, None), (morning, morning, None), (None, noon, None)]) == [None, 0, None]
     with pytest.raises(TimeZoneError, match="DX_TIME_ZONE is Mars/Olympus, and the database server"):
         worked_out("Mon-Fri 08:00-18:00 in Mars/Olympus", asked)
+
+
+def test_a_zone_that_has_the_name_of_an_abbreviation_keeps_its_clock_changes(worked_out, database_url):
+    """Whether the settings name it or a person's line of the people file."""
+    lines = "".join(f"{zone}@x.example,{zone}\n" for zone in ABBREVIATED)
+    people = people_file.read(f"email,time_zone\n{lines}".encode())
+    summer, winter = datetime(2026, 7, 1, 4, 30, tzinfo=UTC), datetime(2026, 1, 14, 4, 30, tzinfo=UTC)
+    asked = [(day, day + timedelta(hours=2), one.tz) for one in people for day in (summer, winter)]
+    week = minutes_of(HOURS[0])
+    true = [counted(week, day, day + timedelta(hours=2), zone) for zone in ABBREVIATED for day in (summer, winter)]
+    assert worked_out(f"{HOURS[0]} in UTC", asked) == true
+    text = BusinessTime.text(Settings.given(time_zone="CET"))
+    assert worked_out(text, [(*interval[:2], None) for interval in asked[:2]]) == true[:2]
+    is_same = "SELECT noon AT TIME ZONE %s = noon::timestamp FROM (SELECT timestamptz '2026-07-01 12:00Z' AS noon) july"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        known = {name for (name,) in connection.execute("SELECT name FROM pg_timezone_names")}
+        for zone in sorted(known & available_timezones()):
+            connection.execute("SELECT set_config('TimeZone', %s, false)", [zone])
+            assert connection.execute(is_same, [unabbreviated(zone)]).fetchone() == (True,), zone
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import available_timezones
 
+from dx_dagster.time_zones import unabbreviated
+
 COLUMNS = ("email", "name", "team", "time_zone", "type")
 HEADER = ",".join(COLUMNS)
 LARGEST_FILE = 50 * 1024 * 1024
@@ -213,7 +215,7 @@ def paths(team: str | None) -> list[str]:
 
 @cache
 def _zones() -> dict[str, str]:
-    return {zone.casefold(): zone for zone in available_timezones()}
+    return {zone.casefold(): unabbreviated(zone) for zone in available_timezones()}
 
 
 def _shown(value: str) -> str:
