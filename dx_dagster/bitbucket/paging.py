@@ -246,11 +246,13 @@ async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
         BitbucketError: an error of the walk, after the pages before it.
     """
     sending, coming = anyio.create_memory_object_stream[Page](_MOST_AHEAD)
+    scope = anyio.CancelScope()
 
     async def ask_on() -> None:
-        async with sending:
-            async for page in pages:
-                await sending.send(page)
+        with scope:
+            async with sending:
+                async for page in pages:
+                    await sending.send(page)
 
     asking = asyncio.create_task(ask_on())
     try:
@@ -263,7 +265,9 @@ async def ahead(pages: AsyncIterator[Page]) -> AsyncGenerator[list[Page], None]:
                 yield came
         await asking
     finally:
-        asking.cancel()
+        # The task's own `cancel` could cost the client a connection:
+        # findings/httpx_loses_a_connection_to_a_cancelled_task.sh.
+        scope.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.gather(asking, return_exceptions=True)
 

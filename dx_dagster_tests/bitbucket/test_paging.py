@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import random
 import re
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from dx_dagster.bitbucket import (
     NotFound,
     Page,
     PagingInCircles,
+    Timeouts,
     Unavailable,
     ahead,
     by_id_ranges,
@@ -26,7 +28,7 @@ from dx_dagster.bitbucket import (
     keyset,
     numbered,
 )
-from dx_dagster_tests.bitbucket.answering import Server, opened
+from dx_dagster_tests.bitbucket.answering import Server, opened, raw, sends
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +142,25 @@ async def test_going_ahead_fails_after_the_pages_before_the_failure(api: Server)
                 found += [row["id"] for page in pages for row in page.values]
             pytest.fail("the walk ended as if it were complete")
     assert found == [1, 2]
+
+
+async def test_a_walk_that_is_left_early_costs_the_client_no_connection() -> None:
+    """At whichever turn of the event loop its request ahead is cancelled: while it connects, reads, or closes."""
+    fresh = itertools.count()
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, port = writer.get_extra_info("sockname")
+        body = {"values": [{"id": 1}], "next": f"http://127.0.0.1:{port}/2.0/a?ctx={next(fresh)}"}
+        await sends(json.dumps(body).encode())(reader, writer)
+
+    async with raw(page) as (base, _):
+        for turns in range(40):
+            async with opened(base, max_in_flight=1, timeouts=Timeouts(pool=0.2)) as client:
+                async with aclosing(ahead(cursor(client, FIVE))) as walk:
+                    await anext(walk)
+                    for _turn in range(turns):
+                        await asyncio.sleep(0)
+                assert await client.get("/a"), turns
 
 
 @pytest.mark.parametrize("count", [0, 4, 5, 12, 15])
