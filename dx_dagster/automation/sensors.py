@@ -14,7 +14,7 @@ from dx_dagster.automation.under_way import PRIORITY_TAG, WORKSPACE_TAG, ages_of
 from dx_dagster.insights.checks.looking import look_at_workspaces, news
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import AskedSync
-from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.webhooks import inbox
 
@@ -119,6 +119,12 @@ def finished_syncs(placement: Placement, job: SyncJob) -> dg.SensorDefinition:
 
 
 def _record_sync(placement: Placement, context: dg.RunStatusSensorContext) -> None:
+    """Records the sync. A later tick does so where the database does not answer.
+
+    Raises:
+        DagsterError: it does not. After any other exception, Dagster would not give the sensor this run again
+            (findings/dagster_gives_a_run_status_sensor_each_run_once.sh).
+    """
     workspace = context.dagster_run.tags.get("dagster/partition")
 
     async def record(workspace: str) -> None:
@@ -126,7 +132,10 @@ def _record_sync(placement: Placement, context: dg.RunStatusSensorContext) -> No
             await connections.record_sync(warehouse, workspace)
 
     if workspace:
-        asyncio.run(record(workspace))
+        try:
+            asyncio.run(record(workspace))
+        except WarehouseError as error:
+            raise dg.DagsterError(f"The sync of {workspace} is not recorded yet: {error}") from None
 
 
 def late_workspaces(placement: Placement, job: dg.JobDefinition) -> dg.SensorDefinition:

@@ -180,6 +180,32 @@ def test_a_run_whose_database_goes_away_fails_with_a_sentence(installation, post
     assert installation.differences() == {}
 
 
+def test_a_sync_that_ends_while_the_database_is_gone_is_recorded_later(database_url, defs, monkeypatch):
+    """Dagster gives a sensor each run once, where the sensor raises too."""
+    monkeypatch.setenv("DX_SECRET_KEYS", KEYS)
+    sensor, job = defs.resolve_sensor_def("finished_syncs"), defs.resolve_job_def("sync_workspace")
+
+    def tick(cursor: str | None, url: str) -> str | None:
+        monkeypatch.setenv("DX_DATABASE_URL", url)
+        evaluated = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+        kept: str | None = evaluated.cursor
+        return kept
+
+    with dg.DagsterInstance.ephemeral() as instance, psycopg.connect(database_url, autocommit=True) as connection:
+        connected = (
+            "INSERT INTO connections (workspace, type, name, state) VALUES ('acme', 'bitbucket', 'a', 'verified')"
+        )
+        connection.execute(connected)
+        cursor = tick(None, database_url)
+        run = instance.create_run_for_job(job, tags={"dagster/partition": "acme"})
+        for happened in ("PIPELINE_START", "PIPELINE_SUCCESS"):
+            instance.report_dagster_event(DagsterEvent(happened, job.name), run.run_id)
+        with pytest.raises(dg.DagsterError, match="The sync of acme is not recorded yet: The database"):
+            tick(cursor, "postgresql://nobody@127.0.0.1:1/none")
+        assert tick(cursor, database_url) != cursor
+        assert connection.execute("SELECT FROM connections WHERE last_synced_at IS NOT NULL").rowcount == 1
+
+
 def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installation, defs):
     job = defs.resolve_job_def("refresh_workspaces")
 
