@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 from dx_dagster.cli.ports import DatabasePort, Port, free_port, require_database_port, require_distinct, require_free
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dx_dagster.cli.supervisor import Service, Supervisor
     from dx_dagster.settings import Settings
     from dx_dagster.warehouse.database import Warehouse
@@ -24,6 +27,7 @@ _SECONDS_BETWEEN_CHANGES = 5
 # A run that applies deliveries takes three CPU seconds to start: it waits for the next ones instead of ending.
 _LINGER_SECONDS = 60
 _BEGINNING = "sandbox_began"
+_PEOPLE = "people.csv"
 _FIRST_QUERY = "SELECT title, state FROM bitbucket_pulls LIMIT 5"
 
 
@@ -79,7 +83,7 @@ def demo(
                 settings.log_folder, settings.log_size, installation.environment, installation.dagster_home
             ) as supervisor,
         ):
-            sandbox = _sandbox(sandbox_port, _beginning(settings), living=not exit_)
+            sandbox = _sandbox(sandbox_port, settings, living=not exit_)
             supervisor.start(sandbox)
             _wait_for(sandbox, supervisor)
             if not exit_:
@@ -87,6 +91,7 @@ def demo(
                     *services(settings, ui_port, api_port, heartbeat=database.last_heartbeat)
                 )  # they start while the import runs
             _connect(settings)
+            installation.run(partial(_import_people, settings.home / _PEOPLE), connections=1)
             if not exit_:  # before the import, so that nothing is missed between the two
                 installation.run(lambda warehouse: install_hooks(settings, warehouse, WORKSPACE, quiet=True))
             print_outcome(WORKSPACE, sync_workspace(settings, WORKSPACE))
@@ -142,12 +147,13 @@ def _beginning(settings: "Settings") -> str:
     return file.read_text().strip()
 
 
-def _sandbox(port: int, beginning: str, *, living: bool) -> "Service":
+def _sandbox(port: int, settings: "Settings", *, living: bool) -> "Service":
     from dx_dagster.cli.supervisor import Service
 
     live = ("--live", str(_SECONDS_BETWEEN_CHANGES), "--follow-clock") if living else ()
-    world = ("--workspace", WORKSPACE, "--now", beginning)
-    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), *world, *live)
+    world = ("--workspace", WORKSPACE, "--now", _beginning(settings))
+    story = ("--story", "--people-file", str(settings.home / _PEOPLE))
+    command = (sys.executable, "-m", "dx_dagster.sandbox", "--port", str(port), *world, *story, *live)
     return Service(
         "sandbox", command, environment={"SANDBOX_TOKEN": _TOKEN, "SANDBOX_JIRA": f"{_JIRA_EMAIL}:{_JIRA_TOKEN}"}
     )
@@ -175,6 +181,15 @@ def _connect(settings: "Settings") -> None:
     connect_workspace(
         settings, WORKSPACE, SecretStr(_JIRA_TOKEN), _JIRA_EMAIL, kind=ConnectionType.jira_cloud, jira_url=site
     )
+
+
+async def _import_people(file: "Path", warehouse: "Warehouse") -> None:
+    """Imports the sandbox's people file, unless another one was imported: teams come before the figures of teams."""
+    from dx_dagster.insights.people import people_file, stating
+
+    async with warehouse.transaction() as transaction:
+        if await transaction.row("SELECT FROM stated_people LIMIT 1") is None:
+            await stating.state(transaction, people_file.read(file.read_bytes()))
 
 
 async def _sign_in_link(warehouse: "Warehouse") -> SecretStr:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dx_dagster.sandbox.config import FIRST_NOW, WorldConfig
 from dx_dagster.sandbox.faults import Faults
 from dx_dagster.sandbox.running import Sandbox
+from dx_dagster.sandbox.story import Story, people_file
 from dx_dagster.sandbox.tokens import RateLimit, Token
 
 
@@ -29,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="so many of the pull requests are into long-lived branches beside the default one",
     )
+    made.add_argument("--story", action="store_true", help="weeks differ from one another, for charts")
+    made.add_argument("--people-file", type=Path, help="with --story, write who is in which team here")
     made.add_argument(
         "--now",
         type=_moment,
@@ -61,7 +64,7 @@ def main() -> None:
     arguments = parser().parse_args()
     config = WorldConfig(
         arguments.workspace, arguments.seed, arguments.repositories, arguments.pull_requests, arguments.members,
-        arguments.now, into_other_branches=arguments.into_other_branches,
+        arguments.now, into_other_branches=arguments.into_other_branches, story=Story() if arguments.story else None,
     )  # fmt: skip
     ended = threading.Event()
     given = os.environ.get("SANDBOX_TOKEN")
@@ -81,6 +84,8 @@ def main() -> None:
         sandbox.jira.tokens.append(Token(jira_token, kind="api", email=email))
     with sandbox:
         ready = {"url": sandbox.url}
+        if config.story and arguments.people_file:
+            arguments.people_file.write_text(people_file(config.story, sandbox.world.people.members), encoding="utf-8")
         if arguments.token_file:
             _write_secret(arguments.token_file, sandbox.token.secret)
         elif not given:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dx_dagster.sandbox.story import Story
+
 FIRST_NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
@@ -33,6 +35,7 @@ class WorldConfig:
             latest change first (`updated`), or oldest release first (`oldest`).
         into_other_branches: the share of pull requests into long-lived branches beside the default one; None for about
             one in twenty, into release branches only.
+        story: what happened week by week, for charts; None for a past in which all weeks are alike.
         commits_outlive_branch: a closed pull request lists its commits although its source branch is gone.
     """
 
@@ -54,3 +57,4 @@ class WorldConfig:
     deployments_order: str = "created"
     into_other_branches: float | None = None
     commits_outlive_branch: bool = True
+    story: Story | None = None

@@ -81,6 +81,7 @@ class Rollout:
     Attributes:
         deployments: of the whole repository, in the order in which they appeared.
         shown_early: a run that goes on shows a deployment in progress.
+        left_waiting: the chance that nobody starts the manual step of a run that succeeds.
     """
 
     pipeline: Pipeline
@@ -88,6 +89,7 @@ class Rollout:
     deployments: list[Deployment] = field(repr=False)
     shown_early: bool
     rng: Random
+    left_waiting: float = 0.3
     release: Release | None = None
     own: dict[str, Deployment] = field(default_factory=dict)
 
@@ -109,8 +111,8 @@ class Rollout:
     def ends(self, result: str, at: datetime) -> None:
         going = self.environments
         if result == "SUCCESSFUL":
-            if going and self.rng.random() < 0.3:
-                self._deployment(going[-1], at)  # nobody has started the manual step yet
+            if going and self.rng.random() < self.left_waiting:
+                self._deployment(going[-1], at)
                 going = going[:-1]
             for environment in going:
                 self._succeed(environment, at)

@@ -12,6 +12,7 @@ from dx_dagster.sandbox.config import WorldConfig
 from dx_dagster.sandbox.history import RepositoryPast
 from dx_dagster.sandbox.people import People, random_uuid
 from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.story import Plot, Story
 
 HIDDEN_PULL_REQUESTS = 5  # those of a forbidden repository, which nobody gets to see
 
@@ -53,7 +54,9 @@ class Founder:
         )
 
 
-def make_repositories(founder: Founder, people: People, now: datetime) -> list[HostedRepository]:
+def make_repositories(
+    founder: Founder, people: People, now: datetime, plot: Plot | None = None
+) -> list[HostedRepository]:
     """Makes all repositories with their past. Among the last are an empty one, one without pipelines and a fork."""
     config, rng = founder.config, founder.rng
     years = [timedelta(days=400 + rng.random() * 900) for _ in range(config.repositories)]
@@ -67,24 +70,42 @@ def make_repositories(founder: Founder, people: People, now: datetime) -> list[H
     for repository in forbidden:
         repository.forbidden = True
     busy = [r for r in repositories if r is not empty and not r.forbidden]
+    if plot:
+        _cast(founder, plot.story, busy)
     silent_days = config.silent_days or (0.0,)
-    for index, (repository, count) in enumerate(zip(busy, _shares(config.pull_requests, len(busy)), strict=True)):
-        _live(rng, people, repository, now - timedelta(days=silent_days[index % len(silent_days)]), count)
+    shares = _shares(config.pull_requests, len(busy), 1.3 if plot else 0.8)
+    for index, (repository, count) in enumerate(zip(busy, shares, strict=True)):
+        _live(rng, people, repository, now - timedelta(days=silent_days[index % len(silent_days)]), count, plot)
     for repository in forbidden:
         _live(rng, people, repository, now, HIDDEN_PULL_REQUESTS)
     return repositories
 
 
-def _live(rng: Random, people: People, repository: HostedRepository, now: datetime, pull_requests: int) -> None:
+def _cast(founder: Founder, story: Story, repositories: list[HostedRepository]) -> None:
+    """Gives the repositories their parts in a story: all projects in turn, and one of them the slow repository."""
+    for number, repository in enumerate(repositories):
+        repository.project = founder.projects[number % len(founder.projects)]
+    for slow in repositories[:1]:  # with the most pull requests
+        slow.slug = slow.name = founder.claim(story.slow_repository)
+
+
+def _live(
+    rng: Random,
+    people: People,
+    repository: HostedRepository,
+    now: datetime,
+    pull_requests: int,
+    plot: Plot | None = None,
+) -> None:
     """Each repository has its own stream of chance, so that one's size does not change another's past."""
     branch = ("main", "main", "master", "develop")[int(rng.random() * 4)]
     until = now - timedelta(seconds=1)
-    RepositoryPast(Random(repository.uuid), people, repository, until).live(branch, pull_requests)
+    RepositoryPast(Random(repository.uuid), people, repository, until, plot).live(branch, pull_requests)
 
 
-def _shares(total: int, among: int) -> list[int]:
+def _shares(total: int, among: int, falling: float) -> list[int]:
     """Splits a total so that a few repositories have most pull requests; the sum is exact."""
-    weights = [1 / (index + 2) ** 0.8 for index in range(among)]
+    weights = [1 / (index + 2) ** falling for index in range(among)]
     shares = [int(total * weight / sum(weights)) for weight in weights]
     for index in range(total - sum(shares)):
         shares[index % among] += 1

@@ -15,6 +15,7 @@ from dx_dagster.sandbox.pipelines import run
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.reviewing import Reviewing
+from dx_dagster.sandbox.story import Plot
 
 Life = Iterator[datetime]
 
@@ -41,12 +42,14 @@ def another_branch(repository: HostedRepository, rng: Random) -> str | None:
 
 
 class RepositoryPast:
-    """Fills a repository with events between its creation and `until`."""
+    """Fills a repository with events between its creation and `until`, as a `plot` has them where there is one."""
 
-    def __init__(self, rng: Random, people: People, repository: HostedRepository, until: datetime) -> None:
-        self.rng, self.people, self.repository, self.until = rng, people, repository, until
+    def __init__(
+        self, rng: Random, people: People, repository: HostedRepository, until: datetime, plot: Plot | None = None
+    ) -> None:
+        self.rng, self.people, self.repository, self.until, self.plot = rng, people, repository, until, plot
         self.now = repository.created_on
-        self.reviewing = Reviewing(rng, people)
+        self.reviewing = Reviewing(rng, people, plot)
         self.doomed: list[PullRequest] = []
 
     def live(self, main_branch: str, pull_requests: int) -> None:
@@ -59,11 +62,12 @@ class RepositoryPast:
         fated = set(self.rng.sample(range(max(1, opened - 1)), doomed))
         # One in twenty was opened of late, so that something is under review today.
         starts = [0.997 if index % 20 == 19 else 0.03 for index in range(opened)]
-        lives = [self._pull_request(self._moment(start, 1), fated=i in fated) for i, start in enumerate(starts)]
+        lives = [self._pull_request(self._opening(start), fated=i in fated) for i, start in enumerate(starts)]
         direct = self._direct_commits(max(2.0, (self.until - self.now).total_seconds() / 3600 / (8 + opened / 6)))
         nightly = [self._schedule(opened)] if repository.has_pipelines else []
         integration = [self._integration()] if repository.config.into_other_branches else []
-        self._run([*lives, direct, self._branches(), *nightly, *integration])
+        release = [self._release(self.plot)] if self.plot and repository.has_pipelines else []
+        self._run([*lives, direct, self._branches(), *nightly, *integration, *release])
         for pull_request in self.doomed:
             repository.delete_pull_request(pull_request.number)
 
@@ -84,9 +88,14 @@ class RepositoryPast:
         fraction = start + (end - start) * self.rng.random()
         return self.repository.created_on + timedelta(microseconds=int(span / timedelta(microseconds=1) * fraction))
 
+    def _opening(self, start: float) -> datetime:
+        """When a pull request is opened: from a fraction of the repository's time on, or as the plot has it."""
+        return self.plot.opening(self.rng) if self.plot else self._moment(start, 1)
+
     def _later(self, hours: float) -> datetime:
         """Some time from now, `hours` on average, at least a second."""
-        return self.now + timedelta(microseconds=1_000_000 + int(self.rng.expovariate(1 / hours) * 3_600_000_000))
+        at = self.now + timedelta(microseconds=1_000_000 + int(self.rng.expovariate(1 / hours) * 3_600_000_000))
+        return self.plot.after_holiday(self.rng, at) if self.plot else at
 
     def _direct_commits(self, hours: float) -> Life:
         """Direct commits to the default branch."""
@@ -124,50 +133,108 @@ class RepositoryPast:
     def _schedule(self, opened: int) -> Life:
         """Nightly runs of a schedule, without a creator."""
         nights = max(1, (self.until - self.now).days // (2 + opened // 20))
+        if self.plot:  # else the last night of all repositories is the same
+            yield self.now + timedelta(days=nights * self.rng.random())
         while True:
             yield self.now + timedelta(days=nights, microseconds=int(self.rng.random() * 9_000_000))
             branch = self.repository.main_branch
-            pipeline = self.repository.add_pipeline(self.rng, self.now, trigger="SCHEDULE", ref_name=branch)
-            run(self.rng, pipeline, self.until)
+            self._run_pipeline(trigger="SCHEDULE", ref_name=branch)
+
+    def _release(self, plot: Plot) -> Life:
+        """What a freeze held back is deployed in the days after it."""
+        yield plot.thaw + timedelta(hours=8 + 56 * self.rng.random())
+        self._run_pipeline(trigger="MANUAL", ref_name=self.repository.main_branch, deploys=1)
 
     def _build(self, pull_request: PullRequest | None, creator: User | None, chance: float) -> None:
         if not self.repository.has_pipelines or self.rng.random() > chance:
             return
         kind = self.rng.random()
-        pipeline = self.repository.add_pipeline(
-            self.rng,
-            self.now,
+        self._run_pipeline(
             pull_request=pull_request if kind < 0.8 else None,
             creator=creator,
             trigger="MANUAL" if kind < 0.1 else "PUSH",
             ref_name=None if kind > 0.95 else self.repository.main_branch,
+            deploys=0.25 if self.plot is None else chance,
         )
-        run(self.rng, pipeline, self.until)
+
+    def _run_pipeline(
+        self,
+        *,
+        trigger: str,
+        ref_name: str | None,
+        pull_request: PullRequest | None = None,
+        creator: User | None = None,
+        deploys: float = 0.25,
+    ) -> None:
+        plot = self.plot
+        pipeline = self.repository.add_pipeline(
+            self.rng,
+            self.now,
+            pull_request=pull_request,
+            creator=creator,
+            trigger=trigger,
+            ref_name=ref_name,
+            deploys=deploys,
+            to_production=plot is None or not plot.is_frozen(self.now),
+            left_waiting=0.1 if plot else 0.3,
+        )
+        run(self.rng, pipeline, self.until, plot.result if plot else None)
 
     def _pull_request(self, opened: datetime, *, fated: bool) -> Life:
         yield opened
         rng, reviewing = self.rng, self.reviewing
-        pull_request = reviewing.open(self.repository, self.now, self._target(), author=self.people.author(rng))
+        pull_request = reviewing.open(self.repository, self.now, self._target(), author=self._author())
         self._build(pull_request, pull_request.author, 0.7)
         if fated:
             self.doomed.append(pull_request)
             return
+        if self.plot and self.plot.has_reviewer(opened) and rng.random() < 0.85:
+            yield self.now + timedelta(minutes=1 + rng.random() * 8)
+            reviewing.review_by_ai(pull_request, self.now)
         if pull_request.draft and rng.random() < 0.8:
             yield self._later(10)
             pull_request.ready(pull_request.author, self.now)
         stale = rng.random() < 0.03
-        for _ in range(int(rng.expovariate(0.22))):
-            yield self._later(200 if stale else 5)
+        first, others, last = (72, 20, 24) if self._is_slow else (5, 5, 6)  # mean hours before an event
+        for number in range(int(rng.expovariate(0.22))):
+            yield self._later(200 if stale else others if number else first)
             if reviewing.act(pull_request, self.now):
                 self._build(pull_request, pull_request.author, 0.6)
         if stale:
             return
-        yield self._later(6)
+        yield self._later(last)
         self._close(pull_request)
-        self._build(None, pull_request.closed_by, 0.5)
+        self._build(None, pull_request.closed_by, 1 if self.plot else 0.5)
+        if self._is_reverted(pull_request):
+            yield from self._revert(pull_request)
+            return
         if rng.random() < 0.12:
             yield self._later(30)
             reviewing.talk(pull_request, self.now)
+
+    @property
+    def _is_slow(self) -> bool:
+        return self.plot is not None and self.plot.is_slow(self.repository.slug)
+
+    def _author(self) -> User | None:
+        author = self.people.author(self.rng)
+        if self.plot is None:
+            return author
+        return self.plot.author(self.rng, self.repository.project.key, author, self.people.members)
+
+    def _is_reverted(self, pull_request: PullRequest) -> bool:
+        is_merged = pull_request.state == "MERGED" and pull_request.target_branch == self.repository.main_branch
+        return self.plot is not None and is_merged and self.plot.is_reverted(self.rng, self.now)
+
+    def _revert(self, merged: PullRequest) -> Life:
+        """A day later, somebody reverts it."""
+        yield self._later(20)
+        user = self.people.member(self.rng)
+        reverting = self.reviewing.revert(self.repository, merged, self.now, user)
+        self._build(reverting, user, 0.7)
+        yield self._later(1)
+        merging.merge(reverting, "squash", self.people.member(self.rng), self.now)
+        self._build(None, reverting.closed_by, 1)
 
     def _target(self) -> str:
         branches = self.repository.graph.branches

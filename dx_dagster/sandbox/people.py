@@ -70,6 +70,11 @@ class People:
         self.left: list[User] = []
 
     @property
+    def ai_reviewer(self) -> User:
+        """The bot that reviews pull requests."""
+        return self.bots[-1]
+
+    @property
     def everybody(self) -> list[User]:
         return [*self.members, *self.left, *self.outsiders, *self.former, *self.bots]
 

@@ -1,6 +1,7 @@
 # ruff: noqa: PLR2004 - the numbers are chances: a name for each would say nothing more
 """Pipeline runs: trigger, target and result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -111,8 +112,13 @@ def any_result(rng: Random) -> str:
     return RESULTS[int(rng.random() * len(RESULTS))]
 
 
-def run(rng: Random, pipeline: Pipeline, now: datetime) -> None:
-    """Advances a pipeline to its state at `now`; a few stay pending without end."""
+def run(
+    rng: Random, pipeline: Pipeline, now: datetime, result_of: Callable[[Random, datetime], str] | None = None
+) -> None:
+    """Advances a pipeline to its state at `now`; a few stay pending without end.
+
+    `result_of`: gives the result of a run that began at a moment, in place of a random one.
+    """
     seconds = 20 + int(rng.expovariate(1 / 240))
     end = pipeline.created_on + timedelta(seconds=seconds, microseconds=int(rng.random() * 1_000_000))
     stuck = rng.random()
@@ -122,7 +128,7 @@ def run(rng: Random, pipeline: Pipeline, now: datetime) -> None:
         pipeline.start(0)
         pipeline.pause(pipeline.created_on + timedelta(seconds=int(rng.random() * 90)))
     elif end <= now:
-        pipeline.finish(any_result(rng), end)
+        pipeline.finish(result_of(rng, pipeline.created_on) if result_of else any_result(rng), end)
     elif now - pipeline.created_on > timedelta(seconds=15):
         pipeline.start(int((now - pipeline.created_on).total_seconds()))
 

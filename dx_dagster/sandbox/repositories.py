@@ -59,10 +59,13 @@ class HostedRepository(Codebase):
         trigger: str = "PUSH",
         ref_name: str | None = None,
         deploys: float = 0.25,
+        to_production: bool = True,
+        left_waiting: float = 0.3,
     ) -> Pipeline:
         """A run for a pull request, else for a branch, else for the bare commit at the default branch's head.
 
-        `deploys` is the chance that a run on the default branch deploys.
+        `deploys` is the chance that a run on the default branch deploys; without `to_production` it ends before that.
+        `left_waiting`: as of a `Rollout`.
         """
         commit = pull_request.source if pull_request else self.graph.branches.get(ref_name or "", self.head)
         pipeline = new_pipeline(
@@ -73,6 +76,7 @@ class HostedRepository(Codebase):
         chances = Random(pipeline.uuid)
         if pull_request is None and ref_name == self.main_branch and chances.random() < deploys:
             early = self.config.deployments_shown_early
-            pipeline.rollout = Rollout(pipeline, self.environments, self.deployments, early, chances)
+            environments = self.environments if to_production else self.environments[:-1]
+            pipeline.rollout = Rollout(pipeline, environments, self.deployments, early, chances, left_waiting)
         self.pipelines.append(pipeline)
         return pipeline

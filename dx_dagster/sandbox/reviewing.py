@@ -10,6 +10,7 @@ from dx_dagster.sandbox.commits import Commit
 from dx_dagster.sandbox.people import People, User, random_uuid
 from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
 from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.story import Plot
 
 STRATEGY_WEIGHTS = ("merge_commit", "merge_commit", "squash", "squash", "squash", "fast_forward")
 
@@ -17,8 +18,8 @@ STRATEGY_WEIGHTS = ("merge_commit", "merge_commit", "squash", "squash", "squash"
 class Reviewing:
     """Random but plausible events. Every decision comes from `rng`."""
 
-    def __init__(self, rng: Random, people: People) -> None:
-        self.rng, self.people = rng, people
+    def __init__(self, rng: Random, people: People, plot: Plot | None = None) -> None:
+        self.rng, self.people, self.plot = rng, people, plot
 
     def strategy(self) -> str:
         return vocabulary.pick(self.rng, STRATEGY_WEIGHTS)
@@ -63,12 +64,41 @@ class Reviewing:
         """`count` commits on top of `base`, made in the hours before `at`; one in twenty by an unknown address."""
         rng, head = self.rng, base
         who = author or self.people.member(rng)
+        trailer = self.plot.trailer(rng, at) if self.plot else ""
         for left in range(count, 0, -1):
             by: User | str = who if rng.random() < 0.95 else f"{who.display_name} <{who.display_name[0]}@laptop.local>"
             at_desk = at - timedelta(seconds=left * (60 + int(rng.random() * 3000)))
-            message = f"{vocabulary.pick(rng, vocabulary.COMMIT_SUBJECTS)}\n"
+            message = f"{vocabulary.pick(rng, vocabulary.COMMIT_SUBJECTS)}\n{trailer}"
             head = repository.graph.add((head,), by, message, at_desk)
         return head
+
+    def revert(self, repository: HostedRepository, merged: PullRequest, at: datetime, user: User) -> PullRequest:
+        """Opens the pull request that Bitbucket's button "Revert" makes of a merged one."""
+        title = f'Revert "{merged.title.replace(chr(0), "")} (pull request #{merged.number})"'
+        quoted = "".join(f"\n> {line}".rstrip() for line in merged.description.splitlines())
+        message = f"{title}\n\nThis reverts pull request #{merged.number}.\n{quoted}"
+        target = repository.graph.branches[merged.target_branch]
+        reverting = PullRequest(
+            repository,
+            repository.last_number + 1,
+            user,
+            title,
+            message,
+            f"revert-pr-{merged.number}",
+            repository.graph.add((target,), user, message, at),
+            merged.target_branch,
+            target,
+            at,
+            at,
+        )
+        repository.open_pull_request(reverting, [])
+        return reverting
+
+    def review_by_ai(self, pull_request: PullRequest, at: datetime) -> None:
+        """One to three inline comments of the AI reviewer."""
+        for _ in range(1 + int(self.rng.random() * 3)):
+            inline = Inline(vocabulary.pick(self.rng, vocabulary.PATHS), None, 1 + int(self.rng.random() * 300))
+            pull_request.comment(self.people.ai_reviewer, vocabulary.remark(self.rng), at, inline=inline)
 
     def act(self, pull_request: PullRequest, at: datetime) -> bool:
         """One event on an open pull request. True when the source branch moved."""

@@ -19,6 +19,7 @@ from dx_dagster.sandbox.pipelines import Pipeline, any_result
 from dx_dagster.sandbox.pull_requests import Comment, Inline, PullRequest
 from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.sandbox.reviewing import Reviewing
+from dx_dagster.sandbox.story import Plot
 
 SOONEST = timedelta(milliseconds=2)  # between two events of one moment; a fast-forward takes half of that
 BEHIND = timedelta(milliseconds=50)  # the clock of this machine, so that events of one moment are not ahead of it
@@ -46,11 +47,14 @@ class MadeUpWorkspace:
         self.name = self.config.workspace.capitalize()
         self.created_on = self.now - timedelta(days=1500, microseconds=531_532)
         self.people = People(rng, self.config.workspace, self.config.members)
-        self.reviewing = Reviewing(rng, self.people)
+        self.plot = Plot(self.config.story, self.now) if self.config.story else None
+        if self.config.story:
+            self.people.ai_reviewer.display_name = self.config.story.reviewer
+        self.reviewing = Reviewing(rng, self.people, self.plot)
         numbers = accumulate(repeat(7), initial=FIRST_COMMENT)
         self._founder = Founder(self.config, rng, lambda: next(numbers))
         with _collecting_no_garbage():
-            self.repositories = make_repositories(self._founder, self.people, self.now)
+            self.repositories = make_repositories(self._founder, self.people, self.now, self.plot)
         self.came_from: dict[str, MadeUpWorkspace] = {}
         self.went_to: dict[str, MadeUpWorkspace] = {}
 
@@ -181,26 +185,8 @@ class MadeUpWorkspace:
     def revert(self, pr: PullRequest) -> PullRequest:
         """Opens the pull request that Bitbucket's button "Revert" makes of a merged one."""
         with self.lock:
-            who, repository = self.people.member(self.rng), self.repository(pr.repository)
-            title = f'Revert "{pr.title.replace(chr(0), "")} (pull request #{pr.number})"'
-            quoted = "".join(f"\n> {line}".rstrip() for line in pr.description.splitlines())
-            message = f"{title}\n\nThis reverts pull request #{pr.number}.\n{quoted}"
-            target, at = repository.graph.branches[pr.target_branch], self.tick()
-            reverting = PullRequest(
-                repository,
-                repository.last_number + 1,
-                who,
-                title,
-                message,
-                f"revert-pr-{pr.number}",
-                repository.graph.add((target,), who, message, at),
-                pr.target_branch,
-                target,
-                at,
-                at,
-            )
-            repository.open_pull_request(reverting, [])
-            return reverting
+            who = self.people.member(self.rng)
+            return self.reviewing.revert(self.repository(pr.repository), pr, self.tick(), who)
 
     def decline(self, pr: PullRequest, *, user: User | None = None) -> None:
         with self.lock:

@@ -41,7 +41,9 @@ def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a retu
             return _pipelines(world, rng, repository)
         if chance < 0.4 or not opened:
             target = another_branch(repository, rng)
-            world.open_pull_request(repository, author=world.people.author(rng), target=target)
+            opening = world.open_pull_request(repository, author=world.people.author(rng), target=target)
+            if world.plot:
+                world.reviewing.review_by_ai(opening, world.tick())
             return "opened"
         pull_request = opened[int(rng.random() * len(opened))]
         if chance < 0.58:
@@ -123,6 +125,8 @@ def _people_and_repositories(world: MadeUpWorkspace, rng: Random, repository: Ho
         world.commit_to_default_branch(repository)
         return "committed"
     if chance < 0.7:
+        if world.plot and world.plot.is_slow(repository.slug):
+            return "nothing"  # the documentation has its name
         world.rename_repository(repository)
         return "repository renamed"
     if chance < 0.78:
