@@ -75,7 +75,7 @@ def make_repositories(
     silent_days = config.silent_days or (0.0,)
     shares = _shares(config.pull_requests, len(busy), 1.3 if plot else 0.8)
     for index, (repository, count) in enumerate(zip(busy, shares, strict=True)):
-        _live(rng, people, repository, now - timedelta(days=silent_days[index % len(silent_days)]), count, plot)
+        _live(rng, people, repository, now - timedelta(days=silent_days[index % len(silent_days)]), count, plot=plot)
     for repository in forbidden:
         _live(rng, people, repository, now, HIDDEN_PULL_REQUESTS)
     return repositories
@@ -95,6 +95,7 @@ def _live(
     repository: HostedRepository,
     now: datetime,
     pull_requests: int,
+    *,
     plot: Plot | None = None,
 ) -> None:
     """Each repository has its own stream of chance, so that one's size does not change another's past."""

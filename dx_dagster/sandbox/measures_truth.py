@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dx_dagster.sandbox.durations import business_seconds, seconds
+from dx_dagster.sandbox.story import TRAILERS
 
 Row = Mapping[str, Any]
 _LATEST = datetime.max.replace(tzinfo=UTC)
@@ -24,9 +25,14 @@ def measured(truth: Mapping[str, Sequence[Row]], unified: Mapping[str, Sequence[
     for comment in truth["bitbucket_pull_comments"]:
         if not comment["deleted"] and comment["user"] in people:
             comments[comment["repository"], comment["pull"]].append(comment)
+    named = {
+        (commit["repository"], commit["pull"])
+        for commit in truth["bitbucket_pull_commits"]
+        if not commit["deleted"] and any(trailer in commit["message"] for trailer in TRAILERS)
+    }
     requests = {(row["repository"], row["external_id"]): row for row in unified["pull_requests"]}
     return [
-        _measured(pull, requests[key[0], str(key[1])], reviews[key], comments[key])
+        {**_measured(pull, requests[key[0], str(key[1])], reviews[key], comments[key]), "ai_named": key in named}
         for pull in truth["bitbucket_pulls"]
         if (key := (pull["repository"], pull["source_id"]))
     ]

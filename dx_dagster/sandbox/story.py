@@ -57,7 +57,7 @@ class Story:
     holiday_week: int = 4
 
 
-_TRAILERS = (
+TRAILERS = (
     "Co-Authored-By: Claude <noreply@anthropic.com>",
     "Co-authored-by: Copilot <223556219+Copilot@users.noreply.github.com>",
     "Co-authored-by: Cursor <cursoragent@cursor.com>",
@@ -121,7 +121,7 @@ class Plot:
         weeks, since = self.weeks_ago(at), self.story.assistants_since
         if rng.random() >= self.story.assistants_share * (since - weeks) / since:
             return ""
-        return f"\n{_TRAILERS[int(rng.random() ** 2 * len(_TRAILERS))]}\n"
+        return f"\n{TRAILERS[int(rng.random() ** 2 * len(TRAILERS))]}\n"
 
     def author(self, rng: Random, project: str, author: User | None, members: list[User]) -> User | None:
         """Mostly a member of the team that works on the project, in place of a random one."""

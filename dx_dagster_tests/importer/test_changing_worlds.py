@@ -13,13 +13,14 @@ import pytest
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.pipelines import FAILURES
 from dx_dagster.sandbox.repositories import HostedRepository
+from dx_dagster.sandbox.story import Story
 from dx_dagster.sandbox.world import World
 from dx_dagster_tests.importing import Installation
 
 USUALLY = 0.85  # chance
 USUAL = WorldConfig(seed=3, repositories=5, pull_requests=60, members=8, merges_by_push=0.05)
 READINGS = {
-    "usual": (replace(USUAL, deployments_shown_early=True), {}),
+    "usual": (replace(USUAL, deployments_shown_early=True, story=Story()), {}),
     "approvals move, deleted comments count": (
         replace(USUAL, seed=4, approvals_move_updated_on=True, count_includes_deleted=True),
         {"sort_with_states_fails": True},

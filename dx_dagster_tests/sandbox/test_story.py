@@ -1,89 +1,87 @@
 """The story of the demo's workspace: what each week of it is about shows in the measures."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from dx_dagster.insights.people import people_file, stating
-from dx_dagster.sandbox import Sandbox, WorldConfig
-from dx_dagster.sandbox import story as stories
+from dx_dagster.sandbox import World, WorldConfig, truth
 from dx_dagster.sandbox.story import Plot, Story
-from dx_dagster.warehouse.database import Warehouse
-from dx_dagster_tests.connecting import on_warehouse
-from dx_dagster_tests.importing import Installation
+from dx_dagster.sandbox.unified_truth import unified_truth
+from dx_dagster.sandbox.unified_truth_pipelines import unified_truth_of_pipelines
 
-NOW = datetime(2026, 11, 5, 15, tzinfo=UTC)
-STORY = Story()
-SHOWN = 26  # weeks that the pages show at first
-
-Row = Mapping[str, Any]
+SHOWN = range(26)  # weeks that the pages show at first
 
 
-def test_each_story_of_the_demo_is_in_the_measures(database_url: str) -> None:
-    config = WorldConfig(repositories=5, pull_requests=700, members=9, now=NOW, story=STORY)
-    with Sandbox(config) as sandbox:
-        installation = Installation(database_url, sandbox)
-        text = stories.people_file(STORY, sandbox.world.people.members)
+def test_each_story_of_the_demo_is_in_the_measures_of_its_weeks() -> None:
+    """`test_changing_worlds.py` compares these expected rows with those of an import."""
+    story, now = Story(), datetime(2026, 11, 5, 15, tzinfo=UTC)
+    world, plot = World(WorldConfig(now=now, story=story)), Plot(story, now)
+    rows = truth(world)
+    pulls = [one for one in unified_truth(rows)["pull_request_measures"] if not one["bot_authored"]]
+    pipelines = unified_truth_of_pipelines(rows)
+    merged = defaultdict[int, list[Any]](list)
+    for pull in pulls:
+        if pull["merged"]:
+            merged[plot.weeks_ago(pull["merged"])].append(pull)
+    thaw = min(story.freeze_weeks) - 1
+    told = {story.broken_builds_week, story.reverts_week, *story.freeze_weeks, thaw, story.holiday_week, 0}
 
-        async def state(warehouse: Warehouse) -> None:
-            async with warehouse.transaction() as transaction:
-                await stating.state(transaction, people_file.read(text.encode()))
+    def stands_out(week: int, figure: Callable[[int], float], times: float) -> bool:
+        return figure(week) > times * max(figure(other) for other in SHOWN if other not in told)
 
-        on_warehouse(database_url, state)
-        installation.sync()
-        assert installation.differences() == {}
-    plot = Plot(STORY, NOW)
-    rows = installation.query(
-        "SELECT w.*, COALESCE(t.source_id, r.name) AS name FROM weekly_measures w "
-        "LEFT JOIN dx_teams t ON t.id = w.team_id LEFT JOIN repos r ON r.id = w.repo_id"
+    deployed = sorted(
+        (one["deployed_at"], one["service_repository"])
+        for one in pipelines["deployments"]
+        if one["success"] and one["environment"] == "production"
     )
-    ago = {row["week"]: plot.weeks_ago(datetime.combine(row["week"], datetime.min.time(), UTC)) for row in rows}
-    weeks = {ago[row["week"]]: row for row in rows if row["scope"] == "workspace"}
-    other = [row for week, row in weeks.items() if week < SHOWN and week not in _weeks_of_stories()]
+    by_week = Counter(plot.weeks_ago(at) for at, _ in deployed)
+    assert {week for week in SHOWN if not by_week[week]} == set(story.freeze_weeks)
+    waited = defaultdict[int, list[float]](list)
+    for pull in pulls:
+        if pull["merged"] and (
+            first := next((at for at, of in deployed if of == pull["repository"] and at > pull["merged"]), None)
+        ):
+            waited[plot.weeks_ago(first)].append((first - pull["merged"]).total_seconds())
+    assert stands_out(thaw, lambda week: median(waited[week]), 3)
 
-    def usual(figure: Callable[[Row], float]) -> float:
-        return median(figure(row) for row in other)
-
-    assert {week for week in range(SHOWN) if not weeks[week]["deployment_count"]} == set(STORY.freeze_weeks)
-    after = weeks[min(STORY.freeze_weeks) - 1]
-    assert after["lead_time_median"] > 3 * usual(lambda row: row["lead_time_median"] or 0)
-
-    reverts, broken = weeks[STORY.reverts_week], weeks[STORY.broken_builds_week]
-    assert reverts["reverted_count"] >= max(5, *(2 * row["reverted_count"] for row in other))
-    assert broken["pipeline_failure_rate"] > 3 * usual(lambda row: row["pipeline_failure_rate"])
-
-    pulls = installation.query("""
-        SELECT r.name = 'legacy-checkout' AS slow, percentile_cont(0.5) WITHIN GROUP (ORDER BY pickup_time) AS pickup,
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY cycle_time) AS cycle
-        FROM pull_request_measures m JOIN repos r ON r.id = m.repo_id WHERE NOT bot_authored GROUP BY 1 ORDER BY 1""")
-    assert [row["slow"] for row in pulls] == [False, True]
-    assert pulls[1]["pickup"] > max(3 * pulls[0]["pickup"], 24 * 3600)
-    assert pulls[1]["cycle"] > 3 * pulls[0]["cycle"]
-
-    with_reviewer = {week: row["bot_review_share"] or 0 for week, row in weeks.items() if 0 < week < SHOWN}
-    since = STORY.reviewer_since
-    assert min(with_reviewer[week] for week in range(1, since + 1) if week != STORY.holiday_week) > max(
-        with_reviewer[week] for week in range(since + 1, SHOWN)
+    failed = Counter(
+        plot.weeks_ago(run["finished_at"]) for run in pipelines["pipeline_runs"] if run["status"] == "failure"
     )
-    [quick] = installation.query(
-        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY open_to_first_bot_review) AS median FROM bitbucket_pulls "
-        f"WHERE created_at > '{NOW}'::timestamptz - interval '{since - 1} weeks'"
+    assert stands_out(story.broken_builds_week, lambda week: failed[week] / len(merged[week]), 2)
+    assert stands_out(story.reverts_week, lambda week: sum(pull["reverted"] for pull in merged[week]), 3)
+
+    slow = world.repository(story.slow_repository).uuid
+    for duration in ("pickup_time", "cycle_time"):
+        theirs, others = (
+            median(pull[duration] for pull in pulls if pull[duration] and (pull["repository"] == slow) is is_slow)
+            for is_slow in (True, False)
+        )
+        assert theirs > max(3 * others, timedelta(days=1).total_seconds())
+
+    first_by_bots = defaultdict[bool, list[float | None]](list)
+    for pull in rows["bitbucket_pulls"]:
+        opened: Any = pull["created_at"]
+        first_by_bots[plot.has_reviewer(opened)].append(pull["open_to_first_bot_review"])  # type: ignore[arg-type]
+    quick = {
+        since: sum(one is not None and one < 600 for one in those) / len(those)
+        for since, those in first_by_bots.items()
+    }
+    assert quick[True] > 0.7
+    assert quick[False] < 0.1
+
+    shares = [
+        sum(pull["ai_named"] for week in weeks for pull in merged[week]) / sum(len(merged[week]) for week in weeks)
+        for weeks in (range(1, 8), range(8, 15), range(15, 22), range(25, 40))
+    ]
+    assert shares[0] > shares[1] > shares[2] > shares[3] == 0
+    assert len(merged[story.holiday_week]) < min(len(merged[week]) for week in SHOWN if week not in told) / 2
+    authors = Counter(
+        next(number for number, team in enumerate(story.teams) if repository.project.key in team.projects)
+        == world.people.members.index(pull.author) % len(story.teams)
+        for repository in world.open_repositories
+        for pull in repository.pull_requests.values()
+        if pull.author in world.people.members
     )
-    assert quick["median"] < 600
-
-    named = {week: row["ai_named_count"] / max(row["merged_count"], 1) for week, row in weeks.items()}
-    thirds = [sum(named[week] for week in range(first, first + 7)) for first in (1, 8, 15)]
-    assert thirds == sorted(thirds, reverse=True)
-    assert thirds[-1] > 0
-    assert sum(row["ai_named_count"] for week, row in weeks.items() if week > STORY.assistants_since + 1) == 0
-
-    assert weeks[STORY.holiday_week]["merged_count"] < usual(lambda row: row["merged_count"]) / 2
-    teams = {row["name"] for row in rows if row["scope"] == "team" and ago[row["week"]] < SHOWN}
-    assert teams == {"Engineering", *(team.path for team in STORY.teams)}
-
-
-def _weeks_of_stories() -> set[int]:
-    """Those that differ from the others, and those that feel it."""
-    freeze = STORY.freeze_weeks
-    return {STORY.broken_builds_week, STORY.reverts_week, *freeze, min(freeze) - 1, STORY.holiday_week, 0}
+    assert authors[True] > 3 * authors[False]
