@@ -9,6 +9,7 @@ import dagster as dg
 
 from dx_dagster.assets.checks import specs
 from dx_dagster.assets.code_references import code_of
+from dx_dagster.assets.derived import build_without_pipelines
 from dx_dagster.assets.external import read_by
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import Events, ImportConfig, column_schema, materialize
@@ -172,6 +173,11 @@ def _asset(placement: Placement, one: _Imported) -> dg.AssetsDefinition:
     )
     def asset(context: dg.AssetExecutionContext, config: ImportConfig) -> Events:
         work = one.at_work(placement.settings())
-        return materialize(placement, context, config, one.step, work, for_pipelines=one.for_pipelines)
+        try:
+            yield from materialize(placement, context, config, one.step, work, for_pipelines=one.for_pipelines)
+        except dg.Failure:
+            if one.for_pipelines:
+                build_without_pipelines(placement, context, full=config.full)
+            raise
 
     return asset

@@ -10,8 +10,9 @@ from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import Events, column_schema, failure, row_counts
 from dx_dagster.assets.steps import ASSETS, key_of
+from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import NotImportedError
-from dx_dagster.insights import building
+from dx_dagster.insights import building, measures
 from dx_dagster.insights.building import Build, Built
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.checks.looking import Verdict
@@ -146,6 +147,25 @@ def _origins(build: Build) -> dict[str, str]:
     }
 
 
+def build_without_pipelines(placement: Placement, context: dg.AssetExecutionContext, *, full: bool) -> None:
+    """Builds measures after a failed import of pipelines or deployments, of which Dagster skips the step that does so.
+
+    Their tables come before, with the rows that are there. Only measures count as materialized: nothing else is new.
+    """
+    warehouse = placement.bitbucket(context).warehouse
+    builds = [build for build in builds_of(placement) if build in _OF_PIPELINES]
+    try:
+        for build in builds:
+            result, _ = warehouse.run(_build(placement, warehouse.connected, build, context.partition_key, full=full))
+            if build in measures.BUILDS and result.asset_key is not None:
+                materialized = dg.AssetMaterialization(
+                    result.asset_key, metadata=result.metadata, partition=context.partition_key
+                )
+                context.log_event(materialized)
+    except (NotImportedError, SettingsError, WarehouseError) as error:  # the failure of the import is what people see
+        context.log.warning("The measures were not built: %s", sentence(str(error)))
+
+
 def _after(builds: Iterable[Build], imported: Iterable[str]) -> list[Build]:
     """Those that read the rows of these assets, themselves or through others."""
     reading = set(imported)
@@ -155,7 +175,8 @@ def _after(builds: Iterable[Build], imported: Iterable[str]) -> list[Build]:
     return [build for build in builds if build.key in reading]
 
 
-# Two steps, so that a credential that may not read pipelines holds up their tables alone.
+# Two steps, so that a credential that may not read pipelines holds up their tables alone; `build_without_pipelines`
+# then builds the measures.
 _OF_PIPELINES = _after(BUILDS, {"bitbucket/pipelines", "bitbucket/deployments"})
 DERIVED_STEPS = {
     "tables_of_pull_requests": "Builds the tables of people, reviews and pull requests.",

@@ -192,6 +192,13 @@ def test_a_credential_that_may_not_read_pipelines_holds_up_their_tables_alone(sa
     assert query(connected, "SELECT count(dx_user_id) > 0 AS known, count(*) FROM pull_requests") == [
         {"known": True, "count": 160}
     ]
+    [measured] = query(connected, "SELECT count(merged) AS merged FROM pull_request_measures")
+    weeks = """
+        SELECT sum(merged_count)::int + sum(bot_merged_count)::int AS merged, bool_or(cycle_time_median > 0) AS timed,
+               count(lead_time_median) + count(pipeline_failure_rate) + count(change_failure_rate) AS of_pipelines
+        FROM weekly_measures WHERE scope = 'workspace'"""
+    assert measured["merged"] > 50
+    assert query(connected, weeks) == [{"merged": measured["merged"], "timed": True, "of_pipelines": 0}]
 
     sandbox.token.scopes = None
     sync()
