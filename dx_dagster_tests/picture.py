@@ -10,8 +10,9 @@ from dx_dagster_tests.browsing import chromium, launched
 from dx_dagster_tests.conftest import Running
 
 DOCS = Path(__file__).parent.parent / "docs"
-# The group of the imported assets is open, that of the unified tables closed: all of them would be too small to read.
-_GRAPH = "asset-groups~group%3A%22bitbucket%22%20or%20group%3A%22unified%22/?expanded=global%40global%3Abitbucket"
+# The group of the imported assets is open, the others are closed: all of their assets would be too small to read.
+_GROUPS = "%20or%20".join(f"group%3A%22{group}%22" for group in ("bitbucket", "unified", "measures"))
+_GRAPH = f"asset-groups~{_GROUPS}/?expanded=global%40global%3Abitbucket"
 _MARGIN = 12
 
 

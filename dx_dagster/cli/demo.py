@@ -39,6 +39,9 @@ def demo(
 ) -> None:
     """Imports the workspace `acme` from a sandbox Bitbucket Cloud on this machine and shows it in Dagster.
 
+    The workspace's past has stories to find in the charts of insights. Its teams come from a people file, people.csv in
+    the demo's folder.
+
     The sandbox changes every few seconds and delivers the changes to a webhook. The terminal shows each one that has
     reached the tables.
 

@@ -137,6 +137,7 @@ def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
     everything_that_is_killed_comes_back(running)
     analyst = run_cli("env", "--database", env=bare_environment | {"DX_HOME": running.home})
     the_database_on_a_port_is_read_only_and_for_analysts(analyst, port)
+    the_measures_have_the_demos_teams_and_its_freeze(analyst.stdout.strip())
 
     # psql reads what is typed into it.
     query = "SELECT 'of today' WHERE (SELECT max(created_at) FROM bitbucket_pulls) > now() - interval '1 day';"
@@ -239,6 +240,20 @@ def the_database_on_a_port_is_read_only_and_for_analysts(printed: Done, port: in
     for name, password in (("dx_analyst", "x"), ("postgres", "x")):
         with pytest.raises(psycopg.OperationalError, match=r"password authentication failed|no pg_hba\.conf entry"):
             psycopg.connect(f"postgresql://{name}:{password}@127.0.0.1:{port}/postgres")
+
+
+def the_measures_have_the_demos_teams_and_its_freeze(address: str) -> None:
+    with psycopg.connect(address) as connection:
+        teams = connection.execute(
+            "SELECT count(DISTINCT source_id) FROM weekly_measures JOIN dx_teams t ON t.id = team_id"
+        ).fetchone()
+        frozen = connection.execute("""
+            SELECT array_agg((now() AT TIME ZONE 'UTC')::date - week) FROM weekly_measures
+            WHERE scope = 'workspace' AND deployment_count = 0
+              AND (now() AT TIME ZONE 'UTC')::date - week BETWEEN 7 AND 26 * 7""").fetchone()
+    assert teams == (4,)
+    assert frozen is not None
+    assert {days // 7 for days in frozen[0]} == {8, 9}
 
 
 def sync_now_starts_a_run(browser: httpx.Client, running: Running) -> None:
