@@ -22,7 +22,7 @@ def take(ui: str, program: str, to: Path) -> None:
         page = browser.new_page(viewport={"width": 2000, "height": 1500})
         page.goto(f"{ui}/{_GRAPH}")
         page.get_by_text("repositories", exact=True).last.wait_for(timeout=30_000)
-        page.wait_for_timeout(4_000)  # the graph moves into place, and the states of its assets arrive
+        page.wait_for_timeout(15_000)  # the graph moves into place, and the states of its assets arrive
         boxes = page.evaluate(
             "() => [...document.querySelectorAll('foreignObject')].map(one => one.getBoundingClientRect().toJSON())"
         )

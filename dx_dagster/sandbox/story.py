@@ -118,8 +118,9 @@ class Plot:
 
     def trailer(self, rng: Random, at: datetime) -> str:
         """What an AI assistant adds to the messages of commits that it helped with; empty where none did."""
-        weeks, since = self.weeks_ago(at), self.story.assistants_since
-        if rng.random() >= self.story.assistants_share * (since - weeks) / since:
+        since = self.story.assistants_since
+        grown = min((since - self.weeks_ago(at)) / since, 1)
+        if rng.random() >= self.story.assistants_share * grown:
             return ""
         return f"\n{TRAILERS[int(rng.random() ** 2 * len(TRAILERS))]}\n"
 
