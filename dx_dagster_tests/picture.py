@@ -14,6 +14,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 _GROUPS = "%20or%20".join(f"group%3A%22{group}%22" for group in ("bitbucket", "unified", "measures"))
 _GRAPH = f"asset-groups~{_GROUPS}/?expanded=global%40global%3Abitbucket"
 _MARGIN = 12
+# The border of an asset is green once Dagster's UI knows that it was materialized.
+_HAS_STATES = r"""
+() => [...document.querySelectorAll("foreignObject *")].some(one => {
+    const [red, green, blue] = getComputedStyle(one).borderTopColor.match(/\d+/g).map(Number)
+    return green > red + 60 && green > blue + 20
+})"""
 
 
 def take(ui: str, program: str, to: Path) -> None:
@@ -22,7 +28,8 @@ def take(ui: str, program: str, to: Path) -> None:
         page = browser.new_page(viewport={"width": 2000, "height": 1500})
         page.goto(f"{ui}/{_GRAPH}")
         page.get_by_text("repositories", exact=True).last.wait_for(timeout=30_000)
-        page.wait_for_timeout(15_000)  # the graph moves into place, and the states of its assets arrive
+        page.wait_for_function(_HAS_STATES, timeout=120_000)
+        page.wait_for_timeout(4_000)  # the graph moves into place
         boxes = page.evaluate(
             "() => [...document.querySelectorAll('foreignObject')].map(one => one.getBoundingClientRect().toJSON())"
         )

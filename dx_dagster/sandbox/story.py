@@ -93,6 +93,13 @@ class Plot:
     def has_reviewer(self, at: datetime) -> bool:
         return self.weeks_ago(at) <= self.story.reviewer_since
 
+    def is_forgotten(self, opened: datetime) -> bool:
+        """Whether nothing happens any more to a pull request that was opened then and is still open.
+
+        Merged in week 0, a few such would hide all other durations in a chart.
+        """
+        return self.weeks_ago(opened) > 3
+
     def opening(self, rng: Random) -> datetime:
         """When a pull request is opened: the rate grows evenly, from 0.4 of its average to 1.6."""
         for _ in range(3):

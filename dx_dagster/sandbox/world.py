@@ -34,6 +34,8 @@ def _step(world: MadeUpWorkspace, rng: Random) -> str:  # noqa: PLR0911 - a retu
     with world.lock:
         repository = _repository(world, rng)
         opened = [pr for pr in repository.pull_requests.values() if pr.state == "OPEN"]
+        if world.plot:
+            opened = [pr for pr in opened if not world.plot.is_forgotten(pr.created_on)]
         chance = rng.random()
         if chance < 0.12:
             return _people_and_repositories(world, rng, repository)
