@@ -170,6 +170,7 @@ def _asset(placement: Placement, one: _Imported) -> dg.AssetsDefinition:
         partitions_def=placement.partitions,
         required_resource_keys={placement.name("bitbucket")},
         op_tags=op_tags,
+        can_subset=True,  # a sync selects the asset without its checks
     )
     def asset(context: dg.AssetExecutionContext, config: ImportConfig) -> Events:
         work = one.at_work(placement.settings())

@@ -1,14 +1,15 @@
 """The checks of assets, as Dagster shows them: one result for each workspace.
 
 Dagster shows a result as long as the workspace's rows are not materialized again. So each materialization gives all
-results of its asset. The checks of the workspace itself change while nothing runs: a sensor notices that, and the job
-`check_workspace` gives their results.
+results of its asset. Those that say the same as the last ones are not stored again: the last ones count for the new
+materialization (`warehouse/check_results.py`). The checks of the workspace itself change while nothing runs: a sensor
+notices that, and the job `check_workspace` gives their results.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -17,8 +18,14 @@ from dx_dagster.assets.placement import Placement
 from dx_dagster.insights.checks import looking
 from dx_dagster.insights.checks.looking import OF_WORKSPACES, Verdict
 from dx_dagster.insights.checks.rules import CHECKED, CHECKS, INBOX, SYNCED, Check
-from dx_dagster.warehouse import counts
-from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse import check_results, counts
+from dx_dagster.warehouse.check_results import Result, Target
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
+from dx_dagster.warehouse.imported import repositories
+
+if TYPE_CHECKING:
+    from dx_dagster.resources import WarehouseResource
 
 
 def _spec(placement: Placement, asset: str, check: Check) -> dg.AssetCheckSpec:
@@ -73,50 +80,98 @@ async def of_workspace(placement: Placement, warehouse: Warehouse, workspace: st
     return verdicts
 
 
-async def of_assets(
-    placement: Placement, warehouse: Warehouse, assets: Iterable[str], workspace: str, workspace_id: str
-) -> list[Verdict]:
+async def of_assets(placement: Placement, warehouse: Warehouse, assets: Iterable[str], workspace: str) -> list[Verdict]:
     """The checks of what changed of these assets."""
+    slug = await connections.stored_name(warehouse, workspace)  # the partition key may differ in case
+    async with warehouse.transaction(read_only=True) as transaction:
+        workspace_id = await repositories.workspace_id(transaction, slug)
+    if workspace_id is None:
+        return []
     found = []
     for asset in sorted(CHECKED.keys() & set(assets)):
         rows = await counts.rows(warehouse, CHECKED[asset].table, workspace_id)
-        found += await look(placement, warehouse, asset, workspace, workspace_id, rows=rows.of_workspace)
+        found += await look(placement, warehouse, asset, slug, workspace_id, rows=rows.of_workspace)
     return found
 
 
-def tell(placement: Placement, context: dg.OpExecutionContext, partition: str, verdicts: Iterable[Verdict]) -> None:
+async def tell(
+    placement: Placement,
+    context: dg.OpExecutionContext,
+    warehouse: Warehouse,
+    partition: str,
+    verdicts: Iterable[Verdict],
+) -> None:
     """Tells Dagster results of a partition from a run that is not one of assets.
 
     Events without a run would not do: Dagster fails to store the second one of a check and a partition.
     """
-    for evaluation in _evaluations(placement, context, partition, verdicts):
+    for evaluation in await _news(placement, context, warehouse, partition, verdicts):
         context.log_event(evaluation)  # type: ignore[arg-type]  # it takes one, which its annotation leaves out
 
 
 def evaluations(
-    placement: Placement, context: dg.AssetExecutionContext, verdicts: Iterable[Verdict]
+    placement: Placement, context: dg.AssetExecutionContext, warehouse: "WarehouseResource", verdicts: Iterable[Verdict]
 ) -> Iterator[dg.Output[None] | dg.AssetCheckEvaluation]:
     """The results as events of a step, which has yielded the materializations before.
 
     Of a `dg.AssetCheckResult`, Dagster asks its storage for the materialization twice.
     """
     selected = context.selected_asset_check_keys
-    for evaluation in _evaluations(placement, context.op_execution_context, context.partition_key, verdicts):
+    told = _news(
+        placement, context.op_execution_context, warehouse.connected, context.partition_key, verdicts, always=selected
+    )
+    for evaluation in warehouse.run(told):
         if evaluation.asset_check_key in selected:
             spec = context.assets_def.get_spec_for_check_key(evaluation.asset_check_key)
             yield dg.Output(None, spec.get_python_identifier())
         yield evaluation
 
 
-def _evaluations(
-    placement: Placement, context: dg.OpExecutionContext, partition: str, verdicts: Iterable[Verdict]
-) -> Iterator[dg.AssetCheckEvaluation]:
-    targets: dict[str, AssetCheckEvaluationTargetMaterializationData | None] = {}
+def alone(
+    placement: Placement, context: dg.AssetExecutionContext, warehouse: "WarehouseResource", assets: Iterable[str]
+) -> Iterator[dg.Output[None] | dg.AssetCheckEvaluation]:
+    """The results of checks that are selected without their assets."""
+    selected = {key.asset_key for key in context.selected_asset_check_keys} - context.selected_asset_keys
+    if checked := [asset for asset in assets if placement.key(asset) in selected]:
+        work = of_assets(placement, warehouse.connected, checked, context.partition_key)
+        yield from evaluations(placement, context, warehouse, warehouse.run(work))
+
+
+async def _news(
+    placement: Placement,
+    context: dg.OpExecutionContext,
+    warehouse: Warehouse,
+    partition: str,
+    verdicts: Iterable[Verdict],
+    *,
+    always: Collection[dg.AssetCheckKey] = (),
+) -> list[dg.AssetCheckEvaluation]:
+    """The results that Dagster does not know yet, and those of `always`."""
+    by_asset: dict[str, list[Verdict]] = {}
     for one in verdicts:
-        key = placement.key(one.asset)
-        if one.asset not in targets:
-            targets[one.asset] = _last_materialization(context, partition, key)
-        yield _evaluation(one, key, partition, targets[one.asset])
+        by_asset.setdefault(one.asset, []).append(one)
+    news = []
+    for asset, said in by_asset.items():
+        key = placement.key(asset)
+        target = _last_materialization(context, partition, key)
+        open_ = [one for one in said if dg.AssetCheckKey(key, one.name) not in always]
+        same = set()
+        if placement.component is None and target is not None:  # another project's storage is its own
+            last = Target(key.to_string(), partition, target.storage_id, target.run_id, target.timestamp)
+            same = await _known(warehouse, last, open_)
+        news += [_evaluation(one, key, partition, target) for one in said if one.name not in same]
+    return news
+
+
+async def _known(warehouse: Warehouse, target: Target, verdicts: Iterable[Verdict]) -> set[str]:
+    """The checks whose last results say the same; these count for the target from now on."""
+    results = {
+        one.name: Result(one.passed, _severity(one).name, one.said, one.faults, one.example or None) for one in verdicts
+    }
+    try:
+        return await check_results.renew(warehouse, target, results) if results else set()
+    except WarehouseError:
+        return set()  # a result that is stored twice is better than none
 
 
 def _last_materialization(
@@ -130,6 +185,10 @@ def _last_materialization(
     return None
 
 
+def _severity(verdict: Verdict) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN
+
+
 def _evaluation(
     verdict: Verdict, key: dg.AssetKey, partition: str, target: AssetCheckEvaluationTargetMaterializationData | None
 ) -> dg.AssetCheckEvaluation:
@@ -138,7 +197,7 @@ def _evaluation(
         asset_key=key,
         check_name=verdict.name,
         passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
+        severity=_severity(verdict),
         description=verdict.said,
         metadata={"faults": verdict.faults, **example},
         target_materialization_data=target,

@@ -8,7 +8,7 @@ import dagster as dg
 from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.placement import Placement
-from dx_dagster.assets.step import Events, column_schema, failure, row_counts
+from dx_dagster.assets.step import Events, column_schema, failure, materialization, row_counts
 from dx_dagster.assets.steps import ASSETS, key_of
 from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import NotImportedError
@@ -76,12 +76,13 @@ def _tables(placement: Placement, name: str, builds: Sequence[Build], descriptio
             try:
                 work = _build(placement, warehouse.connected, build, context.partition_key, full=config.full)
                 with spans.span(f"step {build.key}", run_id=context.run.run_id, workspace=context.partition_key):
-                    result, verdicts = warehouse.run(work)
+                    metadata, verdicts = warehouse.run(work)
             except (NotImportedError, SettingsError, WarehouseError) as error:
                 failed[build.key] = error
             else:
-                yield result
-                yield from checks.evaluations(placement, context, verdicts)
+                yield materialization(context, placement.key(build.key), metadata)
+                yield from checks.evaluations(placement, context, warehouse, verdicts)
+        yield from checks.alone(placement, context, warehouse, [build.key for build in builds])
         if failed:
             raise failure(next(iter(failed.values()))) from None
 
@@ -90,8 +91,8 @@ def _tables(placement: Placement, name: str, builds: Sequence[Build], descriptio
 
 async def _build(
     placement: Placement, warehouse: Warehouse, build: Build, slug: str, *, full: bool
-) -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
-    """Builds and checks the workspace's rows."""
+) -> tuple[dict[str, Any], list[Verdict]]:
+    """Builds and checks the workspace's rows; returns also the metadata of the materialization."""
     slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
     async with warehouse.transaction(read_only=True) as transaction:
         workspace_id = await repositories.workspace_id(transaction, slug)
@@ -104,8 +105,7 @@ async def _build(
     verdicts = await checks.look(placement, warehouse, build.key, slug, workspace_id, rows=of_workspace, full=full)
     spec = placement.specs[build.key]
     figures = await _figures(placement, warehouse, build, workspace_id)
-    result = dg.MaterializeResult[Any](asset_key=spec.key, metadata={**rows, **_written(spec, built), **figures})
-    return result, verdicts
+    return {**rows, **_written(spec, built), **figures}, verdicts
 
 
 async def _figures(placement: Placement, warehouse: Warehouse, build: Build, workspace_id: str) -> dict[str, float]:
@@ -120,7 +120,7 @@ def _written(spec: dg.AssetSpec, built: Built) -> dict[str, Any]:
     return {
         "written": dg.JsonMetadataValue(as_written(built.written)),
         "everything": built.everything,
-        # Not each time: Dagster stores metadata three times, and the definition has it too.
+        # Not each time: Dagster stores metadata twice, and the definition has it too.
         **({_LINEAGE: spec.metadata[_LINEAGE]} if built.everything else {}),
     }
 

@@ -114,6 +114,9 @@ def materialize(
     bitbucket = placement.bitbucket(context)
     warehouse, listener = bitbucket.warehouse, RunListener(context.log)
     asset, table, settings = key_of(name), STEPS[name][0], placement.settings()
+    if placement.key(asset) not in context.selected_asset_keys:
+        yield from checks.alone(placement, context, warehouse, [asset])
+        return
     run = context.run
     key = StepKey(run.run_id, name, context.partition_key, run.tags.get(placement.tag("kind")))
     try:
@@ -121,7 +124,7 @@ def materialize(
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
         session = bitbucket.in_session(context.partition_key, afresh=config.full)
 
-        async def imported() -> tuple[dg.MaterializeResult[Any], list[Verdict]]:
+        async def imported() -> tuple[dict[str, Any], list[Verdict]]:
             async with _shown(warehouse.connected, key, listener, client.requests):
                 workspace = await _open(
                     settings,
@@ -132,14 +135,14 @@ def materialize(
                     listener=listener,
                     session=session,
                 )
-                report, result, verdicts = await _import(placement, workspace, step, table, asset)
+                report, metadata, verdicts = await _import(placement, workspace, step, table, asset)
             skipped = [vars(one) for one in report.skipped]
             written, requests = report.written, report.requests
             await sync_steps.end(warehouse.connected, key, requests=requests, written=written, skipped=skipped)
-            return result, verdicts
+            return metadata, verdicts
 
         with spans.span(f"step {asset}", run_id=run.run_id, workspace=context.partition_key):
-            result, verdicts = warehouse.run(imported())
+            metadata, verdicts = warehouse.run(imported())
     except (
         *(BitbucketError, BoundRefusedError, BusyError, NotConnectedError, NotImportedError, SettingsError),
         WarehouseError,
@@ -154,8 +157,8 @@ def materialize(
         with suppress(WarehouseError):
             warehouse.run(sync_steps.end(warehouse.connected, key, error=told))
         raise dg.Failure(description=told, allow_retries=False) from None
-    yield result
-    yield from checks.evaluations(placement, context, verdicts)
+    yield materialization(context, placement.key(asset), metadata)
+    yield from checks.evaluations(placement, context, warehouse, verdicts)
 
 
 @asynccontextmanager
@@ -248,8 +251,8 @@ async def _open(
 
 async def _import(
     placement: Placement, workspace: Workspace, step: Step, table: Table, asset: str
-) -> tuple[Report, dg.MaterializeResult[Any], list[Verdict]]:
-    """Runs the step and checks the rows."""
+) -> tuple[Report, dict[str, Any], list[Verdict]]:
+    """Runs the step and checks the rows; returns also the metadata of the materialization."""
     client, warehouse = workspace.client, workspace.warehouse
     requests, written = client.requests, warehouse.written_so_far()
     try:
@@ -270,7 +273,7 @@ async def _import(
     metadata = await _metadata(after, report, table)
     rows = metadata["dagster/partition_row_count"]
     verdicts = await checks.look(placement, warehouse, asset, after.slug, after.id, rows=rows, full=workspace.full)
-    return report, dg.MaterializeResult[Any](metadata=metadata), verdicts
+    return report, metadata, verdicts
 
 
 def _bound(text: str) -> Wanted:
@@ -298,11 +301,12 @@ def _sentence(settings: Settings, error: Exception) -> str:
 async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         **await row_counts(workspace.warehouse, table, workspace.id),
-        "dagster/column_schema": column_schema(table),
         "dagster/table_name": table.name,
         "requests": report.requests,
         "written": dg.JsonMetadataValue(dict(report.written)),
     }
+    if report.written:  # the definition has it too, and Dagster's UI shows either
+        metadata["dagster/column_schema"] = column_schema(table)
     if report.skipped:
         metadata["skipped"] = dg.JsonMetadataValue([vars(skipped) for skipped in report.skipped])
         metadata["warning"] = dg.MarkdownMetadataValue(_skipped_in_words(report.skipped))
@@ -315,6 +319,14 @@ def _skipped_in_words(skipped: Sequence[Skipped]) -> str:
     lines = [f"- `{one.repository}`: {sentence(one.reason)}" for one in skipped[:_MOST_IN_WORDS]]
     more = [f"- and {len(skipped) - _MOST_IN_WORDS} more"] if len(skipped) > _MOST_IN_WORDS else []
     return "\n".join([f"**Not imported ({len(skipped)} skipped):**", "", *lines, *more])
+
+
+def materialization(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, metadata: Mapping[str, Any]
+) -> dg.MaterializeResult[Any]:
+    """A materialization with this metadata, which the event of the step's output would repeat if the result had it."""
+    context.add_asset_metadata(metadata, asset_key=key)
+    return dg.MaterializeResult[Any](asset_key=key)
 
 
 async def row_counts(warehouse: Warehouse, table: Table, workspace_id: str) -> dict[str, int]:

@@ -5,7 +5,6 @@ import dagster as dg
 from dx_dagster.assets import checks
 from dx_dagster.assets.placement import Placement
 from dx_dagster.automation.jobs import executor, run_tags
-from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 
@@ -30,12 +29,13 @@ def _check(placement: Placement, context: dg.OpExecutionContext, config: CheckCo
     """
     warehouse = placement.warehouse(context)
 
-    async def look(database: Warehouse) -> list[Verdict]:
+    async def look(database: Warehouse) -> None:
         slug = await connections.stored_name(database, config.workspace)  # the partition key may differ in case
-        return await checks.of_workspace(placement, database, slug)
+        verdicts = await checks.of_workspace(placement, database, slug)
+        await checks.tell(placement, context, database, config.workspace, verdicts)
 
     try:
-        checks.tell(placement, context, config.workspace, warehouse.run(look(warehouse.connected)))
+        warehouse.run(look(warehouse.connected))
     except WarehouseError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 

@@ -28,10 +28,8 @@ def sync_workspace(placement: Placement) -> SyncJob:
     derived = [placement.key(build.key) for build in builds_of(placement)]
     return dg.define_asset_job(
         placement.name("sync_workspace"),
-        selection=dg.AssetSelection.assets(*imported)
-        # Without their checks, whose results they yield all the same: Dagster stores three events for each one it
-        # selects.
-        | dg.AssetSelection.assets(*derived).without_checks(),
+        # Without checks, whose results they yield all the same: Dagster stores three events for each one it selects.
+        selection=dg.AssetSelection.assets(*imported, *derived).without_checks(),
         description="Imports what changed in one workspace, and brings the derived tables up to date.",
         tags=run_tags(placement),
         executor_def=executor(placement),

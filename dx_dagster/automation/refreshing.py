@@ -20,11 +20,8 @@ from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.insights import building
 from dx_dagster.insights.business_hours import BusinessTime
-from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.warehouse.connections import connections
-from dx_dagster.warehouse.database import Warehouse, WarehouseError
-from dx_dagster.warehouse.imported import repositories
+from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.webhooks.inboxes import Inboxes, Refreshed, Surroundings
 
 # The asset that each table belongs to. A delivery that brings a new user is not an import of members, and none brings
@@ -55,7 +52,8 @@ def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> Non
             register(context.instance, [workspace], placement.partitions)
             known.add(workspace)
         changed = _report_materializations(placement, context, workspace, written)
-        checks.tell(placement, context, workspace, await _check(placement, database, changed, workspace))
+        verdicts = await checks.of_assets(placement, database, changed, workspace)
+        await checks.tell(placement, context, database, workspace, verdicts)
 
     surroundings = Surroundings(
         listener=lambda workspace: RunListener(context.log, workspace),
@@ -111,15 +109,6 @@ def _in_words(failures: Mapping[str, str]) -> str:
     told = " ".join(f"{name}: {sentence(failures[name])}" for name in sorted(failures)[:_MOST_IN_WORDS])
     more = f" And {len(failures) - _MOST_IN_WORDS} more." if len(failures) > _MOST_IN_WORDS else ""
     return told if len(failures) == 1 else f"The deliveries of {len(failures)} workspaces wait. {told}{more}"
-
-
-async def _check(placement: Placement, warehouse: Warehouse, assets: set[str], workspace: str) -> list[Verdict]:
-    slug = await connections.stored_name(warehouse, workspace)  # the partition key may differ in case
-    async with warehouse.transaction(read_only=True) as transaction:
-        workspace_id = await repositories.workspace_id(transaction, slug)
-    if workspace_id is None:
-        return []
-    return await checks.of_assets(placement, warehouse, assets, slug, workspace_id)
 
 
 async def _build(placement: Placement, workspace: Workspace) -> None:
