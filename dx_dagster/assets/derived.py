@@ -9,7 +9,7 @@ from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import Events, column_schema, failure, materialization, row_counts
-from dx_dagster.assets.steps import ASSETS, key_of
+from dx_dagster.assets.steps import ASSETS, FIRST, key_of
 from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import NotImportedError
 from dx_dagster.insights import building, measures
@@ -23,7 +23,6 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
 from dx_dagster.warehouse.imported import repositories
 
-_FIRST = key_of("repositories")
 _LINEAGE = "dagster/column_lineage"
 
 
@@ -41,7 +40,7 @@ def _spec(build: Build, there: Collection[str]) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=dg.AssetKey.from_user_string(build.key),
         # Each is downstream of the first step: where that fails, as for an unknown workspace, no other one runs.
-        deps=[dg.AssetKey.from_user_string(after) for after in build.after or (_FIRST,) if after in there],
+        deps=[dg.AssetKey.from_user_string(after) for after in build.after or (key_of(FIRST),) if after in there],
         group_name=build.key.split("/")[0],
         kinds={"postgres", "sql"},
         owners=["team:platform"],

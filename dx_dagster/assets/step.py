@@ -13,7 +13,7 @@ import dagster as dg
 from dx_dagster.assets import checks
 from dx_dagster.assets.partitions import remove
 from dx_dagster.assets.placement import Placement
-from dx_dagster.assets.steps import STEPS, key_of
+from dx_dagster.assets.steps import FIRST, STEPS, key_of
 from dx_dagster.bitbucket import BitbucketClient, BitbucketError, RateLimited, clause, sentence
 from dx_dagster.clock import HOST, ago
 from dx_dagster.connections import advice
@@ -26,7 +26,7 @@ from dx_dagster.importer.workspace import Listener, NotImportedError, Workspace,
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.telemetry import spans
-from dx_dagster.warehouse import counts, sync_steps
+from dx_dagster.warehouse import counts, old_runs, sync_steps
 from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
@@ -37,6 +37,8 @@ from dx_dagster.warehouse.sync_steps import Count, StepKey
 from dx_dagster.webhooks import belief
 
 if TYPE_CHECKING:
+    from dx_dagster.resources import WarehouseResource
+
     Events = Iterator[dg.MaterializeResult[Any] | dg.Output[None] | dg.AssetCheckEvaluation]
 else:
     Events = dg.MaterializeResult  # Dagster reads annotations. Any other one makes it store values as well.
@@ -121,6 +123,8 @@ def materialize(
     key = StepKey(run.run_id, name, context.partition_key, run.tags.get(placement.tag("kind")))
     try:
         warehouse.run(sync_steps.begin(warehouse.connected, key))
+        if name == FIRST:
+            _trim(placement, context, warehouse)
         client = bitbucket.open_import(context.partition_key, listener, for_pipelines=for_pipelines)
         session = bitbucket.in_session(context.partition_key, afresh=config.full)
 
@@ -159,6 +163,14 @@ def materialize(
         raise dg.Failure(description=told, allow_retries=False) from None
     yield materialization(context, placement.key(asset), metadata)
     yield from checks.evaluations(placement, context, warehouse, verdicts)
+
+
+def _trim(placement: Placement, context: dg.AssetExecutionContext, warehouse: "WarehouseResource") -> None:
+    """Removes what nobody needs of the workspace's last syncs. Another project's runs are its own."""
+    if placement.component is None:
+        with suppress(WarehouseError):
+            job = placement.name("sync_workspace")
+            warehouse.run(old_runs.trim(warehouse.connected, job, context.partition_key, context.run.run_id))
 
 
 @asynccontextmanager

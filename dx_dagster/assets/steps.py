@@ -21,6 +21,9 @@ STEPS: dict[str, tuple[Table, ...]] = {
 }
 
 
+FIRST = next(iter(STEPS))
+
+
 def of_a_sync(settings: Settings) -> list[str]:
     """The steps of a sync."""
     return [step for step in STEPS if step != SIZES or settings.pull_request_size == "on"]

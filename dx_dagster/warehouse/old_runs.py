@@ -11,6 +11,7 @@ from dx_dagster.warehouse.database import Transaction, Warehouse
 
 _AT_ONCE = 200  # runs in one transaction
 
+_HAS_TABLES = "SELECT to_regclass('dagster.event_logs') IS NOT NULL AS there"
 # Dagster's times have no zone; its connections are in UTC.
 _OLD = """
     SELECT r.run_id FROM dagster.runs r
@@ -47,6 +48,22 @@ _RUNS = """
     WHERE r.run_id = ANY(%(runs)s)
         AND NOT EXISTS (SELECT FROM dagster.event_logs e WHERE e.run_id = r.run_id)
         AND NOT EXISTS (SELECT FROM dagster.asset_check_executions c WHERE c.run_id = r.run_id)"""
+# What the last syncs of a partition said of their steps' outputs, and what they planned: nobody reads it once a later
+# one has begun. The newest plan of each asset stays: Dagster's UI shows the partition's last run by it.
+_REPEATED = """
+    DELETE FROM dagster.event_logs e
+    USING (
+        SELECT r.run_id FROM dagster.run_tags t JOIN dagster.runs r USING (run_id)
+        WHERE t.key = 'dagster/partition' AND t.value = %(partition)s
+            AND r.pipeline_name = %(job)s AND r.status = 'SUCCESS' AND r.run_id <> %(run)s
+        ORDER BY r.id DESC LIMIT %(most)s) ended
+    WHERE e.run_id = ended.run_id
+        AND (e.dagster_event_type = 'STEP_OUTPUT'
+            OR (e.dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' AND EXISTS (
+                SELECT FROM dagster.event_logs n
+                WHERE n.asset_key = e.asset_key AND n.dagster_event_type = e.dagster_event_type
+                    AND n.partition = e.partition AND n.id > e.id)))"""
+_MOST_SYNCS = 5
 
 
 @dataclass
@@ -67,6 +84,14 @@ async def remove(warehouse: Warehouse, keep: timedelta) -> Removed:
             if not rows:
                 return removed
             after = await _remove(transaction, [row.run_id for row in rows], removed)
+
+
+async def trim(warehouse: Warehouse, job: str, partition: str, run: str) -> None:
+    """Removes events of the last syncs of the partition that are of no use while `run`, a later one, is at work."""
+    bound = {"job": job, "partition": partition, "run": run, "most": _MOST_SYNCS}
+    async with warehouse.transaction(fenced=False) as transaction:
+        if (await transaction.row(_HAS_TABLES)).there:
+            await transaction.execute(_REPEATED, bound)
 
 
 async def _remove(transaction: Transaction, runs: list[str], removed: Removed) -> int:
