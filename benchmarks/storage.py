@@ -31,6 +31,8 @@ _DELETE_OTHERS = """
     DELETE FROM dagster.{} WHERE run_id IS NULL OR run_id NOT IN (
         SELECT run_id FROM dagster.runs WHERE pipeline_name = 'sync_workspace' AND status = 'SUCCESS')"""
 _DELETE_THEIR_TAGS = "DELETE FROM dagster.asset_event_tags WHERE event_id NOT IN (SELECT id FROM dagster.event_logs)"
+_CHANGED = 5  # pull requests
+_SECONDS_BETWEEN_CHANGES = 20
 _MB = 1_000_000
 _DAY = 86_400
 
@@ -40,66 +42,110 @@ class Stored:
     """Bytes in Dagster's tables, with their indexes.
 
     Attributes:
-        sync: for each sync of a workspace in which nothing happened.
+        whole: for a sync that stores all results of checks, as one in a day does.
+        idle: for a sync of a workspace in which nothing happened.
+        busy: for one in which pull requests changed.
         ticks: of the ticks of schedules and sensors, in a day.
         left: what upkeep leaves for each workspace.
     """
 
     syncs: int
-    sync: float
+    whole: float
+    idle: float
+    busy: float
     ticks: float
     left: float
 
+    def day(self, sync: float) -> float:
+        """What the runs of one workspace add in a day."""
+        return self.whole + (SYNCS_A_DAY - 1) * sync
+
 
 def measure(minutes: float) -> list[Table]:
-    """Runs an installation whose one workspace is synced every minute, and measures its tables."""
-    with databases() as place, place.fresh() as url, tempfile.TemporaryDirectory() as home:
-        with serving(WorldConfig(pull_requests=100), 0) as server:
-            empty = _run(url, Path(home), server, minutes)
-        return [_table(_stored(url, 60 * minutes, empty))]
+    """Runs an installation whose one workspace is synced every minute, and measures its tables.
+
+    In the first half of the time nothing happens in the workspace.
+    """
+    with (
+        databases() as place,
+        place.fresh() as url,
+        tempfile.TemporaryDirectory() as home,
+        serving(WorldConfig(pull_requests=100), 0) as server,
+    ):
+        return [_table(_Installation(url, Path(home), server).measured(minutes / 2))]
 
 
-def _run(url: str, home: Path, server: Server, minutes: float) -> Mapping[str, int]:
-    """Returns the sizes of the tables before the first of the runs."""
-    given = {
-        "DX_HOME": str(home / "home"),
-        "DX_DATABASE_URL": url,
-        "DX_SECRET_KEYS": Fernet.generate_key().decode(),
-        "BITBUCKET_API_URL": server.url,
-        "BITBUCKET_TOKEN": TOKEN,
-        "DX_SYNC_CRON": "* * * * *",
-        "DX_SYNC_EVERY": "30",
-    }
-    env = {**os.environ, **given}
-    for command in (("connect", "acme"), ("sync", "acme")):  # the first sync is a larger one
-        subprocess.run([*_COMMAND, *command], env=env, check=True, stdout=subprocess.DEVNULL)
-    with psycopg.connect(url, autocommit=True) as connection:
-        for table in (*_OF_RUNS, "job_ticks"):
-            connection.execute(SQL("TRUNCATE dagster.{} CASCADE").format(Identifier(table)))
-        empty = _sizes(connection)
-    ports = ("--ui-port", str(free_port()), "--api-port", str(free_port()))
-    with subprocess.Popen([*_COMMAND, "up", *ports], env=env, stdout=subprocess.DEVNULL) as process:
-        time.sleep(60 * minutes)
-        process.terminate()
-    return empty
+class _Installation:
+    def __init__(self, url: str, home: Path, server: Server) -> None:
+        self._url, self._server = url, server
+        given = {
+            "DX_HOME": str(home / "home"),
+            "DX_DATABASE_URL": url,
+            "DX_SECRET_KEYS": Fernet.generate_key().decode(),
+            "BITBUCKET_API_URL": server.url,
+            "BITBUCKET_TOKEN": TOKEN,
+            "DX_SYNC_CRON": "* * * * *",
+            "DX_SYNC_EVERY": "30",
+        }
+        self._env = {**os.environ, **given}
 
+    def measured(self, minutes: float) -> Stored:
+        for command in ("connect", "sync"):  # the first sync is a larger one
+            self._command(command)
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            for table in (*_OF_RUNS, "job_ticks"):
+                connection.execute(SQL("TRUNCATE dagster.{} CASCADE").format(Identifier(table)))
+            empty, _ = self._sizes(connection)
+            self._command("sync")
+            whole, first = self._sizes(connection)
+            self._up(minutes, changing=False)
+            idle, second = self._sizes(connection)
+            self._up(minutes, changing=True)
+            busy, third = self._sizes(connection)
+            asyncio.run(_keep_up(self._url))
+            left, _ = self._sizes(connection)
+        if not first < second < third:
+            raise RuntimeError("No sync has ended in that time. Let it run for more minutes.")
+        return Stored(
+            third - first,
+            whole=_of_runs(whole, empty),
+            idle=_of_runs(idle, whole) / (second - first),
+            busy=_of_runs(busy, idle) / (third - second),
+            ticks=(busy["job_ticks"] - empty["job_ticks"]) / (120 * minutes) * _DAY,
+            left=_of_runs(left, empty),
+        )
 
-def _stored(url: str, seconds: float, empty: Mapping[str, int]) -> Stored:
-    with psycopg.connect(url, autocommit=True) as connection:
+    def _command(self, command: str) -> None:
+        subprocess.run([*_COMMAND, command, "acme"], env=self._env, check=True, stdout=subprocess.DEVNULL)
+
+    def _up(self, minutes: float, *, changing: bool) -> None:
+        ports = ("--ui-port", str(free_port()), "--api-port", str(free_port()))
+        with subprocess.Popen([*_COMMAND, "up", *ports], env=self._env, stdout=subprocess.DEVNULL) as process:
+            end = time.monotonic() + 60 * minutes
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, _SECONDS_BETWEEN_CHANGES))
+                if changing:
+                    self._server.change(_CHANGED)
+            process.terminate()
+
+    def _sizes(self, connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Mapping[str, int], int]:
+        """Sizes of tables without the room that deleted rows left; and the number of syncs."""
         for table in _OF_RUNS:  # of the others, and of a sync that the end has interrupted
             if table != "asset_event_tags":
                 connection.execute(SQL(_DELETE_OTHERS).format(Identifier(table)))
-        connection.execute(
-            "DELETE FROM dagster.asset_event_tags WHERE event_id NOT IN (SELECT id FROM dagster.event_logs)"
-        )
+        connection.execute(_DELETE_THEIR_TAGS)
+        sizes: dict[str, int] = {}
+        for table in (*_OF_RUNS, "job_ticks"):
+            name = Identifier("dagster", table)
+            connection.execute(SQL("VACUUM FULL {}").format(name))
+            row = connection.execute("SELECT pg_total_relation_size(%s)", [f"dagster.{table}"]).fetchone()
+            sizes[table] = int(str(row[0])) if row else 0
         [syncs] = connection.execute("SELECT count(*) FROM dagster.runs").fetchone() or [0]
-        if not syncs:
-            raise RuntimeError("No sync has ended in that time. Let it run for more minutes.")
-        before = _sizes(connection)
-        asyncio.run(_keep_up(url))
-        after = _sizes(connection)
-    of_runs, left = (sum(sizes[table] - empty[table] for table in _OF_RUNS) for sizes in (before, after))
-    return Stored(syncs, of_runs / syncs, (before["job_ticks"] - empty["job_ticks"]) / seconds * _DAY, left)
+        return sizes, int(str(syncs))
+
+
+def _of_runs(sizes: Mapping[str, int], before: Mapping[str, int]) -> int:
+    return sum(sizes[table] - before[table] for table in _OF_RUNS)
 
 
 async def _keep_up(url: str) -> None:
@@ -107,27 +153,24 @@ async def _keep_up(url: str) -> None:
         await old_runs.remove(warehouse, timedelta(0))
 
 
-def _sizes(connection: psycopg.Connection[tuple[object, ...]]) -> Mapping[str, int]:
-    """Without the room that deleted rows left."""
-    sizes: dict[str, int] = {}
-    for table in (*_OF_RUNS, "job_ticks"):
-        name = Identifier("dagster", table)
-        connection.execute(SQL("VACUUM FULL {}").format(name))
-        row = connection.execute("SELECT pg_total_relation_size(%s)", [f"dagster.{table}"]).fetchone()
-        sizes[table] = int(str(row[0])) if row else 0
-    return sizes
-
-
 def _table(stored: Stored) -> Table:
-    columns = ["workspaces", "MB a day", f"MB after {_KEPT_DAYS} days with upkeep", "MB after a year without"]
+    columns = [
+        "workspaces",
+        "MB a day, idle",
+        "MB a day, busy",
+        f"busy, MB after {_KEPT_DAYS} days with upkeep",
+        "busy, MB after a year without",
+    ]
     rows = []
     for workspaces in WORKSPACES:
-        runs = workspaces * SYNCS_A_DAY * stored.sync
-        kept = _KEPT_DAYS * runs + workspaces * stored.left + stored.ticks  # skipped ticks are kept for a day
-        amounts = (runs + stored.ticks, kept, 365 * runs + stored.ticks)
+        idle, busy = (workspaces * stored.day(sync) for sync in (stored.idle, stored.busy))
+        kept = _KEPT_DAYS * busy + workspaces * stored.left + stored.ticks  # skipped ticks are kept for a day
+        amounts = (idle + stored.ticks, busy + stored.ticks, kept, 365 * busy + stored.ticks)
         rows.append([str(workspaces), *(f"{amount / _MB:,.0f}" for amount in amounts)])
+    whole, idle, busy, left = (size / 1000 for size in (stored.whole, stored.idle, stored.busy, stored.left))
     title = (
-        f"{stored.syncs} syncs: {stored.sync / 1000:.0f} kB each; ticks: {stored.ticks / _MB:.0f} MB a day; "
-        f"upkeep leaves {stored.left / 1000:.0f} kB for each workspace"
+        f"{stored.syncs} syncs: {idle:.0f} kB each when nothing changed, {busy:.0f} kB when {_CHANGED} pull requests "
+        f"did, {whole:.0f} kB with all results of checks; ticks: {stored.ticks / _MB:.0f} MB a day; upkeep leaves "
+        f"{left:.0f} kB for each workspace"
     )
     return Table(title, columns, rows)

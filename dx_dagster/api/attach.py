@@ -20,7 +20,7 @@ from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import ServedInstallation
-from dx_dagster.api.keys import Keys
+from dx_dagster.api.keys import InsightsOnlyError, Keys
 from dx_dagster.api.pages import connection, connections, insights
 from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
 from dx_dagster.settings import Settings
@@ -47,6 +47,7 @@ def attach(app: FastAPI, settings: Settings, url: str, latency: metrics.Receiver
     app.include_router(metrics.router(latency, Hosts(names)))
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SignInNeededError, connections.to_sign_in)
+    app.add_exception_handler(InsightsOnlyError, connections.to_sign_in)
     app.add_exception_handler(ForgedError, connections.to_sign_in)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _other)

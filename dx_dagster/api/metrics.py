@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from dx_dagster.api.guard import Hosts, refusal
 from dx_dagster.api.installation import ServedInstallation, installation
-from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
+from dx_dagster.api.keys import Keys, RefusedKeyError, WrongKeyError
 from dx_dagster.clock import HOST
 from dx_dagster.connections.health import WITH_BUDGETS, health
 from dx_dagster.settings import Settings, is_loopback
@@ -75,8 +75,8 @@ async def _refused(request: Request, hosts: Hosts) -> Response | None:
             await keys.recognized(request, SecretStr(given.strip()))
         except WrongKeyError:
             return _unauthorized()
-        except TooManyWrongKeysError as error:
-            return PlainTextResponse(f"{error}\n", 429, {"Retry-After": str(int(error.seconds) + 1)})
+        except RefusedKeyError as error:
+            return PlainTextResponse(f"{error}\n", error.status, error.headers)
         return None
     if not _is_of_this_machine(request):
         return _unauthorized()

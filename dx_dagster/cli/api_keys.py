@@ -20,7 +20,10 @@ _LONGEST_NAME = 200
 
 
 @api_keys.command()
-def create(name: Name) -> None:
+def create(
+    name: Name,
+    insights: Annotated[bool, typer.Option("--insights", help="The key opens insights and nothing else.")] = False,
+) -> None:
     """Creates a key and prints it on standard output.
 
     Example: dx-dagster api-keys create rotation > key
@@ -33,7 +36,7 @@ def create(name: Name) -> None:
         from dx_dagster.warehouse import api_keys
 
         try:
-            key = await api_keys.create(warehouse, chosen)
+            key = await api_keys.create(warehouse, chosen, insights_only=insights)
         except api_keys.NameTakenError:
             raise CommandError(
                 f"A key named {chosen} exists already. To revoke it: dx-dagster api-keys revoke {chosen}"
@@ -58,7 +61,8 @@ def list_() -> None:
         for one in await api_keys.all_keys(warehouse):
             used = f"last used {ago(one.last_used_at)}" if one.last_used_at else "never used"
             state = f", revoked {ago(one.revoked_at)}" if one.revoked_at else ""
-            print(f"{one.name}  …{one.hint}  (created {ago(one.created_at)}, {used}{state})")
+            opens = "insights only, " if one.insights_only else ""
+            print(f"{one.name}  …{one.hint}  ({opens}created {ago(one.created_at)}, {used}{state})")
 
     with_warehouse(work)
 

@@ -19,7 +19,7 @@ from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.guard import host_name
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import ServedInstallation
-from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
+from dx_dagster.api.keys import InsightsOnlyError, Keys, RefusedKeyError, WrongKeyError
 from dx_dagster.api.pages import connections
 from dx_dagster.api.pages.rendering import render
 from dx_dagster.api.pages.sessions import key_help, local_path
@@ -69,8 +69,8 @@ class SignIn:
         try:
             if await _signed_in(self._keys, connection) is not None:
                 return None
-        except TooManyWrongKeysError as error:
-            return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"Retry-After": str(int(error.seconds) + 1)})
+        except RefusedKeyError as error:
+            return _refused(error.status, str(error), error.headers)
         except WrongKeyError:
             return _refused(HTTPStatus.UNAUTHORIZED, _WRONG)
         except _AWAY:
@@ -92,13 +92,17 @@ async def _signed_in(keys: Keys, connection: HTTPConnection) -> ApiKey | None:
 
     Raises:
         WrongKeyError: the header has an unknown or revoked key.
-        TooManyWrongKeysError: likewise, and its address gave too many wrong keys.
+        InsightsOnlyError: the key opens insights alone.
+        TooManyRequestsError: its address gave too many wrong keys, or too many requests came with the key.
     """
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return await keys.recognized(connection, SecretStr(given.strip()))
     token = connection.cookies.get(SESSION)
-    return await api_keys.session(await keys.installation.warehouse(), SecretStr(token)) if token else None
+    key = await api_keys.session(await keys.installation.warehouse(), SecretStr(token)) if token else None
+    if key is not None and key.insights_only:  # a session of the pages: it is no secret which cookie it came in
+        raise InsightsOnlyError
+    return key
 
 
 class _Pages:
@@ -127,7 +131,7 @@ class _Pages:
         return await connections.static(request.path_params["name"])
 
     async def form(self, request: Request) -> Response:
-        with suppress(WrongKeyError, TooManyWrongKeysError):
+        with suppress(WrongKeyError, RefusedKeyError):
             key = await _signed_in(self._keys, request)
             if key is not None:
                 return render(request, "signed_in.html", csrf_cookie="none", home=HOME, key=key)
@@ -140,8 +144,8 @@ class _Pages:
             key = await self._keys.recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
         except WrongKeyError:
             return _form(request, self._keys, after, _WRONG, HTTPStatus.UNAUTHORIZED)
-        except TooManyWrongKeysError as error:
-            return _form(request, self._keys, after, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+        except RefusedKeyError as error:
+            return _form(request, self._keys, after, str(error), error.status)
         token = await api_keys.open_session(await self._keys.installation.warehouse(), key)
         response = RedirectResponse(after, HTTPStatus.SEE_OTHER)
         response.set_cookie(

@@ -31,8 +31,27 @@ class ApiKey:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    insights_only: bool
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Requests with a key.
+
+    Attributes:
+        requests: in this minute.
+        seconds_left: of the minute.
+    """
+
+    requests: int
+    seconds_left: float
+
+
+_COUNT = """
+    INSERT INTO api_key_requests AS old VALUES (%s, date_trunc('minute', clock_timestamp()), 1)
+    ON CONFLICT (api_key_id) DO UPDATE SET minute = EXCLUDED.minute,
+        requests = CASE WHEN old.minute = EXCLUDED.minute THEN old.requests + 1 ELSE 1 END
+    RETURNING requests, extract(epoch FROM minute + interval '1 minute' - clock_timestamp())::float AS seconds_left"""
 _LINK = "link:"  # goes into the hash of a link's token, so that the token is no session
 
 
@@ -57,8 +76,10 @@ async def digests_in_use(warehouse: Warehouse) -> frozenset[bytes]:
     )
 
 
-async def create(warehouse: Warehouse, name: str) -> SecretStr:
+async def create(warehouse: Warehouse, name: str, *, insights_only: bool = False) -> SecretStr:
     """Makes a key and returns it; only its hash is stored.
+
+    `insights_only`: it opens insights and nothing else.
 
     Raises:
         NameTakenError: a key of this name is in use.
@@ -67,7 +88,8 @@ async def create(warehouse: Warehouse, name: str) -> SecretStr:
     async with warehouse.transaction() as transaction:
         try:
             await transaction.execute(
-                "INSERT INTO api_keys (name, hash, hint) VALUES (%s, %s, %s)", [name, _hash(key), key[-4:]]
+                "INSERT INTO api_keys (name, hash, hint, insights_only) VALUES (%s, %s, %s, %s)",
+                [name, _hash(key), key[-4:], insights_only],
             )
         except UniqueViolation:
             raise NameTakenError(name) from None
@@ -77,7 +99,7 @@ async def create(warehouse: Warehouse, name: str) -> SecretStr:
 async def all_keys(warehouse: Warehouse) -> list[ApiKey]:
     """Every key, revoked ones included, in the order of creation."""
     return await warehouse.fetch(
-        ApiKey, "SELECT id, name, hint, created_at, last_used_at, revoked_at FROM api_keys ORDER BY id"
+        ApiKey, "SELECT id, name, hint, created_at, last_used_at, revoked_at, insights_only FROM api_keys ORDER BY id"
     )
 
 
@@ -85,7 +107,7 @@ async def named(warehouse: Warehouse, name: str) -> ApiKey | None:
     """The key of this name that is not revoked."""
     return await warehouse.fetch_one(
         ApiKey,
-        "SELECT id, name, hint, created_at, last_used_at, revoked_at FROM api_keys "
+        "SELECT id, name, hint, created_at, last_used_at, revoked_at, insights_only FROM api_keys "
         "WHERE name = %s AND revoked_at IS NULL",
         [name],
     )
@@ -117,7 +139,8 @@ async def recognize(warehouse: Warehouse, key: SecretStr) -> ApiKey | None:
     # Compares with every key, each in constant time: the response time tells nothing about the keys.
     for stored in await warehouse.fetch(
         _StoredKey,
-        "SELECT id, name, hint, created_at, last_used_at, revoked_at, hash FROM api_keys WHERE revoked_at IS NULL",
+        "SELECT id, name, hint, created_at, last_used_at, revoked_at, insights_only, hash FROM api_keys "
+        "WHERE revoked_at IS NULL",
     ):
         if hmac.compare_digest(bytes(stored.hash), given):
             found = stored
@@ -133,6 +156,13 @@ async def _record_use(warehouse: Warehouse, key_id: int) -> None:
             "WHERE id = %s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
             [key_id],
         )
+
+
+async def count_request(warehouse: Warehouse, key: ApiKey) -> Counted:
+    """Counts a request with the key, for all processes of the API together."""
+    async with warehouse.transaction() as transaction:
+        row = await transaction.row(_COUNT, [key.id])
+    return Counted(int(row.requests), float(row.seconds_left))
 
 
 async def open_session(warehouse: Warehouse, key: ApiKey) -> SecretStr:
@@ -191,7 +221,7 @@ async def session(warehouse: Warehouse, token: SecretStr) -> ApiKey | None:
     """The key that opened a session; None where the session has ended or the key is revoked."""
     key = await warehouse.fetch_one(
         ApiKey,
-        """SELECT k.id, name, hint, k.created_at, last_used_at, revoked_at
+        """SELECT k.id, name, hint, k.created_at, last_used_at, revoked_at, insights_only
            FROM api_sessions s JOIN api_keys k ON k.id = s.api_key_id
            WHERE s.hash = %s AND s.expires_at > now() AND k.revoked_at IS NULL""",
         [_hash(token.get_secret_value())],

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -248,6 +249,23 @@ def test_guessing_is_slowed_down_by_all_processes_of_the_api_together(client, se
         connection.execute("UPDATE wrong_keys SET given_at = ARRAY[now() - interval '61 s']")
     with client_of(settings, key) as later:
         assert tried(later, 1) == [401]
+
+
+def test_requests_with_one_key_are_limited_for_all_processes_of_the_api_together(client, settings, key, database_url):
+    def count(change: str) -> None:
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute(f"UPDATE api_key_requests SET {change}".encode()).rowcount == 1
+
+    assert client.get("/api/connections.list").status_code == 200
+    time.sleep(max(0, datetime.now(UTC).second - 50))  # within one minute
+    count("requests = 2999, minute = date_trunc('minute', now())")
+    assert client.get("/api/connections.list").status_code == 200
+    with client_of(settings, key) as another:
+        answer = another.get("/api/connections.list")
+        assert error(answer) == (429, "rate_limited")
+        assert 0 < int(answer.headers["retry-after"]) <= 61
+        count("minute = minute - interval '1 minute'")
+        assert another.get("/api/connections.list").status_code == 200
 
 
 def test_a_repeated_request_adds_nothing_twice_and_its_key_is_of_no_other(client: httpx.Client, sandbox, database_url):

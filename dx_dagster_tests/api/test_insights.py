@@ -232,6 +232,27 @@ def test_nothing_is_shown_without_a_session_and_the_sign_in_leads_back(stranger,
     assert stranger.get("/insights").status_code == 303
 
 
+def test_a_key_for_insights_opens_nothing_else(stranger, database_url, run_cli):
+    measured.store(database_url)
+    key = run_cli("api-keys", "create", "reader", "--insights").stdout.strip()
+    assert "reader" in run_cli("api-keys", "list").stdout.partition("insights only")[0]
+    as_program = {"Authorization": f"Bearer {key}"}
+    assert stranger.get("/insights", params={"format": "csv"}, headers=as_program).status_code == 200
+    for path in ("/api/connections.list", "/metrics"):
+        assert stranger.get(path, headers=as_program).status_code == 403
+    assert stranger.get("/api/connections.list", headers=as_program).json()["error"] == "not_authed"
+    token = found(r'name="csrf_token" value="([0-9a-f]+)"', stranger.get("/connections/sign-in").text)
+    answer = stranger.post("/connections/sign-in", data={"key": key, "csrf_token": token})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/insights")
+    token = found(r'name="csrf_token" value="([0-9a-f]+)"', stranger.get("/insights").text)
+    for path in ("/connections", "/connections/new", "/connections/1"):
+        answer = stranger.get(path)
+        assert (answer.status_code, "opens insights and nothing else" in answer.text) == (403, True)
+    assert stranger.post("/connections/new", data={"csrf_token": token}).status_code in {403, 405}
+    assert stranger.post("/connections/sign-out", data={"csrf_token": token}).status_code == 303
+    assert stranger.get("/insights").status_code == 303
+
+
 def test_pages_are_small_and_all_they_load_is_ours(client, database_url):
     this_week = measured.store(database_url)
     with psycopg.connect(database_url) as connection:

@@ -19,7 +19,7 @@ from dx_dagster.api.data_cloud.arguments import (
 )
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.installation import ServedInstallation, installation
-from dx_dagster.api.keys import Keys, TooManyWrongKeysError, WrongKeyError
+from dx_dagster.api.keys import Keys, RefusedKeyError, TooManyRequestsError, WrongKeyError
 from dx_dagster.connections import actions
 from dx_dagster.connections.actions import Changes, CredentialNotFoundError, VerificationFailed
 from dx_dagster.connections.input import Fields
@@ -39,7 +39,7 @@ async def authenticated(request: Request, _: Annotated[object, Depends(bearer)])
     """Requires an API key.
 
     Raises:
-        RefusedError: not_authed, or rate_limited after too many wrong keys.
+        RefusedError: not_authed, or rate_limited after too many requests or wrong keys.
     """
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     key = SecretStr(given.strip())
@@ -48,20 +48,22 @@ async def authenticated(request: Request, _: Annotated[object, Depends(bearer)])
     await recognized(request, key)
 
 
-async def recognized(request: Request, key: SecretStr) -> api_keys.ApiKey:
+async def recognized(request: Request, key: SecretStr, *, for_insights: bool = False) -> api_keys.ApiKey:
     """The API key of the request.
 
+    `for_insights`: whether a key for insights alone will do.
+
     Raises:
-        RefusedError: not_authed, or rate_limited after too many wrong keys.
+        RefusedError: not_authed, or rate_limited after too many requests or wrong keys.
     """
     keys: Keys = request.app.state.keys
     try:
-        return await keys.recognized(request, key)
+        return await keys.recognized(request, key, for_insights=for_insights)
     except WrongKeyError:
         raise _not_authed() from None
-    except TooManyWrongKeysError as error:
-        seconds = {"Retry-After": str(int(error.seconds) + 1)}
-        raise RefusedError("rate_limited", str(error), status=429, headers=seconds) from None
+    except RefusedKeyError as error:
+        code = "rate_limited" if isinstance(error, TooManyRequestsError) else "not_authed"
+        raise RefusedError(code, str(error), status=error.status, headers=error.headers) from None
 
 
 def _not_authed() -> RefusedError:
@@ -95,8 +97,12 @@ Body = Annotated[Arguments, Depends(arguments)]
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"model": envelope.Refusal, "description": "not_authed"},
+    403: {"model": envelope.Refusal, "description": "not_authed: the API key opens insights and nothing else."},
     422: {"model": envelope.Refusal, "description": "The request was refused; `error` is the reason."},
-    429: {"model": envelope.Refusal, "description": "rate_limited: too many wrong keys from this address."},
+    429: {
+        "model": envelope.Refusal,
+        "description": "rate_limited: too many requests with this key, or wrong keys from this address.",
+    },
     503: {"model": envelope.Refusal, "description": "unavailable: the database does not answer."},
 }
 

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from dx_dagster.api.data_cloud.envelope import RefusedError
 from dx_dagster.api.data_cloud.routes import Served, recognized
 from dx_dagster.api.installation import ServedInstallation, installation
+from dx_dagster.api.keys import InsightsOnlyError
 from dx_dagster.api.pages import sessions
 from dx_dagster.api.pages.forms import Form
 from dx_dagster.api.pages.rendering import render
@@ -19,6 +20,7 @@ from dx_dagster.api.pages.sessions import (
     VISIT,
     ForgedError,
     SignInNeededError,
+    sign_out_form,
     signed_form,
     signed_in,
 )
@@ -33,7 +35,7 @@ from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.connections.connections import StoredConnection
 
 _STATIC = Path(__file__).parent.parent / "static"
-_HOME = "/connections"
+_HOME, _INSIGHTS = "/connections", "/insights"
 entrance = APIRouter(include_in_schema=False)
 routes = APIRouter(prefix=_HOME, include_in_schema=False)
 _signed_in, _signed_form = [Depends(signed_in)], [Depends(signed_form)]
@@ -72,11 +74,14 @@ async def sign_in(request: Request) -> Response:
     form = await request.form()
     given, after = form.get("key"), sessions.local_path(str(form.get("next", "")), _HOME)
     try:
-        key = await recognized(request, SecretStr(given.strip() if isinstance(given, str) else ""))
+        secret = SecretStr(given.strip() if isinstance(given, str) else "")
+        key = await recognized(request, secret, for_insights=True)
     except RefusedError as error:
         wrong = "This API key is unknown or revoked."
         told = wrong if error.status == 401 else error.message  # noqa: PLR2004
         return _sign_in_page(request, told, error.status, after=after)
+    if key.insights_only and not after.startswith(_INSIGHTS):
+        after = _INSIGHTS
     return _entered(request, await api_keys.open_session(await installation(request).warehouse(), key), after)
 
 
@@ -100,7 +105,7 @@ def _sign_in_page(request: Request, error: str = "", status: int = 200, *, after
     return response
 
 
-@routes.post("/sign-out", dependencies=_signed_form)
+@routes.post("/sign-out", dependencies=[Depends(sign_out_form)])
 async def sign_out(request: Request, served: Served) -> Response:
     await api_keys.close_session(await served.warehouse(), SecretStr(sessions.session_token(request)))
     response = RedirectResponse(f"{_HOME}/sign-in", 303)
@@ -153,13 +158,17 @@ async def _connect(served: ServedInstallation, form: Form) -> StoredConnection:
 
 
 async def to_sign_in(request: Request, error: Exception) -> Response:
-    """Answers requests without a session, and forged forms."""
+    """Answers requests without a session, those whose key opens insights alone, and forged forms."""
     if isinstance(error, ForgedError):
         text = "This form is out of date. Go back, reload the page, and submit it again."
-        return render(request, "message.html", status=403, csrf_cookie="none", text=text)
+        return render(
+            request, "message.html", status=403, csrf_cookie="none", text=text, to=_HOME, place="the connections"
+        )
+    if isinstance(error, InsightsOnlyError):
+        return render(request, "message.html", status=403, text=str(error), to=_INSIGHTS, place="insights")
     if not isinstance(error, SignInNeededError):
         raise error
-    if request.url.path.startswith("/insights") and request.method == "GET":
+    if request.url.path.startswith(_INSIGHTS) and request.method == "GET":
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{_HOME}/sign-in?{urlencode({'next': path})}", 303)
     return RedirectResponse(f"{_HOME}/sign-in", 303)

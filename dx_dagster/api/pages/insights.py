@@ -24,7 +24,7 @@ from dx_dagster.api.pages import data_quality, figure_tables, insight_filters, r
 from dx_dagster.api.pages.figure_tables import Listing
 from dx_dagster.api.pages.insight_filters import Filters, View
 from dx_dagster.api.pages.rendering import render
-from dx_dagster.api.pages.sessions import signed_in
+from dx_dagster.api.pages.sessions import reading_insights
 from dx_dagster.insights import reading
 from dx_dagster.insights.figures import DRAWINGS, TOPICS, Topic
 from dx_dagster.insights.reading import Weeks
@@ -61,10 +61,10 @@ async def reader(request: Request) -> None:
     """
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        await signed_in(request)
+        await reading_insights(request)
         return
     try:
-        await recognized(request, SecretStr(given.strip()))
+        await recognized(request, SecretStr(given.strip()), for_insights=True)
     except RefusedError as error:
         raise HTTPException(error.status, error.message, error.headers) from None
 

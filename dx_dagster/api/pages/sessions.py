@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dx_dagster.api.installation import ServedInstallation, command_line, installation
+from dx_dagster.api.keys import InsightsOnlyError, TooManyRequestsError
 from dx_dagster.settings import is_loopback
 from dx_dagster.warehouse import api_keys
 
@@ -36,11 +37,30 @@ async def signed_in(request: Request) -> api_keys.ApiKey:
 
     Raises:
         SignInNeededError: there is no session, or it has ended.
+        InsightsOnlyError: its key opens insights alone.
+        HTTPException: too many requests came with the key.
+    """
+    key = await reading_insights(request)
+    if key.insights_only:
+        raise InsightsOnlyError
+    return key
+
+
+async def reading_insights(request: Request) -> api_keys.ApiKey:
+    """The API key of the session, which may open insights alone.
+
+    Raises:
+        SignInNeededError: there is no session, or it has ended.
+        HTTPException: too many requests came with the key.
     """
     token = session_token(request)
     key = await api_keys.session(await installation(request).warehouse(), SecretStr(token)) if token else None
     if key is None:
         raise SignInNeededError
+    try:
+        await request.app.state.keys.count(key)
+    except TooManyRequestsError as error:
+        raise HTTPException(error.status, str(error), error.headers) from None
     return key
 
 
@@ -51,7 +71,7 @@ def session_token(request: Request) -> str:
 
 async def is_signed_in(request: Request) -> bool:
     try:
-        await signed_in(request)
+        await reading_insights(request)
     except SignInNeededError:
         return False
     return True
@@ -81,6 +101,10 @@ async def from_our_page(request: Request, cookie: str = SESSION) -> None:
 
 
 async def signed_form(request: Request, _: SignedIn) -> None:
+    await from_our_page(request)
+
+
+async def sign_out_form(request: Request, _: Annotated[api_keys.ApiKey, Depends(reading_insights)]) -> None:
     await from_our_page(request)
 
 

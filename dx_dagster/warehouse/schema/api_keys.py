@@ -4,7 +4,7 @@ from sqlalchemy import Column, DateTime, ForeignKey, Index, Integer, LargeBinary
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from dx_dagster.warehouse.schema.columns import foreign, metadata, number_key, text, time, time_of_insert
+from dx_dagster.warehouse.schema.columns import flag, foreign, metadata, number, number_key, text, time, time_of_insert
 
 api_keys = Table(
     "api_keys",
@@ -16,6 +16,7 @@ api_keys = Table(
     time_of_insert("created_at", "When it was made"),
     time("last_used_at", "When it was last used, to the minute"),
     time("revoked_at", "When it was revoked"),
+    flag("insights_only", "Whether it opens insights and nothing else", default=False),
     Index("uq_api_keys_name", "name", unique=True, postgresql_where=sql("revoked_at IS NULL")),
     comment="Keys of the Data Cloud API",
 )
@@ -36,6 +37,16 @@ wrong_keys = Table(
     Column("network", Text, primary_key=True, comment="Address, or /64 network of IPv6, that gave wrong API keys"),
     Column("given_at", ARRAY(DateTime(timezone=True)), nullable=False, comment="When it gave the last ones"),
     comment="Wrong API keys of the last minute, counted for all processes of the API",
+    prefixes=["UNLOGGED"],  # a crash of the server may forget them
+)
+
+api_key_requests = Table(
+    "api_key_requests",
+    metadata,
+    foreign("api_key_id", "api_keys.id", primary_key=True),
+    time("minute", "Begin of the minute of the last request", nullable=False),
+    number("requests", "Requests in that minute", Integer, nullable=False),
+    comment="Requests with API keys in this minute, counted for all processes of the API",
     prefixes=["UNLOGGED"],  # a crash of the server may forget them
 )
 
