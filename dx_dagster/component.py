@@ -143,6 +143,7 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
         from dx_dagster.assets.catalog import placed  # noqa: PLC0415
         from dx_dagster.assets.placement import Placement  # noqa: PLC0415
         from dx_dagster.automation.definitions import SCHEDULES, SENSORS, definitions  # noqa: PLC0415
+        from dx_dagster.automation.host_settings import warn_at_load  # noqa: PLC0415
 
         name = self.name or _default_name(context.path)
         try:
@@ -162,13 +163,15 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
                     translate=self.translation,
                 )
             )
-            return definitions(
+            made = definitions(
                 placement,
                 with_schedules=_chosen(self.schedules, SCHEDULES),
                 with_sensors=_chosen(self.sensors, SENSORS),
             )
         except SettingsError as error:
             raise dg.DagsterInvalidDefinitionError(f"Component {name}: {error}") from None
+        warn_at_load(placement)
+        return made
 
     def _settings(self, name: str, root: Path) -> Settings:
         """The settings of the component alone: nothing of the environment.

@@ -155,12 +155,10 @@ def build_without_pipelines(placement: Placement, context: dg.AssetExecutionCont
     builds = [build for build in builds_of(placement) if build in _OF_PIPELINES]
     try:
         for build in builds:
-            result, _ = warehouse.run(_build(placement, warehouse.connected, build, context.partition_key, full=full))
-            if build in measures.BUILDS and result.asset_key is not None:
-                materialized = dg.AssetMaterialization(
-                    result.asset_key, metadata=result.metadata, partition=context.partition_key
-                )
-                context.log_event(materialized)
+            metadata, _ = warehouse.run(_build(placement, warehouse.connected, build, context.partition_key, full=full))
+            if build in measures.BUILDS:
+                key = placement.key(build.key)
+                context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=context.partition_key))
     except (NotImportedError, SettingsError, WarehouseError) as error:  # the failure of the import is what people see
         context.log.warning("The measures were not built: %s", sentence(str(error)))
 

@@ -48,7 +48,14 @@ def dg_command(*arguments: str) -> str:
 
 
 def main(project: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"components": json.loads(dg_command("list", "components", "--json"))["items"]}
+    warnings: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("dx_dagster").addHandler(handler)
+    found: dict[str, Any] = {
+        "warnings": warnings,
+        "components": json.loads(dg_command("list", "components", "--json"))["items"],
+    }
     dg_command("scaffold", "defs", "dx_dagster.BitbucketWorkspaces", "first")
     defs = project / "src" / "host" / "defs"
     scaffolded = (defs / "first" / "defs.yaml").read_text()
@@ -90,10 +97,6 @@ def main(project: Path) -> dict[str, Any]:
 
 def run(loaded: dg.Definitions) -> dict[str, Any]:
     """The first ticks, and what they ask for."""
-    warnings: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("dx_dagster").addHandler(handler)
     with dg.instance_for_test() as instance:
         tick: Any = loaded.resolve_sensor_def("first_webhook_events")(dg.build_sensor_context(instance=instance))
         (added,) = tick.dynamic_partitions_requests
@@ -131,7 +134,6 @@ def run(loaded: dg.Definitions) -> dict[str, Any]:
             ),
             "checks": {one.asset_key.path[0]: one.passed for one in done.get_asset_check_evaluations()},
             "events": [str(event) for event in done.all_events],
-            "warnings": warnings,
         }
 
 

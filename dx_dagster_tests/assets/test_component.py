@@ -96,6 +96,7 @@ def test_a_project_has_the_component_twice_and_an_asset_downstream(installed, da
     nothing_generic_leaks(found)
     each_component_has_what_it_was_told(found["assets"], found["checked"])
     the_first_syncs_and_the_second_leaves_that_workspace_alone(found["run"], found["checked"])
+    each_component_tells_once_what_dagster_yaml_lacks(found["warnings"])
     assert found["executor of the project"] == "multi_or_in_process_executor"
 
 
@@ -146,9 +147,14 @@ def the_first_syncs_and_the_second_leaves_that_workspace_alone(run: dict[str, An
     assert {*checked} <= {*run["materialized"]}
     assert "review_report" not in run["materialized"]
     assert run["checks"] == {"first": True}
-    (warning,) = [told for told in run["warnings"] if "component first" in told]
-    for line in ("- key: first/workspace", "- key: first/background", "run_monitoring:"):
-        assert line in warning
+
+
+def each_component_tells_once_what_dagster_yaml_lacks(warnings: list[str]) -> None:
+    """Also the second, which nothing runs in this process."""
+    for component in ("first", "second"):
+        (warning,) = [told for told in warnings if f"component {component}" in told]
+        for line in (f"- key: {component}/workspace", f"- key: {component}/background", "run_monitoring:"):
+            assert line in warning
 
 
 def test_settings_without_the_environment_name_the_field_that_is_wrong(monkeypatch):
