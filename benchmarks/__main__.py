@@ -21,7 +21,7 @@ from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
 from benchmarks.simulated import run_under_a_clock
-from benchmarks.soak import soak
+from benchmarks.soak import Load, soak
 from benchmarks.surroundings import Databases, databases, serving
 from dx_dagster.sandbox import WorldConfig
 
@@ -147,16 +147,23 @@ def token(
 
 @app.command("soak")
 def soak_(
-    minutes: Annotated[float, typer.Option()] = 20,
-    pull_requests: Annotated[int, typer.Option()] = 200,
+    minutes: Annotated[float, typer.Option()] = 30,
+    workspaces: Annotated[int, typer.Option()] = 20,
+    every: Annotated[float, typer.Option(help="Seconds between two changes of one workspace.")] = 30,
+    sync_every: Annotated[float, typer.Option(help="Seconds between two syncs of one workspace.")] = 600,
+    write: Write = False,
 ) -> None:
-    """Run an installation: a change every 2 s, a sync each minute, PostgreSQL restarts, clock steps.
+    """Run an installation whose workspaces live, with faults of Bitbucket, a restart of PostgreSQL and a clock step.
 
-    Its rows are compared with the truth at the end; the status is 1 where any differs.
+    Memory and sockets of each process are sampled. All rows are compared with the truth at the end; the status is 1
+    where any differs.
+
+    Example: make bench ARGS="soak --minutes 30"
     """
-    outcome = soak(minutes, WorldConfig(seed=16, repositories=6, pull_requests=pull_requests, members=8))
-    for line in outcome.lines():
-        print(line)
+    outcome = soak(Load(workspaces, minutes, every, sync_every))
+    _show("soak", outcome.tables(), write=write)
+    for table, said in outcome.differences.items():
+        print(f"{table}: {said}", file=sys.stderr)
     if outcome.differences:
         sys.exit(1)
 
