@@ -88,6 +88,7 @@ NOT_RUN = {
     'make bench ARGS="deliveries . ../another-checkout --minutes 2"': "likewise",
     'make bench ARGS="unified --pulls 50000"': "likewise",
     'make bench ARGS="storage --minutes 5"': "likewise",
+    'make bench ARGS="soak --minutes 30"': "likewise",
     'make bench ARGS="measures --pulls 100000"': "likewise",
     'make bench ARGS="scheduled"': "likewise",
     'make bench ARGS="token --repositories 140 --pulls 10000 --hourly 100"': "likewise",

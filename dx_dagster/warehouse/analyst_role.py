@@ -60,6 +60,7 @@ INTERNAL_TABLES = frozenset(
         "absence_checks",
         "account_emails",
         "account_types",
+        "api_key_requests",
         "api_keys",
         "api_sessions",
         "asked_emails",

@@ -61,6 +61,20 @@ def test_each_workspace_shows_what_is_wrong_with_it_until_it_is_mended(installat
             partition, passed, said = run("sync_workspace")["bitbucket/pullrequests merged_at_is_known"]
             assert (partition, passed) == ("acme", False)
             assert "is MERGED without merged_at. Its activity may be unreadable: " in (said or "")
+
+        # As Dagster's UI executes checks alone, of an imported asset and a derived one.
+        wanted = {
+            dg.AssetCheckKey(dg.AssetKey(["bitbucket", "pullrequests"]), "merged_at_is_known"),
+            dg.AssetCheckKey(dg.AssetKey(["unified", "pull_requests"]), "relations_hold"),
+        }
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(
+            asset_selection=set(), asset_check_selection=wanted
+        )
+        alone = job.execute_in_process(instance=instance, partition_key="acme")
+        told = {one.asset_check_key: one.passed for one in alone.get_asset_check_evaluations()}
+        assert {key: told[key] for key in wanted} == {key: key.asset_key.path[0] == "unified" for key in wanted}
+        assert not alone.get_asset_materialization_events()
+
         database.execute(f"UPDATE bitbucket_pulls SET merged_at = updated_at {is_merged}".encode())
         assert run("sync_workspace")["bitbucket/pullrequests merged_at_is_known"][1]
 
