@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -52,7 +52,8 @@ _LAGS = "SELECT extract(epoch FROM applied_at - received_at) FROM webhook_events
 _RUNS = "SELECT pipeline_name || ' ' || lower(status), count(*) FROM dagster.runs GROUP BY 1 ORDER BY 1"
 # By what their command lines contain, the first that fits.
 _PROCESSES = {
-    "runs": "execute_run",
+    "runs": "multiprocessing",
+    "writers of logs": "log_writer.py",
     "code server": "api grpc",
     "UI": "dx_dagster.cli ui",
     "daemon": "dx_dagster.cli daemon",
@@ -90,7 +91,7 @@ class Outcome:
     Attributes:
         sent, lost: deliveries; lost ones got no good answer three times, and only syncs tell what they said.
         lags: seconds from arrival to application, for each delivery.
-        samples: of each kind of process.
+        samples: of the largest process of each kind.
         connections: of the database, by seconds since the start.
         runs: Dagster's runs by job and status.
         differences: between rows and truth at the end, by table.
@@ -115,11 +116,11 @@ class Outcome:
         for name, samples in self.samples.items():
             memory = [(one.at, one.mebibytes) for one in samples]
             rows.append([name, *self._quarters(memory), *self._quarters([(one.at, one.sockets) for one in samples])])
-        rows.append(["connections of the database", "", "", "", "", *self._quarters(self.connections)])
-        columns = ["process"]
-        for what in ("MiB", "sockets"):
-            for quarter in ("second", "last"):
-                columns += [f"{what}, {quarter} quarter", "most"]
+        rows.append(["connections of the database", "", "", *self._quarters(self.connections)])
+        columns = [
+            "process",
+            *(f"{what}, {part} quarter" for what in ("MiB", "sockets") for part in ("second", "last")),
+        ]
         load = self.load
         title = f"{load.workspaces} workspaces, {load.minutes:g} minutes, a change every {load.every:g} s in each"
         return Table(title, columns, rows)
@@ -129,8 +130,7 @@ class Outcome:
         quarter = self.load.minutes * 60 / 4
         for low, high in ((quarter, 2 * quarter), (3 * quarter, 4 * quarter)):
             values = [value for at, value in found if low <= at < high]
-            yield f"{statistics.median(values):,.0f}" if values else ""
-            yield f"{max(values):,.0f}" if values else ""
+            yield f"{statistics.median(values):,.0f} / {max(values):,.0f}" if values else ""
 
     def _of_deliveries(self) -> Table:
         lags = sorted(self.lags)
@@ -234,25 +234,16 @@ class _Soak:
     def _sample(self, process: psutil.Process, end: float) -> None:
         began = time.monotonic()
         while (now := time.monotonic()) < end:
-            sampled = {"PostgreSQL": self._place.process()} if self._has_database() else {}
-            of_up = [("", one) for one in [process, *process.children(recursive=True)]]
-            totals: dict[str, Counter[str]] = defaultdict(Counter)
-            for name, one in [*sampled.items(), *of_up]:
+            found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+            for one in (process, *process.children(recursive=True)):
                 with suppress(psutil.Error):
-                    found = totals[name or _kind(one)]
-                    found["rss"] += one.memory_info().rss
-                    found["sockets"] += len(one.net_connections("all"))
-            for name, found in totals.items():
-                sample = _Sample(now - began, found["rss"] / 2**20, found["sockets"])
-                self.outcome.samples[name].append(sample)
+                    found[_kind(one)].append((one.memory_info().rss / 2**20, len(one.net_connections("all"))))
+            for name, each in found.items():
+                mebibytes, sockets = (max(values) for values in zip(*each, strict=True))
+                self.outcome.samples[name].append(_Sample(now - began, mebibytes, sockets))
             with suppress(psycopg.Error):
                 self.outcome.connections.append((now - began, self._count(_CONNECTIONS)))
             time.sleep(_SAMPLED_EVERY)
-
-    def _has_database(self) -> bool:
-        with suppress(OSError, psutil.Error, IndexError, ValueError):
-            return self._place.process().is_running()
-        return False
 
     def _restart_postgresql(self, at: float) -> None:
         began = time.monotonic()
