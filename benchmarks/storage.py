@@ -42,9 +42,10 @@ class Stored:
     """Bytes in Dagster's tables, with their indexes.
 
     Attributes:
-        whole: for a sync that stores all results of checks, as one in a day does.
+        whole: for a sync that stores all results of checks, as one in a week does.
         idle: for a sync of a workspace in which nothing happened.
         busy: for one in which pull requests changed.
+        steps: what upkeep removes of each sync after a day.
         ticks: of the ticks of schedules and sensors, in a day.
         left: what upkeep leaves for each workspace.
     """
@@ -53,12 +54,13 @@ class Stored:
     whole: float
     idle: float
     busy: float
+    steps: float
     ticks: float
     left: float
 
     def day(self, sync: float) -> float:
-        """What the runs of one workspace add in a day."""
-        return self.whole + (SYNCS_A_DAY - 1) * sync
+        """What the runs of one workspace add in a day, if each sync adds so much."""
+        return SYNCS_A_DAY * sync + (self.whole - sync) / 7
 
 
 def measure(minutes: float) -> list[Table]:
@@ -102,6 +104,8 @@ class _Installation:
             idle, second = self._sizes(connection)
             self._up(minutes, changing=True)
             busy, third = self._sizes(connection)
+            asyncio.run(_remove_steps(self._url))
+            kept, _ = self._sizes(connection)
             asyncio.run(_keep_up(self._url))
             left, _ = self._sizes(connection)
         if not first < second < third:
@@ -111,6 +115,7 @@ class _Installation:
             whole=_of_runs(whole, empty),
             idle=_of_runs(idle, whole) / (second - first),
             busy=_of_runs(busy, idle) / (third - second),
+            steps=_of_runs(busy, kept) / third,
             ticks=(busy["job_ticks"] - empty["job_ticks"]) / (120 * minutes) * _DAY,
             left=_of_runs(left, empty),
         )
@@ -148,6 +153,11 @@ def _of_runs(sizes: Mapping[str, int], before: Mapping[str, int]) -> int:
     return sum(sizes[table] - before[table] for table in _OF_RUNS)
 
 
+async def _remove_steps(url: str) -> None:
+    async with Warehouse(url) as warehouse:
+        await old_runs.remove_steps(warehouse, timedelta(0))
+
+
 async def _keep_up(url: str) -> None:
     async with Warehouse(url) as warehouse:
         await old_runs.remove(warehouse, timedelta(0))
@@ -158,19 +168,21 @@ def _table(stored: Stored) -> Table:
         "workspaces",
         "MB a day, idle",
         "MB a day, busy",
+        "of it after a day",
         f"busy, MB after {_KEPT_DAYS} days with upkeep",
         "busy, MB after a year without",
     ]
     rows = []
     for workspaces in WORKSPACES:
         idle, busy = (workspaces * stored.day(sync) for sync in (stored.idle, stored.busy))
-        kept = _KEPT_DAYS * busy + workspaces * stored.left + stored.ticks  # skipped ticks are kept for a day
-        amounts = (idle + stored.ticks, busy + stored.ticks, kept, 365 * busy + stored.ticks)
+        later = workspaces * stored.day(stored.busy - stored.steps)
+        kept = busy + (_KEPT_DAYS - 1) * later + workspaces * stored.left + stored.ticks  # skipped ticks stay for a day
+        amounts = (idle + stored.ticks, busy + stored.ticks, later, kept, 365 * busy + stored.ticks)
         rows.append([str(workspaces), *(f"{amount / _MB:,.0f}" for amount in amounts)])
     whole, idle, busy, left = (size / 1000 for size in (stored.whole, stored.idle, stored.busy, stored.left))
     title = (
         f"{stored.syncs} syncs: {idle:.0f} kB each when nothing changed, {busy:.0f} kB when {_CHANGED} pull requests "
-        f"did, {whole:.0f} kB with all results of checks; ticks: {stored.ticks / _MB:.0f} MB a day; upkeep leaves "
-        f"{left:.0f} kB for each workspace"
+        f"did, {whole:.0f} kB with all results of checks; {stored.steps / 1000:.0f} kB of it go after a day; "
+        f"ticks: {stored.ticks / _MB:.0f} MB a day; upkeep leaves {left:.0f} kB for each workspace"
     )
     return Table(title, columns, rows)

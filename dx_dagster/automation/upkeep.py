@@ -10,9 +10,13 @@ from dx_dagster.automation.cron import known
 from dx_dagster.warehouse import old_runs
 from dx_dagster.warehouse.database import WarehouseError
 
+_STEPS_STAY = timedelta(days=1)
+
 
 def _remove_old_runs(placement: Placement, context: dg.OpExecutionContext) -> None:
     """Removes events, results of checks and runs older than DX_KEEP_RUNS_DAYS, but the last of each partition.
+
+    Of successful runs, it removes the times of steps after a day.
 
     Raises:
         Failure: with one sentence that says what is wrong.
@@ -21,6 +25,7 @@ def _remove_old_runs(placement: Placement, context: dg.OpExecutionContext) -> No
     keep = timedelta(days=placement.settings().keep_runs_days)
     try:
         removed = warehouse.run(old_runs.remove(warehouse.connected, keep))
+        removed.events += warehouse.run(old_runs.remove_steps(warehouse.connected, min(keep, _STEPS_STAY)))
     except WarehouseError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     context.log.info("Removed %s runs, %s events and %s results of checks", *asdict(removed).values())

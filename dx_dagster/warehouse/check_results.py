@@ -1,8 +1,7 @@
 """Results of checks that still hold, in Dagster's tables.
 
 Dagster counts a result for the materialization that it names. A result that repeats the last one would be stored twice,
-with all that surrounds it. So the last one names the new materialization instead, for a day: its time, and that of each
-change, stay as Dagster shows them.
+with all that surrounds it. So the last one names the new materialization instead, for a week. Its time stays.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ _LAST = """
     ) last JOIN dagster.asset_check_executions c USING (id), LATERAL (
         SELECT c.evaluation_event::jsonb #> '{dagster_event,event_specific_data}' AS evaluation) told
     WHERE c.execution_status <> 'PLANNED'
-        AND c.evaluation_event_timestamp > (now() AT TIME ZONE 'UTC') - interval '1 day'
+        AND c.evaluation_event_timestamp > (now() AT TIME ZONE 'UTC') - interval '7 days'
         AND EXISTS (
             SELECT FROM dagster.event_logs e
             WHERE e.id = %(storage_id)s AND e.run_id = %(run_id)s AND e.asset_key = %(asset)s

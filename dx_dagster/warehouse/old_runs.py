@@ -48,22 +48,37 @@ _RUNS = """
     WHERE r.run_id = ANY(%(runs)s)
         AND NOT EXISTS (SELECT FROM dagster.event_logs e WHERE e.run_id = r.run_id)
         AND NOT EXISTS (SELECT FROM dagster.asset_check_executions c WHERE c.run_id = r.run_id)"""
-# What the last syncs of a partition said of their steps' outputs, and what they planned: nobody reads it once a later
-# one has begun. The newest plan of each asset stays: Dagster's UI shows the partition's last run by it.
+# What the last syncs of a partition said of outputs, resources and processes, and what they planned: nobody reads it
+# once a later one has begun. The newest plan of each asset stays: Dagster's UI shows the partition's last run by it.
 _REPEATED = """
-    DELETE FROM dagster.event_logs e
-    USING (
+    WITH ended AS (
         SELECT r.run_id FROM dagster.run_tags t JOIN dagster.runs r USING (run_id)
         WHERE t.key = 'dagster/partition' AND t.value = %(partition)s
             AND r.pipeline_name = %(job)s AND r.status = 'SUCCESS' AND r.run_id <> %(run)s
-        ORDER BY r.id DESC LIMIT %(most)s) ended
+        ORDER BY r.id DESC LIMIT %(most)s),
+    tags AS (
+        DELETE FROM dagster.asset_event_tags t USING ended, dagster.event_logs e
+        WHERE e.run_id = ended.run_id AND e.dagster_event_type = 'ASSET_MATERIALIZATION' AND t.event_id = e.id
+            AND EXISTS (
+                SELECT FROM dagster.event_logs n
+                WHERE n.asset_key = e.asset_key AND n.dagster_event_type = e.dagster_event_type
+                    AND n.partition = e.partition AND n.id > e.id))
+    DELETE FROM dagster.event_logs e USING ended
     WHERE e.run_id = ended.run_id
-        AND (e.dagster_event_type = 'STEP_OUTPUT'
+        AND (e.dagster_event_type IN ('STEP_OUTPUT', 'ENGINE_EVENT', 'RESOURCE_INIT_STARTED', 'RESOURCE_INIT_SUCCESS')
             OR (e.dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' AND EXISTS (
                 SELECT FROM dagster.event_logs n
                 WHERE n.asset_key = e.asset_key AND n.dagster_event_type = e.dagster_event_type
                     AND n.partition = e.partition AND n.id > e.id)))"""
 _MOST_SYNCS = 5
+# When each step of a successful run began and ended.
+_STEPS = """
+    DELETE FROM dagster.event_logs WHERE id IN (
+        SELECT e.id FROM dagster.event_logs e JOIN dagster.runs r USING (run_id)
+        WHERE e.dagster_event_type IN ('STEP_START', 'STEP_SUCCESS') AND r.status = 'SUCCESS'
+            AND r.update_timestamp < (now() AT TIME ZONE 'UTC') - %(keep)s::interval
+        LIMIT %(at_once)s)"""
+_STEPS_AT_ONCE = 10_000
 
 
 @dataclass
@@ -84,6 +99,17 @@ async def remove(warehouse: Warehouse, keep: timedelta) -> Removed:
             if not rows:
                 return removed
             after = await _remove(transaction, [row.run_id for row in rows], removed)
+
+
+async def remove_steps(warehouse: Warehouse, keep: timedelta) -> int:
+    """Removes the times of steps of successful runs that ended more than `keep` ago; returns their number."""
+    removed = 0
+    while True:
+        async with warehouse.transaction(fenced=False) as transaction:
+            gone = await transaction.execute(_STEPS, {"keep": keep, "at_once": _STEPS_AT_ONCE})
+        if not gone:
+            return removed
+        removed += gone
 
 
 async def trim(warehouse: Warehouse, job: str, partition: str, run: str) -> None:
