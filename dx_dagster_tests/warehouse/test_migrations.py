@@ -47,7 +47,7 @@ LANDED = {
     "0020_requests_by_status.py": "b57a3691d0c34267b9e1ed3a9c22ec50244c181dcf991e4edffa138db35d967f",
     "0021_limits_of_the_api.py": "895532e1977edb68ebcd94afbcbaa5928c914a26857b5b04be79a267fd288244",
     "0022_measures.py": "590dd8f6d239bbd7d1a13c4fefdeaddaecc6fbdfad2dcfe63089cba334ab3bcb",
-    "0025_keys_of_insights.py": "88434fccc3c3d08cf586911a952f4393975d5affdbf399a3c6ee6ad3230b75b2",
+    "0023_keys_of_insights.py": "ebbccfe48e407223d5b3ca15dbfafd6e7c96b5c2b0f7133f98131cf5123e6805",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"
