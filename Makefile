@@ -29,7 +29,7 @@ bench: venv .venv-bench/.installed ## what an import costs, beside other ways, a
 docs: venv ## the generated parts of docs/, written anew
 	$(BIN)/python -m dx_dagster_tests.documents
 
-picture: venv ## docs/lineage.png and docs/insights.png, taken anew from a demo
+picture: venv ## docs/lineage.png, docs/charts.png and docs/insights.png, taken anew from a demo
 	$(BIN)/python -m dx_dagster_tests.picture
 
 audit: .venv-audit/.installed ## known vulnerabilities of the locked packages, into dist/audit.json; it asks the network

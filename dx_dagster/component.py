@@ -112,6 +112,7 @@ class BitbucketWorkspaces(dg.Component, dg.Model, dg.Resolvable):
 
     bitbucket_api_url: str | None = Field(default=None, description="As BITBUCKET_API_URL.")
     public_url: str | None = Field(default=None, description="As DX_PUBLIC_URL.")
+    api_url: str | None = Field(default=None, description="As DX_API_URL.")
     time_zone: str | None = Field(default=None, description="As DX_TIME_ZONE.")
     business_hours: str | None = Field(default=None, description="As DX_BUSINESS_HOURS.")
     budget_window: float | None = Field(default=None, description="As DX_BUDGET_WINDOW.")

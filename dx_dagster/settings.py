@@ -186,6 +186,7 @@ class Settings(BaseSettings):
     pull_request_size: Annotated[Literal["on", "off"], Field(alias="DX_PULL_REQUEST_SIZE")] = "off"
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
     ui_url: Annotated[str | None, Field(alias="DX_UI_URL")] = None
+    api_url: Annotated[str | None, Field(alias="DX_API_URL")] = None
     allowed_hosts: Annotated[str | None, Field(alias="DX_ALLOWED_HOSTS")] = None
     trusted_proxies: Annotated[str | None, Field(alias="DX_TRUSTED_PROXIES")] = None
     ui_sign_in: Annotated[Literal["on", "off"] | None, Field(alias="DX_UI_SIGN_IN")] = None
@@ -274,7 +275,7 @@ class Settings(BaseSettings):
             raise ValueError("must consist of host, port and path only, such as https://api.bitbucket.org/2.0")
         return url.rstrip("/")
 
-    @field_validator("ui_url")
+    @field_validator("ui_url", "api_url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "")
@@ -349,6 +350,12 @@ class Settings(BaseSettings):
     def served_hosts(self) -> frozenset[str]:
         """The names of DX_ALLOWED_HOSTS, in lower case."""
         return frozenset(host.lower() for host in _listed(self.allowed_hosts))
+
+    @cached_property
+    def api_address(self) -> str | None:
+        """Where people's browsers reach the API, as far as it is known."""
+        url = self.api_url or self.public_url or ""
+        return url.rstrip("/") if url.startswith(("https://", "http://")) else None
 
     @cached_property
     def public_host(self) -> str | None:

@@ -12,6 +12,7 @@ _EXAMPLES = "commands.md"
 IN_THE_DEMO = (
     'eval "$(DX_HOME=.dx/demo .venv/bin/dx-dagster env)"',
     'psql "$DX_DATABASE_URL"',
+    ".venv/bin/python examples/cycle_time.py cycle-time.svg",
     ".venv/bin/dx-dagster status",
     ".venv/bin/dx-dagster env --database",
     ".venv/bin/dx-dagster people list",
@@ -50,6 +51,9 @@ NOT_RUN = {
     "systemd-run --pty --uid dx-dagster -p EnvironmentFile=-/etc/dx-dagster.env -E DX_HOME=/var/lib/dx-dagster "
     "/opt/dx-dagster/bin/dx-dagster connect acme": "likewise",
     "docker compose -f deploy/compose.yaml up --build --detach": "likewise",
+    "docker compose -f deploy/compose.yaml --profile grafana up --detach": "likewise",
+    "docker compose -f deploy/compose.yaml run --rm -T api api-keys create prometheus > deploy/metrics.key": "likewise",
+    "docker compose -f deploy/compose.yaml exec database psql --username dx": "likewise",
     "docker compose -f deploy/compose.yaml run --rm api connect acme": "likewise",
     "docker compose -f deploy/compose.yaml run --rm api api-keys create me": "likewise",
     "kubectl create secret generic dx-dagster --from-literal=DX_DATABASE_URL=… --from-literal=DX_SECRET_KEYS=…": (

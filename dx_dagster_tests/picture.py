@@ -1,4 +1,4 @@
-"""Takes the pictures of the documentation from a running demo, of the lineage and of insights: `make picture`."""
+"""Takes the pictures of the documentation from a running demo, of lineage, charts and insights: `make picture`."""
 
 import os
 import re
@@ -48,6 +48,16 @@ def take_insights(sign_in: str, program: str, to: Path) -> None:
         page.screenshot(path=to, full_page=True)
 
 
+def take_charts(ui: str, program: str, to: Path) -> None:
+    """Writes the picture of the charts that Dagster's UI shows of the workspace's weeks."""
+    with launched(program) as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"{ui}/assets/measures/weeks?view=partitions&partition=acme")
+        page.get_by_role("img", name="Throughput").wait_for(timeout=60_000)
+        page.wait_for_function("() => [...document.images].every((one) => one.naturalWidth)", timeout=60_000)
+        page.screenshot(path=to)
+
+
 def main() -> None:
     program = chromium()
     if program is None:
@@ -56,6 +66,7 @@ def main() -> None:
         running = Running({**os.environ, "DX_HOME": f"{home}/demo"}, "demo")
         try:
             take(running.ui, program, DOCS / "lineage.png")
+            take_charts(running.ui, program, DOCS / "charts.png")
             link = re.search(r"http\S+/connections/sign-in\?once=\S+", running.output)
             if link is None:
                 sys.exit("The demo prints no link that signs in.")

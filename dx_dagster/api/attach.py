@@ -21,8 +21,9 @@ from dx_dagster.api.guard import Guard, Hosts
 from dx_dagster.api.headers import SafeHeaders
 from dx_dagster.api.installation import ServedInstallation
 from dx_dagster.api.keys import InsightsOnlyError, Keys
-from dx_dagster.api.pages import connection, connections, insights
+from dx_dagster.api.pages import connection, connections, insights, pictures
 from dx_dagster.api.pages.sessions import ForgedError, SignInNeededError
+from dx_dagster.insights.pictures import PATH as PICTURES
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import WarehouseError
@@ -36,11 +37,13 @@ def attach(app: FastAPI, settings: Settings, url: str, latency: metrics.Receiver
     """Adds state, routes, error handlers and middleware to the application."""
     app.state.installation = ServedInstallation(settings, url)
     app.state.keys = Keys(app.state.installation)
+    app.state.drawer = pictures.Drawer()
     app.include_router(_closing(app.state.installation))
     app.include_router(data_cloud.routes)
     app.include_router(connections.entrance)
     app.include_router(connections.routes)
     app.include_router(connection.routes)
+    app.include_router(pictures.routes)
     app.include_router(insights.routes)
     app.include_router(reference.routes)
     names = settings.served_hosts | ({settings.public_host} if settings.public_host else set())
@@ -62,10 +65,11 @@ def attach(app: FastAPI, settings: Settings, url: str, latency: metrics.Receiver
 def _is_open(path: str) -> bool:
     """Whether the guard lets all requests to this path pass: no cookie counts there, and no page is shown.
 
-    Deliveries are signed, the API and the metrics take a key from a header that no foreign page can set, and health
-    checks use the address of the machine. Metrics without a key have the guard's check themselves.
+    Deliveries and addresses of pictures are signed, the API and the metrics take a key from a header that no foreign
+    page can set, and health checks use the address of the machine. Metrics without a key have the guard's check
+    themselves.
     """
-    return path in _OPEN or path.startswith("/api/")
+    return path in _OPEN or path.startswith(("/api/", f"{PICTURES}/"))
 
 
 def _closing(installation: ServedInstallation) -> APIRouter:

@@ -9,18 +9,19 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-_ALWAYS = {
+_DEFAULTS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
 
 
 class SafeHeaders:
-    """Adds the headers to every answer. Caching needs consent of the route, and no redirect leaves this host."""
+    """Adds the headers to every answer, unless the route has its own. No redirect leaves this host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -29,9 +30,8 @@ class SafeHeaders:
         async def safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _ALWAYS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in _DEFAULTS.items():
+                    headers.setdefault(name, value)
                 if "location" in headers:
                     headers["location"] = _path(headers["location"])
             await send(message)

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
+from dx_dagster.assets.partitions import workspace_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.insights.checks import looking
 from dx_dagster.insights.checks.looking import OF_WORKSPACES, Verdict
 from dx_dagster.insights.checks.rules import CHECKED, CHECKS, INBOX, SYNCED, Check
 from dx_dagster.warehouse import check_results, counts
 from dx_dagster.warehouse.check_results import Result, Target
-from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
-from dx_dagster.warehouse.imported import repositories
 
 if TYPE_CHECKING:
     from dx_dagster.resources import WarehouseResource
@@ -80,17 +79,16 @@ async def of_workspace(placement: Placement, warehouse: Warehouse, workspace: st
     return verdicts
 
 
-async def of_assets(placement: Placement, warehouse: Warehouse, assets: Iterable[str], workspace: str) -> list[Verdict]:
-    """The checks of what changed of these assets."""
-    slug = await connections.stored_name(warehouse, workspace)  # the partition key may differ in case
-    async with warehouse.transaction(read_only=True) as transaction:
-        workspace_id = await repositories.workspace_id(transaction, slug)
+async def of_assets(
+    placement: Placement, warehouse: Warehouse, assets: Iterable[str], workspace: str, workspace_id: str | None
+) -> list[Verdict]:
+    """The checks of what changed of these assets; none of a workspace that is not imported."""
     if workspace_id is None:
         return []
     found = []
     for asset in sorted(CHECKED.keys() & set(assets)):
         rows = await counts.rows(warehouse, CHECKED[asset].table, workspace_id)
-        found += await look(placement, warehouse, asset, slug, workspace_id, rows=rows.of_workspace)
+        found += await look(placement, warehouse, asset, workspace, workspace_id, rows=rows.of_workspace)
     return found
 
 
@@ -133,7 +131,8 @@ def alone(
     """The results of checks that are selected without their assets."""
     selected = {key.asset_key for key in context.selected_asset_check_keys} - context.selected_asset_keys
     if checked := [asset for asset in assets if placement.key(asset) in selected]:
-        work = of_assets(placement, warehouse.connected, checked, context.partition_key)
+        slug, workspace_id = warehouse.run(workspace_of(warehouse.connected, context.partition_key))
+        work = of_assets(placement, warehouse.connected, checked, slug, workspace_id)
         yield from evaluations(placement, context, warehouse, warehouse.run(work))
 
 

@@ -1,27 +1,28 @@
 """The derived assets, one for each of `BUILDS`. They read and write the database and make no request."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
 
 from dx_dagster.assets import checks
 from dx_dagster.assets.code_references import code_of
+from dx_dagster.assets.partitions import workspace_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import Events, column_schema, failure, materialization, row_counts
 from dx_dagster.assets.steps import ASSETS, FIRST, key_of
 from dx_dagster.bitbucket import sentence
 from dx_dagster.importer.workspace import NotImportedError
-from dx_dagster.insights import building, measures
+from dx_dagster.insights import building, measures, pictures
 from dx_dagster.insights.building import Build, Built
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.checks.looking import Verdict
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.settings import SettingsError
+from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.telemetry import spans
-from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.connections.vault import VaultError
 from dx_dagster.warehouse.database import Warehouse, WarehouseError, as_written
-from dx_dagster.warehouse.imported import repositories
 
 _LINEAGE = "dagster/column_lineage"
 
@@ -92,9 +93,7 @@ async def _build(
     placement: Placement, warehouse: Warehouse, build: Build, slug: str, *, full: bool
 ) -> tuple[dict[str, Any], list[Verdict]]:
     """Builds and checks the workspace's rows; returns also the metadata of the materialization."""
-    slug = await connections.stored_name(warehouse, slug)  # the partition key may differ in case
-    async with warehouse.transaction(read_only=True) as transaction:
-        workspace_id = await repositories.workspace_id(transaction, slug)
+    slug, workspace_id = await workspace_of(warehouse, slug)
     if workspace_id is None:
         raise NotImportedError(slug)
     settings = BusinessTime.text(placement.settings())
@@ -103,16 +102,33 @@ async def _build(
     of_workspace = rows["dagster/partition_row_count"]
     verdicts = await checks.look(placement, warehouse, build.key, slug, workspace_id, rows=of_workspace, full=full)
     spec = placement.specs[build.key]
+    metadata = {**await shown(placement, warehouse, build, slug, workspace_id), **rows, **_written(spec, built)}
+    return metadata, verdicts
+
+
+async def shown(
+    placement: Placement, warehouse: Warehouse, build: Build, slug: str, workspace_id: str
+) -> dict[str, Any]:
+    """What Dagster shows of the workspace's figures: charts, and numbers, which it plots over time."""
     figures = await _figures(placement, warehouse, build, workspace_id)
-    return {**rows, **_written(spec, built), **figures}, verdicts
+    return {**_charts(placement.settings(), build, slug), **figures}
 
 
 async def _figures(placement: Placement, warehouse: Warehouse, build: Build, workspace_id: str) -> dict[str, float]:
-    """Numbers that Dagster plots over time; those that are unknown are left out."""
+    """Numbers; those that are unknown are left out."""
     if not build.figures:
         return {}
     row = await warehouse.row(build.figures, {"workspace": workspace_id, "zone": placement.settings().time_zone})
     return {name: value for name, value in row._asdict().items() if value is not None} if row else {}
+
+
+def _charts(settings: Settings, build: Build, workspace: str) -> dict[str, dg.MarkdownMetadataValue]:
+    """The charts of the measures, where it is known at which address a browser reaches our API."""
+    written = ""
+    if settings.api_address is not None:
+        with suppress(VaultError):  # no reason for a build to fail
+            written = pictures.markdown(build.key, workspace, settings.api_address, pictures.keys(settings))
+    return {"charts": dg.MarkdownMetadataValue(written)} if written else {}
 
 
 def _written(spec: dg.AssetSpec, built: Built) -> dict[str, Any]:

@@ -4,6 +4,10 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from dx_dagster.warehouse.connections import connections
+from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.imported import repositories
+
 WORKSPACES = dg.DynamicPartitionsDefinition(name="workspaces")
 
 
@@ -25,3 +29,10 @@ def register(
 def remove(instance: dg.DagsterInstance, workspace: str, partitions: dg.DynamicPartitionsDefinition) -> None:
     """Removes the partition of a workspace that was never imported: no asset shows it as failed any longer."""
     instance.delete_dynamic_partition(str(partitions.name), workspace)
+
+
+async def workspace_of(warehouse: Warehouse, partition: str) -> tuple[str, str | None]:
+    """The workspace's slug as it is stored, from which the partition may differ in case; its id once it is imported."""
+    slug = await connections.stored_name(warehouse, partition)
+    async with warehouse.transaction(read_only=True) as transaction:
+        return slug, await repositories.workspace_id(transaction, slug)

@@ -319,6 +319,10 @@ async def _metadata(workspace: Workspace, report: Report, table: Table) -> dict[
     }
     if report.written:  # the definition has it too, and Dagster's UI shows either
         metadata["dagster/column_schema"] = column_schema(table)
+    connection = await connections.find(workspace.warehouse, workspace.slug)
+    if connection is not None and connection.last_synced_at is not None:
+        lag = (HOST.now() - connection.last_synced_at).total_seconds()
+        metadata["lag_seconds"] = max(0.0, round(lag, 1))  # since the sync before: Dagster plots numbers over time
     if report.skipped:
         metadata["skipped"] = dg.JsonMetadataValue([vars(skipped) for skipped in report.skipped])
         metadata["warning"] = dg.MarkdownMetadataValue(_skipped_in_words(report.skipped))

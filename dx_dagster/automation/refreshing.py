@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from dx_dagster.assets import checks
-from dx_dagster.assets.derived import builds_of
-from dx_dagster.assets.partitions import register
+from dx_dagster.assets.derived import builds_of, shown
+from dx_dagster.assets.partitions import register, workspace_of
 from dx_dagster.assets.placement import Placement
 from dx_dagster.assets.step import RunListener
 from dx_dagster.assets.steps import SIZES, STEPS, key_of
@@ -21,7 +21,7 @@ from dx_dagster.importer.workspace import Workspace
 from dx_dagster.insights import building
 from dx_dagster.insights.business_hours import BusinessTime
 from dx_dagster.insights.unified import BUILDS
-from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.webhooks.inboxes import Inboxes, Refreshed, Surroundings
 
 # The asset that each table belongs to. A delivery that brings a new user is not an import of members, and none brings
@@ -51,8 +51,12 @@ def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> Non
         if workspace not in known:
             register(context.instance, [workspace], placement.partitions)
             known.add(workspace)
-        changed = _report_materializations(placement, context, workspace, written)
-        verdicts = await checks.of_assets(placement, database, changed, workspace)
+        changed = _by_asset(placement, written)
+        slug, workspace_id = await workspace_of(database, workspace)
+        if workspace_id is not None:
+            await _add_figures(placement, database, changed, slug, workspace_id)
+        _report_materializations(placement, context, workspace, changed)
+        verdicts = await checks.of_assets(placement, database, changed, slug, workspace_id)
         await checks.tell(placement, context, database, workspace, verdicts)
 
     surroundings = Surroundings(
@@ -117,25 +121,38 @@ async def _build(placement: Placement, workspace: Workspace) -> None:
         await building.bring_up_to_date(workspace.warehouse, builds, workspace.id, settings=settings)
 
 
-def _report_materializations(
-    placement: Placement, context: dg.OpExecutionContext, workspace: str, written: Mapping[str, int]
-) -> set[str]:
-    """Records a materialization of each asset that has new rows; returns their keys."""
-    by_asset: dict[str, dict[str, Any]] = {}
+def _by_asset(placement: Placement, written: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """The metadata of each asset that has new rows."""
+    by_asset: dict[str, dict[str, int]] = {}
     for what, rows in written.items():
         asset = _ASSETS.get(what.partition("/")[0])
         if asset is not None and placement.has(asset) and rows:
             by_asset.setdefault(asset, {})[what] = rows
-    for asset, rows_written in sorted(by_asset.items()):
+    return {asset: {"written": dg.JsonMetadataValue(rows)} for asset, rows in by_asset.items()}
+
+
+async def _add_figures(
+    placement: Placement, warehouse: Warehouse, changed: dict[str, dict[str, Any]], slug: str, workspace_id: str
+) -> None:
+    """Adds the figures of the measures: Dagster shows the metadata of the newest materialization."""
+    for build in builds_of(placement):
+        if build.key in changed:
+            changed[build.key] = await shown(placement, warehouse, build, slug, workspace_id) | changed[build.key]
+
+
+def _report_materializations(
+    placement: Placement, context: dg.OpExecutionContext, workspace: str, changed: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Records a materialization of each asset that has new rows."""
+    for asset, metadata in sorted(changed.items()):
         context.log_event(
             dg.AssetMaterialization(
                 placement.key(asset),
                 description="by webhooks",
                 partition=workspace,
-                metadata={"written": dg.JsonMetadataValue(rows_written)},
+                metadata=metadata,
             )
         )
-    return set(by_asset)
 
 
 def refresh_workspaces(placement: Placement) -> dg.JobDefinition:

@@ -285,8 +285,8 @@ def _clock(examination: Examination) -> list[Finding]:
 
 def _ports(examination: Examination) -> list[Finding]:
     from dx_dagster.cli.errors import CommandError
-    from dx_dagster.cli.ports import require_free
-    from dx_dagster.cli.services import LOOPBACK, services
+    from dx_dagster.cli.ports import LOOPBACK, require_free
+    from dx_dagster.cli.services import services
 
     at_work = running.running_in(examination.settings.home)
     if at_work is not None and at_work.ui_port and at_work.api_port:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
-from dx_dagster.cli.ports import DatabasePort, Port, free_port, require_database_port, require_distinct, require_free
+from dx_dagster.cli.ports import (
+    LOOPBACK,
+    DatabasePort,
+    Port,
+    api_url,
+    free_port,
+    require_database_port,
+    require_distinct,
+    require_free,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +62,7 @@ def demo(
     from dx_dagster.cli.delivery_lines import Arrivals
     from dx_dagster.cli.installation import Installation
     from dx_dagster.cli.running import alone, require_idle, require_no_daemon
-    from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+    from dx_dagster.cli.services import services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
     from dx_dagster.cli.sync import print_outcome, sync_workspace
     from dx_dagster.cli.webhooks import install_hooks
@@ -116,7 +125,7 @@ def _demo_settings(sandbox_port: int, api_port: int | None) -> "Settings":
 
     os.environ["BITBUCKET_API_URL"] = f"http://127.0.0.1:{sandbox_port}/2.0"
     if api_port is not None:  # the sandbox delivers to it
-        os.environ["DX_PUBLIC_URL"] = f"http://127.0.0.1:{api_port}"
+        os.environ["DX_PUBLIC_URL"] = api_url(api_port)
         os.environ.setdefault("DX_WEBHOOKS_LINGER", str(_LINGER_SECONDS))
     if not os.environ.get("DX_HOME"):
         os.environ["DX_HOME"] = str(default_home(DEFAULT_HOME / "demo"))

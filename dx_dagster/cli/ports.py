@@ -9,6 +9,7 @@ import typer
 
 from dx_dagster.cli.errors import CommandError
 
+LOOPBACK = "127.0.0.1"
 Port = typer.Option(min=1, max=65535, help="Port to listen on.")
 DatabasePort = typer.Option(
     min=1,
@@ -18,8 +19,13 @@ DatabasePort = typer.Option(
 )
 
 
+def api_url(port: int) -> str:
+    """The address of the API of `up` and `demo`."""
+    return f"http://{LOOPBACK}:{port}"
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server((LOOPBACK, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 

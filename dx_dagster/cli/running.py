@@ -16,6 +16,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.ports import api_url
 from dx_dagster.clock import HOST
 from dx_dagster.settings import DEFAULT_HOME, Settings, default_home, is_home, make_home
 from dx_dagster.warehouse import lock_names
@@ -104,6 +105,13 @@ def running_in(home: Path) -> RunningCommand | None:
     finally:
         os.close(handle)
     return None
+
+
+def name_api(settings: Settings) -> None:
+    """Sets DX_API_URL for a run in this process to the API of the `up` on its home, unless a setting has an address."""
+    running = None if settings.api_address else running_in(settings.home)
+    if running is not None and running.api_port is not None:
+        os.environ["DX_API_URL"] = api_url(running.api_port)
 
 
 def running_elsewhere(home: Path) -> RunningCommand | None:

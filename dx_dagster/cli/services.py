@@ -7,12 +7,12 @@ from functools import partial
 from pydantic import SecretStr
 
 from dx_dagster.api.installation import command_line
+from dx_dagster.cli.ports import LOOPBACK, api_url
 from dx_dagster.cli.supervisor import Service, status_of
 from dx_dagster.settings import Settings
 from dx_dagster.ui.app import may_need_sign_in
 from dx_dagster.warehouse.api_keys import LINK_LASTS
 
-LOOPBACK = "127.0.0.1"
 _SILENT_PROBES_OF_DAEMON = 15  # it sends heartbeats every 30 s, and loads the definitions first
 
 
@@ -25,6 +25,8 @@ def services(
 ) -> tuple[Service, ...]:
     """Dagster's UI, its daemon, and the API; `heartbeat` gives the daemon's newest one."""
     ours = (sys.executable, "-m", "dx_dagster.cli")
+    # For runs. The API itself needs no address of its own, and would remember it.
+    of_api = {} if settings.api_address else {"DX_API_URL": api_url(api_port)}
     return (
         Service(
             "ui",
@@ -32,12 +34,14 @@ def services(
             health=(ui_port, "/server_info"),
             health_host=_reached_at(ui_host),
             shows_life=partial(_answers, _reached_at(ui_host), ui_port, "/server_info"),
+            environment=of_api,
         ),
         Service(
             "daemon",
             (*ours, "daemon"),
             shows_life=None if heartbeat is None else _changing(heartbeat),
             silent_probes=_SILENT_PROBES_OF_DAEMON,
+            environment=of_api,
         ),
         Service(
             "api",
@@ -85,7 +89,7 @@ def where_to_look(
     database_port: int | None = None,
 ) -> str:
     """The addresses of a started installation; `link` is a token that signs in to the connections page once."""
-    ui_url, api_url = _url_of(ui_host, ui_port), f"http://{LOOPBACK}:{api_port}"
+    ui, api = _url_of(ui_host, ui_port), api_url(api_port)
     page, once = "/connections", ""
     if link is not None:
         page = f"/connections/sign-in?once={link.get_secret_value()}"
@@ -97,11 +101,11 @@ def where_to_look(
     pages = "Dagster's UI, the connections page" if may_need_sign_in(settings, ui_host) else "The connections page"
     return (
         "\nOpen in a browser:\n"
-        f"\n  Dagster's UI   {ui_url}"
-        f"\n  Lineage        {ui_url}/asset-groups"
-        f"\n  Connections    {api_url}{page}{once}"
-        f"\n  Insights       {api_url}/insights"
-        f"\n  API            {api_url}/docs"
+        f"\n  Dagster's UI   {ui}"
+        f"\n  Lineage        {ui}/asset-groups"
+        f"\n  Connections    {api}{page}{once}"
+        f"\n  Insights       {api}/insights"
+        f"\n  API            {api}/docs"
         f"{database}"
         f"\n\nLogs are in {settings.log_folder}."
         f"\n\n{pages} and the API need an API key. To create one:"

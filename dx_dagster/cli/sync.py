@@ -88,10 +88,12 @@ def sync_workspace(
     load_libraries()
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.progress import display
+    from dx_dagster.cli.running import name_api
     from dx_dagster.importer.progress import DISPLAY
 
     installation = Installation.open(settings)
     require_keys(installation.database_url, settings)
+    name_api(settings)
     workspace, outlook = installation.run(partial(_known, settings, workspace, since), connections=1)
     started = time.monotonic()
     terminate = signal.getsignal(signal.SIGTERM)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dx_dagster.cli.doctor import doctor
-from dx_dagster.cli.ports import DatabasePort, Port, require_database_port, require_distinct, require_free
+from dx_dagster.cli.ports import LOOPBACK, DatabasePort, Port, require_database_port, require_distinct, require_free
 
 
 def up(
@@ -40,7 +40,7 @@ def up(
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.log_stream import LogStream
     from dx_dagster.cli.running import alone, require_idle, require_intended, require_no_daemon
-    from dx_dagster.cli.services import LOOPBACK, services, where_to_look
+    from dx_dagster.cli.services import services, where_to_look
     from dx_dagster.cli.supervisor import Supervisor
     from dx_dagster.cli.telling import tell
     from dx_dagster.settings import Settings

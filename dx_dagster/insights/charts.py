@@ -7,7 +7,9 @@ Okabe and Ito.
 Altair takes a second to import: import this module only where a chart is drawn.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import altair as alt
@@ -20,6 +22,7 @@ _DARK = ("#56B4E9", "#E69F00", "#2BBF95", "#CC79A7")
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 _MARKS = ("circle", "square", "triangle-up", "diamond")
 _FONT = "system-ui, sans-serif"
+_TEXT = "#1c2330"
 # Title of the axis, format of its numbers, and what it shows at least.
 _AXES: dict[Drawing, tuple[str, str, float]] = {
     "minutes": ("minutes", ",~r", 1),
@@ -32,19 +35,43 @@ _AXES: dict[Drawing, tuple[str, str, float]] = {
 _SECONDS: dict[Drawing, int] = {"minutes": 60, "hours": 3600, "days": 86_400}
 _SIX_DAYS = 6 * 86_400_000
 _HEIGHT = 200
+_PICTURE_WIDTH, _PICTURE_HEIGHT = 560, 260
 _SIZE = alt.ExprRef("width < 300 ? 14 : 34")
 _COLUMNS = alt.ExprRef("width < 300 ? 2 : 4")
+# Altair keeps the object of a chained call on its class: another thread's chart would get its axis.
+ONE_AT_A_TIME = Lock()
+
+
+def specification(drawing: Drawing, *, dark: bool = False) -> dict[str, Any]:
+    """The chart for rows of any figure that is drawn like this."""
+    with ONE_AT_A_TIME:
+        return _specification(drawing, dark=dark)
 
 
 @cache
-def specification(drawing: Drawing, *, dark: bool = False) -> dict[str, Any]:
-    """The chart for rows of any figure that is drawn like this."""
+def _specification(drawing: Drawing, *, dark: bool = False, is_picture: bool = False) -> dict[str, Any]:
     base = _base(drawing)
     scaled = base.encode(y=_value(drawing, alt.Scale(zero=True, domain=alt.DomainUnionWith([0, _AXES[drawing][2]]))))
-    drawn = _bars(scaled) if drawing == "bars" else _lines(scaled, base)
+    drawn = _bars(scaled) if drawing == "bars" else _lines(scaled, base, is_picture=is_picture)
     size = {"width": "container", "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
     made: dict[str, Any] = drawn.properties(**size).configure(**configuration(dark=dark)).to_dict()
     return made
+
+
+def picture(drawing: Drawing, rows: Sequence[Mapping[str, Any]], title: str, subtitle: str) -> dict[str, Any]:
+    """The chart with its rows, of fixed size and on white: what shows it may be light or dark."""
+    text = {"color": _TEXT, "subtitleColor": _TEXT, "font": _FONT, "subtitleFont": _FONT}
+    with ONE_AT_A_TIME:
+        made = _specification(drawing, is_picture=True)
+    return {
+        **made,
+        "datasets": {"rows": [*rows]},
+        "title": {"text": title, "subtitle": subtitle, "anchor": "start", "frame": "group", "offset": 12, **text},
+        "background": "#ffffff",
+        "padding": 14,
+        "width": _PICTURE_WIDTH,
+        "height": _PICTURE_HEIGHT,
+    }
 
 
 def _base(drawing: Drawing) -> alt.Chart:
@@ -83,9 +110,12 @@ def _order() -> alt.EncodingSortField:
     return alt.EncodingSortField(field="place", op="min")
 
 
-def _lines(scaled: alt.Chart, base: alt.Chart) -> alt.Chart | alt.LayerChart | alt.FacetChart:
-    legend = alt.Legend(title=None, orient="top", symbolSize=90, symbolStrokeWidth=2, columns=_COLUMNS, labelLimit=200)
-    color = alt.Color("series:N", sort=_order(), legend=legend)
+def _lines(scaled: alt.Chart, base: alt.Chart, *, is_picture: bool) -> alt.Chart | alt.LayerChart | alt.FacetChart:
+    legend = alt.Legend(
+        title=None, orient="top", symbolSize=90, symbolStrokeWidth=2, columns=_COLUMNS, columnPadding=20, labelLimit=200
+    )
+    # The page's Vega-Lite 6.5 makes one legend of these, vl-convert's 6.4 two: one for colors, one for the others.
+    color = alt.Color("series:N", sort=_order(), legend=None if is_picture else legend)
     dash = alt.StrokeDash("series:N", sort=_order(), scale=alt.Scale(range=[*_DASHES]), legend=legend)
     shape = alt.Shape("series:N", sort=_order(), scale=alt.Scale(range=[*_MARKS]), legend=legend)
     # Vega-Lite warns where two layers give the same scale.
@@ -119,7 +149,7 @@ def _hollow(of_few: float, otherwise: float) -> Any:
 
 def configuration(*, dark: bool) -> dict[str, Any]:
     """Colours and fonts of every chart."""
-    text, lines = ("#e7eaf0", "#3a4252") if dark else ("#1c2330", "#d5dae3")
+    text, lines = ("#e7eaf0", "#3a4252") if dark else (_TEXT, "#d5dae3")
     axis = {"labelColor": text, "titleColor": text, "gridColor": lines, "domainColor": lines, "tickColor": lines}
     fonts = {"labelFont": _FONT, "titleFont": _FONT, "labelFontSize": 12, "titleFontSize": 12}
     return {

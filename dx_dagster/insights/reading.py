@@ -150,8 +150,14 @@ async def choices(transaction: Transaction, workspace: str, zone: str) -> Choice
         workspaces,
         tuple(row.slug for row in await transaction.rows(_REPOSITORIES, {"workspace": chosen})),
         tuple(row.source_id for row in await transaction.rows(_TEAMS)),
-        (await transaction.row(_THIS_WEEK, {"zone": zone})).week,
+        await this_week(transaction, zone),
     )
+
+
+async def this_week(transaction: Transaction, zone: str) -> date:
+    """The Monday of the current week."""
+    monday: date = (await transaction.row(_THIS_WEEK, {"zone": zone})).week
+    return monday
 
 
 async def find(transaction: Transaction, *, workspace: str, repository: str, team: str) -> MeasuredScope:

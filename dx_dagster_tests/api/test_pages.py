@@ -392,6 +392,7 @@ def test_charts_are_drawn_from_their_tables_and_everybody_can_read_them(page, ur
     # Three lines of nine weeks, with a mark for each; the week without figures is a gap.
     assert lead.locator(".mark-symbol.layer_1_marks path").count() == 3 * (measured.WEEKS - 1)
     assert lead.locator("svg .mark-line").count() > 0
+    assert lead.locator("svg .role-legend-label text").count() == 3
     lead.locator(".mark-symbol.layer_1_marks path").last.hover()
     expect(page.locator("#vg-tooltip-element.visible")).to_contain_text(f"{this_week}")
     page.mouse.move(0, 0)

@@ -22,7 +22,9 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from dx_dagster.cli.ports import free_port
+from dx_dagster.cli.running import name_api
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.settings import Settings
 from dx_dagster_tests.command_blocks import IN_THE_DEMO, WITH_A_TOKEN
 from dx_dagster_tests.commands import Done
 from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
@@ -86,7 +88,9 @@ def test_dagster_works_with_what_env_prints_until_the_session_ends(bare_environm
     assert wait_until(lambda: not processes_of(dx_home)), "the embedded database outlives the session"
 
 
-def test_everything_up_and_down(start_up: Callable[..., Running], environment, database_url, run_cli: RunCli):
+def test_everything_up_and_down(
+    start_up: Callable[..., Running], environment, database_url, run_cli: RunCli, monkeypatch
+):
     with_password = database_url.replace("postgres@", "postgres:correct-horse@")
     elsewhere = {name: environment[name] for name in environment if name != "DX_SECRET_KEYS"}
     with Sandbox(WorldConfig(repositories=2, pull_requests=3, members=3)) as sandbox:
@@ -105,6 +109,11 @@ def test_everything_up_and_down(start_up: Callable[..., Running], environment, d
             assert "correct-horse" not in " ".join(process.cmdline())
             if process.pid != running.process.pid:
                 assert "BITBUCKET_TOKEN" not in process.environ()
+            if process.cmdline()[2:4] == ["dx_dagster.cli", "daemon"]:
+                assert process.environ()["DX_API_URL"] == running.api  # for the charts in Dagster's UI
+        monkeypatch.setenv("DX_API_URL", "")
+        name_api(Settings.model_validate({"DX_HOME": running.home}))  # as a sync in another terminal
+        assert os.environ["DX_API_URL"] == running.api
         a_second_terminal_reaches_the_same_bitbucket(elsewhere, sandbox, run_cli)
 
     asked_to_end = time.monotonic()
@@ -134,6 +143,7 @@ def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
     arrived = next(line for line in running.process.stdout if re.match(r"\d\d:\d\d:\d\d  ", line))
     assert re.search(r"pull request|commits|repository|Pipeline", arrived), arrived
 
+    the_measures_have_charts_in_dagster(running)
     everything_that_is_killed_comes_back(running)
     analyst = run_cli("env", "--database", env=bare_environment | {"DX_HOME": running.home})
     the_database_on_a_port_is_read_only_and_for_analysts(analyst, port)
@@ -144,6 +154,7 @@ def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
     done = in_a_terminal("\n".join(IN_THE_DEMO), environment, checkout, query)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of today" in done.stdout
+    assert "<svg" in (checkout / "cycle-time.svg").read_text()
     token = {"BITBUCKET_TOKEN": "ATCTT3-sandbox-of-the-demo", "DX_HOME": running.home}
     done = in_a_terminal("\n".join(WITH_A_TOKEN), environment | token, checkout)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -189,6 +200,26 @@ def the_sign_in_link_works_once(running: Running) -> str:
     assert (again.status_code, "expired or was used" in again.text) == (401, True)
     assert "dx_session" not in again.cookies
     return link[1]
+
+
+def the_measures_have_charts_in_dagster(running: Running) -> None:
+    """In the newest materialization, whether a sync or a delivery made it. Syncs tell numbers for Dagster's plots."""
+    newest = metadata(running, "measures", "weeks")[0]
+    assert {"merged_last_week", "cycle_time_median_hours"} <= newest.keys()
+    picture = re.search(rf"!\[Throughput\]\(({running.api}/[^)]+)\)", newest["charts"]["mdStr"])
+    assert picture
+    assert httpx.get(picture[1], timeout=60).text.startswith("<svg")
+    by_syncs = [one for one in metadata(running, "bitbucket", "pullrequests") if "requests" in one]
+    assert ["lag_seconds" in one for one in by_syncs] == [True, False]  # the first one had none before it
+
+
+def metadata(running: Running, *key: str) -> list[dict[str, dict[str, Any]]]:
+    """The metadata of the asset's materializations, the newest first."""
+    entries = "metadataEntries {label ... on MarkdownMetadataEntry {mdStr}}"
+    asked = f"assetOrError(assetKey: {{path: {json.dumps(key)}}})"
+    query = {"query": f"{{{asked} {{... on Asset {{assetMaterializations {{{entries}}}}}}}}}"}
+    found = httpx.post(f"{running.ui}/graphql", json=query).json()["data"]["assetOrError"]["assetMaterializations"]
+    return [{entry["label"]: entry for entry in one["metadataEntries"]} for one in found]
 
 
 def everything_that_is_killed_comes_back(running: Running) -> None:
@@ -305,6 +336,7 @@ def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandb
     assert remembered.stat().st_mode & 0o777 == 0o600
     assert secret not in remembered.read_text()
     assert "battery-staple" not in remembered.read_text()
+    assert "DX_API_URL" not in remembered.read_text()  # the next `up` may have another port
 
     remembered.write_text("DX_SYNC_EVERY=soon\n")
     for env, said in (

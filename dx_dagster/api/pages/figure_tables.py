@@ -108,8 +108,7 @@ def duration(seconds: float, *, days: bool = True) -> str:
 
 def table(figure: Figure, weeks: Iterable[dict[str, Any]], this_week: date) -> FigureTable:
     """The figure's table, from rows of `dx_dagster.insights.reading.weekly`."""
-    over = next((one.rows for one in figure.measures if one.is_drawn), "")
-    weeks = list(weeks)
+    over, weeks = _counted_by(figure), list(weeks)
     return FigureTable(
         figure,
         tuple(
@@ -123,6 +122,28 @@ def table(figure: Figure, weeks: Iterable[dict[str, Any]], this_week: date) -> F
         ),
         _drawing(figure, weeks),
     )
+
+
+def points(figure: Figure, weeks: Sequence[dict[str, Any]], this_week: date) -> tuple[Drawing, list[dict[str, Any]]]:
+    """How the figure is drawn, and the rows of its chart, as static/insights.js reads them from the table."""
+    over = _counted_by(figure)
+    return _drawing(figure, weeks), [
+        {
+            "week": str(row["week"]),
+            "series": measure.label,
+            "place": place,
+            "value": row[measure.column],
+            "few": row["week"] == this_week or bool(over and row[over] < FEW),
+        }
+        for row in reversed(weeks)
+        for place, measure in enumerate(figure.measures, 1)
+        if measure.is_drawn
+    ]
+
+
+def _counted_by(figure: Figure) -> str:
+    """The column with the number of rows that the drawn figures are over; empty where they are counts."""
+    return next((one.rows for one in figure.measures if one.is_drawn), "")
 
 
 def _drawing(figure: Figure, weeks: Sequence[dict[str, Any]]) -> Drawing:

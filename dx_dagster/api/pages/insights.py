@@ -105,7 +105,10 @@ def _specification(drawing: str, *, dark: bool) -> dict[str, Any] | None:
     if drawing in DRAWINGS:
         return charts.specification(drawing, dark=dark)
     name = drawing.removeprefix(reports.DRAWING)
-    return of_reports.specification(name, dark=dark) if name in of_reports.CHARTS else None
+    if name not in of_reports.CHARTS:
+        return None
+    with charts.ONE_AT_A_TIME:
+        return of_reports.specification(name, dark=dark)
 
 
 @routes.get("", dependencies=_readable)
