@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import orjson
 
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import LEAST_PAGE, Endpoint
@@ -191,8 +192,12 @@ async def cursor(
 
 def _fingerprint(page: Page) -> bytes:
     """Identifies a page by its first and last row: listings hold no row twice."""
-    ends = json.dumps((page.count, page.values[:1], page.values[-1:]), sort_keys=True)
-    return hashlib.blake2b(ends.encode(), digest_size=16).digest()
+    ends = (page.count, page.values[:1], page.values[-1:])
+    try:
+        encoded = orjson.dumps(ends, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # half a surrogate pair, or a number of more than 64 bits
+        encoded = json.dumps(ends, sort_keys=True).encode()
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 async def numbered(

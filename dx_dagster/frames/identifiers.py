@@ -6,9 +6,11 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 # Must never change: every derived id depends on it.
 NAMESPACE = uuid5(NAMESPACE_URL, "https://api.bitbucket.org/2.0")
+# Ids that a page or its neighbours have again. A large import has more than memory should hold.
+_REMEMBERED = 4096
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=_REMEMBERED)
 def of_bitbucket(source_id: str) -> str:
     """The id of an object that Bitbucket has a uuid for, in the form `{…}`."""
     try:
@@ -28,11 +30,11 @@ def within(parent_id: str, *key: object) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=_REMEMBERED)
 def of_user(workspace_id: str, source_id: str) -> str:
     return within(workspace_id, "user", source_id)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=_REMEMBERED)
 def of_pull(repository_id: str, number: int) -> str:
     return within(repository_id, "pull", number)

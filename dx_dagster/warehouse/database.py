@@ -13,7 +13,7 @@ from anyio import CancelScope, to_thread
 from psycopg import AsyncConnection
 from psycopg.errors import DivisionByZero
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, class_row, namedtuple_row
+from psycopg.rows import AsyncRowFactory, TupleRow, class_row, namedtuple_row
 from psycopg.sql import SQL, Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -206,7 +206,9 @@ class Warehouse:
             self.written[table] += counts
 
     @asynccontextmanager
-    async def _connection(self, *, read_only: bool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async def _connection(
+        self, *, read_only: bool = False, autocommit: bool = False
+    ) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """A connection of the pool.
 
         Raises:
@@ -223,7 +225,9 @@ class Warehouse:
                 if time.monotonic() > deadline:
                     raise WarehouseError(f"The database does not take connections ({error}).") from None
         try:
-            if read_only != bool(connection.read_only):
+            if autocommit != connection.autocommit:
+                await connection.set_autocommit(autocommit)
+            if not autocommit and read_only != bool(connection.read_only):
                 await connection.set_read_only(read_only or None)
             async with connection:
                 yield connection
@@ -298,21 +302,35 @@ class Warehouse:
                 await to_thread.run_sync(lock.release)
 
     async def rows(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
-        """The rows of a read-only statement as named tuples."""
-        async with self.transaction(read_only=True) as transaction:
-            return await transaction.rows(statement, parameters)
+        """The rows of a SELECT as named tuples."""
+        return await self._read(namedtuple_row, statement, parameters)
 
     async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
-        """The first row of a read-only statement, or None."""
-        async with self.transaction(read_only=True) as transaction:
-            return await transaction.row(statement, parameters)
+        """The first row of a SELECT, or None."""
+        found = await self.rows(statement, parameters)
+        return found[0] if found else None
 
     async def fetch(
         self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
     ) -> list[Record]:
-        """The rows of a read-only statement as instances of a class whose fields have the columns' names."""
-        async with self.transaction(read_only=True) as transaction:
-            return await transaction.fetch(row_type, statement, parameters)
+        """The rows of a SELECT as instances of a class whose fields have the columns' names."""
+        return await self._read(class_row(row_type), statement, parameters)
+
+    async def _read(
+        self,
+        row_factory: AsyncRowFactory[Record],
+        statement: Statement,
+        parameters: Mapping[str, Any] | Sequence[Any],
+    ) -> list[Record]:
+        """Runs a SELECT without BEGIN and COMMIT, which take longer than most of them."""
+        with CancelScope(shield=True):
+            async with self._connection(autocommit=True) as connection:
+                with blocking.watching(self._url, connection.info.backend_pid, "A transaction", self.tell):
+                    async with connection.cursor(row_factory=row_factory) as cursor:
+                        await cursor.execute(statement, parameters or None)
+                        if not (cursor.statusmessage or "").startswith("SELECT"):
+                            raise RuntimeError("outside a transaction, the warehouse runs a SELECT only")
+                        return await cursor.fetchall()
 
     async def fetch_one(
         self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
