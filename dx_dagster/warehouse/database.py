@@ -323,6 +323,7 @@ class Warehouse:
         parameters: Mapping[str, Any] | Sequence[Any],
     ) -> list[Record]:
         """Runs a SELECT without BEGIN and COMMIT, which take longer than most of them."""
+        found: list[Record] = []
         with CancelScope(shield=True):
             async with self._connection(autocommit=True) as connection:
                 with blocking.watching(self._url, connection.info.backend_pid, "A transaction", self.tell):
@@ -330,7 +331,8 @@ class Warehouse:
                         await cursor.execute(statement, parameters or None)
                         if not (cursor.statusmessage or "").startswith("SELECT"):
                             raise RuntimeError("outside a transaction, the warehouse runs a SELECT only")
-                        return await cursor.fetchall()
+                        found = await cursor.fetchall()
+        return found
 
     async def fetch_one(
         self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
