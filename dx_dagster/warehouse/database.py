@@ -154,7 +154,7 @@ class Warehouse:
             max_size=connections,
             open=False,
             timeout=patience,
-            configure=set_up_async,
+            configure=_set_up,
             kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)} | keepalives(url),
         )
         self._claims: dict[Claim, Lock] = {}
@@ -227,8 +227,8 @@ class Warehouse:
         try:
             if autocommit != connection.autocommit:
                 await connection.set_autocommit(autocommit)
-            if not autocommit and read_only != bool(connection.read_only):
-                await connection.set_read_only(read_only or None)
+            if not autocommit and read_only is not connection.read_only:
+                await connection.set_read_only(read_only)
             async with connection:
                 yield connection
         except psycopg.Error as error:
@@ -302,18 +302,18 @@ class Warehouse:
                 await to_thread.run_sync(lock.release)
 
     async def rows(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
-        """The rows of a SELECT as named tuples."""
+        """The rows of a read-only statement as named tuples."""
         return await self._read(namedtuple_row, statement, parameters)
 
     async def row(self, statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
-        """The first row of a SELECT, or None."""
+        """The first row of a read-only statement, or None."""
         found = await self.rows(statement, parameters)
         return found[0] if found else None
 
     async def fetch(
         self, row_type: type[Record], statement: Statement, parameters: Mapping[str, Any] | Sequence[Any] = ()
     ) -> list[Record]:
-        """The rows of a SELECT as instances of a class whose fields have the columns' names."""
+        """The rows of a read-only statement as instances of a class whose fields have the columns' names."""
         return await self._read(class_row(row_type), statement, parameters)
 
     async def _read(
@@ -322,15 +322,13 @@ class Warehouse:
         statement: Statement,
         parameters: Mapping[str, Any] | Sequence[Any],
     ) -> list[Record]:
-        """Runs a SELECT without BEGIN and COMMIT, which take longer than most of them."""
+        """Runs a read-only statement without BEGIN and COMMIT, which take longer than most of them."""
         found: list[Record] = []
         with CancelScope(shield=True):
             async with self._connection(autocommit=True) as connection:
                 with blocking.watching(self._url, connection.info.backend_pid, "A transaction", self.tell):
                     async with connection.cursor(row_factory=row_factory) as cursor:
                         await cursor.execute(statement, parameters or None)
-                        if not (cursor.statusmessage or "").startswith("SELECT"):
-                            raise RuntimeError("outside a transaction, the warehouse runs a SELECT only")
                         found = await cursor.fetchall()
         return found
 
@@ -340,6 +338,13 @@ class Warehouse:
         """The first of these rows, or None."""
         found = await self.fetch(row_type, statement, parameters)
         return found[0] if found else None
+
+
+async def _set_up(connection: AsyncConnection[Any]) -> None:
+    """Sets a connection of the pool up: outside a transaction that may write, no statement may."""
+    await set_up_async(connection)
+    await connection.set_autocommit(True)
+    await connection.execute("SET default_transaction_read_only = on")
 
 
 async def _commit(connection: AsyncConnection[TupleRow], claims: Iterable[Claim]) -> None:

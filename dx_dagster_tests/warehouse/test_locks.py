@@ -20,6 +20,7 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import ReadOnlySqlTransaction
 
 from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, truth
@@ -189,6 +190,8 @@ def test_nothing_of_a_transaction_is_stored_once_another_import_has_begun(databa
             # What was spent is spent whoever imports, and anybody may look.
             await SharedLedger(warehouse).learn("spent", 1000)
             assert await warehouse.row("SELECT FROM budgets WHERE name = 'before'") is not None
+            with pytest.raises(ReadOnlySqlTransaction):
+                await warehouse.row("DELETE FROM budgets RETURNING name")
         async with Warehouse(database_url) as warehouse:
             await store(warehouse, "by nobody's import")
 
