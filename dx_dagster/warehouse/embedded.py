@@ -27,7 +27,6 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 import psycopg
 
 from dx_dagster.settings import Settings, SettingsError, make_home
@@ -253,6 +252,8 @@ class EmbeddedServer:
 
     def wait_for_end_of(self, session: int) -> None:
         """Holds the lease until the session's process ends."""
+        import psutil  # noqa: PLC0415 - a sync on another server needs none
+
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         with suppress(psutil.NoSuchProcess, SystemExit):
             process = psutil.Process(session)
@@ -411,6 +412,8 @@ class EmbeddedServer:
 
     def _is_at_work_here(self, pid: int) -> bool:
         """Whether the process is a server of this folder, even if the folder was moved since the start."""
+        import psutil  # noqa: PLC0415
+
         try:
             process = psutil.Process(pid)
             if "postgres" not in process.name():

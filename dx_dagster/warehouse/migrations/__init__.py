@@ -18,7 +18,7 @@ from dx_dagster.warehouse import connecting, poolers
 from dx_dagster.warehouse.blocking import telling_who_blocks
 from dx_dagster.warehouse.database import WarehouseError
 from dx_dagster.warehouse.migrations.live_schema import differences
-from dx_dagster.warehouse.versions import STORED, WORKS_FROM, is_ahead, why_unfit
+from dx_dagster.warehouse.versions import STORED, WORKS_FROM, is_ahead, known, why_unfit
 
 _NOTE_OLDEST = """
     UPDATE dx_schema_version SET works_from = :version, works_from_of = version_num
@@ -89,24 +89,30 @@ def upgrade_over(connection: Connection) -> None:
     # Not IF NOT EXISTS, which requires the right to create a schema even where it exists.
     if connection.execute(text("SELECT to_regnamespace('dagster')")).scalar_one() is None:
         connection.execute(text("CREATE SCHEMA dagster"))
-    if _is_ahead(connection):
-        return
+    stored = _stored(connection)
+    if stored is not None and is_ahead(*stored):
+        return  # this release works on the tables of the newer one too
+    if stored is None or stored[0] != known()[-1]:
+        _upgrade(connection)
+    connection.execute(text(_NOTE_OLDEST), {"version": WORKS_FROM})
+    connection.commit()
+    _compare(connection)
+
+
+def _upgrade(connection: Connection) -> None:
     try:
         command.upgrade(_configuration(connection), "head")
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
         raise WarehouseError(why_unfit(str(error.__cause__.argument))) from None
-    connection.execute(text(_NOTE_OLDEST), {"version": WORKS_FROM})
-    connection.commit()
-    _compare(connection)
 
 
-def _is_ahead(connection: Connection) -> bool:
-    """Whether a newer release has upgraded the tables, and this one works on them too."""
+def _stored(connection: Connection) -> tuple[str, str | None] | None:
+    """The version of the tables, and the oldest one whose release works on them."""
     there = connection.execute(text("SELECT to_regclass('public.dx_schema_version')")).scalar_one()
     row = connection.execute(text(STORED)).fetchone() if there else None
-    return row is not None and is_ahead(*row)
+    return None if row is None else (row[0], row[1])
 
 
 def faults(url: str) -> list[str]:
