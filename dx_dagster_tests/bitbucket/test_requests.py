@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,7 +25,6 @@ from dx_dagster.bitbucket import (
     cursor,
     endpoints,
     retries,
-    transport,
 )
 from dx_dagster.bitbucket.concurrency import MODEST
 from dx_dagster.bitbucket.retries import AdaptiveTimeout
@@ -198,35 +196,6 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> No
 
 
 # Concurrency
-
-
-async def test_a_request_costs_little_more_beside_idle_connections(api: Server) -> None:
-    async with transport.build(Timeouts(), max_in_flight=16, encrypted=False) as http:
-
-        async def calls() -> int:
-            made = 0
-
-            def count(_frame: object, event: str, _argument: object) -> None:
-                nonlocal made
-                made += event == "call"
-
-            sys.setprofile(count)
-            try:
-                await http.get(api.base)
-            finally:
-                sys.setprofile(None)
-            return made
-
-        await http.get(api.base)
-        alone = await calls()
-        all_open = asyncio.Barrier(16)
-
-        async def hold() -> None:
-            async with http.stream("GET", api.base):
-                await all_open.wait()
-
-        await asyncio.gather(*(hold() for _ in range(16)))
-        assert (await calls() - alone) / 15 < 100  # anyio's description of a socket makes it 140
 
 
 async def test_concurrency_grows_while_answers_are_good_and_halves_once_a_round_trip() -> None:
