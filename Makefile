@@ -45,10 +45,10 @@ sbom: .venv-audit/.installed ## the packages that run as a bill of materials (Cy
 		-o dist/sbom.cdx.json
 
 lock: venv ## resolves all locks anew
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra tracing --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --constraints requirements.lock --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra celery --extra tracing --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra celery --constraints requirements.lock --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-header --no-annotate --no-strip-extras \
 		-o deploy/requirements.lock
 	$(BIN)/uv pip compile benchmarks/requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--universal --python-version 3.11 --no-header --no-annotate --no-strip-extras -o benchmarks/requirements.lock

@@ -27,6 +27,7 @@ DEFAULT_HOME = Path(".dx")
 _IN_A_HOME = ("postgres", "secret_keys", "settings", "dagster")
 _UNEXPANDED = re.compile(r"\$\w|\$\{\w")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
+_BROKERS = frozenset({"redis", "rediss", "amqp", "amqps"})
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
@@ -179,6 +180,8 @@ class Settings(BaseSettings):
     home: Annotated[Path, Field(alias="DX_HOME"), _PRIVATE] = DEFAULT_HOME
     database_url: Annotated[SecretStr | None, Field(alias="DX_DATABASE_URL"), _PRIVATE] = None
     reports_database_url: Annotated[SecretStr | None, Field(alias="DX_REPORTS_DATABASE_URL"), _PRIVATE] = None
+    celery_broker: Annotated[SecretStr | None, Field(alias="DX_CELERY_BROKER"), _PRIVATE] = None
+    concurrent_runs: Annotated[int, Field(alias="DX_CONCURRENT_RUNS", ge=3)] = 5
     secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS"), _PRIVATE] = None
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
     budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
@@ -344,6 +347,17 @@ class Settings(BaseSettings):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         if parts.netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", written):
             raise ValueError("contains a character that must be escaped: in a password, write @ as %40 and % as %25")
+        return url
+
+    @field_validator("celery_broker")
+    @classmethod
+    def _is_a_broker(cls, url: SecretStr | None) -> SecretStr | None:
+        """Rejects addresses that Celery would quote in an error, with the password."""
+        if url is None:
+            return None
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in _BROKERS or not parts.hostname or not _has_port(parts):
+            raise ValueError("must look like redis://:password@host:6379/0 or amqp://user:password@host:5672//")
         return url
 
     @cached_property

@@ -1,14 +1,22 @@
 """The files of deploy/: what they name exists."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import typer.main
 import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import WorkerStatus
 
+from dx_dagster.assets.ours import OURS
+from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+from dx_dagster.automation.upkeep import upkeep
+from dx_dagster.cli import instance_file
 from dx_dagster.cli.app import app
 from dx_dagster.settings import Settings
 
@@ -28,18 +36,69 @@ def values(node: Any, key: str) -> Iterator[Any]:
             yield from values(value, key)
 
 
-@pytest.mark.parametrize(("file", "key", "expected"), [("compose.yaml", "command", 4), ("kubernetes.yaml", "args", 6)])
+@pytest.mark.parametrize(("file", "key", "expected"), [("compose.yaml", "command", 5), ("kubernetes.yaml", "args", 6)])
 def test_containers_run_commands_that_exist_with_settings_that_exist(file, key, expected):
     text = (DEPLOY / file).read_text()
     documents = list(yaml.safe_load_all(text))
     commands = list(values(documents, key))
     assert len(commands) == expected
+    for command in commands:
+        require_command(command)
+    assert_settings_exist(text)
+
+
+def require_command(command: list[str]) -> None:
+    name, *options = command
     group = typer.main.get_command(app)
-    for name, *options in commands:
-        command = group.commands[name]  # type: ignore[attr-defined]
-        command.make_context(name, list(options))  # it raises where an option is unknown
+    group.commands[name].make_context(name, options)  # type: ignore[attr-defined] # it raises where an option is unknown
+
+
+def assert_settings_exist(text: str) -> None:
     aliases = {str(field.alias) for field in Settings.model_fields.values()}
     assert set(re.findall(r"\bDX_[A-Z_]+", text)) - aliases == set()
+
+
+def test_systemd_starts_commands_that_exist_with_settings_that_exist():
+    units = sorted(DEPLOY.glob("*.service"))
+    assert [one.name for one in units] == ["dx-dagster-worker.service", "dx-dagster.service"]
+    for unit in units:
+        [started] = re.findall(r"^ExecStart=\S+/dx-dagster (.*)$", unit.read_text(), re.MULTILINE)
+        require_command(started.split())
+        assert_settings_exist(unit.read_text())
+
+
+@pytest.fixture
+def celery_instance(tmp_path, monkeypatch) -> InstanceRef:
+    """An instance as an installation with a broker has it."""
+    settings = Settings.given(celery_broker="redis://:a-password@127.0.0.1:6379/0", concurrent_runs=8)
+    (tmp_path / "dagster.yaml").write_text(instance_file.text(settings, ROOT / "dagster.yaml"))
+    monkeypatch.setenv("DX_CELERY_BROKER", "memory://")  # a broker inside this process
+    return InstanceRef.from_dir(str(tmp_path))
+
+
+def test_a_broker_makes_runs_tasks_of_workers_and_a_scheduled_sync_leaves_room(celery_instance):
+    launcher = celery_instance.run_launcher
+    assert isinstance(launcher, WorkerRunLauncher)
+    assert launcher.celery.conf.broker_url == "memory://"
+    assert launcher.celery.conf.worker_disable_prefetch, "a busy worker keeps runs from an idle one"
+    assert "a-password" not in json.dumps(celery_instance.to_dict()), "each task carries it to the broker"
+    runs = celery_instance.settings["concurrency"]["runs"]
+    assert runs["max_concurrent_runs"] == 8
+    assert [limit["limit"] for limit in runs["tag_concurrency_limits"]] == [1, 1, 6, 4]
+
+
+def test_a_run_that_is_terminated_on_a_worker_is_cancelled_and_not_started_again(celery_instance):
+    launcher = celery_instance.run_launcher
+    assert isinstance(launcher, WorkerRunLauncher)
+    with dg.instance_for_test() as instance:
+        launcher.register_instance(instance)
+        tags = {"dagster-celery/task_id": "of a worker that was killed"}
+        for number, known in enumerate(({}, tags)):
+            run = instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTED, tags=known)
+            assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING, "only its lock tells"
+            assert launcher.terminate(run.run_id)
+            canceling = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELING]))
+            assert len(canceling) == number + 1
 
 
 def test_an_image_has_what_the_tests_have_without_their_tools():

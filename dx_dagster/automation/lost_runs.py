@@ -1,7 +1,8 @@
 """Ends runs whose process died without reporting it, as in a power cut.
 
-Dagster notices that a run has died only while the code server that started it lives. A run that stays "started" keeps
-its workspace from every other run, so each run holds a lock of the database for as long as its process lives.
+Dagster notices that a run has died only while the code server that started it lives, and on Celery's workers not at
+all. A run that stays "started" keeps its workspace from every other run, so each run holds a lock of the database for
+as long as its process lives.
 
 A lock may be missing for a while though the process lives: it is taken with the first step, given back a moment before
 the run is called ended, and taken again after its connection was lost. So a run is ended once its lock was missing for
@@ -23,9 +24,11 @@ from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
 from dx_dagster.warehouse.runs import without_process
 
-_SECONDS_BETWEEN_LOOKS = 30
+_SECONDS_BETWEEN_LOOKS = 15
 SECONDS_TO_BE_SURE = 60.0
 LOOKS_TO_BE_SURE = 3
+# Jobs of our own code location whose runs have none of our tags.
+_WITHOUT_TAGS = {"check_workspace", "upkeep"}
 # The cursor of another process has times of another clock, perhaps of another machine.
 _THIS_PROCESS = token_hex(8)
 
@@ -89,7 +92,7 @@ def _without_lock(placement: Placement, instance: dg.DagsterInstance) -> list[st
     if placement.component is None:
         # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
         tags = {placement.tag(WORKSPACE_TAG), placement.tag(KIND_TAG), PARTITION_TAG}
-        candidates = [run.run_id for run in runs if tags & run.tags.keys()]
+        candidates = [run.run_id for run in runs if tags & run.tags.keys() or run.job_name in _WITHOUT_TAGS]
     else:
         jobs = {placement.name("sync_workspace"), placement.name("refresh_workspaces")}
         candidates = [run.run_id for run in runs if run.job_name in jobs]

@@ -33,6 +33,7 @@ from dx_dagster.cli.sync import sync
 from dx_dagster.cli.ui import ui
 from dx_dagster.cli.up import up
 from dx_dagster.cli.webhooks import webhooks
+from dx_dagster.cli.worker import worker
 
 
 def _print_version(asked: bool) -> None:
@@ -62,8 +63,8 @@ def options(
 
 for command in (demo, up, doctor, connect, verify, sync, status, serve, migrate, backup, restore, env):
     app.command()(command)
-for service in (ui, daemon):
-    app.command(hidden=True)(service)  # `up` starts it
+for service in (ui, daemon, worker):
+    app.command(hidden=True)(service)  # `up` and docs/deployment.md start it
 app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")

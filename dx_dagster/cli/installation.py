@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from pydantic import SecretStr
+
+from dx_dagster.cli import instance_file
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
@@ -34,6 +37,7 @@ class Installation:
     home: Path
     database_url: str
     server_version: int
+    broker: SecretStr | None = None
 
     @classmethod
     def open(cls, settings: Settings, *, new: bool = False) -> "Installation":
@@ -50,8 +54,8 @@ class Installation:
         connecting.forget_environment(but_for_address=True)  # Dagster's connections would use them
         url = database_url(settings)
         with migrations.alone(url) as connection:
-            installation = cls(settings.home, url, migrations.server_version(connection))
-            installation._write_dagster_home()
+            installation = cls(settings.home, url, migrations.server_version(connection), settings.celery_broker)
+            installation._write_dagster_home(settings)
             migrations.upgrade_over(connection)
             if not migrations.has_dagster(connection):
                 installation._create_dagster_tables()
@@ -88,7 +92,7 @@ class Installation:
             "DX_DATABASE_URL": self.database_url,
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_PG_URL": dagster_url(self.database_url, self.server_version),
-        }
+        } | ({} if self.broker is None else {"DX_CELERY_BROKER": self.broker.get_secret_value()})
 
     def activate(self) -> None:
         """Sets the variables in this process, so that `DagsterInstance.get()` finds the storage."""
@@ -116,13 +120,13 @@ class Installation:
             finally:
                 root.handlers[:] = handlers  # a handler added meanwhile would write to the closed file
 
-    def _write_dagster_home(self) -> None:
+    def _write_dagster_home(self, settings: Settings) -> None:
         self.dagster_home.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self.dagster_home / "dagster.yaml"
         if not target.exists() or target.read_text().startswith(OURS):
             # Replaced in one step: another process may be reading it.
             draft = target.with_name(f"dagster.yaml.{os.getpid()}")
-            draft.write_bytes(packaged("dagster.yaml").read_bytes())
+            draft.write_text(instance_file.text(settings, packaged("dagster.yaml")))
             draft.replace(target)
 
     def _create_dagster_tables(self) -> None:

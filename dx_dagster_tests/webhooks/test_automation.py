@@ -21,6 +21,7 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobO
 from dx_dagster.assets.ours import OURS
 from dx_dagster.automation.decisions import due_for_sync, needs_refresh
 from dx_dagster.automation.under_way import queued_syncs, started_syncs, syncing_workspaces
+from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.importer.session import locked
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox.deliveries import Watcher
@@ -233,6 +234,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         gone.add(started(instance, {"dagster/partition": "acme"}, moments[0]))  # by a click in Dagster's UI
         at_work, returning = (started(instance, tags, moment) for moment in moments)
         foreign = started(instance, {}, moments[0])
+        gone.add(instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTED).run_id)
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
         assert syncing_workspaces(OURS, instance) == {"acme"}
         cursor = look(instance, look(instance, None), later=3600)  # two looks: just before and just after an outage

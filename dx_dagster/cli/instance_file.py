@@ -1,0 +1,24 @@
+"""Dagster's configuration of an installation: `dagster.yaml` with what the settings change in it."""
+
+from pathlib import Path
+
+from dx_dagster.settings import Settings
+
+CELERY = """
+# Runs are tasks that `dx-dagster worker` takes from the broker.
+run_launcher:
+  module: dx_dagster.automation.celery_launcher
+  class: WorkerRunLauncher
+  config:
+    broker:
+      env: DX_CELERY_BROKER
+"""
+
+
+def text(settings: Settings, packaged: Path) -> str:
+    """The file for these settings; `packaged` is the one for their defaults."""
+    most = settings.concurrent_runs
+    # Of five runs, three may be scheduled ones, and two reconciles.
+    changed = packaged.read_text().replace("max_concurrent_runs: 5", f"max_concurrent_runs: {most}")
+    changed = changed.replace("limit: 3", f"limit: {most - 2}").replace("limit: 2", f"limit: {max(1, most // 2)}")
+    return changed if settings.celery_broker is None else changed + CELERY
