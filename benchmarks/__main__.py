@@ -17,6 +17,7 @@ from benchmarks import measures as measures_of_weeks
 from benchmarks import scheduled as scheduled_syncs
 from benchmarks import storage as stored
 from benchmarks import unified as unified_tables
+from benchmarks import workers as celery_workers
 from benchmarks.contestants import CONTESTANTS, OURS, CannotRunError, Contestant, require
 from benchmarks.measuring import Measured, Run, prepared, true_rows
 from benchmarks.reporting import PageError, Table
@@ -198,6 +199,25 @@ def deliveries_(
     """
     load = deliveries.Load(workspaces, minutes, every)
     _show("deliveries", deliveries.measure(trees or [Path()], load), write=write)
+
+
+@app.command()
+def workers(
+    workspaces: Annotated[int, typer.Option()] = 50,
+    every: Annotated[float, typer.Option(help="Seconds between two deliveries of one workspace.")] = 60,
+    sync_every: Annotated[float, typer.Option(help="Seconds between two scheduled syncs of one workspace.")] = 900,
+) -> None:
+    """Kill Celery workers, empty the broker and restart PostgreSQL under deliveries and syncs; needs redis-server.
+
+    Rows, deliveries and runs are compared with what they should be at the end; the status is 1 where any differs.
+
+    Example: make bench ARGS="workers --workspaces 10 --every 20 --sync-every 180"
+    """
+    outcome = celery_workers.measure(workspaces, every, sync_every)
+    for line in outcome.lines():
+        print(line)
+    if not outcome.is_right:
+        sys.exit(1)
 
 
 @app.command()

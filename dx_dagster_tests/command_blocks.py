@@ -48,6 +48,8 @@ NOT_RUN = {
     "cp deploy/dx-dagster.service /etc/systemd/system/": "likewise",
     "systemctl daemon-reload": "likewise",
     "systemctl enable --now dx-dagster": "likewise",
+    "cp deploy/dx-dagster-worker.service /etc/systemd/system/": "likewise",
+    "systemctl enable --now dx-dagster-worker": "likewise",
     "systemd-run --pty --uid dx-dagster -p EnvironmentFile=-/etc/dx-dagster.env -E DX_HOME=/var/lib/dx-dagster "
     "/opt/dx-dagster/bin/dx-dagster connect acme": "likewise",
     "docker compose -f deploy/compose.yaml up --build --detach": "likewise",
@@ -56,10 +58,13 @@ NOT_RUN = {
     "docker compose -f deploy/compose.yaml exec database psql --username dx": "likewise",
     "docker compose -f deploy/compose.yaml run --rm api connect acme": "likewise",
     "docker compose -f deploy/compose.yaml run --rm api api-keys create me": "likewise",
+    "docker compose -f deploy/compose.yaml --profile celery up --build --detach": "likewise",
+    "docker build -f deploy/Dockerfile --target chart -t registry.example.com/dx-dagster-chart .": "likewise",
     "kubectl create secret generic dx-dagster --from-literal=DX_DATABASE_URL=… --from-literal=DX_SECRET_KEYS=…": (
         "a cluster of the reader's"
     ),
     "kubectl apply -f deploy/kubernetes.yaml": "likewise",
+    "helm upgrade --install dagster dagster/dagster --version 1.13.27 -f deploy/helm-values.yaml": "likewise",
     "kubectl exec -it deploy/dx-dagster-api -- dx-dagster connect acme": "likewise",
     "pip install dx-dagster": "assets/test_component.py uses the wheel's content",
     "pipx run --spec dist/dx_dagster-0.1.0-py3-none-any.whl dx-dagster demo": "it installs all packages anew",
@@ -96,6 +101,7 @@ NOT_RUN = {
     'make bench ARGS="measures --pulls 100000"': "likewise",
     'make bench ARGS="scheduled"': "likewise",
     'make bench ARGS="token --repositories 140 --pulls 10000 --hourly 100"': "likewise",
+    'make bench ARGS="workers --workspaces 10 --every 20 --sync-every 180"': "likewise",
     'make bench ARGS="all --write"': "likewise",
 }
 

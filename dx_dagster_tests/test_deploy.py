@@ -67,6 +67,33 @@ def test_systemd_starts_commands_that_exist_with_settings_that_exist():
         assert_settings_exist(unit.read_text())
 
 
+def test_the_helm_chart_gets_the_settings_of_dagster_yaml():
+    ours = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    text = (DEPLOY / "helm-values.yaml").read_text()
+    charts = yaml.safe_load(text)
+    assert_settings_exist(text)
+    daemon = charts["dagsterDaemon"]
+    queue = in_snake_case(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
+    assert queue == ours["run_queue"] | ours["concurrency"]["runs"]
+    for name in ("run_monitoring", "run_retries", "sensors", "schedules"):
+        shown = in_snake_case(daemon)[name]
+        assert {key: shown.get(key) for key in ours[name]} == ours[name]
+    assert in_snake_case(charts["retention"]) == {"enabled": True} | ours["retention"]
+
+
+def in_snake_case(node: Any) -> Any:
+    """The chart's camelCase keys as dagster.yaml has them; `applyLimitPerUniqueValue` is Dagster's own."""
+    if isinstance(node, list):
+        return [in_snake_case(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {"applyLimitPerUniqueValue"}
+    return {
+        name if name in kept else re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): in_snake_case(value)
+        for name, value in node.items()
+    }
+
+
 @pytest.fixture
 def celery_instance(tmp_path, monkeypatch) -> InstanceRef:
     """An instance as an installation with a broker has it."""
