@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks import deliveries, one_token, receiving, reporting, tables
 from benchmarks import measures as measures_of_weeks
+from benchmarks import runs as runs_of_dagster
 from benchmarks import scheduled as scheduled_syncs
 from benchmarks import storage as stored
 from benchmarks import unified as unified_tables
@@ -199,6 +200,15 @@ def deliveries_(
     """
     load = deliveries.Load(workspaces, minutes, every)
     _show("deliveries", deliveries.measure(trees or [Path()], load), write=write)
+
+
+@app.command()
+def runs(number: Annotated[int, typer.Option()] = 5, write: Write = False) -> None:
+    """Measure what Dagster takes for a run, in a process of its own and in one of a Celery worker.
+
+    Example: make bench ARGS="runs --number 3"
+    """
+    _show("runs", runs_of_dagster.measure(number), write=write)
 
 
 @app.command()

@@ -457,9 +457,7 @@ class _Deployment:
 
 def measure(workspaces: int, every: float, sync_every: float) -> Outcome:
     """Kills, empties and restarts each part once, while deliveries and syncs go on."""
-    configs = [
-        WorldConfig(f"team-{number}", number, 3, 20, 5, forbidden_repositories=0) for number in range(workspaces)
-    ]
+    configs = [WorldConfig(f"team-{number}", number, 2, 8, 4, forbidden_repositories=0) for number in range(workspaces)]
     sandbox = Sandbox(configs[0], also=configs[1:], limits=RateLimit(NO_LIMIT), faults=Faults(latency=0.1))
     with ExitStack() as stack:
         place = stack.enter_context(databases())

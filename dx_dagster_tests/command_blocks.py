@@ -101,6 +101,7 @@ NOT_RUN = {
     'make bench ARGS="measures --pulls 100000"': "likewise",
     'make bench ARGS="scheduled"': "likewise",
     'make bench ARGS="token --repositories 140 --pulls 10000 --hourly 100"': "likewise",
+    'make bench ARGS="runs"': "likewise",
     'make bench ARGS="workers --workspaces 10 --every 20 --sync-every 180"': "likewise",
     'make bench ARGS="all --write"': "likewise",
 }

@@ -10,14 +10,18 @@ import dagster as dg
 import pytest
 import typer.main
 import yaml
+from billiard.exceptions import WorkerLostError
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.launcher import WorkerStatus
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from dx_dagster.assets.ours import OURS
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher
 from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.cli import instance_file
 from dx_dagster.cli.app import app
+from dx_dagster.cli.worker import report_lost_run
 from dx_dagster.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +121,7 @@ def test_a_broker_makes_runs_tasks_of_workers_and_a_scheduled_sync_leaves_room(c
 def test_a_run_that_is_terminated_on_a_worker_is_cancelled_and_not_started_again(celery_instance):
     launcher = celery_instance.run_launcher
     assert isinstance(launcher, WorkerRunLauncher)
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         launcher.register_instance(instance)
         tags = {"dagster-celery/task_id": "of a worker that was killed"}
         for number, known in enumerate(({}, tags)):
@@ -135,3 +139,23 @@ def test_an_image_has_what_the_tests_have_without_their_tools():
     ours, image = locked(ROOT / "requirements.lock"), locked(DEPLOY / "requirements.lock")
     assert image <= ours, "run: make lock"
     assert {one.partition("==")[0] for one in image} & {"pytest", "mypy", "ruff", "playwright"} == set()
+
+
+def test_a_worker_ends_a_run_whose_process_was_killed(celery_instance):
+    launcher = celery_instance.run_launcher
+    assert isinstance(launcher, WorkerRunLauncher)
+    code = ModuleCodePointer("dx_dagster.definitions", "defs", None)
+    with dg.instance_for_test() as instance:
+        launcher.register_instance(instance)
+        run = instance.create_run_for_job(
+            upkeep(OURS),
+            status=dg.DagsterRunStatus.STARTED,
+            job_code_origin=JobPythonOrigin("upkeep", RepositoryPythonOrigin("python", code)),
+        )
+        launcher.launch_run(LaunchRunContext(run, None))
+        with launcher.celery.connection_for_read() as connection, connection.SimpleQueue("dagster") as queue:
+            _, kwargs, _ = queue.get(timeout=5).payload
+        report_lost_run(exception=ValueError("its code failed, and said so"), kwargs=kwargs)
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+        report_lost_run(exception=WorkerLostError("signal 9 (SIGKILL)"), kwargs=kwargs)
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

@@ -15,9 +15,17 @@ python3 -m venv "$folder/venv"
 umask 022
 mkdir "$folder/home"
 printf 'execution:\n  config:\n    broker: {env: BROKER}\n' > "$folder/worker.yaml"
-# Port 1 answers nobody: the worker ends by itself after its first tries, or by the timeout.
+# Port 1 answers nobody; the file is there before the worker tries.
 DAGSTER_HOME="$folder/home" BROKER=redis://:a-password@127.0.0.1:1/0 PATH="$folder/venv/bin:$PATH" \
-  timeout 20 dagster-celery worker start -A dagster_celery.app -y "$folder/worker.yaml" >"$folder/log" 2>&1 || true
+  timeout 120 dagster-celery worker start -A dagster_celery.app -y "$folder/worker.yaml" >"$folder/log" 2>&1 &
+worker=$!
+for _ in $(seq 120); do
+  if grep -qr a-password "$folder/home"; then break; fi
+  sleep 1
+done
+sleep 5
+kill "$worker"
+wait "$worker" || true
 "$folder/venv/bin/pip" list --disable-pip-version-check 2>/dev/null | grep -E '^(dagster|dagster-celery|celery) '
 found="$(grep -rl a-password "$folder/home")"
 echo "After the worker has ended: ${found#"$folder"/}, mode $(stat -c %a "$found")"

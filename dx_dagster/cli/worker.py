@@ -58,7 +58,7 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signals.setup_logging.connect(_no_logging)
     signals.worker_ready.connect(_ends_runs_at_once)
-    signals.task_failure.connect(_report_lost_run)
+    signals.task_failure.connect(report_lost_run)
     with DagsterInstance.get() as instance:
         celery = _launcher(installation, instance).celery
     create_execute_job_task(celery)
@@ -91,17 +91,21 @@ def _no_logging(**_given: object) -> None:
     """Keeps Celery from setting up logging of its own."""
 
 
-def _report_lost_run(
+def report_lost_run(
     exception: BaseException | None = None, kwargs: "Mapping[str, Any] | None" = None, **_given: object
 ) -> None:
     """Ends a run whose process was killed, as when memory runs out. `lost_runs` would see it a minute later."""
     from billiard.exceptions import WorkerLostError
     from dagster import DagsterInstance
+    from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
+    from dagster._serdes import unpack_value
 
     if not isinstance(exception, WorkerLostError) or not kwargs:
         return
+    [packed] = kwargs.values()  # the only parameter of both tasks
+    task = unpack_value(packed, (ExecuteRunArgs, ResumeRunArgs))
     with DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(kwargs["execute_job_args_packed"]["run_id"])
+        run = instance.get_run_by_id(task.run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, f"The process of this run ended without reporting: {exception}")
 
