@@ -215,7 +215,7 @@ def runs(number: Annotated[int, typer.Option()] = 5, write: Write = False) -> No
 def workers(
     workspaces: Annotated[int, typer.Option()] = 50,
     every: Annotated[float, typer.Option(help="Seconds between two deliveries of one workspace.")] = 60,
-    sync_every: Annotated[float, typer.Option(help="Seconds between two scheduled syncs of one workspace.")] = 900,
+    sync_every: Annotated[float, typer.Option(help="Seconds between two scheduled syncs of one workspace.")] = 300,
 ) -> None:
     """Kill Celery workers, empty the broker and restart PostgreSQL under deliveries and syncs; needs redis-server.
 

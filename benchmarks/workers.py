@@ -341,7 +341,7 @@ class _Deployment:
 
     def kill_a_worker(self) -> None:
         worker = self.services["worker-1"]
-        self._wait_until("two runs are at work in worker 1", 300, lambda: len(self.runs_in(worker)) > 1)
+        self._wait_until("a run is at work in worker 1", 600, lambda: self.runs_in(worker))
         lost = self.runs_in(worker)
         worker.kill()
         self.watch("worker killed with its machine", lost, _AT_WORK, 240)
@@ -350,7 +350,7 @@ class _Deployment:
     def kill_a_process(self) -> None:
         """Kills the process of one run, as the kernel does when memory ends."""
         worker = self.services["worker-2"]
-        self._wait_until("a run is at work in worker 2", 300, lambda: self.runs_in(worker))
+        self._wait_until("a run is at work in worker 2", 600, lambda: self.runs_in(worker))
         [run, *_] = self.runs_in(worker)
         [(event,), *_] = self.rows(
             "SELECT event FROM dagster.event_logs WHERE run_id = %s AND event LIKE '%%Started process for run%%'", run
@@ -388,7 +388,7 @@ class _Deployment:
         self.watch("broker restarted empty, runs in it", queued, ["STARTING"], 300)
 
     def restart_the_database(self) -> None:
-        self._wait_until("two runs are at work", 300, lambda: len(self.runs(_AT_WORK)) > 1)
+        self._wait_until("two runs are at work", 600, lambda: len(self.runs(_AT_WORK)) > 1)
         at_work = self.runs(_AT_WORK)
         began = time.monotonic()
         self.place.restart()
@@ -400,7 +400,7 @@ class _Deployment:
     def end_a_worker(self) -> None:
         """Ends a worker in good order, as for a new release."""
         worker = self.services["worker-2"]
-        self._wait_until("a run is at work in worker 2", 300, lambda: self.runs_in(worker))
+        self._wait_until("a run is at work in worker 2", 600, lambda: self.runs_in(worker))
         at_work = self.runs_in(worker)
         thread = threading.Thread(target=worker.end)
         thread.start()

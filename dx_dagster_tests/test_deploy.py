@@ -156,6 +156,6 @@ def test_a_worker_ends_a_run_whose_process_was_killed(celery_instance):
         with launcher.celery.connection_for_read() as connection, connection.SimpleQueue("dagster") as queue:
             _, kwargs, _ = queue.get(timeout=5).payload
         report_lost_run(exception=ValueError("its code failed, and said so"), kwargs=kwargs)
-        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+        assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.STARTED]
         report_lost_run(exception=WorkerLostError("signal 9 (SIGKILL)"), kwargs=kwargs)
-        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
