@@ -21,8 +21,9 @@ from dx_dagster.automation.celery_launcher import WorkerRunLauncher
 from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.cli import instance_file
 from dx_dagster.cli.app import app
-from dx_dagster.cli.worker import report_lost_run
-from dx_dagster.settings import Settings
+from dx_dagster.cli.errors import CommandError
+from dx_dagster.cli.worker import report_lost_run, worker
+from dx_dagster.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -159,3 +160,18 @@ def test_a_worker_ends_a_run_whose_process_was_killed(celery_instance):
         assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.STARTED]
         report_lost_run(exception=WorkerLostError("signal 9 (SIGKILL)"), kwargs=kwargs)
         assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+
+
+@pytest.mark.parametrize("address", ["http://:a-password@broker", "redis://:a-password@broker:a-port", "a-password"])
+def test_a_brokers_address_that_cannot_be_used_is_refused_and_not_quoted(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("DX_HOME", str(tmp_path))
+    monkeypatch.setenv("DX_CELERY_BROKER", address)
+    with pytest.raises(SettingsError, match=r"^DX_CELERY_BROKER must look like redis://") as refused:
+        worker()
+    assert "a-password" not in str(refused.value)
+
+
+def test_a_worker_without_a_broker_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("DX_HOME", str(tmp_path))
+    with pytest.raises(CommandError, match=r"^DX_CELERY_BROKER is not set.* Set it for all services"):
+        worker()
