@@ -329,6 +329,9 @@ class _Deployment:
 
     def watch(self, what: str, runs: set[str], statuses: Sequence[str], seconds: float) -> None:
         """Waits until none of the runs has one of these statuses any more."""
+        if not runs:
+            self.say(f"{what}: none")
+            return
         began, ends = time.monotonic(), dict[str, float]()
         while len(ends) < len(runs) and time.monotonic() - began < seconds:
             with suppress(psycopg.OperationalError):
@@ -409,7 +412,7 @@ class _Deployment:
         worker.start()
 
     def settle(self) -> None:
-        """Waits until all deliveries are applied, and syncs each workspace once more: no delivery tells of members."""
+        """Waits until all deliveries are applied, and syncs each workspace once more: not all changes are delivered."""
         self._wait_until(
             "all deliveries are applied",
             900,

@@ -171,6 +171,12 @@ def test_a_brokers_address_that_cannot_be_used_is_refused_and_not_quoted(address
     assert "a-password" not in str(refused.value)
 
 
+def test_a_broker_without_celery_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(instance_file, "find_spec", lambda _name: None)
+    with pytest.raises(CommandError, match="pip install"):
+        instance_file.text(Settings.given(celery_broker="redis://broker"), ROOT / "dagster.yaml")
+
+
 def test_a_worker_without_a_broker_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("DX_HOME", str(tmp_path))
     with pytest.raises(CommandError, match=r"^DX_CELERY_BROKER is not set.* Set it for all services"):

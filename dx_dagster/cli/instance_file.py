@@ -1,7 +1,9 @@
 """Dagster's configuration of an installation: `dagster.yaml` with what the settings change in it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
 CELERY = """
@@ -16,7 +18,15 @@ run_launcher:
 
 
 def text(settings: Settings, packaged: Path) -> str:
-    """The file for these settings; `packaged` is the one for their defaults."""
+    """The file for these settings; `packaged` is the one for their defaults.
+
+    Raises:
+        CommandError: it needs Celery, which is not installed.
+    """
+    if settings.celery_broker is not None and find_spec("dagster_celery") is None:
+        raise CommandError(
+            "DX_CELERY_BROKER is set, and Celery is not installed. Install it with: pip install 'dx-dagster[celery]'"
+        )
     most = settings.concurrent_runs
     # Of five runs, three may be scheduled ones, and two reconciles.
     changed = packaged.read_text().replace("max_concurrent_runs: 5", f"max_concurrent_runs: {most}")

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
+
+    from dagster import DagsterInstance
 
     from dx_dagster.automation.celery_launcher import WorkerRunLauncher
     from dx_dagster.cli.installation import Installation
@@ -36,8 +37,6 @@ def worker(
             "DX_CELERY_BROKER is not set, so Dagster's daemon runs everything itself. Set it for all services, such as "
             "redis://:password@host:6379/0."
         )
-    if find_spec("dagster_celery") is None:
-        raise CommandError("Celery is not installed. Install it with: pip install 'dx-dagster[celery]'")
     installation = Installation.open(settings, new=True)
     installation.activate()
     _work(installation, concurrency, name or f"dx-dagster-{os.getpid()}@{socket.gethostname()}")
@@ -68,21 +67,18 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
     )
 
 
-def _launcher(installation: "Installation", instance: object) -> "WorkerRunLauncher":
+def _launcher(installation: "Installation", instance: "DagsterInstance") -> "WorkerRunLauncher":
     """The launcher that the instance's dagster.yaml names; it knows the broker.
 
     Raises:
         CommandError: it is another one.
     """
-    from dagster import DagsterInstance
-
     from dx_dagster.automation.celery_launcher import WorkerRunLauncher
     from dx_dagster.cli.errors import CommandError
     from dx_dagster.cli.instance_file import CELERY
 
-    launcher = instance.run_launcher if isinstance(instance, DagsterInstance) else None
-    if isinstance(launcher, WorkerRunLauncher):
-        return launcher
+    if isinstance(instance.run_launcher, WorkerRunLauncher):
+        return instance.run_launcher
     path = installation.dagster_home / "dagster.yaml"
     raise CommandError(f"{path} is your own copy, and starts runs in another way. Add to it:\n{CELERY}")
 
