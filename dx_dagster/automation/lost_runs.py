@@ -12,6 +12,7 @@ a minute, by a clock that is never set, and at three looks: two may lie just bef
 import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -29,8 +30,10 @@ SECONDS_TO_BE_SURE = 60.0
 LOOKS_TO_BE_SURE = 3
 # Jobs of our own code location whose runs have none of our tags.
 _WITHOUT_TAGS = {"check_workspace", "upkeep"}
-# The cursor of another process has times of another clock, perhaps of another machine.
-_THIS_PROCESS = token_hex(8)
+# A cursor has times of the clock of one machine, since it started. Code servers of that machine take over from one
+# another within a minute: each would begin to count anew.
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_THIS_PROCESS = _BOOT.read_text().strip() if _BOOT.exists() else token_hex(8)
 
 
 class Missing(NamedTuple):
