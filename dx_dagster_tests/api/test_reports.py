@@ -136,7 +136,8 @@ def everything(database_url: str) -> dict[str, str]:
     with psycopg.connect(database_url) as connection:
         names = connection.execute(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dagster') "
-            "AND tablename NOT IN ('api_keys', 'api_key_requests', 'receiver_uptimes')"  # the application itself writes there
+            # The application itself writes there.
+            "AND tablename NOT IN ('api_keys', 'api_key_requests', 'receiver_uptimes')"
         ).fetchall()
         return {
             name: str(connection.execute(
