@@ -32,7 +32,7 @@ def serve(
 
     from dx_dagster.api.app import create_app
     from dx_dagster.cli.keys import require_keys
-    from dx_dagster.cli.running import require_intended
+    from dx_dagster.cli.running import require_intended, running_in
     from dx_dagster.http_limits import Limits, options
     from dx_dagster.settings import Settings
     from dx_dagster.telemetry import json_logs
@@ -47,7 +47,9 @@ def serve(
             require_keys(database_url(settings), settings)
         application = create_app(settings)
         try:
-            settings.remember()
+            # `up` has done so, and tells this process the address of its own UI, which another one may not have.
+            if running_in(settings.home) is None:
+                settings.remember()
         except OSError as error:  # with DX_DATABASE_URL and DX_SECRET_KEYS set, the home may be read-only
             print(f"The settings could not be stored for other commands: {error}.", file=sys.stderr)
         logging.getLogger("uvicorn.access").addFilter(_access_lines())

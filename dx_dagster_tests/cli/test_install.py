@@ -336,6 +336,7 @@ def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandb
     assert remembered.stat().st_mode & 0o777 == 0o600
     assert secret not in remembered.read_text()
     assert "battery-staple" not in remembered.read_text()
+    assert "DX_UI_URL" not in remembered.read_text()  # the next `up` may have another port
     assert "DX_API_URL" not in remembered.read_text()  # the next `up` may have another port
 
     remembered.write_text("DX_SYNC_EVERY=soon\n")
