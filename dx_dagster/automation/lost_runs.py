@@ -33,7 +33,7 @@ _WITHOUT_TAGS = {"check_workspace", "upkeep"}
 # A cursor has times of the clock of one machine, since it started. Code servers of that machine take over from one
 # another within a minute: each would begin to count anew.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_THIS_PROCESS = _BOOT.read_text().strip() if _BOOT.exists() else token_hex(8)
+_CLOCK = _BOOT.read_text().strip() if _BOOT.exists() else token_hex(8)
 
 
 class Missing(NamedTuple):
@@ -69,7 +69,7 @@ def _end_lost_runs(placement: Placement, context: dg.SensorEvaluationContext) ->
             context.instance.report_run_failed(
                 run, "The process of this run ended without reporting: it was killed, or the machine stopped."
             )
-    context.update_cursor(json.dumps({"process": _THIS_PROCESS, "missing": missing}))
+    context.update_cursor(json.dumps({"clock": _CLOCK, "missing": missing}))
     return dg.SkipReason(f"ended {len(lost)} runs without a process" if lost else "every run has its process")
 
 
@@ -81,7 +81,7 @@ def watched(before: Mapping[str, Missing], without_lock: Collection[str], now: f
 
 def _remembered(cursor: str | None) -> dict[str, Missing]:
     known = json.loads(cursor) if cursor else {}
-    missing = known["missing"] if known.get("process") == _THIS_PROCESS else {}
+    missing = known["missing"] if known.get("clock") == _CLOCK else {}
     return {run_id: Missing(*one) for run_id, one in missing.items()}
 
 
