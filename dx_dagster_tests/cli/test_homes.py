@@ -14,7 +14,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster_tests.bad_input.telling import alone
-from dx_dagster_tests.conftest import RunCli, processes_of
+from dx_dagster_tests.conftest import RunCli, command_of, processes_of
 
 HOLD = """import sys
 from dx_dagster.settings import Settings
@@ -84,7 +84,7 @@ def test_a_home_that_is_moved_while_its_server_runs_is_not_served_twice(run_cli:
         assert run_cli("migrate", env=bare_environment | {"DX_HOME": str(moved)}).returncode == 0
         with held(bare_environment) as url:
             assert folder_of(url).samefile(dx_home / "postgres")
-            servers = [one for one in processes_of(dx_home.parent) if "listen_addresses=" in " ".join(one.cmdline())]
+            servers = [one for one in processes_of(dx_home.parent) if "listen_addresses=" in " ".join(command_of(one))]
             assert len(servers) == 2
     assert run_cli("migrate", env=bare_environment | {"DX_HOME": str(moved)}).returncode == 0
     assert processes_of(dx_home.parent) == []

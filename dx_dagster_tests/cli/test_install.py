@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.settings import Settings
 from dx_dagster_tests.command_blocks import IN_THE_DEMO, WITH_A_TOKEN
 from dx_dagster_tests.commands import Done
-from dx_dagster_tests.conftest import RunCli, Running, processes_of, wait_until
+from dx_dagster_tests.conftest import RunCli, Running, command_of, processes_of, wait_until
 from dx_dagster_tests.servers import Served
 
 ROOT = Path(__file__).parents[2]
@@ -106,11 +107,12 @@ def test_everything_up_and_down(
                 None,
             )
         for process in processes_of(running.home):
-            assert "correct-horse" not in " ".join(process.cmdline())
-            if process.pid != running.process.pid:
-                assert "BITBUCKET_TOKEN" not in process.environ()
-            if process.cmdline()[2:4] == ["dx_dagster.cli", "daemon"]:
-                assert process.environ()["DX_API_URL"] == running.api  # for the charts in Dagster's UI
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                assert "correct-horse" not in " ".join(process.cmdline())
+                if process.pid != running.process.pid:
+                    assert "BITBUCKET_TOKEN" not in process.environ()
+                if process.cmdline()[2:4] == ["dx_dagster.cli", "daemon"]:
+                    assert process.environ()["DX_API_URL"] == running.api  # for the charts in Dagster's UI
         monkeypatch.setenv("DX_API_URL", "")
         name_api(Settings.model_validate({"DX_HOME": running.home}))  # as a sync in another terminal
         assert os.environ["DX_API_URL"] == running.api
@@ -230,9 +232,9 @@ def everything_that_is_killed_comes_back(running: Running) -> None:
         return psutil.Process(int((Path(running.home) / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
 
     def code_servers() -> set[int]:
-        return {one.pid for one in processes_of(running.home) if "grpc" in one.cmdline() and one.ppid() == ui}
+        return {one.pid for one in processes_of(running.home) if "grpc" in command_of(one) and one.ppid() == ui}
 
-    ui = next(one.pid for one in processes_of(running.home) if one.cmdline()[2:4] == ["dx_dagster.cli", "ui"])
+    ui = next(one.pid for one in processes_of(running.home) if command_of(one)[2:4] == ["dx_dagster.cli", "ui"])
     before = code_servers()
     for pid in before:
         psutil.Process(pid).kill()
@@ -395,7 +397,7 @@ def every_line_of_a_run_names_its_workspace(running: Running) -> None:
 
 def _daemon(running: Running) -> psutil.Process | None:
     found = [
-        process for process in processes_of(running.home) if process.cmdline()[-2:] == ["dx_dagster.cli", "daemon"]
+        process for process in processes_of(running.home) if command_of(process)[-2:] == ["dx_dagster.cli", "daemon"]
     ]
     return found[0] if found else None
 

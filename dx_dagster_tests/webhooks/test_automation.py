@@ -243,10 +243,10 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         cursor = look(instance, cursor)
         assert {run.run_id for run in instance.get_runs() if run.is_failure} == gone
 
-        # It is at work again; what it missed before counts no more, nor does another process's clock.
+        # It is at work again; what it missed before counts no more, nor does another machine's clock.
         connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
         cursor = look(instance, look(instance, cursor), later=59)
-        cursor = look(instance, cursor.replace('"process": "', '"process": "of another '), later=3600)
+        cursor = look(instance, cursor.replace('"clock": "', '"clock": "of another '), later=3600)
         assert {run.run_id for run in instance.get_runs() if not run.is_finished} == {at_work, returning, foreign}
 
 
