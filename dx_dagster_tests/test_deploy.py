@@ -19,7 +19,7 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dx_dagster.assets.ours import OURS
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher
 from dx_dagster.automation.upkeep import upkeep
-from dx_dagster.cli import instance_file
+from dx_dagster.cli import dagster_yaml
 from dx_dagster.cli.app import app
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.worker import report_lost_run, worker
@@ -103,7 +103,7 @@ def in_snake_case(node: Any) -> Any:
 def celery_instance(tmp_path, monkeypatch) -> InstanceRef:
     """An instance as an installation with a broker has it."""
     settings = Settings.given(celery_broker="redis://:a-password@127.0.0.1:6379/0", concurrent_runs=8)
-    (tmp_path / "dagster.yaml").write_text(instance_file.text(settings, ROOT / "dagster.yaml"))
+    (tmp_path / "dagster.yaml").write_text(dagster_yaml.text(settings, ROOT / "dagster.yaml"))
     monkeypatch.setenv("DX_CELERY_BROKER", "memory://")  # a broker inside this process
     return InstanceRef.from_dir(str(tmp_path))
 
@@ -172,9 +172,9 @@ def test_a_brokers_address_that_cannot_be_used_is_refused_and_not_quoted(address
 
 
 def test_a_broker_without_celery_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(instance_file, "find_spec", lambda _name: None)
+    monkeypatch.setattr(dagster_yaml, "find_spec", lambda _name: None)
     with pytest.raises(CommandError, match="pip install"):
-        instance_file.text(Settings.given(celery_broker="redis://broker"), ROOT / "dagster.yaml")
+        dagster_yaml.text(Settings.given(celery_broker="redis://broker"), ROOT / "dagster.yaml")
 
 
 def test_a_worker_without_a_broker_says_what_to_set(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from dx_dagster.cli import instance_file
+from dx_dagster.cli import dagster_yaml
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.settings import Settings
 
@@ -126,7 +126,7 @@ class Installation:
         if not target.exists() or target.read_text().startswith(OURS):
             # Replaced in one step: another process may be reading it.
             draft = target.with_name(f"dagster.yaml.{os.getpid()}")
-            draft.write_text(instance_file.text(settings, packaged("dagster.yaml")))
+            draft.write_text(dagster_yaml.text(settings, packaged("dagster.yaml")))
             draft.replace(target)
 
     def _create_dagster_tables(self) -> None:

@@ -74,8 +74,8 @@ def _launcher(installation: "Installation", instance: "DagsterInstance") -> "Wor
         CommandError: it is another one.
     """
     from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+    from dx_dagster.cli.dagster_yaml import CELERY
     from dx_dagster.cli.errors import CommandError
-    from dx_dagster.cli.instance_file import CELERY
 
     if isinstance(instance.run_launcher, WorkerRunLauncher):
         return instance.run_launcher

@@ -17,7 +17,7 @@ from dx_dagster.warehouse.connections import vault
 
 PATH = "/insights/pictures"
 WEEKS = 26
-PROGRAM = Path(__file__).with_name("drawing.py")
+PROGRAM = Path(__file__).with_name("draw_svg.py")
 # Dagster's UI draws shorter Markdown in place, and hides longer one behind a button.
 _LONGEST = 999
 _PURPOSE = "pictures"
