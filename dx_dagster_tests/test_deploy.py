@@ -119,6 +119,14 @@ def test_a_broker_makes_runs_tasks_of_workers_and_a_scheduled_sync_leaves_room(c
     assert [limit["limit"] for limit in runs["tag_concurrency_limits"]] == [1, 1, 6, 4]
 
 
+@pytest.mark.parametrize(("most", "limits"), [(3, [1, 1]), (4, [2, 2]), (5, [3, 2]), (22, [20, 11]), (202, [200, 101])])
+def test_scheduled_runs_leave_room_however_many_run_at_once(most, limits):
+    text = dagster_yaml.text(Settings.given(concurrent_runs=most), ROOT / "dagster.yaml")
+    runs = yaml.safe_load(text)["concurrency"]["runs"]
+    assert runs["max_concurrent_runs"] == most
+    assert [limit["limit"] for limit in runs["tag_concurrency_limits"]] == [1, 1, *limits]
+
+
 def test_a_run_that_is_terminated_on_a_worker_is_cancelled_and_not_started_again(celery_instance):
     launcher = celery_instance.run_launcher
     assert isinstance(launcher, WorkerRunLauncher)

@@ -1,5 +1,6 @@
 """Dagster's configuration of an installation: `dagster.yaml` with what the settings change in it."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def text(settings: Settings, packaged: Path) -> str:
             "DX_CELERY_BROKER is set, and Celery is not installed. Install it with: pip install 'dx-dagster[celery]'"
         )
     most = settings.concurrent_runs
-    # Of five runs, three may be scheduled ones, and two reconciles.
+    # Of five runs, three may be scheduled ones, and two reconciles. In one pass: what is put in may look like either.
+    limits = {"3": most - 2, "2": max(1, most // 2)}
     changed = packaged.read_text().replace("max_concurrent_runs: 5", f"max_concurrent_runs: {most}")
-    changed = changed.replace("limit: 3", f"limit: {most - 2}").replace("limit: 2", f"limit: {max(1, most // 2)}")
+    changed = re.sub(r"\blimit: ([23])$", lambda found: f"limit: {limits[found[1]]}", changed, flags=re.MULTILINE)
     return changed if settings.celery_broker is None else changed + CELERY
