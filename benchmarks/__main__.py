@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import deliveries, one_token, receiving, reporting, tables
+from benchmarks import killed as killed_imports
 from benchmarks import measures as measures_of_weeks
 from benchmarks import runs as runs_of_dagster
 from benchmarks import scheduled as scheduled_syncs
@@ -114,6 +115,21 @@ def scale(
             config = WorldConfig(pull_requests=size)
             found[size] = [first_import(one, config, latency, place) for one in chosen]
     _show("scale", [tables.growth(found, latency), tables.per_pull_request(found)], write=write)
+
+
+@app.command()
+def killed(
+    pull_requests: Annotated[int, typer.Option()] = 2000,
+    times: Annotated[int, typer.Option(help="How often the import is killed.")] = 8,
+    latency: Latency = 0.06,
+    write: Write = False,
+) -> None:
+    """Measure an import that is killed again and again, beside an undisturbed one.
+
+    Example: make bench ARGS="killed --pull-requests 500 --times 3"
+    """
+    with databases() as place:
+        _show("killed", [killed_imports.measure(pull_requests, times, latency, place)], write=write)
 
 
 @app.command()
@@ -259,8 +275,9 @@ def measures(pulls: Annotated[int, typer.Option()] = 1_000_000, write: Write = F
 
 @app.command("all")
 def both(write: Write = False) -> None:
-    """Run `compare` and `scale` as docs/performance.md has them. Takes about half an hour."""
+    """Run `compare`, `killed` and `scale` as docs/performance.md has them. Takes about half an hour."""
     compare(write=write)
+    killed(write=write)
     scale(write=write)
 
 

@@ -52,7 +52,7 @@ class Run:
     """One contestant with a database and a home of its own; may be measured several times."""
 
     def __init__(self, contestant: Contestant, server: Server, database_url: str, env: Mapping[str, str]) -> None:
-        self.contestant, self.server, self.database_url, self._env = contestant, server, database_url, env
+        self.contestant, self.server, self.database_url, self.env = contestant, server, database_url, env
 
     def measure(self, name: str | None = None) -> Measured:
         server = self.server
@@ -60,7 +60,7 @@ class Run:
         before = server.cpu()
         with tempfile.NamedTemporaryFile("r", suffix=".json") as report:
             launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), report.name]
-            output = contestants.checked(self.contestant.command, self._env, lambda command: launcher + command)
+            output = contestants.checked(self.contestant.command, self.env, lambda command: launcher + command)
             prices = json.load(report)
         return Measured(
             name or self.contestant.name,

@@ -32,9 +32,14 @@ class Server:
     twin: World
     process: psutil.Process
 
+    def count(self) -> int:
+        """Requests since `requests` was last called."""
+        count: int = httpx.get(self._door("requests")).raise_for_status().json()["count"]
+        return count
+
     def requests(self) -> int:
         """Requests since the last call."""
-        count: int = httpx.get(self._door("requests")).raise_for_status().json()["count"]
+        count = self.count()
         httpx.post(self._door("requests/reset")).raise_for_status()
         return count
 

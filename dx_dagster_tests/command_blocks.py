@@ -93,6 +93,7 @@ NOT_RUN = {
     "make bench": "minutes; test_benchmarks.py runs its parts",
     'make bench ARGS="compare --pull-requests 500 --only ours --only endpoints"': "likewise",
     'make bench ARGS="scale 2000 20000 --others-up-to 2000"': "likewise",
+    'make bench ARGS="killed"': "likewise",
     'make bench ARGS="receive . ../another-checkout"': "likewise",
     'make bench ARGS="deliveries . ../another-checkout --minutes 2"': "likewise",
     'make bench ARGS="unified --pulls 50000"': "likewise",
