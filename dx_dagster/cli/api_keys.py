@@ -1,5 +1,6 @@
 """`dx-dagster api-keys`: keys of the Data Cloud API and the connections pages."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,8 @@ def create(
         print(key.get_secret_value(), flush=True)
         print(f"API key {chosen} is created. Store it now: it cannot be shown again.", file=sys.stderr)
 
-    with_warehouse(work)
+    # A key may come first: it opens the page that connects the first workspace.
+    with_warehouse(work, new=bool(os.environ.get("DX_HOME")))
 
 
 @api_keys.command("list")

@@ -150,10 +150,10 @@ class Installation:
             )
 
 
-def with_warehouse(work: "Callable[[Settings, Warehouse], Awaitable[Result]]") -> Result:
+def with_warehouse(work: "Callable[[Settings, Warehouse], Awaitable[Result]]", *, new: bool = False) -> Result:
     """Opens the installation that the environment describes, and runs asynchronous work on its warehouse."""
     settings = Settings.read()
-    return Installation.open(settings).run(lambda warehouse: work(settings, warehouse))
+    return Installation.open(settings, new=new).run(lambda warehouse: work(settings, warehouse))
 
 
 def dagster_url(url: str, server_version: int) -> str:

@@ -114,6 +114,11 @@ def test_no_shell_reads_the_name_of_a_home(run_cli: RunCli, bare_environment, dx
     assert list(open_to_all.iterdir()) == []
 
 
+def test_a_key_may_be_the_first_thing_in_a_new_home(run_cli: RunCli, bare_environment):
+    key = run_cli("api-keys", "create", "first", env=bare_environment).stdout.strip()
+    assert f"first  …{key[-4:]}  " in run_cli("api-keys", "list", env=bare_environment).stdout
+
+
 def test_a_home_whose_name_is_no_name_is_refused(run_cli: RunCli, bare_environment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, said in (
