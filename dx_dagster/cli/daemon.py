@@ -18,6 +18,7 @@ def daemon() -> None:
     Example: dx-dagster daemon
     """
     from dx_dagster.cli import running
+    from dx_dagster.cli.garbage import collect_often
     from dx_dagster.cli.installation import Installation, packaged
     from dx_dagster.settings import Settings
     from dx_dagster.telemetry import json_logs
@@ -34,7 +35,9 @@ def daemon() -> None:
     sys.argv = ["dagster-daemon", "run", "-w", str(packaged("workspace.yaml"))]
     if json_logs.are_on():
         sys.argv += ["--log-format", "json"]
-    program.load()()
+    run = program.load()
+    collect_often()
+    run()
 
 
 def _take(lock: "Lock", url: str) -> None:

@@ -1,6 +1,5 @@
 """`dx-dagster serve`."""
 
-import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ def serve(
     from uvicorn.config import LOGGING_CONFIG
 
     from dx_dagster.api.app import create_app
+    from dx_dagster.cli.garbage import collect_often
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.running import require_intended, running_in
     from dx_dagster.http_limits import Limits, options
@@ -53,9 +53,7 @@ def serve(
         except OSError as error:  # with DX_DATABASE_URL and DX_SECRET_KEYS set, the home may be read-only
             print(f"The settings could not be stored for other commands: {error}.", file=sys.stderr)
         logging.getLogger("uvicorn.access").addFilter(_access_lines())
-        # Loaded objects are permanent. Collecting garbage among them would delay answers by 0.1 s.
-        gc.collect()
-        gc.freeze()
+        collect_often()
         uvicorn.run(
             application,
             host=host,

@@ -17,6 +17,7 @@ def ui(
 
     Example: dx-dagster ui --port 3001
     """
+    from dx_dagster.cli.garbage import collect_often
     from dx_dagster.cli.installation import Installation, packaged
     from dx_dagster.settings import Settings
     from dx_dagster.ui.server import serve
@@ -25,5 +26,6 @@ def ui(
     require_free(host, port, option="--port")
     if "DAGSTER_PG_URL" not in os.environ:  # otherwise `up` or `env` has set it
         Installation.open(settings, new=True).activate()
+    collect_often()
     with suppress(KeyboardInterrupt):  # the server has shut down by then
         serve(settings, host, port, packaged("workspace.yaml"))
