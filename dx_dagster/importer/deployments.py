@@ -66,7 +66,7 @@ class _Listed(Protocol):
 
 @dataclass
 class _Walked:
-    """The result of a walk: its mark, the uuids that it saw, and whether the list was empty."""
+    """The result of a walk: its mark, which of the wanted uuids it saw, and whether the list was empty."""
 
     mark: DeploymentsMark
     seen: set[str] = field(default_factory=set)
@@ -189,7 +189,7 @@ class ImportOfDeployments:
                 created = (moment for value in page.values if (moment := frames.created_at(value)))
                 mark = replace(mark, walk_head=newest_of(created, page.asked_at))
             within = [value for value in page.values if not self._is_outside(value)]
-            walked.seen.update(uuid for value in within if (uuid := text(value.get("uuid"))))
+            walked.seen |= set(wanted).intersection(text(value.get("uuid")) for value in within)
             frame = frames.deployments(repository.id, within, page.asked_at)
             last = frame["id"].tail(ROWS_TO_BE_SURE).to_list()
             async with self.workspace.warehouse.transaction() as transaction:

@@ -123,9 +123,9 @@ async def import_runs(
             walked = await _walk(workspace, repository, begun, must_overlap=True)
             mark, written = walked.mark, written or walked.written
     begun = replace(mark, walk_head=None, walk_begun_at=workspace.now(), walk_bound=bound)
-    walked = await _walk(workspace, repository, begun, proving=proving)
-    due = await pipelines.due(workspace.warehouse, repository.id, walked.seen)
-    await _ask(workspace, repository, due, walked.pages)
+    due = await pipelines.due(workspace.warehouse, repository.id)
+    walked = await _walk(workspace, repository, begun, {run.source_id for run in due}, proving=proving)
+    await _ask(workspace, repository, [run for run in due if run.source_id not in walked.seen], walked.pages)
     listed = workspace.reconcile is not None or repository.mark.synced_to is None
     await _end(workspace, walked.mark, listed=listed)
     return written or walked.written
@@ -148,7 +148,7 @@ async def refresh_runs(
 
 
 class _Walked(NamedTuple):
-    """The result of a walk: its mark, the pipelines and pages that it saw, and whether anything was new."""
+    """The result of a walk: its mark, which wanted pipelines and how many pages it saw, and whether anything was new."""
 
     mark: PipelinesMark
     seen: set[str]
@@ -160,11 +160,12 @@ async def _walk(
     workspace: Workspace,
     repository: MarkedRepository[PipelinesMark],
     mark: PipelinesMark,
+    wanted: Collection[str] = (),
     *,
     must_overlap: bool = False,
     proving: Proving = PROVES_NOTHING,
 ) -> _Walked:
-    """Walks back through the pipelines, down to the watermark or to the bound.
+    """Walks back through the pipelines, down to the watermark or to the bound, and notes `wanted` ones (uuids).
 
     A walk that `must_overlap` ends at once unless it begins with stored pipelines.
     """
@@ -181,7 +182,7 @@ async def _walk(
         if mark.walk_head is None:
             mark = replace(mark, walk_head=newest_of(times, page.asked_at))
         within = [value for value in page.values if not _is_outside(workspace, value)]
-        seen |= _named(within)
+        seen |= _named(within).intersection(wanted)
         pages = page.number
         # If the API ignored the sort, later pages may hold newer pipelines.
         over = times == sorted(times, reverse=True) and reaches_below(times, stop)

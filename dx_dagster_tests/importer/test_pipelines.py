@@ -68,7 +68,7 @@ async def test_a_run_that_does_not_end_is_asked_with_pauses_that_grow_with_its_a
             [now - age, now - rested],
         )
     async with Warehouse(database_url) as warehouse:
-        found = await due(warehouse, "00000000-0000-0000-0000-000000000001", [])
+        found = await due(warehouse, "00000000-0000-0000-0000-000000000001")
     assert [one.source_id for one in found] == (["{1}"] if is_due else [])
 
 

@@ -20,7 +20,7 @@ class Run(NamedTuple):
 _DUE = SQL("""
     SELECT id::text, source_id, created_at FROM bitbucket_pipelines
     WHERE repository_id = %s AND (state IS DISTINCT FROM 'COMPLETED' OR {is_absurd})
-      AND NOT source_id = ANY(%s) AND NOT {rests}
+      AND NOT {rests}
     ORDER BY created_at DESC NULLS LAST""").format(
     is_absurd=is_absurd("created_at"), rests=rests("asked_at", "created_at")
 )
@@ -36,12 +36,12 @@ async def count(warehouse: Warehouse, repository_id: str, since: datetime | None
     return int(row.runs)
 
 
-async def due(warehouse: Warehouse, repository_id: str, seen: Collection[str]) -> list[Run]:
+async def due(warehouse: Warehouse, repository_id: str) -> list[Run]:
     """Runs to fetch again, newest first: not completed and not resting, or with a date that cannot be right.
 
-    Runs that were just listed (`seen`, uuids in braces) are left out. A pause grows with the age of its run.
+    A pause grows with the age of its run.
     """
-    return await warehouse.fetch(Run, _DUE, [repository_id, list(seen)])
+    return await warehouse.fetch(Run, _DUE, [repository_id])
 
 
 async def named(warehouse: Warehouse, repository_id: str, numbers: Collection[int]) -> list[Run]:
