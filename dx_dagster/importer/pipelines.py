@@ -148,7 +148,7 @@ async def refresh_runs(
 
 
 class _Walked(NamedTuple):
-    """The result of a walk: its mark, which wanted pipelines and how many pages it saw, and whether anything was new."""
+    """The result of a walk: its mark, the wanted pipelines and the pages it saw, and whether anything was new."""
 
     mark: PipelinesMark
     seen: set[str]
