@@ -16,10 +16,10 @@ from dx_dagster.bitbucket import (
     NotFound,
     RateLimited,
     Unauthorized,
-    Unavailable,
     endpoints,
     sentence,
 )
+from dx_dagster.importer.each import OF_ONE_REQUEST
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported import absences, marks
 from dx_dagster.warehouse.imported.marks import Repository
@@ -66,16 +66,19 @@ async def confirmed(
         try:
             if await is_gone(subject):
                 gone.append(subject)
-        except (Forbidden, Unavailable):
+        except OF_ONE_REQUEST:
             continue
     return gone
 
 
 async def asked(workspace: Workspace, path: str) -> Any:
-    """The JSON at the path; None where Bitbucket answers 404 or 410."""
+    """The JSON at the path; None where Bitbucket answers 404.
+
+    A 410 says that an endpoint was removed, not what it was asked for (bitbucket-api.md, "Errors").
+    """
     try:
         return await workspace.client.get(path)
-    except (NotFound, Gone):
+    except NotFound:
         return None
 
 
@@ -83,7 +86,7 @@ async def repository_answers(workspace: Workspace, repository: Repository) -> bo
     """Whether the repository itself can be read: otherwise a 404 of something in it means nothing."""
     try:
         return await asked(workspace, endpoints.repository(workspace.slug, repository.source_id).path) is not None
-    except (Forbidden, Unavailable):
+    except OF_ONE_REQUEST:
         return False
 
 

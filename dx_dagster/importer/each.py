@@ -26,6 +26,9 @@ from dx_dagster.warehouse.imported.marks import Repository
 
 _ATTEMPTS_TO_BE_SURE = 3
 
+OF_ONE_REQUEST = (BadRequest, Forbidden, Gone, NotFound, PagingInCircles, RefusedOrigin, Unavailable)
+"""What may be wrong with one request and nothing else; but see `lacks_scope`."""
+
 SURE = 8
 """So many repositories must lack the same scope, and none have it, before the step fails."""
 

@@ -8,14 +8,13 @@ from dx_dagster.bitbucket import (
     NotFound,
     Page,
     PagingInCircles,
-    Unavailable,
     cursor,
     endpoints,
     numbered,
 )
 from dx_dagster.frames import users
 from dx_dagster.importer import absence
-from dx_dagster.importer.each import lacks_scope
+from dx_dagster.importer.each import OF_ONE_REQUEST, lacks_scope
 from dx_dagster.importer.emails import import_emails
 from dx_dagster.importer.member_emails import verify_emails
 from dx_dagster.importer.mending import mend
@@ -101,7 +100,7 @@ async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: s
     # A control: if a listed member is not found either, the answers mean nothing.
     try:
         control = await absence.asked(workspace, endpoints.member(workspace.slug, listed).path)
-    except (Forbidden, Unavailable):
+    except OF_ONE_REQUEST:
         return []
     return [] if control is None else await absence.confirmed(workspace, list(missing), is_gone)
 

@@ -215,7 +215,7 @@ def test_sources_that_bitbucket_no_longer_has_do_not_hide_the_others(unnamed, co
     assert len(installation.lists_asked()) < 0.5 * WORLD.pull_requests
 
 
-@pytest.mark.parametrize("answer", ["400", "404"])
+@pytest.mark.parametrize("answer", ["400", "404", "410"])
 def test_where_many_revisions_cannot_be_asked_at_once_each_pull_request_is(answer, connect):
     installation = connect(WORLD)
     installation.sandbox.faults.on(r"/commits\?.*include=", answer)

@@ -4,17 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from dx_dagster.bitbucket import (
-    BadRequest,
-    BitbucketError,
-    Forbidden,
-    NotFound,
-    PagingInCircles,
-    RefusedOrigin,
-    Unavailable,
-    cursor,
-    endpoints,
-)
+from dx_dagster.bitbucket import BadRequest, BitbucketError, NotFound, cursor, endpoints
 from dx_dagster.bitbucket.paging import ask
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.commits import CommitRow
@@ -22,7 +12,7 @@ from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.commits.ancestry import SHORT, Reached
 from dx_dagster.importer.commits.history import History
-from dx_dagster.importer.each import for_each, lacks_scope
+from dx_dagster.importer.each import OF_ONE_REQUEST, for_each, lacks_scope
 from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.report import Report, note
 from dx_dagster.importer.workspace import Workspace
@@ -135,7 +125,7 @@ async def _learn(workspace: Workspace, report: Report, history: History, branch:
                 )
             ).values
         )
-    except (NotFound, Forbidden, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
+    except OF_ONE_REQUEST as error:
         if lacks_scope(error):
             raise
         note(workspace, report, f"{history.repository.slug}: the history of branch {branch} is not read ({error})")
@@ -229,7 +219,7 @@ async def _request(workspace: Workspace, report: Report, history: History, batch
                 return _give_up(workspace, report, history, error) if including.is_hopeless else None
             including.succeeded = True
             wanted = {sha: None for sha in wanted if sha not in gone}
-        except (Forbidden, PagingInCircles, RefusedOrigin, Unavailable) as error:
+        except OF_ONE_REQUEST as error:
             if lacks_scope(error):
                 raise
             return _give_up(workspace, report, history, error)

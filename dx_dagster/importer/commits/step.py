@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import anyio
 
-from dx_dagster.bitbucket import BadRequest, Forbidden, NotFound, PagingInCircles, RefusedOrigin, Unavailable
 from dx_dagster.importer.commits import endpoint, whole_hashes
 from dx_dagster.importer.commits.default_branch import KIND, import_branches
 from dx_dagster.importer.commits.endpoint import FetchedCommits
@@ -19,7 +18,7 @@ from dx_dagster.importer.commits.loading import load
 from dx_dagster.importer.commits.proofs import CLOSED
 from dx_dagster.importer.commits.trust import CERTAIN, Trust
 from dx_dagster.importer.commits.whole_hashes import Resolved
-from dx_dagster.importer.each import batches, for_each, lacks_scope
+from dx_dagster.importer.each import OF_ONE_REQUEST, batches, for_each, lacks_scope
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows, scope_of
 from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.member_emails import verify_emails
@@ -282,7 +281,7 @@ class _Proving:
         async def ask(row: PullRow) -> None:
             try:
                 answers.append(await endpoint.fetch(self._workspace, row))
-            except (Forbidden, NotFound, BadRequest, PagingInCircles, RefusedOrigin, Unavailable) as error:
+            except OF_ONE_REQUEST as error:
                 if lacks_scope(error):
                     raise
 

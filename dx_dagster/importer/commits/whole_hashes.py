@@ -3,20 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dx_dagster.bitbucket import (
-    BadRequest,
-    Forbidden,
-    Gone,
-    NotFound,
-    PagingInCircles,
-    RefusedOrigin,
-    Unavailable,
-    cursor,
-    endpoints,
-)
+from dx_dagster.bitbucket import NotFound, cursor, endpoints
 from dx_dagster.frames.reading import text
 from dx_dagster.importer.commits.loading import INCLUDED, named_by
-from dx_dagster.importer.each import batches, lacks_scope
+from dx_dagster.importer.each import OF_ONE_REQUEST, batches, lacks_scope
 from dx_dagster.importer.each_pull import PullRow
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported import hashes, pulls
@@ -65,7 +55,7 @@ async def resolve_together(
                     break
                 resolved.gone |= gone
                 wanted = [short for short in wanted if short not in gone]
-            except (BadRequest, Forbidden, Gone, PagingInCircles, RefusedOrigin, Unavailable) as error:
+            except OF_ONE_REQUEST as error:
                 if lacks_scope(error):
                     raise
                 break  # each will be requested by itself
