@@ -11,13 +11,15 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from dx_dagster.cli import running
+from dx_dagster.cli.confirming import counted
 from dx_dagster.clock import HOST
 from dx_dagster.settings import DEFAULT_HOME, Settings, SettingsError, is_home
 
 if TYPE_CHECKING:
+    from dx_dagster.automation.celery_broker import BrokerAnswers
     from dx_dagster.connections.health import Health
     from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
@@ -97,9 +99,7 @@ class Examination:
         if self.settings.database_url is None:
             return str(self.settings.home / "postgres")
         parts = urlsplit(self.settings.database_url.get_secret_value())
-        user = f"{parts.username}@" if parts.username else ""
-        host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
-        return f"postgresql://{user}{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        return _without_password(parts._replace(scheme="postgresql"), parse_qs(parts.query).get("host", [""])[0])
 
     @property
     def database_origin(self) -> str:
@@ -108,6 +108,13 @@ class Examination:
     @property
     def is_embedded(self) -> bool:
         return self.settings.database_url is None
+
+
+def _without_password(parts: SplitResult, other_host: str = "") -> str:
+    """The address; `other_host` is the one where it names none."""
+    user = f"{parts.username}@" if parts.username else ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{user}{parts.hostname or other_host}{port}{parts.path}"
 
 
 class _Forgetful(Settings):
@@ -365,10 +372,52 @@ def _dagster(examination: Examination) -> list[Finding]:
     ]
     if "run_coordinator" in (found or {}):
         faults.append("run_coordinator is set, so the limits of concurrency may not apply")
+    if examination.settings.celery_broker and _at(found, ("run_launcher", "class")) != "WorkerRunLauncher":
+        faults.append("run_launcher is not WorkerRunLauncher, so the workers of DX_CELERY_BROKER get no runs")
     if faults:
         told = f"In {path}, your own copy: {'; '.join(faults)}. Compare it with dagster.yaml of dx-dagster."
         return [Finding("Dagster", State.BAD, told)]
     return [Finding("Dagster", State.GOOD, f"{path} is your own copy, with all that imports rely on.")]
+
+
+def _celery(examination: Examination) -> list[Finding]:
+    """Nothing without a broker."""
+    settings = examination.settings
+    broker = settings.celery_broker
+    if broker is None:
+        return []
+    from dx_dagster.cli.dagster_yaml import require_celery
+
+    require_celery()
+    from dx_dagster.automation.celery_broker import BrokerError, ask
+
+    where = _without_password(urlsplit(broker.get_secret_value()))
+    try:
+        answers = ask(broker.get_secret_value())
+    except BrokerError as error:
+        if error.refuses:
+            told = f"{where} refuses the user or the password. Correct DX_CELERY_BROKER, for all services alike."
+        else:
+            told = f"{where} does not answer, so no run starts: {error}. Start the broker, or correct DX_CELERY_BROKER."
+        return [Finding("Celery", State.BAD, told)]
+    return [_of_workers(f"{where} answers, with {counted(answers.waiting, 'run')} in its queue.", answers, settings)]
+
+
+def _of_workers(queue: str, answers: "BrokerAnswers", settings: Settings) -> Finding:
+    from dx_dagster.automation.celery_broker import REPLY_SECONDS
+
+    if not answers.places:
+        told = (
+            f"No worker answered within {REPLY_SECONDS:.0f} s. Runs end as failed three minutes after their launch. "
+            "Start workers with the same DX_CELERY_BROKER: dx-dagster worker"
+        )
+        return Finding("Celery", State.BAD, f"{queue} {told}")
+    places, most = sum(answers.places.values()), settings.concurrent_runs
+    told = f"{counted(len(answers.places), 'worker')} with {counted(places, 'place')} for runs."
+    if places >= most:
+        return Finding("Celery", State.GOOD, f"{queue} {told}")
+    mend = f"DX_CONCURRENT_RUNS is {most}, and runs without a place end as failed. Start more workers, or lower it."
+    return Finding("Celery", State.WARNING, f"{queue} {told} {mend}")
 
 
 def _at(tree: Any, keys: tuple[str, ...]) -> Any:
@@ -561,6 +610,7 @@ CHECKS: Mapping[str, Callable[[Examination], list[Finding]]] = {
     "ports": _ports,
     "daemon": _daemon,
     "Dagster": _dagster,
+    "Celery": _celery,
     "credentials": _credentials,
     "webhooks": _webhooks,
 }

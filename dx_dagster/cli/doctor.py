@@ -28,7 +28,8 @@ def doctor(
     """Shows which installation the commands work on, and checks it. The exit status is 1 when a check finds a fault.
 
     It checks settings, home, keys, database, tables, API address, clock, ports, daemon, Dagster's configuration,
-    credentials and webhooks. It creates and changes nothing. For each credential it sends a few requests.
+    Celery's broker and workers, credentials and webhooks. It creates and changes nothing. For each credential it sends
+    a few requests.
 
     Example: dx-dagster doctor --json
     """

@@ -4,14 +4,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
 import pytest
+import redis
+from celery.contrib.testing.worker import start_worker
 from cryptography.fernet import Fernet
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
-from dx_dagster.cli import running
+from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+from dx_dagster.cli import dagster_yaml, running
+from dx_dagster.cli.checks import CHECKS, Examination
+from dx_dagster.cli.installation import packaged
 from dx_dagster.cli.ports import free_port
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.locks import Lock
@@ -47,10 +55,11 @@ def test_doctor_finds_nothing_bad_in_a_good_installation_and_then_each_fault(
     other_keys = {"DX_SECRET_KEYS": Fernet.generate_key().decode()}
     nowhere = {"BITBUCKET_API_URL": f"http://127.0.0.1:{free_port()}/2.0"}
     elsewhere = {"DX_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"}
+    no_broker = {"DX_CELERY_BROKER": "redis://:correct-horse@127.0.0.1:1/0"}
     for change, bad in (
         ({}, {"credentials"}),
         (other_keys | nowhere, {"keys", "API"}),
-        (nowhere | elsewhere, {"database", "API"}),
+        (nowhere | elsewhere | no_broker, {"database", "API", "Celery"}),
         (nowhere | {"DX_LOG_SIZE": "big", "DX_SYNC_CRON": "soon"}, {"settings", "API"}),
     ):
         status, found = examined(run_cli, env | change)
@@ -68,6 +77,48 @@ def test_a_copy_of_dagsters_configuration_without_what_imports_rely_on_is_bad(ru
     own.parent.mkdir(parents=True)
     own.write_text("telemetry: {enabled: false}\n")
     assert examined(run_cli, environment)[1]["Dagster"] == ["bad"]
+
+
+@pytest.fixture
+def redis_server(tmp_path) -> Iterator[str]:
+    """The address of a Redis that asks for a password."""
+    port = free_port()
+    options = {"port": port, "bind": "127.0.0.1", "requirepass": "a-password", "save": "", "dir": tmp_path}
+    command = ["redis-server", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        client = redis.Redis(port=port, password="a-password", retry=Retry(ConstantBackoff(0.05), 200))  # noqa: S106
+        assert client.ping()
+        client.close()
+        yield f"redis://:a-password@127.0.0.1:{port}/0"
+        process.terminate()
+
+
+def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_server: str, dx_home: Path, monkeypatch):
+    def require(state: str, *words: str, check: str = "Celery", **settings: str) -> None:
+        for name, value in ({"DX_HOME": str(dx_home), "DX_CELERY_BROKER": redis_server} | settings).items():
+            monkeypatch.setenv(name, value)
+        [found] = CHECKS[check](Examination.begin(1, 2))
+        assert found.state == state, found.text
+        assert [one for one in words if one not in found.text] == [], found.text
+        assert "-password" not in found.text
+
+    shown = redis_server.replace(":a-password@", "")
+    require("bad", f"{shown} refuses", DX_CELERY_BROKER=redis_server.replace("a-password", "b-password"))
+    app = WorkerRunLauncher("dagster", broker=redis_server).celery
+    app.send_task(TASK_EXECUTE_JOB_NAME)
+    require("bad", f"{shown} answers, with 1 run in its queue. No worker answered", "Start workers")
+    app.control.purge()
+    with start_worker(app, pool="threads", concurrency=6, perform_ping_check=False):
+        good = f"{shown} answers, with 0 runs in its queue. 1 worker with 6 places for runs."
+        require("good", good)
+        require("warning", good, "Start more workers", DX_CONCURRENT_RUNS="7")
+
+    own = dx_home / "dagster" / "dagster.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(packaged("dagster.yaml").read_text().partition("\n")[2])
+    require("bad", "run_launcher is not WorkerRunLauncher", check="Dagster")
+    own.write_text(own.read_text() + dagster_yaml.CELERY)
+    require("good", check="Dagster")
 
 
 @pytest.fixture
