@@ -80,10 +80,16 @@ def test_the_helm_chart_gets_the_settings_of_dagster_yaml():
     daemon = charts["dagsterDaemon"]
     queue = in_snake_case(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
     assert queue == ours["run_queue"] | ours["concurrency"]["runs"]
-    for name in ("run_monitoring", "run_retries", "sensors", "schedules"):
+    for name in ("run_monitoring", "run_retries", "sensors", "schedules", "backfills"):
         shown = in_snake_case(daemon)[name]
         assert {key: shown.get(key) for key in ours[name]} == ours[name]
     assert in_snake_case(charts["retention"]) == {"enabled": True} | ours["retention"]
+    assert charts["additionalInstanceConfig"] == {"nux": ours["nux"]}
+    assert charts["telemetry"] == ours["telemetry"]
+    [location] = [one["python_module"] for one in yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]]
+    [deployment] = charts["dagster-user-deployments"]["deployments"]
+    server = {"host": deployment["name"], "port": deployment["port"], "name": location["location_name"]}
+    assert charts["dagsterWebserver"]["workspace"]["servers"] == [server]
 
 
 def in_snake_case(node: Any) -> Any:
