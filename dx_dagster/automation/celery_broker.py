@@ -7,7 +7,6 @@ from urllib.parse import unquote, urlsplit
 
 from amqp.exceptions import ChannelError
 from dagster_celery.defaults import task_default_queue
-from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher
@@ -73,7 +72,7 @@ def ask(broker: str) -> BrokerAnswers:
             raise BrokerError(error, password) from None
 
 
-def _waiting(connection: Connection) -> int:
+def _waiting(connection: Any) -> int:
     with connection.channel() as channel:
         try:
             return int(channel.queue_declare(task_default_queue, passive=True).message_count)
@@ -83,7 +82,7 @@ def _waiting(connection: Connection) -> int:
             return 0
 
 
-def _places(celery: Any, connection: Connection) -> dict[str, int]:
+def _places(celery: Any, connection: Any) -> dict[str, int]:
     """By worker; one that takes its tasks from other queues is another program's."""
     queues = celery.control.inspect(timeout=REPLY_SECONDS, connection=connection).active_queues() or {}
     ours = [name for name, served in queues.items() if task_default_queue in {queue["name"] for queue in served}]

@@ -86,7 +86,7 @@ def redis_server(tmp_path) -> Iterator[str]:
     options = {"port": port, "bind": "127.0.0.1", "requirepass": "a-password", "save": "", "dir": tmp_path}
     command = ["redis-server", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        client = redis.Redis(port=port, password="a-password", retry=Retry(ConstantBackoff(0.05), 200))  # noqa: S106
+        client = redis.Redis(port=port, password="a-password", retry=Retry(ConstantBackoff(0.05), 200))
         assert client.ping()
         client.close()
         yield f"redis://:a-password@127.0.0.1:{port}/0"
