@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,10 @@ def redis_server(tmp_path) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.skipif(
+    shutil.which("redis-server") is None and "CI" not in os.environ,
+    reason="redis-server is not installed (apt-get install redis-server)",
+)
 def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_server: str, dx_home: Path, monkeypatch):
     def require(state: str, *words: str, check: str = "Celery", **settings: str) -> None:
         for name, value in ({"DX_HOME": str(dx_home), "DX_CELERY_BROKER": redis_server} | settings).items():
