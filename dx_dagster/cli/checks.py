@@ -398,7 +398,7 @@ def _celery(examination: Examination) -> list[Finding]:
         if error.refuses:
             told = f"{where} refuses the user or the password. Correct DX_CELERY_BROKER, for all services alike."
         else:
-            told = f"{where} does not answer, so no run starts: {error}. Start the broker, or correct DX_CELERY_BROKER."
+            told = f"{where} cannot be used, so no run starts: {error}. Start the broker, or correct DX_CELERY_BROKER."
         return [Finding("Celery", State.BAD, told)]
     return [_of_workers(f"{where} answers, with {counted(answers.waiting, 'run')} in its queue.", answers, settings)]
 
