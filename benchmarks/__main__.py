@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import deliveries, one_token, receiving, reporting, tables
+from benchmarks import flight as in_flight
 from benchmarks import killed as killed_imports
 from benchmarks import measures as measures_of_weeks
 from benchmarks import runs as runs_of_dagster
@@ -130,6 +131,23 @@ def killed(
     """
     with databases() as place:
         _show("killed", [killed_imports.measure(pull_requests, times, latency, place)], write=write)
+
+
+@app.command()
+def flight(
+    repositories: Annotated[int, typer.Option()] = 200,
+    pull_requests: Annotated[int, typer.Option()] = 2000,
+    latency: Latency = 0.2,
+    write: Write = False,
+) -> None:
+    """Measure how close an import comes to the time of its requests, where 8 and where 30 are answered at once.
+
+    Example: make bench ARGS="flight --pull-requests 500"
+    """
+    config = WorldConfig(repositories=repositories, pull_requests=pull_requests)
+    with databases() as place:
+        start_up = first_import(OURS, TINY, 0, place)
+        _show("flight", [in_flight.measure(config, latency, start_up, place)], write=write)
 
 
 @app.command()

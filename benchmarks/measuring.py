@@ -86,12 +86,14 @@ class Run:
 
 
 @contextmanager
-def prepared(contestant: Contestant, server: Server, databases: Databases) -> Iterator[Run]:
+def prepared(
+    contestant: Contestant, server: Server, databases: Databases, settings: Mapping[str, str] | None = None
+) -> Iterator[Run]:
     """A run in an empty database. Ours is connected first, outside the measurement."""
     with databases.fresh() as url, contestants.environment(server.url, url) as env:
         if contestant.prepare:
             contestants.checked(contestant.prepare, env)
-        yield Run(contestant, server, url, env)
+        yield Run(contestant, server, url, {**env, **(settings or {})})
 
 
 def _written(output: str) -> int:

@@ -67,10 +67,12 @@ class Server:
 
 
 @contextmanager
-def serving(config: WorldConfig, latency: float) -> Iterator[Server]:
-    """A sandbox; `latency` is in seconds for each answer."""
+def serving(config: WorldConfig, latency: float, serves: int | None = None) -> Iterator[Server]:
+    """A sandbox; `latency` is in seconds for each answer. It answers `serves` requests at once, and the others wait."""
     sizes = {"pull-requests": config.pull_requests, "repositories": config.repositories, "members": config.members}
     knobs = {**sizes, "seed": config.seed, "latency": latency, "hourly-limit": NO_LIMIT}
+    if serves is not None:
+        knobs["serves"] = serves
     command = [sys.executable, "-m", "dx_dagster.sandbox", *(f"--{name}={value}" for name, value in knobs.items())]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "SANDBOX_TOKEN": TOKEN}

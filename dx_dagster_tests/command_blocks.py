@@ -94,6 +94,7 @@ NOT_RUN = {
     "application/json' \\": "an address of the reader's",
     """-d '{"connection_type": "bitbucket", "users": [{"source_id": "{6f0a…}", "status": "bot"}]}'""": "likewise",
     "make bench": "minutes; test_benchmarks.py runs its parts",
+    'make bench ARGS="flight"': "likewise",
     'make bench ARGS="compare --pull-requests 500 --only ours --only endpoints"': "likewise",
     'make bench ARGS="scale 2000 20000 --others-up-to 2000"': "likewise",
     'make bench ARGS="killed"': "likewise",
