@@ -35,6 +35,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 console = Console(stderr=True)
 
 Name = StrEnum("Name", {name: name for name in CONTESTANTS})  # type: ignore[misc] # the choices of a table
+BrokerName = StrEnum("BrokerName", {name: name for name in celery_workers.BROKERS})  # type: ignore[misc] # likewise
 Only = Annotated[list[Name] | None, typer.Option(help="Only this one; may be given several times.")]
 Write = Annotated[bool, typer.Option("--write", help="Put the tables into docs/performance.md.")]
 Latency = Annotated[float, typer.Option(help="Seconds before each answer of the sandbox.")]
@@ -250,14 +251,15 @@ def workers(
     workspaces: Annotated[int, typer.Option()] = 50,
     every: Annotated[float, typer.Option(help="Seconds between two deliveries of one workspace.")] = 60,
     sync_every: Annotated[float, typer.Option(help="Seconds between two scheduled syncs of one workspace.")] = 300,
+    broker: Annotated[BrokerName, typer.Option(help="Its server must be installed.")] = BrokerName("redis"),
 ) -> None:
-    """Kill Celery workers, empty the broker and restart PostgreSQL under deliveries and syncs; needs redis-server.
+    """Kill Celery workers, empty the broker and restart PostgreSQL under deliveries and syncs.
 
     Rows, deliveries and runs are compared with what they should be at the end; the status is 1 where any differs.
 
     Example: make bench ARGS="workers --workspaces 10 --every 20 --sync-every 180"
     """
-    outcome = celery_workers.measure(workspaces, every, sync_every)
+    outcome = celery_workers.measure(workspaces, every, sync_every, celery_workers.BROKERS[broker])
     for line in outcome.lines():
         print(line)
     if not outcome.is_right:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,13 @@ from typing import Any, Self
 import httpx
 import psutil
 import psycopg
-import redis
+from celery import Celery
 from cryptography.fernet import Fernet
+from kombu import Connection
 
 from benchmarks.contestants import ROOT, CannotRunError
 from benchmarks.surroundings import NO_LIMIT, Databases, databases
+from dx_dagster.automation.celery_launcher import waiting_tasks
 from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Faults, RateLimit, Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
@@ -39,6 +42,9 @@ _SIGNING = "a secret of the benchmark"
 _SENDERS = 16
 _ATTEMPTS = 60  # Bitbucket gives up sooner; here each delivery is to arrive, so that it can be counted
 _SLOTS = 3
+_WORKERS = 2
+_QUEUE = "dagster"
+_REFRESH = "refresh_workspaces"
 _CONNECTED = Path(__file__).with_name("connected.py")
 _SERVER_ERROR = 500
 _AT_WORK = ("STARTED", "CANCELING")
@@ -91,39 +97,77 @@ class Outcome:
         yield f"differences from the truth: {self.wrong or 'none'}"
 
 
-class _Broker:
-    """A Redis that stores nothing, so that it starts empty."""
+class Broker(ABC):
+    """A broker that starts empty each time."""
+
+    scheme: str
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise CannotRunError("This needs a Redis server. On Debian and Ubuntu: apt-get install redis-server")
         self.port = free_port()
-        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{self.scheme}://127.0.0.1:{self.port}/"
+
+    @abstractmethod
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """Its process, without what an earlier one stored."""
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        while True:
-            with suppress(redis.ConnectionError):
-                self._client().ping()
-                return
-            time.sleep(0.05)
+        self._process = self._start()
+        with Connection(self.url, connect_timeout=1) as connection:
+            connection.ensure_connection(max_retries=600, interval_start=0.05, interval_step=0, interval_max=0.05)
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def queued(self) -> int:
-        return int(self._client().llen("dagster"))
 
-    def _client(self) -> "redis.Redis":
-        return redis.Redis(port=self.port)
+class Redis(Broker):
+    scheme = "redis"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        program = shutil.which("redis-server")
+        if program is None:
+            raise CannotRunError("This needs a Redis server. On Debian and Ubuntu: apt-get install redis-server")
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+class RabbitMq(Broker):
+    """A RabbitMQ node of its own; Debian's packages change to the service's user where root starts it."""
+
+    scheme = "amqp"
+    _PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        program = shutil.which(self._PROGRAM) or shutil.which("rabbitmq-server")
+        if program is None:
+            raise CannotRunError("This needs RabbitMQ. On Debian and Ubuntu: apt-get install rabbitmq-server")
+        home = self.folder / "rabbitmq"
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        (home / "plugins").write_text("[].")
+        settings = {
+            "HOME": str(home),
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_NODENAME": f"dx{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(home / "data"),
+            "RABBITMQ_LOG_BASE": str(home / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+        }
+        return subprocess.Popen(
+            [program], env={**os.environ, **settings}, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+
+BROKERS: Mapping[str, type[Broker]] = {"redis": Redis, "rabbitmq": RabbitMq}
 
 
 class _Service:
@@ -222,10 +266,10 @@ class _Sender:
 
 
 class _Deployment:
-    def __init__(self, sandbox: Sandbox, place: Databases, url: str, folder: Path, sync_every: float) -> None:
+    def __init__(self, sandbox: Sandbox, place: Databases, url: str, broker: Broker, sync_every: float) -> None:
         self.sandbox, self.place, self.url = sandbox, place, url
         self.outcome = Outcome(len(sandbox.worlds))
-        self.broker = _Broker(folder)
+        self.broker = broker
         self.api_port = free_port()
         others = {name: value for name, value in os.environ.items() if not name.startswith(("DX_", "DAGSTER_"))}
         self.settings = {
@@ -246,6 +290,7 @@ class _Deployment:
             "worker-1": ("worker", "--concurrency", str(_SLOTS), "--name", "one@worker"),
             "worker-2": ("worker", "--concurrency", str(_SLOTS), "--name", "two@worker"),
         }
+        folder = broker.folder
         self.services = {name: _Service(name, environment, folder, *command) for name, command in commands.items()}
 
     def prepare(self, folder: Path) -> None:
@@ -303,8 +348,11 @@ class _Deployment:
         with psycopg.connect(self.url) as connection:
             return connection.execute(query.encode(), parameters).fetchall()
 
-    def runs(self, statuses: Sequence[str]) -> set[str]:
-        found = self.rows("SELECT run_id FROM dagster.runs WHERE status = ANY(%s)", list(statuses))
+    def runs(self, statuses: Sequence[str], job: str = "%") -> set[str]:
+        """Runs with one of the statuses, of jobs whose name is LIKE `job`."""
+        found = self.rows(
+            "SELECT run_id FROM dagster.runs WHERE status = ANY(%s) AND pipeline_name LIKE %s", list(statuses), job
+        )
         return {run for (run,) in found}
 
     def runs_in(self, service: _Service) -> set[str]:
@@ -355,40 +403,50 @@ class _Deployment:
         worker = self.services["worker-2"]
         self._wait_until("a run is at work in worker 2", 600, lambda: self.runs_in(worker))
         [run, *_] = self.runs_in(worker)
+        self._kill_process_of(run)
+        self.watch("process of a run killed", {run}, _AT_WORK, 240)
+
+    def _kill_process_of(self, run: str) -> None:
         [(event,), *_] = self.rows(
             "SELECT event FROM dagster.event_logs WHERE run_id = %s AND event LIKE '%%Started process for run%%'", run
         )
-        match = _PID.search(event)
-        if match is not None:
-            os.kill(int(match[1]), signal.SIGKILL)
-        self.watch("process of a run killed", {run}, _AT_WORK, 240)
+        if match := _PID.search(event):
+            with suppress(ProcessLookupError):
+                os.kill(int(match[1]), signal.SIGKILL)
 
     def empty_the_broker(self) -> None:
-        """Both workers are frozen until the broker holds runs; then it is killed, and starts empty."""
-        workers = [self.services["worker-1"], self.services["worker-2"]]
-        for pid in {pid for worker in workers for pid in worker.pids()}:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            self._wait_until("the broker holds a run", 200, self.broker.queued)
-            queued, at_work = self.runs(["STARTING"]), self.runs(_AT_WORK)
-            self.broker.kill()
-            time.sleep(3)
-            self.broker.start()
-        finally:
-            for pid in {pid for worker in workers for pid in worker.pids()}:
-                os.kill(pid, signal.SIGCONT)
+        """The broker is killed while it holds the run that is to apply deliveries, and starts empty."""
+        Celery(broker=self.broker.url).control.cancel_consumer(_QUEUE, reply=True)
+        for run in self.runs(_AT_WORK, _REFRESH):
+            self._kill_process_of(run)  # or it would go on for ten minutes, and no other one would be launched
+        self._wait_until("the broker holds a refresh", 200, lambda: self.runs(["STARTING"], _REFRESH))
+        self._wait_until("it is sent", 60, self._queued)
+        queued, at_work = self.runs(["STARTING"]), self.runs(_AT_WORK)
+        self.broker.kill()
+        time.sleep(3)
+        self.broker.start()
         began = time.monotonic()
         before = {run for (run,) in self.rows("SELECT run_id FROM dagster.runs")}
-        self._wait_until(
-            "a new run begins",
-            240,
-            lambda: self.rows(
-                "SELECT FROM dagster.runs WHERE status IN ('STARTED', 'SUCCESS') AND NOT run_id = ANY(%s)", list(before)
-            ),
-        )
-        self.say(f"broker restarted empty: the first new run begins after {time.monotonic() - began:.0f} s")
+        back = self._wait_until("both workers are back", 120, lambda: self._consuming() == _WORKERS)
+        self.say(f"broker restarted empty: the workers are back after {back:.0f} s")
+        for what, job in (("run", "%"), ("run that applies deliveries", _REFRESH)):
+            self._wait_until("a new run begins", 240, lambda job=job: self._begun_since(before, job))
+            self.say(f"broker restarted empty: the first new {what} begins after {time.monotonic() - began:.0f} s")
         self.watch("broker restarted empty, runs at work", at_work, _AT_WORK, 240)
         self.watch("broker restarted empty, runs in it", queued, ["STARTING"], 300)
+
+    def _begun_since(self, before: set[str], job: str) -> bool:
+        return bool(self.runs(["STARTED", "SUCCESS"], job) - before)
+
+    def _queued(self) -> int:
+        with Connection(self.broker.url) as connection:
+            return waiting_tasks(connection, _QUEUE)
+
+    def _consuming(self) -> int:
+        """Tells the workers to take runs again, and returns how many answer."""
+        with suppress(OSError):
+            return len(Celery(broker=self.broker.url).control.add_consumer(_QUEUE, reply=True))
+        return 0
 
     def restart_the_database(self) -> None:
         self._wait_until("two runs are at work", 600, lambda: len(self.runs(_AT_WORK)) > 1)
@@ -458,7 +516,7 @@ class _Deployment:
             outcome.wrong["all"] = wrong
 
 
-def measure(workspaces: int, every: float, sync_every: float) -> Outcome:
+def measure(workspaces: int, every: float, sync_every: float, broker: type[Broker] = Redis) -> Outcome:
     """Kills, empties and restarts each part once, while deliveries and syncs go on."""
     configs = [WorldConfig(f"team-{number}", number, 2, 8, 4, forbidden_repositories=0) for number in range(workspaces)]
     sandbox = Sandbox(configs[0], also=configs[1:], limits=RateLimit(NO_LIMIT), faults=Faults(latency=0.1))
@@ -467,7 +525,7 @@ def measure(workspaces: int, every: float, sync_every: float) -> Outcome:
         url = stack.enter_context(place.fresh())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dx-dagster-workers-")))
         stack.enter_context(sandbox)
-        deployment = _Deployment(sandbox, place, url, folder, sync_every)
+        deployment = _Deployment(sandbox, place, url, broker(folder), sync_every)
         try:
             deployment.prepare(folder)
             began = time.monotonic()

@@ -11,19 +11,29 @@ import pytest
 import typer.main
 import yaml
 from billiard.exceptions import WorkerLostError
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import pack_value
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.tasks import create_execute_job_task
 
 from dx_dagster.assets.ours import OURS
+from dx_dagster.automation import celery_launcher
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+from dx_dagster.automation.celery_task import RunTask
 from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.cli import dagster_yaml
 from dx_dagster.cli.app import app
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.worker import report_lost_run, worker
 from dx_dagster.settings import Settings, SettingsError
+from dx_dagster.warehouse.runs import executing
+from dx_dagster_tests.ticking import lost_runs
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -174,6 +184,71 @@ def test_a_worker_ends_a_run_whose_process_was_killed(celery_instance):
         assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.STARTED]
         report_lost_run(exception=WorkerLostError("signal 9 (SIGKILL)"), kwargs=kwargs)
         assert [one.status for one in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+
+
+def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(database_url, monkeypatch):
+    monkeypatch.setenv("DX_DATABASE_URL", database_url)
+    monkeypatch.setenv("DX_CELERY_BROKER", "memory://")  # a broker inside this process
+    monkeypatch.setattr(celery_launcher, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    code = ModuleCodePointer("dx_dagster.definitions", "defs", None)
+    origin = JobPythonOrigin("upkeep", RepositoryPythonOrigin("python", code))
+    configured = {"run_launcher": yaml.safe_load(dagster_yaml.CELERY)["run_launcher"]}
+
+    with dg.instance_for_test(overrides=configured) as instance:
+        launcher = instance.run_launcher
+        assert isinstance(launcher, WorkerRunLauncher)
+        job = upkeep(OURS)
+
+        def ended() -> set[str]:
+            lost_runs(dg.build_sensor_context(instance=instance))
+            return {run.run_id for run in instance.get_runs() if run.is_finished}
+
+        def launched() -> str:
+            run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, job_code_origin=origin)
+            launcher.launch_run(LaunchRunContext(run, None))
+            return run.run_id
+
+        def empty_the_broker() -> None:
+            with launcher.celery.connection_for_write() as connection, connection.channel() as channel:
+                channel.queue_purge("dagster")
+
+        lost = {launched()}
+        empty_the_broker()
+        assert ended() == set(), "no worker answers, so it may be at one"
+        with start_worker(launcher.celery, perform_ping_check=False, queues=["another"]):
+            lost.add(launched())
+            assert ended() == set(), "a task is in the queue"
+            empty_the_broker()
+            held = launcher.celery.send_task("celery.ping", queue="another", countdown=600).id
+            while not launcher.celery.control.inspect(timeout=0.3).query_task(held):
+                pass
+            tags = {DAGSTER_CELERY_TASK_ID_TAG: held}
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)  # about to be sent
+            assert ended() == lost
+        [why] = [entry.message for entry in instance.all_logs(lost.pop(), of_type=dg.DagsterEventType.RUN_FAILURE)]
+        assert "not in the broker, and no worker has it" in why
+
+
+def test_a_run_that_is_given_to_two_workers_is_executed_once(database_url, monkeypatch):
+    monkeypatch.setenv("DX_DATABASE_URL", database_url)
+    code = ModuleCodePointer("dx_dagster.definitions", "defs", None)
+    origin = JobPythonOrigin("upkeep", RepositoryPythonOrigin("python", code))
+    task = create_execute_job_task(Celery(broker="memory://"), base=RunTask)
+    with dg.instance_for_test() as instance:
+        run = instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTING, job_code_origin=origin)
+        packed = pack_value(ExecuteRunArgs(origin, run.run_id, instance.get_ref()))
+
+        def starts() -> list[str]:
+            task(execute_job_args_packed=packed)
+            entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_START)
+            return [entry.run_id for entry in entries]
+
+        with executing(database_url, run.run_id) as is_alone:
+            assert is_alone
+            assert starts() == [], "the other worker has not begun it"
+        assert starts() == [run.run_id]
+        assert starts() == [run.run_id], "it has ended"
 
 
 @pytest.mark.parametrize("address", ["http://:a-password@broker", "redis://:a-password@broker:a-port", "a-password"])

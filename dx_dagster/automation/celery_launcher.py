@@ -3,23 +3,33 @@
 Dagster's launcher asks Celery's result backend whether a run is alive. That gives wrong answers: a worker that was
 killed is "started" for good, and a run is unknown, and ended, once the results were lost while it is at work. The lock
 that each run holds in the database tells it right (`lost_runs.py`), so there is no result backend.
+
+A run that has not begun holds no lock yet. Whether its task still exists is asked of the broker and of the workers.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from amqp.exceptions import ChannelError
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
-from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
+from kombu import Connection
+from kombu.exceptions import OperationalError
 
+_SECONDS_TO_ANSWER = 1.5
+_SECONDS_BETWEEN_LOOKS = 3.0
+_PATIENCE = {"read_timeout": 10, "write_timeout": 10}  # of AMQP; other brokers have theirs below
+_NO_SUCH_QUEUE = 404
 _CONFIGURATION: Mapping[str, Any] = {
     "result_backend": "disabled://",
     "task_ignore_result": True,
-    # A busy worker takes no run out of the queue: another one may be idle, and what it has taken dies with it. Brokers
-    # other than Redis do not have this setting; there the multiplier limits what is taken.
-    "worker_disable_prefetch": True,
     "worker_prefetch_multiplier": 1,
+    "worker_enable_prefetch_count_reduction": False,  # it would raise the count again, and FreePlaces keeps it at one
+    # RabbitMQ closes the channel of a worker that holds a task for long. By default, the worker then ends.
+    "broker_channel_error_retry": True,
     # A run is never given to a second worker by the broker. Dagster starts it again as another run.
     "task_acks_late": False,
     # A new process has the memory of a new one. It is forked from one that has loaded the definitions.
@@ -46,7 +56,10 @@ class WorkerRunLauncher(CeleryRunLauncher):
 
     def __init__(self, default_queue: str, config_source: Mapping[str, Any] | None = None, **config: Any) -> None:
         config["backend"] = _CONFIGURATION["result_backend"]
-        super().__init__(default_queue, config_source={**_CONFIGURATION, **(config_source or {})}, **config)
+        # A busy worker takes no run out of the queue: another one may be idle, and what it has taken dies with it. With
+        # RabbitMQ, which does not know this setting, `celery_places.py` does the same.
+        prefetch = {"worker_disable_prefetch": not str(config.get("broker")).startswith("amqp")}
+        super().__init__(default_queue, config_source={**_CONFIGURATION, **prefetch, **(config_source or {})}, **config)
 
     def terminate(self, run_id: str) -> bool:
         """Ends a run, as Dagster's other launchers do: it ends as cancelled, and is not started again."""
@@ -58,6 +71,36 @@ class WorkerRunLauncher(CeleryRunLauncher):
             super().terminate(run_id)
         return True
 
+    def runs_without_task(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The ids of launched runs whose task the broker has lost, as when it restarts empty.
+
+        Two looks in a row find the queue empty and the task at no worker. The result is empty where that cannot be
+        known: without an answer of the broker or of any worker, and while tasks wait in the queue.
+        """
+        tasks = {
+            run.tags[DAGSTER_CELERY_TASK_ID_TAG]: run.run_id
+            for run in runs
+            if DAGSTER_CELERY_TASK_ID_TAG in run.tags and DAGSTER_CELERY_QUEUE_TAG not in run.tags
+        }
+        missing = self._known_to_nobody(tasks) if tasks else set()
+        if missing:
+            # A task on its way to a worker is in neither place for a moment.
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            missing = self._known_to_nobody(missing)
+        return [run_id for task, run_id in tasks.items() if task in missing]
+
+    def _known_to_nobody(self, tasks: Collection[str]) -> set[str]:
+        with self.celery.connection_for_read(transport_options=_PATIENCE) as connection:
+            try:
+                # In this order: a task that a worker takes between the two looks is found at the worker.
+                if waiting_tasks(connection, self.default_queue):
+                    return set()
+                inspect = self.celery.control.inspect(timeout=_SECONDS_TO_ANSWER, connection=connection)
+                answers = inspect.query_task(*tasks)
+            except (OperationalError, *connection.connection_errors, *connection.channel_errors):
+                return set()
+        return set(tasks).difference(*answers.values()) if answers else set()
+
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:  # noqa: ARG002
         """Always well: `lost_runs` ends runs without a process."""
         return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -68,3 +111,14 @@ class WorkerRunLauncher(CeleryRunLauncher):
         include_container_logs: bool | None = True,  # noqa: ARG002 - Dagster passes it by name
     ) -> str | None:
         return f"Celery task {run.tags.get(DAGSTER_CELERY_TASK_ID_TAG, 'none')}: no worker took it, or it had no code."
+
+
+def waiting_tasks(connection: Connection, queue: str) -> int:
+    """How many tasks are in the queue, without those that a worker holds."""
+    try:
+        with connection.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+    except ChannelError as error:
+        if int(error.reply_code) == _NO_SUCH_QUEUE:  # an empty broker
+            return 0
+        raise

@@ -1,4 +1,4 @@
-"""Ends runs whose process died without reporting it, as in a power cut.
+"""Ends runs whose process died without reporting it, as in a power cut, and runs that a broker lost.
 
 Dagster notices that a run has died only while the code server that started it lives, and on Celery's workers not at
 all. A run that stays "started" keeps its workspace from every other run, so each run holds a lock of the database for
@@ -7,6 +7,9 @@ as long as its process lives.
 A lock may be missing for a while though the process lives: it is taken with the first step, given back a moment before
 the run is called ended, and taken again after its connection was lost. So a run is ended once its lock was missing for
 a minute, by a clock that is never set, and at three looks: two may lie just before and after an outage of the database.
+
+A run that was launched as a task and has not begun is ended once neither the broker nor a worker has its task. Dagster
+would wait three minutes, and a lost run that applies deliveries keeps the next one from being launched.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import dagster as dg
 
@@ -23,13 +26,20 @@ from dx_dagster.automation.under_way import KIND_TAG, PARTITION_TAG, WORKSPACE_T
 from dx_dagster.clock import monotonic
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.embedded import database_url
-from dx_dagster.warehouse.runs import without_process
+from dx_dagster.warehouse.runs import executing, without_process
 
 _SECONDS_BETWEEN_LOOKS = 15
 SECONDS_TO_BE_SURE = 60.0
 LOOKS_TO_BE_SURE = 3
 # Jobs of our own code location whose runs have none of our tags.
 _WITHOUT_TAGS = {"check_workspace", "upkeep"}
+_BEGUN = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+_LAUNCHED = (dg.DagsterRunStatus.STARTING,)
+_KILLED = "The process of this run ended without reporting: it was killed, or the machine stopped."
+_NOT_TAKEN = (
+    "The task of this run is lost: it is not in the broker, and no worker has it. The broker was restarted without its "
+    "data, or a worker was killed before the run began."
+)
 # A cursor has times of the clock of one machine, since it started. Code servers of that machine take over from one
 # another within a minute: each would begin to count anew.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -46,6 +56,14 @@ class Missing(NamedTuple):
         return now - self.since >= SECONDS_TO_BE_SURE and self.looks >= LOOKS_TO_BE_SURE
 
 
+@runtime_checkable
+class TaskLauncher(Protocol):
+    """A run launcher that hands runs to a broker."""
+
+    def runs_without_task(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The ids of launched runs whose task the broker has lost."""
+
+
 def lost_runs(placement: Placement) -> dg.SensorDefinition:
     @dg.sensor(
         name=placement.name("lost_runs"),
@@ -60,17 +78,25 @@ def lost_runs(placement: Placement) -> dg.SensorDefinition:
 
 
 def _end_lost_runs(placement: Placement, context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    now = monotonic()
-    missing = watched(_remembered(context.cursor), _without_lock(placement, context.instance), now)
-    lost = [run_id for run_id, one in missing.items() if one.is_lost(now)]
-    for run_id in lost:
-        run = context.instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            context.instance.report_run_failed(
-                run, "The process of this run ended without reporting: it was killed, or the machine stopped."
-            )
+    now, instance = monotonic(), context.instance
+    missing = watched(_remembered(context.cursor), _without_lock(placement, instance), now)
+    killed = [run_id for run_id, one in missing.items() if one.is_lost(now)]
+    ended = sum(_end(instance, run_id, _BEGUN, _KILLED) for run_id in killed)
+    for run_id in _without_task(placement, instance):
+        # A worker that was silent may begin it at this moment. It then finds the run executed by another process.
+        with executing(database_url(placement.settings()), run_id) as is_alone:
+            ended += is_alone and _end(instance, run_id, _LAUNCHED, _NOT_TAKEN)
     context.update_cursor(json.dumps({"clock": _CLOCK, "missing": missing}))
-    return dg.SkipReason(f"ended {len(lost)} runs without a process" if lost else "every run has its process")
+    return dg.SkipReason(f"ended {ended} lost runs" if ended else "every run has its process or its task")
+
+
+def _end(instance: dg.DagsterInstance, run_id: str, statuses: Collection[dg.DagsterRunStatus], why: str) -> bool:
+    """Ends the run if it still has one of the statuses, and returns whether it had."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status not in statuses:
+        return False
+    instance.report_run_failed(run, why)
+    return True
 
 
 def watched(before: Mapping[str, Missing], without_lock: Collection[str], now: float) -> dict[str, Missing]:
@@ -90,16 +116,28 @@ def _without_lock(placement: Placement, instance: dg.DagsterInstance) -> list[st
 
     In another project, runs of our jobs in one process only: others hold the lock during our steps alone.
     """
-    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
+    started = _ours(placement, instance, _BEGUN)
+    return asyncio.run(_without_process(placement, [run.run_id for run in started])) if started else []
+
+
+def _without_task(placement: Placement, instance: dg.DagsterInstance) -> list[str]:
+    """Runs that were launched and have not begun, and whose task the broker has lost."""
+    launched = _ours(placement, instance, _LAUNCHED)
+    if not launched or not isinstance(instance.run_launcher, TaskLauncher):
+        return []
+    return instance.run_launcher.runs_without_task(launched)
+
+
+def _ours(
+    placement: Placement, instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]
+) -> list[dg.DagsterRun]:
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(statuses)))
     if placement.component is None:
         # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
         tags = {placement.tag(WORKSPACE_TAG), placement.tag(KIND_TAG), PARTITION_TAG}
-        candidates = [run.run_id for run in runs if tags & run.tags.keys() or run.job_name in _WITHOUT_TAGS]
-    else:
-        jobs = {placement.name("sync_workspace"), placement.name("refresh_workspaces")}
-        candidates = [run.run_id for run in runs if run.job_name in jobs]
-    return asyncio.run(_without_process(placement, candidates)) if candidates else []
+        return [run for run in runs if tags & run.tags.keys() or run.job_name in _WITHOUT_TAGS]
+    jobs = {placement.name("sync_workspace"), placement.name("refresh_workspaces")}
+    return [run for run in runs if run.job_name in jobs]
 
 
 async def _without_process(placement: Placement, runs: Sequence[str]) -> list[str]:

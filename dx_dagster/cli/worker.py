@@ -51,6 +51,8 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
     from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
     from dx_dagster import definitions  # noqa: F401 - loaded here, the processes that are forked have it
+    from dx_dagster.automation.celery_places import FreePlaces
+    from dx_dagster.automation.celery_task import RunTask
     from dx_dagster.telemetry import json_logs
 
     if not json_logs.set_up():
@@ -60,8 +62,9 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
     signals.task_failure.connect(report_lost_run)
     with DagsterInstance.get() as instance:
         celery = _launcher(installation, instance).celery
-    create_execute_job_task(celery)
-    create_resume_job_task(celery)
+    celery.steps["consumer"].add(FreePlaces)
+    create_execute_job_task(celery, base=RunTask)
+    create_resume_job_task(celery, base=RunTask)
     celery.worker_main(
         ["worker", f"--concurrency={concurrency}", f"--hostname={name}", "--without-gossip", "--without-mingle"]
     )
@@ -93,15 +96,13 @@ def report_lost_run(
     """Ends a run whose process was killed, as when memory runs out. `lost_runs` would see it a minute later."""
     from billiard.exceptions import WorkerLostError
     from dagster import DagsterInstance
-    from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
-    from dagster._serdes import unpack_value
+
+    from dx_dagster.automation.celery_task import run_of
 
     if not isinstance(exception, WorkerLostError) or not kwargs:
         return
-    [packed] = kwargs.values()  # the only parameter of both tasks
-    task = unpack_value(packed, (ExecuteRunArgs, ResumeRunArgs))
     with DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(task.run_id)
+        run = instance.get_run_by_id(run_of(kwargs))
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, f"The process of this run ended without reporting: {exception}")
 

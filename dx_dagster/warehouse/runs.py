@@ -1,14 +1,30 @@
 """Runs with a process: each holds an advisory lock, which PostgreSQL releases when the process ends in any way."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from dx_dagster.warehouse.database import Warehouse
+from dx_dagster.warehouse.locks import Lock
 
 
 def at_work(warehouse: Warehouse, run: str) -> AbstractAsyncContextManager[bool]:
     """Holds the lock that marks the run as at work, until the block or the process ends."""
     return warehouse.lock(_name(run), insists=True)
+
+
+@contextmanager
+def executing(url: str, run: str) -> Iterator[bool]:
+    """Keeps other processes from executing the run within the block; yields whether none does.
+
+    Raises:
+        psycopg.Error: the database does not answer.
+    """
+    lock = Lock(url, f"dx-dagster task of run {run}")
+    is_free = lock.take()
+    try:
+        yield is_free
+    finally:
+        lock.release()
 
 
 async def without_process(warehouse: Warehouse, runs: Sequence[str]) -> list[str]:
