@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from dagster_celery.tasks import create_execute_job_task
 
 from dx_dagster.assets.ours import OURS
 from dx_dagster.automation import celery_launcher
-from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+from dx_dagster.automation.celery_launcher import WorkerRunLauncher, waiting_tasks
+from dx_dagster.automation.celery_places import FreePlaces
 from dx_dagster.automation.celery_task import RunTask
 from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.cli import dagster_yaml
@@ -225,6 +228,31 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
             assert ended() == {lost.run_id}
         [why] = [entry.message for entry in instance.all_logs(lost.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
         assert "not in the broker, and no worker has it" in why
+
+
+def test_a_busy_worker_leaves_runs_to_others_with_brokers_other_than_redis(celery_instance):
+    launcher = celery_instance.run_launcher
+    assert isinstance(launcher, WorkerRunLauncher)
+    begun, end = threading.Semaphore(0), threading.Semaphore(0)
+
+    @launcher.celery.task(name="work", shared=False)
+    def work() -> None:
+        begun.release()
+        assert end.acquire(timeout=20)
+
+    def waiting() -> int:
+        with launcher.celery.connection_for_read() as connection:
+            return waiting_tasks(connection, "dagster")
+
+    launcher.celery.steps["consumer"].add(FreePlaces)
+    with start_worker(launcher.celery, perform_ping_check=False, pool="threads"):
+        for _ in range(2):
+            launcher.celery.send_task("work", queue="dagster")
+        for left in (1, 0):
+            assert begun.acquire(timeout=20)
+            time.sleep(0.3)
+            assert waiting() == left, "the worker holds a run for which it has no place"
+            end.release()
 
 
 @pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer")

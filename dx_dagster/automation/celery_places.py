@@ -27,7 +27,7 @@ class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no
 
     def start(self, parent: Any) -> None:
         """Is called at each connection to the broker, before the first task is asked for."""
-        if parent.connection.transport.driver_type != "amqp":
+        if parent.connection.transport.driver_type == "redis":  # `worker_disable_prefetch` does the same
             return
         self._consumer, self._is_paused = parent, False
         # One task at a time: the next one is sent when this one is acknowledged, and by then consuming has stopped.
