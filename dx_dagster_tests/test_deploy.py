@@ -217,14 +217,14 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
         empty_the_broker()
         assert ended() == set(), "no worker answers, so it may be at one"
         with start_worker(launcher.celery, perform_ping_check=False, queues=["another"]):
-            launcher.celery.send_task("celery.ping", queue="dagster")
-            assert ended() == set(), "a task is in the queue, and it may be this one"
-            empty_the_broker()
             held = launcher.celery.send_task("celery.ping", queue="another", countdown=600).id
             while not launcher.celery.control.inspect(timeout=0.3).query_task(held):
                 pass
             for tags in ({DAGSTER_CELERY_TASK_ID_TAG: held}, {}):  # at a worker, and about to be sent
                 instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
+            launcher.celery.send_task("celery.ping", queue="dagster")
+            assert ended() == set(), "a task is in the queue, and it may be this one"
+            empty_the_broker()
             assert ended() == {lost.run_id}
         [why] = [entry.message for entry in instance.all_logs(lost.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
         assert "not in the broker, and no worker has it" in why
