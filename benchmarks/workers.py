@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -416,7 +417,8 @@ class _Deployment:
 
     def empty_the_broker(self) -> None:
         """The broker is killed while it holds the run that is to apply deliveries, and starts empty."""
-        Celery(broker=self.broker.url).control.cancel_consumer(_QUEUE, reply=True)
+        with Connection(self.broker.url) as connection:
+            Celery().control.cancel_consumer(_QUEUE, reply=True, connection=connection)
         for run in self.runs(_AT_WORK, _REFRESH):
             self._kill_process_of(run)  # or it would go on for ten minutes, and no other one would be launched
         self._wait_until("the broker holds a refresh", 200, lambda: self.runs(["STARTING"], _REFRESH))
@@ -430,7 +432,7 @@ class _Deployment:
         back = self._wait_until("both workers are back", 120, lambda: self._consuming() == _WORKERS)
         self.say(f"broker restarted empty: the workers are back after {back:.0f} s")
         for what, job in (("run", "%"), ("run that applies deliveries", _REFRESH)):
-            self._wait_until("a new run begins", 240, lambda job=job: self._begun_since(before, job))
+            self._wait_until("a new run begins", 240, partial(self._begun_since, before, job))
             self.say(f"broker restarted empty: the first new {what} begins after {time.monotonic() - began:.0f} s")
         self.watch("broker restarted empty, runs at work", at_work, _AT_WORK, 240)
         self.watch("broker restarted empty, runs in it", queued, ["STARTING"], 300)
@@ -444,9 +446,8 @@ class _Deployment:
 
     def _consuming(self) -> int:
         """Tells the workers to take runs again, and returns how many answer."""
-        with suppress(OSError):
-            return len(Celery(broker=self.broker.url).control.add_consumer(_QUEUE, reply=True))
-        return 0
+        with Connection(self.broker.url) as connection:
+            return len(Celery().control.add_consumer(_QUEUE, reply=True, connection=connection))
 
     def restart_the_database(self) -> None:
         self._wait_until("two runs are at work", 600, lambda: len(self.runs(_AT_WORK)) > 1)

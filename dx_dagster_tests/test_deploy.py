@@ -235,7 +235,6 @@ def test_a_busy_worker_leaves_runs_to_others_with_brokers_other_than_redis(celer
     assert isinstance(launcher, WorkerRunLauncher)
     begun, end = threading.Semaphore(0), threading.Semaphore(0)
 
-    @launcher.celery.task(name="work", shared=False)
     def work() -> None:
         begun.release()
         assert end.acquire(timeout=20)
@@ -244,6 +243,7 @@ def test_a_busy_worker_leaves_runs_to_others_with_brokers_other_than_redis(celer
         with launcher.celery.connection_for_read() as connection:
             return waiting_tasks(connection, "dagster")
 
+    launcher.celery.task(work, name="work", shared=False)
     launcher.celery.steps["consumer"].add(FreePlaces)
     with start_worker(launcher.celery, perform_ping_check=False, pool="threads"):
         for _ in range(2):
@@ -260,7 +260,8 @@ def test_a_run_that_is_given_to_two_workers_is_executed_once(database_url, monke
     monkeypatch.setenv("DX_DATABASE_URL", database_url)
     code = ModuleCodePointer("dx_dagster.definitions", "defs", None)
     origin = JobPythonOrigin("upkeep", RepositoryPythonOrigin("python", code))
-    task = create_execute_job_task(Celery(broker="memory://"), base=RunTask)
+    options: dict[str, Any] = {"base": RunTask}
+    task = create_execute_job_task(Celery(broker="memory://"), **options)
     with dg.instance_for_test() as instance:
         run = instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTING, job_code_origin=origin)
         packed = pack_value(ExecuteRunArgs(origin, run.run_id, instance.get_ref()))

@@ -4,6 +4,7 @@ A broker may give one task to two workers, as RabbitMQ does after a lost connect
 begun or ended. But two processes that look at its status at the same moment would both execute it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import celery
@@ -32,7 +33,7 @@ class RunTask(celery.Task):  # type: ignore[misc] # Celery has no types
         return 0
 
 
-def run_of(parameters: dict[str, Any]) -> str:
+def run_of(parameters: Mapping[str, Any]) -> str:
     """The id of the run in the parameters of a task that executes or resumes it."""
     [packed] = parameters.values()
     return unpack_value(packed, (ExecuteRunArgs, ResumeRunArgs)).run_id

@@ -63,8 +63,9 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
     with DagsterInstance.get() as instance:
         celery = _launcher(installation, instance).celery
     celery.steps["consumer"].add(FreePlaces)
-    create_execute_job_task(celery, base=RunTask)
-    create_resume_job_task(celery, base=RunTask)
+    options: dict[str, Any] = {"base": RunTask}
+    create_execute_job_task(celery, **options)
+    create_resume_job_task(celery, **options)
     celery.worker_main(
         ["worker", f"--concurrency={concurrency}", f"--hostname={name}", "--without-gossip", "--without-mingle"]
     )
