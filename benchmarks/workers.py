@@ -418,7 +418,7 @@ class _Deployment:
     def empty_the_broker(self) -> None:
         """The broker is killed while it holds the run that is to apply deliveries, and starts empty."""
         with Connection(self.broker.url) as connection:
-            Celery().control.cancel_consumer(_QUEUE, reply=True, connection=connection)
+            Celery(broker=self.broker.url).control.cancel_consumer(_QUEUE, reply=True, connection=connection)
         for run in self.runs(_AT_WORK, _REFRESH):
             self._kill_process_of(run)  # or it would go on for ten minutes, and no other one would be launched
         self._wait_until("the broker holds a refresh", 200, lambda: self.runs(["STARTING"], _REFRESH))
@@ -447,7 +447,7 @@ class _Deployment:
     def _consuming(self) -> int:
         """Tells the workers to take runs again, and returns how many answer."""
         with Connection(self.broker.url) as connection:
-            return len(Celery().control.add_consumer(_QUEUE, reply=True, connection=connection))
+            return len(Celery(broker=self.broker.url).control.add_consumer(_QUEUE, reply=True, connection=connection))
 
     def restart_the_database(self) -> None:
         self._wait_until("two runs are at work", 600, lambda: len(self.runs(_AT_WORK)) > 1)
