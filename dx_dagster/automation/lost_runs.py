@@ -69,7 +69,7 @@ def lost_runs(placement: Placement) -> dg.SensorDefinition:
         name=placement.name("lost_runs"),
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ends runs whose process was killed together with its code server.",
+        description="Ends runs whose process was killed together with its code server, and runs that the broker lost.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return _end_lost_runs(placement, context)
