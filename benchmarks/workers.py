@@ -382,12 +382,14 @@ class _Deployment:
         counted = Counter(f"{job} {status.lower()}" for job, status in found)
         return ", ".join(f"{count} {what}" for what, count in counted.items())
 
-    def watch(self, what: str, runs: set[str], statuses: Sequence[str], seconds: float) -> None:
+    def watch(
+        self, what: str, runs: set[str], statuses: Sequence[str], seconds: float, began: float | None = None
+    ) -> None:
         """Waits until none of the runs has one of these statuses any more."""
         if not runs:
             self.say(f"{what}: none")
             return
-        began, ends = time.monotonic(), dict[str, float]()
+        began, ends = time.monotonic() if began is None else began, dict[str, float]()
         while len(ends) < len(runs) and time.monotonic() - began < seconds:
             with suppress(psycopg.OperationalError):
                 for run in runs - self.runs(statuses) - ends.keys():
@@ -437,10 +439,10 @@ class _Deployment:
         self.say(f"broker restarted empty: the workers are back after {back:.0f} s")
         self._wait_until("a new run begins", 240, lambda: self.runs(["STARTED", "SUCCESS"]) - before)
         self.say(f"broker restarted empty: the first new run begins after {time.monotonic() - began:.0f} s")
+        self.watch("broker restarted empty, runs in it", queued, ["STARTING"], 300, began)
         self._wait_until("deliveries are applied", 240, lambda: self.rows(_APPLIED_SINCE, restarted))
         self.say(f"broker restarted empty: deliveries are applied again after {time.monotonic() - began:.0f} s")
         self.watch("broker restarted empty, runs at work", at_work, _AT_WORK, 240)
-        self.watch("broker restarted empty, runs in it", queued, ["STARTING"], 300)
 
     def _is_refresh_queued(self) -> bool:
         """Ends refreshes at work, which would go on for ten minutes: no other one would be launched."""
