@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from amqp.exceptions import ChannelError
 from dagster_celery.defaults import task_default_queue
 from kombu.exceptions import OperationalError
 
-from dx_dagster.automation.celery_launcher import WorkerRunLauncher
+from dx_dagster.automation.celery_launcher import WorkerRunLauncher, waiting_tasks
 
 REPLY_SECONDS = 2.0  # a worker answers at once, also when all its places are taken
 _CONNECT_SECONDS = 3
@@ -25,7 +24,6 @@ _CONFIGURATION: Mapping[str, Any] = {
     },
 }
 _REFUSALS = frozenset({"AuthenticationError", "AuthorizationError", "NoPermissionError", "AccessRefused"})
-_NOT_FOUND = "404"
 
 
 class BrokerError(Exception):
@@ -67,19 +65,9 @@ def ask(broker: str) -> BrokerAnswers:
     with celery.connection_for_read() as connection:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
-            return BrokerAnswers(_waiting(connection), _places(celery, connection))
+            return BrokerAnswers(waiting_tasks(connection, task_default_queue), _places(celery, connection))
         except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
             raise BrokerError(error, password) from None
-
-
-def _waiting(connection: Any) -> int:
-    with connection.channel() as channel:
-        try:
-            return int(channel.queue_declare(task_default_queue, passive=True).message_count)
-        except ChannelError as error:  # Redis has no empty queues; RabbitMQ makes one with the first worker or run
-            if str(error.reply_code) != _NOT_FOUND:
-                raise
-            return 0
 
 
 def _places(celery: Any, connection: Any) -> dict[str, int]:

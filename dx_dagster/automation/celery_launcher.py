@@ -119,6 +119,7 @@ def waiting_tasks(connection: Connection, queue: str) -> int:
         with connection.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)
     except ChannelError as error:
-        if int(error.reply_code) == _NO_SUCH_QUEUE:  # an empty broker
+        # Redis has no empty queues; RabbitMQ makes one with the first worker or run.
+        if int(error.reply_code) == _NO_SUCH_QUEUE:
             return 0
         raise

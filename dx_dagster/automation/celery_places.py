@@ -29,11 +29,13 @@ class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no
         """Is called at each connection to the broker, before the first task is asked for."""
         if parent.connection.transport.driver_type == "redis":  # `worker_disable_prefetch` does the same
             return
-        self._consumer, self._is_paused = parent, False
+        self._consumer = parent
         # One task at a time: the next one is sent when this one is acknowledged, and by then consuming has stopped.
         parent.qos.decrement_eventually(parent.initial_prefetch_count - 1)
-        if self._places() <= 0:
-            self._pause()
+        self._is_paused = self._places() <= 0
+        if self._is_paused:  # after a lost connection; the worker would consume from all queues in a moment
+            for name in parent.app.amqp.queues.consume_from:
+                parent.task_consumer.cancel_by_queue(name)
         signals.task_received.connect(self._received, dispatch_uid=_SIGNAL)
         self._timer = parent.timer.call_repeatedly(_SECONDS_BETWEEN_LOOKS, self._look)
 
@@ -51,16 +53,13 @@ class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no
 
     def _received(self, **_given: Any) -> None:
         if self._places() <= 1:  # this one is not counted yet
-            self._pause()
+            self._consumer.task_consumer.cancel()
+            self._is_paused = True
 
     def _look(self) -> None:
         if self._is_paused and self._places() > 0:
-            for queue in self._consumer.app.amqp.queues.consume_from.values():
-                self._consumer.task_consumer.add_queue(queue)
-            self._consumer.task_consumer.consume()
+            consumer, wanted = self._consumer.task_consumer, self._consumer.app.amqp.queues.consume_from
+            for name in wanted.keys() - {queue.name for queue in consumer.queues}:
+                consumer.add_queue(wanted[name])
+            consumer.consume()
             self._is_paused = False
-
-    def _pause(self) -> None:
-        for name in self._consumer.app.amqp.queues.consume_from:
-            self._consumer.task_consumer.cancel_by_queue(name)
-        self._is_paused = True
