@@ -216,8 +216,18 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
         launcher.celery.task(_nothing, name="nothing", shared=False)
         job = upkeep(OURS)
 
+        def look(cursor: str | None, later: float = 0) -> str:
+            """The cursor after a look, so much later than the last one."""
+            known = json.loads(cursor) if cursor else {"unsent": {}}
+            for missing in known["unsent"].values():
+                missing[0] -= later
+            context = dg.build_sensor_context(instance=instance, cursor=json.dumps(known) if cursor else None)
+            lost_runs(context)
+            assert context.cursor
+            return context.cursor
+
         def ended() -> set[str]:
-            lost_runs(dg.build_sensor_context(instance=instance))
+            look(None)
             return {run.run_id for run in instance.get_runs() if run.is_finished}
 
         def empty_the_broker() -> None:
@@ -232,13 +242,19 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
             held = launcher.celery.send_task("nothing", queue="another", countdown=600).id
             while not launcher.celery.control.inspect(timeout=0.3).query_task(held):
                 pass
-            for tags in ({DAGSTER_CELERY_TASK_ID_TAG: held}, {}):  # at a worker, and about to be sent
-                instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
+            tags = {DAGSTER_CELERY_TASK_ID_TAG: held}
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
             launcher.celery.send_task("nothing", queue="dagster")
             assert ended() == set(), "a task is in the queue, and it may be this one"
             empty_the_broker()
+            unsent = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
             assert wait_until(lambda: bool(ended()))  # a worker may answer too late at one look
-            assert ended() == {lost.run_id}
+            assert ended() == {lost.run_id}, "it may be about to be sent"
+        monkeypatch.setattr(celery_launcher, "_SECONDS_TO_ANSWER", 0.01)
+        cursor = look(look(None), later=60)
+        assert ended() == {lost.run_id}
+        look(cursor)
+        assert ended() == {lost.run_id, unsent.run_id}, "the daemon ended while it sent the task"
         [why] = [entry.message for entry in instance.all_logs(lost.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
         assert "not in the broker, and no worker has it" in why
 

@@ -71,6 +71,11 @@ class WorkerRunLauncher(CeleryRunLauncher):
             super().terminate(run_id)
         return True
 
+    @staticmethod
+    def runs_not_sent(runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The ids of launched runs without the id of a task, which they get when the task is sent."""
+        return [run.run_id for run in runs if DAGSTER_CELERY_TASK_ID_TAG not in run.tags]
+
     def runs_without_task(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
         """The ids of launched runs whose task the broker has lost, as when it restarts empty.
 

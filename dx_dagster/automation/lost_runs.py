@@ -9,7 +9,8 @@ the run is called ended, and taken again after its connection was lost. So a run
 a minute, by a clock that is never set, and at three looks: two may lie just before and after an outage of the database.
 
 A run that was launched as a task and has not begun is ended once neither the broker nor a worker has its task. Dagster
-would wait three minutes, and a lost run that applies deliveries keeps the next one from being launched.
+would wait three minutes, and a lost run that applies deliveries keeps the next one from being launched. One that has no
+task at all is ended as one without a lock is: the database went away while it was being launched.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ _WITHOUT_TAGS = {"check_workspace", "upkeep"}
 _BEGUN = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _LAUNCHED = (dg.DagsterRunStatus.STARTING,)
 _KILLED = "The process of this run ended without reporting: it was killed, or the machine stopped."
+_NOT_SENT = "This run was launched and never sent to the broker: the database or the daemon ended meanwhile."
 _NOT_TAKEN = (
     "The task of this run is lost: it is not in the broker, and no worker has it. The broker was restarted without its "
     "data, or a worker was killed before the run began."
@@ -47,7 +49,7 @@ _CLOCK = _BOOT.read_text().strip() if _BOOT.exists() else token_hex(8)
 
 
 class Missing(NamedTuple):
-    """A missing lock of a run: since when, by the monotonic clock, and for how many consecutive looks."""
+    """A missing lock or task of a run: since when, by the monotonic clock, and for how many consecutive looks."""
 
     since: float
     looks: int
@@ -59,6 +61,9 @@ class Missing(NamedTuple):
 @runtime_checkable
 class TaskLauncher(Protocol):
     """A run launcher that hands runs to a broker."""
+
+    def runs_not_sent(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The ids of launched runs that have no task yet."""
 
     def runs_without_task(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
         """The ids of launched runs whose task the broker has lost."""
@@ -79,15 +84,28 @@ def lost_runs(placement: Placement) -> dg.SensorDefinition:
 
 def _end_lost_runs(placement: Placement, context: dg.SensorEvaluationContext) -> dg.SkipReason:
     now, instance = monotonic(), context.instance
-    missing = watched(_remembered(context.cursor), _without_lock(placement, instance), now)
-    killed = [run_id for run_id, one in missing.items() if one.is_lost(now)]
-    ended = sum(_end(instance, run_id, _BEGUN, _KILLED) for run_id in killed)
-    for run_id in _without_task(placement, instance):
-        # A worker that was silent may begin it at this moment. It then finds the run executed by another process.
+    missing = watched(_remembered(context.cursor, "missing"), _without_lock(placement, instance), now)
+    not_sent, not_taken = _launched(placement, instance)
+    unsent = watched(_remembered(context.cursor, "unsent"), not_sent, now)
+    ended = sum(_end(instance, run_id, _BEGUN, _KILLED) for run_id in _lost(missing, now))
+    for run_id, why in [*((one, _NOT_SENT) for one in _lost(unsent, now)), *((one, _NOT_TAKEN) for one in not_taken)]:
+        # A worker may begin it at this moment. It then finds the run executed by another process.
         with executing(database_url(placement.settings()), run_id) as is_alone:
-            ended += is_alone and _end(instance, run_id, _LAUNCHED, _NOT_TAKEN)
-    context.update_cursor(json.dumps({"clock": _CLOCK, "missing": missing}))
+            ended += is_alone and _end(instance, run_id, _LAUNCHED, why)
+    context.update_cursor(json.dumps({"clock": _CLOCK, "missing": missing, "unsent": unsent}))
     return dg.SkipReason(f"ended {ended} lost runs" if ended else "every run has its process or its task")
+
+
+def _lost(runs: Mapping[str, Missing], now: float) -> list[str]:
+    return [run_id for run_id, one in runs.items() if one.is_lost(now)]
+
+
+def _launched(placement: Placement, instance: dg.DagsterInstance) -> tuple[list[str], list[str]]:
+    """Runs that were launched and have not begun: those without a task, and those whose task the broker has lost."""
+    runs = _ours(placement, instance, _LAUNCHED)
+    if not runs or not isinstance(instance.run_launcher, TaskLauncher):
+        return [], []
+    return instance.run_launcher.runs_not_sent(runs), instance.run_launcher.runs_without_task(runs)
 
 
 def _end(instance: dg.DagsterInstance, run_id: str, statuses: Collection[dg.DagsterRunStatus], why: str) -> bool:
@@ -99,15 +117,15 @@ def _end(instance: dg.DagsterInstance, run_id: str, statuses: Collection[dg.Dags
     return True
 
 
-def watched(before: Mapping[str, Missing], without_lock: Collection[str], now: float) -> dict[str, Missing]:
-    """The runs whose lock is missing now, carrying on the counts of `before`."""
-    seen = {run_id: before.get(run_id, Missing(now, 0)) for run_id in without_lock}
+def watched(before: Mapping[str, Missing], without: Collection[str], now: float) -> dict[str, Missing]:
+    """The runs whose lock or task is missing now, carrying on the counts of `before`."""
+    seen = {run_id: before.get(run_id, Missing(now, 0)) for run_id in without}
     return {run_id: one._replace(looks=one.looks + 1) for run_id, one in seen.items()}
 
 
-def _remembered(cursor: str | None) -> dict[str, Missing]:
+def _remembered(cursor: str | None, what: str) -> dict[str, Missing]:
     known = json.loads(cursor) if cursor else {}
-    missing = known["missing"] if known.get("clock") == _CLOCK else {}
+    missing = known.get(what, {}) if known.get("clock") == _CLOCK else {}
     return {run_id: Missing(*one) for run_id, one in missing.items()}
 
 
@@ -118,14 +136,6 @@ def _without_lock(placement: Placement, instance: dg.DagsterInstance) -> list[st
     """
     started = _ours(placement, instance, _BEGUN)
     return asyncio.run(_without_process(placement, [run.run_id for run in started])) if started else []
-
-
-def _without_task(placement: Placement, instance: dg.DagsterInstance) -> list[str]:
-    """Runs that were launched and have not begun, and whose task the broker has lost."""
-    launched = _ours(placement, instance, _LAUNCHED)
-    if not launched or not isinstance(instance.run_launcher, TaskLauncher):
-        return []
-    return instance.run_launcher.runs_without_task(launched)
 
 
 def _ours(
