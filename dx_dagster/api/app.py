@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from dx_dagster.api import attach, metrics, webhooks
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import readiness
-from dx_dagster.warehouse.connecting import connect
+from dx_dagster.warehouse.connecting import APPLICATION, connect
 from dx_dagster.warehouse.embedded import database_url
 
 _READY_WITHIN_SECONDS = 2
@@ -57,7 +57,7 @@ async def _what_is_not_ready(url: str) -> str | None:
 
 def _is_current_and_takes_writes(url: str) -> bool:
     limit = _READY_WITHIN_SECONDS
-    with connect(url, connect_timeout=limit, statement_timeout=limit, application_name="dx-dagster") as connection:
+    with connect(url, connect_timeout=limit, statement_timeout=limit, application_name=APPLICATION) as connection:
         if not readiness.is_current(connection):
             return False
         readiness.try_write(connection)

@@ -1,4 +1,4 @@
-"""The job `upkeep`: removes what Dagster keeps of old runs."""
+"""The job `upkeep`: removes what Dagster keeps of old runs, and ends an upgrade of the tables."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -7,8 +7,9 @@ import dagster as dg
 
 from dx_dagster.assets.placement import Placement
 from dx_dagster.automation.cron import known
-from dx_dagster.warehouse import old_runs
+from dx_dagster.warehouse import old_runs, versions
 from dx_dagster.warehouse.database import WarehouseError
+from dx_dagster.warehouse.embedded import database_url
 
 _STEPS_STAY = timedelta(days=1)
 
@@ -32,6 +33,18 @@ def _remove_old_runs(placement: Placement, context: dg.OpExecutionContext) -> No
     context.add_output_metadata(asdict(removed))
 
 
+def _finish_upgrade(placement: Placement, context: dg.OpExecutionContext) -> None:
+    """Runs the migrations that wait until no process of an older release is left."""
+    if versions.needed() == versions.known()[-1]:
+        return  # this release has none
+    from dx_dagster.warehouse import migrations  # noqa: PLC0415 - Alembic imports slowly
+
+    try:
+        migrations.upgrade(database_url(placement.settings()), after=True)
+    except WarehouseError as error:
+        context.log.warning("%s", error)
+
+
 def upkeep(placement: Placement) -> dg.JobDefinition:
     """The job, for our own code location alone: another project's runs are its own."""
 
@@ -39,12 +52,18 @@ def upkeep(placement: Placement) -> dg.JobDefinition:
     def remove_old_runs(context: dg.OpExecutionContext) -> None:
         _remove_old_runs(placement, context)
 
+    @dg.op
+    def finish_upgrade(context: dg.OpExecutionContext) -> None:
+        _finish_upgrade(placement, context)
+
     @dg.job(
         name="upkeep",
-        description="Removes what Dagster keeps of old runs. The last of each partition stays (DX_KEEP_RUNS_DAYS).",
+        description="Removes what Dagster keeps of old runs. The last of each partition stays (DX_KEEP_RUNS_DAYS). "
+        "After an upgrade, it runs the migrations that wait until no process of an older release is left.",
     )
     def job() -> None:
         remove_old_runs()
+        finish_upgrade()
 
     return job
 

@@ -236,7 +236,19 @@ def _tables(examination: Examination) -> list[Finding]:
     if faults := migrations.faults(examination.url):
         more = f" {len(faults) - 1} more differences: dx-dagster migrate lists them." if len(faults) > 1 else ""
         return [Finding("tables", State.BAD, faults[0] + more)]
-    return [Finding("tables", State.GOOD, f"Version {row[0]}, the newest of this release.")]
+    return [_of_version(row[0])]
+
+
+def _of_version(version: str) -> Finding:
+    from dx_dagster.warehouse import versions
+
+    if waiting := versions.waiting(version):
+        told = (
+            f"Version {version}. {', '.join(waiting)} wait until no process of an older release is left. The job "
+            "upkeep runs them then, or dx-dagster migrate --after does."
+        )
+        return Finding("tables", State.WARNING, told)
+    return Finding("tables", State.GOOD, f"Version {version}, the newest of this release.")
 
 
 def _api(examination: Examination) -> list[Finding]:

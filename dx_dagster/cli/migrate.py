@@ -1,13 +1,24 @@
 """`dx-dagster migrate`."""
 
 from contextlib import suppress
+from typing import Annotated
+
+import typer
 
 
-def migrate() -> None:
+def migrate(
+    *,
+    after: Annotated[
+        bool, typer.Option("--after", help="Also what has to wait until no process of an older release is left.")
+    ] = False,
+) -> None:
     """Creates or upgrades the tables. It can be repeated, and run by several processes at once.
 
     Where its user may make roles, it also makes `dx_analyst`, which reads the tables for people and cannot log in yet,
     and a role that runs reports.
+
+    Processes of the release before work on the new tables. What takes that away waits for `--after`, or for the job
+    `upkeep`. Both do nothing while a process of an older release is connected.
 
     Example: DX_DATABASE_URL=postgresql://dx@db.example.com/dx dx-dagster migrate
     """
@@ -21,8 +32,14 @@ def migrate() -> None:
     settings = Settings.read()
     require_intended(settings)
     url = database_url(settings)
-    migrations.upgrade(url)
+    waiting = migrations.upgrade(url, after=after)
     analyst_role.make_role_if_allowed(url)
     with suppress(ReportsUnavailableError, VaultError):  # the pages of reports say what is missing
         ReportAccess.of(settings, url).ready()
-    print("The tables are at the latest version.")
+    if waiting:
+        print(
+            f"The tables are ready for this release. {', '.join(waiting)} wait until no process of an older release is "
+            "left: then run dx-dagster migrate --after."
+        )
+    else:
+        print("The tables are at the latest version.")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
-from dx_dagster.warehouse.connecting import connect, connect_async
+from dx_dagster.warehouse.connecting import APPLICATION, connect, connect_async
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _LOOK_SECONDS = 2
@@ -68,7 +68,7 @@ async def _watch_async(url: str, pid: int, what: str, tell: Callable[[str], None
     while True:
         with suppress(psycopg.Error, OSError, TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
-                connection = await connect_async(url, connect_timeout=_LOOK_SECONDS, application_name="dx-dagster")
+                connection = await connect_async(url, connect_timeout=_LOOK_SECONDS, application_name=APPLICATION)
                 async with connection, connection.cursor(row_factory=class_row(_Blocking)) as cursor:
                     found = await (await cursor.execute(_BLOCKING, [pid])).fetchall()
             _tell_new(found, told, what, tell)
@@ -105,7 +105,7 @@ def _watch(url: str, pid: int, look_every: float, ended: threading.Event) -> Non
 def _blocking(url: str, pid: int) -> list[_Blocking]:
     with (
         connect(
-            url, connect_timeout=_LOOK_SECONDS, statement_timeout=_LOOK_SECONDS, application_name="dx-dagster"
+            url, connect_timeout=_LOOK_SECONDS, statement_timeout=_LOOK_SECONDS, application_name=APPLICATION
         ) as connection,
         connection.cursor(row_factory=class_row(_Blocking)) as cursor,
     ):

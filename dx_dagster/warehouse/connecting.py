@@ -19,6 +19,10 @@ from psycopg.errors import QueryCanceled
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
+from dx_dagster.warehouse.versions import known
+
+APPLICATION = f"dx-dagster {known()[-1]}"
+"""Names the sessions of this release: a migration that takes something away waits for those of older ones."""
 Result = TypeVar("Result")
 
 _SETTINGS = {

@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dx_dagster.clock import Clock, monotonic
 from dx_dagster.warehouse import blocking, merge, poolers, versions
-from dx_dagster.warehouse.connecting import connect_async, keepalives, set_up_async, why_unfit_async
+from dx_dagster.warehouse.connecting import APPLICATION, connect_async, keepalives, set_up_async, why_unfit_async
 from dx_dagster.warehouse.locks import Claim, Lock
 from dx_dagster.warehouse.merge import Counts, Merge
 
@@ -155,7 +155,7 @@ class Warehouse:
             open=False,
             timeout=patience,
             configure=_set_up,
-            kwargs={"application_name": "dx-dagster", "connect_timeout": int(CONNECT_SECONDS)} | keepalives(url),
+            kwargs={"application_name": APPLICATION, "connect_timeout": int(CONNECT_SECONDS)} | keepalives(url),
         )
         self._claims: dict[Claim, Lock] = {}
         self.written: dict[str, Counts] = defaultdict(Counts)

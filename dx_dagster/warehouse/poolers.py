@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.errors import ProtocolViolation
 from psycopg.rows import TupleRow
 
-from dx_dagster.warehouse.connecting import cut_off, in_time, keepalives
+from dx_dagster.warehouse.connecting import APPLICATION, cut_off, in_time, keepalives
 
 # Other clients of a busy pooler may get a connection between two statements, hence more than one round.
 _ROUNDS = 10
@@ -76,7 +76,7 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
             url,
             autocommit=True,
             prepare_threshold=None,  # another server connection does not have the prepared statement
-            application_name="dx-dagster",
+            application_name=APPLICATION,
             connect_timeout=_SECONDS,
             **keepalives(url),
         ) as connection,

@@ -1,11 +1,15 @@
-"""Versions of the tables that this release knows, from the file names of its migrations: Alembic imports slowly."""
+"""Versions of the tables that this release knows, from the file names of its migrations: Alembic imports slowly.
+
+A migration runs before the new code: the release before works on its tables. One whose name begins with `after`, such
+as `0099_after_old_marks.py`, takes away what the release before needs, and waits until no process of that is left.
+"""
 
 from functools import cache
 from pathlib import Path
 
 VERSION_TABLE = "dx_schema_version"
 WORKS_FROM = "0020"
-"""The oldest version whose release works on the newest tables, beside this one. A test compares the tables of both."""
+"""The oldest version whose release works on the tables at `needed()`, beside this one. A test compares both tables."""
 # Tables before 0021 have no such columns. An upgrade that was killed has not told yet what works with its version.
 STORED = """
     SELECT version_num,
@@ -19,6 +23,29 @@ _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 def known() -> tuple[str, ...]:
     """The versions, oldest first."""
     return tuple(sorted(path.name.partition("_")[0] for path in _MIGRATIONS.glob("[0-9]*.py")))
+
+
+@cache
+def _after() -> frozenset[str]:
+    """Versions whose migrations wait until no process of an older release is left."""
+    names = (path.name.split("_") for path in _MIGRATIONS.glob("[0-9]*_after_*.py"))
+    return frozenset(version for version, kind, *_ in names if kind == "after")
+
+
+@cache
+def needed() -> str:
+    """The oldest version that this release works on. The migrations that wait come behind it."""
+    return max(set(known()) - _after())
+
+
+def waiting(version: str) -> tuple[str, ...]:
+    """Versions of the migrations that tables at a version lack."""
+    return tuple(later for later in known() if later > version)
+
+
+def works_from(version: str) -> str:
+    """The oldest version whose release works on tables at a version: no older one after a migration that waited."""
+    return max({WORKS_FROM, *(after for after in _after() if after <= version)})
 
 
 def is_ahead(version: str, works_from: str | None) -> bool:
@@ -35,9 +62,9 @@ def why_unfit(version: str, works_from: str | None = None) -> str | None:
             "The database at DX_DATABASE_URL was upgraded by a newer release of dx-dagster: its tables are at version "
             f"{version}, which this release does not know. Install the newer one here too."
         )
-    if version != known()[-1]:
+    if version < needed():
         return (
             f"The tables at DX_DATABASE_URL are at version {version}, and this release of dx-dagster needs "
-            f"{known()[-1]}. Run dx-dagster migrate."
+            f"{needed()}. Run dx-dagster migrate."
         )
     return None

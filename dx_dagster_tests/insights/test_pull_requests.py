@@ -20,6 +20,7 @@ from dx_dagster.sandbox import Sandbox, WorldConfig, truth
 from dx_dagster.sandbox.pull_requests import PullRequest
 from dx_dagster.sandbox.unified_truth import unified_truth
 from dx_dagster.sandbox.world import World
+from dx_dagster.warehouse.connecting import APPLICATION
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster_tests.comparing import differences
 from dx_dagster_tests.conftest import wait_until
@@ -316,7 +317,7 @@ def test_a_build_that_is_killed_leaves_the_old_rows_and_their_mark(sandbox, data
     def sessions(which: str) -> int:
         rows = installation.query(f"""
             SELECT pid FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'dx-dagster' AND {which}""")
+            WHERE datname = current_database() AND application_name = '{APPLICATION}' AND {which}""")
         return len(rows)
 
     before = content()

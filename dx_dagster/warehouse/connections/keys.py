@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.errors import UndefinedTable
 
 from dx_dagster.settings import Settings
-from dx_dagster.warehouse.connecting import connect
+from dx_dagster.warehouse.connecting import APPLICATION, connect
 from dx_dagster.warehouse.connections.vault import Vault, VaultError
 from dx_dagster.warehouse.database import Transaction
 
@@ -33,7 +33,7 @@ def check(url: str, settings: Settings) -> str | None:
     Raises:
         VaultError: there are secrets, and the keys decrypt none.
     """
-    with connect(url, connect_timeout=_CONNECT_SECONDS, application_name="dx-dagster") as connection:
+    with connect(url, connect_timeout=_CONNECT_SECONDS, application_name=APPLICATION) as connection:
         try:
             stored = connection.execute(_STORED).fetchall()
         except UndefinedTable:

@@ -39,6 +39,9 @@ _LIVE = text("""
 # Parts that PostgreSQL adds to a definition, and an index's storage parameters, which administrators may set.
 _NOISE = re.compile(r" WITH \([^)]*\)| USING btree|\bpublic\.|[()\"]")
 
+# What a migration may do that waits until no process of an older release is left.
+_TIGHTENS = re.compile(r" SET NOT NULL\.$|is missing: (CREATE UNIQUE INDEX|ALTER TABLE \w+ ADD CONSTRAINT) ")
+
 
 @dataclass
 class _Live:
@@ -57,8 +60,11 @@ class _Declared:
     drop: str
 
 
-def differences(connection: Connection) -> list[str]:
-    """A sentence for each part of the schema that is missing or not as declared, and the statement to mend it."""
+def differences(connection: Connection, *, may_be_loose: bool = False) -> list[str]:
+    """A sentence for each part of the schema that is missing or not as declared, and the statement to mend it.
+
+    `may_be_loose`: a migration waits. Columns may still be null, and unique indexes be missing.
+    """
     live: defaultdict[str, _Live] = defaultdict(_Live)
     functions: dict[str, str] = {}
     tables = [table.name for table in metadata.sorted_tables]
@@ -74,11 +80,12 @@ def differences(connection: Connection) -> list[str]:
             live[table].disabled |= set() if flag else {name}
         else:
             functions[name] = _plain(what)
-    return [
+    found = [
         *chain.from_iterable(_of_table(table, live.get(table.name)) for table in metadata.sorted_tables),
         *_of_functions(functions),
         *chain.from_iterable(_of_trigger(one, live[one.table]) for one in TRIGGERS if one.table in live),
     ]
+    return [sentence for sentence in found if not (may_be_loose and _TIGHTENS.search(sentence))]
 
 
 def _of_table(table: Table, live: _Live | None) -> Iterator[str]:

@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow, namedtuple_row
 
 from dx_dagster.clock import monotonic
 from dx_dagster.warehouse import blocking
-from dx_dagster.warehouse.connecting import set_up_async
+from dx_dagster.warehouse.connecting import APPLICATION, set_up_async
 from dx_dagster.warehouse.connections.vault import Vault
 from dx_dagster.warehouse.webhooks import belief
 from dx_dagster.warehouse.webhooks.secrets import SENDERS, Sender, sender
@@ -332,7 +332,7 @@ class Intake:
 
     async def _connect(self) -> AsyncConnection[TupleRow]:
         connection = await AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="dx-dagster webhooks"
+            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name=f"{APPLICATION} webhooks"
         )
         try:
             async with _cut_off_after(_STATEMENT_SECONDS, connection):
