@@ -8,11 +8,13 @@ arguments, which imports it needs) is tested with `run_process`.
 import atexit
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 Done = subprocess.CompletedProcess[str]
 SECONDS = 280
@@ -26,18 +28,49 @@ def run_new(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
     return subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+class Started:
+    """A forked command, at work until the end of the block."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._arguments = list(arguments)
+        self._folder = tempfile.TemporaryDirectory(prefix="dx-command-")
+        self._output, self._errors = (Path(self._folder.name) / name for name in ("output", "errors"))
+        given = (self._arguments, dict(environment), Path.cwd(), self._output, self._errors)
+        self._process = _FORKING.Process(target=_command, args=given)
+        self._process.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._folder.cleanup()
+
+    @property
+    def is_at_work(self) -> bool:
+        return self._process.exitcode is None
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error so far."""
+        return self._errors.read_text() if self._errors.exists() else ""
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid or 0, number)
+
+    def ended(self, seconds: float = 60) -> Done:
+        """Waits for its end."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            said = (self._output.read_bytes(), self._errors.read_bytes())
+            raise subprocess.TimeoutExpired(self._arguments, seconds, *said)
+        return Done(self._arguments, self._process.exitcode, self._output.read_text(), self._errors.read_text())
+
+
 def run_forked(arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
-    with tempfile.TemporaryDirectory(prefix="dx-command-") as folder:
-        output, errors = Path(folder) / "output", Path(folder) / "errors"
-        process = _FORKING.Process(
-            target=_command, args=(list(arguments), dict(environment), Path.cwd(), output, errors)
-        )
-        process.start()
-        process.join(SECONDS)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(list(arguments), SECONDS, output.read_bytes(), errors.read_bytes())
-        return Done(list(arguments), process.exitcode, output.read_text(), errors.read_text())
+    with Started(arguments, environment) as command:
+        return command.ended(SECONDS)
 
 
 def _command(arguments: list[str], environment: dict[str, str], here: Path, output: Path, errors: Path) -> None:

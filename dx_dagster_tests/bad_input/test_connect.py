@@ -51,8 +51,8 @@ def test_the_token_of_an_address_is_asked_for_without_echo(env):
     assert credentials(env) == [(None, None)]
 
 
-def test_a_workspace_given_as_an_address_is_taken(run_process, env):
-    done = run_process("connect", "https://bitbucket.org/acme/", env=env | {"BITBUCKET_TOKEN": f" {GOOD}\n"})
+def test_a_workspace_given_as_an_address_is_taken(run_cli, env):
+    done = run_cli("connect", "https://bitbucket.org/acme/", env=env | {"BITBUCKET_TOKEN": f" {GOOD}\n"})
     assert (done.returncode, done.stderr) == (0, "")
     assert "acme" in done.stdout
     assert credentials(env) == [(None, None)]

@@ -28,7 +28,14 @@ from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.settings import Settings
 from dx_dagster_tests.command_blocks import IN_THE_DEMO, WITH_A_TOKEN
 from dx_dagster_tests.commands import Done
-from dx_dagster_tests.conftest import RunCli, Running, command_of, processes_of, wait_until
+from dx_dagster_tests.conftest import (
+    RunCli,
+    Running,
+    beside_other_installations,
+    command_of,
+    processes_of,
+    wait_until,
+)
 from dx_dagster_tests.servers import Served
 
 ROOT = Path(__file__).parents[2]
@@ -89,14 +96,14 @@ def test_dagster_works_with_what_env_prints_until_the_session_ends(bare_environm
     assert wait_until(lambda: not processes_of(dx_home)), "the embedded database outlives the session"
 
 
-def test_everything_up_and_down(
+def test_everything_comes_up_recovers_and_goes_down(
     start_up: Callable[..., Running], environment, database_url, run_cli: RunCli, monkeypatch
 ):
     with_password = database_url.replace("postgres@", "postgres:correct-horse@")
     elsewhere = {name: environment[name] for name in environment if name != "DX_SECRET_KEYS"}
     with Sandbox(WorldConfig(repositories=2, pull_requests=3, members=3)) as sandbox:
         given = {"BITBUCKET_API_URL": sandbox.url, "DX_SYNC_EVERY": "1800", "BITBUCKET_TOKEN": "battery-staple"}
-        running = start_up(elsewhere | {"DX_DATABASE_URL": with_password} | given)
+        running = start_up(elsewhere | {"DX_DATABASE_URL": with_password, "DX_LOG_FORMAT": "json"} | given)
 
         assert httpx.get(f"{running.api}/healthz").json() == {"ok": True}
         assert httpx.get(f"{running.api}/readyz").json() == {"ok": True}
@@ -117,6 +124,11 @@ def test_everything_up_and_down(
         name_api(Settings.model_validate({"DX_HOME": running.home}))  # as a sync in another terminal
         assert os.environ["DX_API_URL"] == running.api
         a_second_terminal_reaches_the_same_bitbucket(elsewhere, sandbox, run_cli)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("UPDATE connections SET sync_asked_at = now()")
+        every_line_of_a_run_names_its_workspace(running)
+        a_killed_daemon_comes_back(running)
+        settings_that_cannot_be_used_are_named(elsewhere, run_cli)
 
     asked_to_end = time.monotonic()
     with running.process as supervisor:
@@ -341,6 +353,9 @@ def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandb
     assert "DX_UI_URL" not in remembered.read_text()  # the next `up` may have another port
     assert "DX_API_URL" not in remembered.read_text()  # the next `up` may have another port
 
+
+def settings_that_cannot_be_used_are_named(terminal: dict[str, str], run_cli: RunCli) -> None:
+    remembered = Path(terminal["DX_HOME"]) / "settings"
     remembered.write_text("DX_SYNC_EVERY=soon\n")
     for env, said in (
         (terminal, f"In {remembered}: DX_SYNC_EVERY"),
@@ -353,27 +368,32 @@ def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandb
     assert run_cli("status", env=terminal).stderr.startswith(f"Line 1 of {remembered} is not NAME=VALUE")
 
 
-def test_a_killed_daemon_comes_back_and_a_killed_supervisor_leaves_nothing(
-    start_up, environment, database_url, run_cli: RunCli
-):
-    with Sandbox(WorldConfig(repositories=1, pull_requests=1, members=1)) as sandbox:
-        given = environment | {"BITBUCKET_API_URL": sandbox.url, "DX_LOG_FORMAT": "json"}
-        assert run_cli("connect", "acme", env=given | {"BITBUCKET_TOKEN": sandbox.token.secret}).returncode == 0
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute("UPDATE connections SET sync_asked_at = now()")
-        running = start_up(given)
-        second = run_cli("up", env=given)
-        assert second.returncode == 1
-        assert f"runs already (process {running.process.pid}, dx-dagster up)" in second.stderr
-        every_line_of_a_run_names_its_workspace(running)
-        daemon = _daemon(running)
-        assert daemon is not None
-        daemon.kill()
-        assert wait_until(lambda: _daemon(running) not in {None, daemon})
-        assert lines_until(running, "daemon ended (SIGKILL), restart in 1 s")
-    running.process.kill()
-    running.process.communicate()
-    assert wait_until(lambda: not processes_of(running.home), 120, every=1)
+def a_killed_daemon_comes_back(running: Running) -> None:
+    daemon = _daemon(running)
+    assert daemon is not None
+    daemon.kill()
+    assert wait_until(lambda: _daemon(running) not in {None, daemon})
+    assert lines_until(running, "daemon ended (SIGKILL), restart in 1 s")
+
+
+def test_a_killed_supervisor_leaves_nothing(environment):
+    """It is killed while the code servers of its services load: they are all at work by then."""
+    home = environment["DX_HOME"]
+    command = [sys.executable, "-m", "dx_dagster.cli", "up", "--ui-port", str(free_port())]
+    command += ["--api-port", str(free_port())]
+
+    def has_code_servers() -> bool:
+        return any("grpc" in command_of(process) for process in processes_of(home))
+
+    with (
+        beside_other_installations(none_at_work=False),
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as supervisor,
+    ):
+        found = wait_until(has_code_servers, 60)
+        supervisor.kill()
+        assert found
+        supervisor.wait()
+        assert wait_until(lambda: not processes_of(home), 120, every=1)
 
 
 def lines_until(running: Running, event: str, **fields: str) -> list[dict[str, str]]:
@@ -392,7 +412,7 @@ def every_line_of_a_run_names_its_workspace(running: Running) -> None:
     assert {line.get("service") for line in lines if line.get("logger") != "dx_dagster.up"} == {"ui", "daemon", "api"}
     of_run = [line for line in lines if line.get("job") == "sync_workspace"]
     assert {(line["run_id"], line["workspace"]) for line in of_run} == {(lines[-1]["run_id"], "acme")}
-    assert any(line["event"].startswith("pullrequests: 1 of 1 repositories") for line in of_run)
+    assert any(re.match(r"pullrequests: \d of \d repositories", line["event"]) for line in of_run)
 
 
 def _daemon(running: Running) -> psutil.Process | None:

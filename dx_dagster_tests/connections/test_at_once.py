@@ -126,6 +126,7 @@ async def _use(settings: Settings, warehouse: Warehouse, connection: StoredConne
             while time.monotonic() < until:
                 with suppress(BitbucketError):
                     await client.get(endpoints.repositories("acme").path, {"pagelen": 1})
+                await asyncio.sleep(0.02)  # each of ten credentials several times a second
 
 
 async def _update(settings: Settings, warehouse: Warehouse, connection: StoredConnection, me: Worker) -> None:

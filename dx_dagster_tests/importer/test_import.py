@@ -5,7 +5,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from dx_dagster.sandbox import Sandbox, Token, WorldConfig, truth
+from dx_dagster_tests.commands import Started
 from dx_dagster_tests.comparing import differences
 
 SMALL = WorldConfig(seed=3, repositories=8, pull_requests=160, members=12, merges_by_push=0.05)
@@ -97,18 +97,13 @@ def test_every_row_and_column_equals_the_truth_and_later_syncs_fetch_and_write_w
     assert wrong() == {}
 
 
-def running_sync(environment: Mapping[str, str], stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "dx_dagster.cli", "sync", "acme"]
-    return subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=stderr)
-
-
 def kill_after(requests: int, environment: Mapping[str, str], sandbox: Sandbox) -> None:
     """Kills a sync once it has sent so many requests."""
     before = sandbox.requests.count
-    with running_sync(environment) as importing:
-        while sandbox.requests.count < before + requests and importing.poll() is None:
+    with Started(["sync", "acme"], environment) as importing:
+        while sandbox.requests.count < before + requests and importing.is_at_work:
             time.sleep(0.01)
-        importing.kill()
+        importing.send(signal.SIGKILL)
 
 
 def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wrong):
@@ -132,16 +127,16 @@ def test_a_killed_import_goes_on_where_it_stopped(sandbox, connected, sync, wron
 def test_a_database_that_goes_away_ends_the_import_with_a_sentence(sandbox, connected, postgres, sync, wrong):
     sandbox.faults.latency = 0.05
     name = connected["DX_DATABASE_URL"].partition("@/")[2].partition("?")[0]
-    with running_sync(connected, stderr=subprocess.PIPE) as importing:
-        while sandbox.requests.count < 30 and importing.poll() is None:
+    with Started(["sync", "acme"], connected) as importing:
+        while sandbox.requests.count < 30 and importing.is_at_work:
             time.sleep(0.02)
         with psycopg.connect(postgres.url, autocommit=True) as connection:
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-            _, errors = importing.communicate(timeout=60)
+            done = importing.ended()
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
-    assert importing.returncode == 1
-    *progress, last = errors.decode().splitlines()
+    assert done.returncode == 1
+    *progress, last = done.stderr.splitlines()
     assert last.startswith("The database at DX_DATABASE_URL does not answer: ")
     assert "run the command again: what was stored stays" in last
     assert [line for line in progress if not re.search(r"requests$|skipped: GET", line)] == []
@@ -153,15 +148,15 @@ def test_an_interrupted_import_ends_at_once_and_says_only_so(sandbox, connected,
     sandbox.faults.latency = 0.05
     for number in (signal.SIGINT, signal.SIGTERM):
         sandbox.requests.reset()
-        with running_sync(connected, stderr=subprocess.PIPE) as importing:
-            while sandbox.requests.count < 30 and importing.poll() is None:
+        with Started(["sync", "acme"], connected) as importing:
+            while sandbox.requests.count < 30 and importing.is_at_work:
                 time.sleep(0.02)
-            importing.send_signal(number)
-            _, errors = importing.communicate(timeout=10)
-        assert importing.returncode == 1
-        *_, last = errors.decode().splitlines()
+            importing.send(number)
+            done = importing.ended(10)
+        assert done.returncode == 1
+        *_, last = done.stderr.splitlines()
         assert last == "Interrupted. Fetched data is stored; run the command again to continue."
-        assert b"Traceback" not in errors
+        assert "Traceback" not in done.stderr
     sandbox.faults.latency = 0
     sync()
     assert wrong() == {}
@@ -207,10 +202,10 @@ def test_a_credential_that_may_not_read_pipelines_holds_up_their_tables_alone(sa
 
 def test_two_syncs_at_once_fetch_nothing_twice(sandbox, connected, sync, wrong):
     sandbox.faults.latency = 0.02
-    with running_sync(connected) as first:
+    with Started(["sync", "acme"], connected) as first:
         while not sandbox.requests.count:
             time.sleep(0.02)
         second = sync()
-        assert first.wait(60) == 0
+        assert first.ended().returncode == 0
     assert written(second) == 0
     assert wrong() == {}

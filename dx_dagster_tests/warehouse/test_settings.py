@@ -29,10 +29,11 @@ from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.webhooks.address import PATH
 from dx_dagster_tests.bad_input.telling import alone
+from dx_dagster_tests.commands import Started
 from dx_dagster_tests.comparing import differences
+from dx_dagster_tests.conftest import wait_until
 from dx_dagster_tests.delivering import SECRET, Receiving, give_secret, inbox, receiving
 
-COMMAND = (sys.executable, "-m", "dx_dagster.cli")
 TINY = WorldConfig(repositories=2, pull_requests=10, members=4)
 # Each of them would end an import, or change its rows, were it in force.
 HOSTILE = {
@@ -215,26 +216,19 @@ def test_an_upgrade_that_waits_for_a_lock_says_who_holds_it(database_url, caplog
     assert "idle in transaction" in said
 
 
-def test_a_sync_that_waits_for_a_lock_says_who_holds_it_and_goes_on(environment, database_url):
+def test_a_sync_that_waits_for_a_lock_says_who_holds_it_and_goes_on(run_cli, environment, database_url):
     with Sandbox(TINY) as sandbox:
         env = environment | {"BITBUCKET_API_URL": sandbox.url, "BITBUCKET_TOKEN": sandbox.token.secret}
-        subprocess.run([*COMMAND, "connect", "acme"], env=env, check=True, stdout=subprocess.DEVNULL)
+        assert run_cli("connect", "acme", env=env).returncode == 0
         with psycopg.connect(database_url, application_name="nightly report") as holder:
             holder.execute("LOCK TABLE bitbucket_pulls IN SHARE MODE")
             pid = holder.info.backend_pid
-            said = ""
-            with subprocess.Popen([*COMMAND, "sync", "acme"], env=env, stderr=subprocess.PIPE, text=True) as syncing:
-                assert syncing.stderr is not None
-                too_long = threading.Timer(150, syncing.kill)  # else a sync that says nothing would be waited for
-                too_long.start()
-                while "waits for a lock" not in said:
-                    line = syncing.stderr.readline()
-                    assert line, said
-                    said += line
+            with Started(["sync", "acme"], env) as syncing:
+                assert wait_until(lambda: "waits for a lock" in syncing.errors, 120), syncing.errors
                 holder.rollback()
-                said += syncing.stderr.read()
-                assert syncing.wait(120) == 0, said
-                too_long.cancel()
+                done = syncing.ended(120)
+            said = done.stderr
+            assert done.returncode == 0, said
         assert f"process {pid} of the database server (nightly report as postgres) holds" in said
         assert "idle in transaction" in said
         assert "LOCK TABLE bitbucket_pulls IN SHARE MODE" in said
