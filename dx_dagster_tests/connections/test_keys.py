@@ -57,12 +57,12 @@ def test_a_database_with_secrets_of_other_keys_is_refused(own: Env, run_cli: Run
     # And there is a way on where the keys are lost.
     assert run_cli("connections", "remove", "acme", "--yes", env=other).returncode == 0
     assert run_cli("connect", "acme", env=other).returncode == 0
-    assert run_cli("sync", "acme", env=other).returncode == 0
+    assert run_cli("verify", "acme", env=other).returncode == 0
 
 
 def test_installations_with_the_same_keys_share_a_database(own: Env, run_cli: RunCli, tmp_path: Path):
-    for home in (own, other_home(own, tmp_path / "second", own["DX_SECRET_KEYS"])):
-        done = run_cli("sync", "acme", env=home)
+    for home, command in ((own, "verify"), (other_home(own, tmp_path / "second", own["DX_SECRET_KEYS"]), "sync")):
+        done = run_cli(command, "acme", env=home)
         assert done.returncode == 0, done.stderr
         assert "open none" not in done.stderr
 
@@ -86,7 +86,7 @@ def test_the_first_secret_decides_whose_database_it_is(environment: Env, sandbox
     assert run_cli("connect", "acme", env=one).returncode == 0
     for command in ("connect", "sync"):
         paragraph(run_cli(command, "acme", env=two), "1 in all", f"The keys of {tmp_path}/two/secret_keys")
-    assert run_cli("sync", "acme", env=one).returncode == 0
+    assert run_cli("verify", "acme", env=one).returncode == 0
 
 
 def test_no_key_is_made_in_the_place_of_a_lost_one(environment: Env, sandbox: Sandbox, run_cli: RunCli):
