@@ -244,8 +244,8 @@ def _of_version(version: str) -> Finding:
 
     if waiting := versions.waiting(version):
         told = (
-            f"Version {version}. {', '.join(waiting)} wait until no process of an older release is left. The job "
-            "upkeep runs them then, or dx-dagster migrate --after does."
+            f"Version {version}. Migrations that wait until no process of an older release is left: "
+            f"{', '.join(waiting)}. The job upkeep runs them then, or dx-dagster migrate --after does."
         )
         return Finding("tables", State.WARNING, told)
     return Finding("tables", State.GOOD, f"Version {version}, the newest of this release.")

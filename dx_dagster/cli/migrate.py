@@ -38,8 +38,8 @@ def migrate(
         ReportAccess.of(settings, url).ready()
     if waiting:
         print(
-            f"The tables are ready for this release. {', '.join(waiting)} wait until no process of an older release is "
-            "left: then run dx-dagster migrate --after."
+            "The tables are ready for this release. Migrations that wait until no process of an older release is left: "
+            f"{', '.join(waiting)}. Then run dx-dagster migrate --after."
         )
     else:
         print("The tables are at the latest version.")

@@ -139,7 +139,7 @@ async def test_what_the_release_before_needs_goes_once_no_process_of_it_is_left(
 
         status, said = later.run("-c", DOCTOR_AND_UPKEEP)
         assert status == 0, said
-        assert f"Version {BEFORE}. {AFTER} wait until no process of an older release is left" in said
+        assert f"Version {BEFORE}. Migrations that wait until no process of an older release is left: {AFTER}. " in said
         assert state() == [(AFTER, AFTER, AFTER, 0, True)]
         with pytest.raises(WarehouseError, match=f"newer release.* version {AFTER}"):
             async with Warehouse(url):
