@@ -7,18 +7,20 @@ gets 200 and no rows. So each row that a suspicious listing lacks is requested b
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from dx_dagster.bitbucket import (
     BitbucketError,
+    Endpoint,
     Forbidden,
     Gone,
     NotFound,
     RateLimited,
     Unauthorized,
     endpoints,
+    fetch_object,
     sentence,
 )
+from dx_dagster.frames.reading import Json
 from dx_dagster.importer.each import OF_ONE_REQUEST
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse.imported import absences, marks
@@ -71,13 +73,13 @@ async def confirmed(
     return gone
 
 
-async def asked(workspace: Workspace, path: str) -> Any:
-    """The JSON at the path; None where Bitbucket answers 404.
+async def asked(workspace: Workspace, endpoint: Endpoint, key: str) -> Json | None:
+    """The object at the endpoint; None where Bitbucket answers 404. `key`: as in `fetch_object`.
 
     A 410 says that an endpoint was removed, not what it was asked for (bitbucket-api.md, "Errors").
     """
     try:
-        return await workspace.client.get(path)
+        return await fetch_object(workspace.client, endpoint, key)
     except NotFound:
         return None
 
@@ -85,7 +87,8 @@ async def asked(workspace: Workspace, path: str) -> Any:
 async def repository_answers(workspace: Workspace, repository: Repository) -> bool:
     """Whether the repository itself can be read: otherwise a 404 of something in it means nothing."""
     try:
-        return await asked(workspace, endpoints.repository(workspace.slug, repository.source_id).path) is not None
+        endpoint = endpoints.repository(workspace.slug, repository.source_id)
+        return await asked(workspace, endpoint, "uuid") is not None
     except OF_ONE_REQUEST:
         return False
 

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 
 from dx_dagster.bitbucket import (
-    Forbidden,
-    Gone,
-    NotFound,
     Page,
     PagingInCircles,
+    Unavailable,
     cursor,
     endpoints,
     numbered,
 )
 from dx_dagster.frames import users
+from dx_dagster.frames.reading import Json
 from dx_dagster.importer import absence
 from dx_dagster.importer.each import OF_ONE_REQUEST, lacks_scope
 from dx_dagster.importer.emails import import_emails
@@ -50,8 +49,8 @@ async def import_members(workspace: Workspace) -> Report:
     workspace_id = require_id(workspace)
     try:
         pages, complete = await _list(workspace)
-    except (Forbidden, NotFound, Gone, PagingInCircles) as error:
-        if lacks_scope(error):
+    except OF_ONE_REQUEST as error:
+        if lacks_scope(error) or isinstance(error, Unavailable):
             raise
         skip(workspace, report, workspace.slug, error)
         return report
@@ -95,14 +94,18 @@ async def _left(workspace: Workspace, report: Report, listed: list[str]) -> list
 
 async def _confirmed(workspace: Workspace, missing: Mapping[str, str], listed: str) -> list[str]:
     async def is_gone(user_id: str) -> bool:
-        return await absence.asked(workspace, endpoints.member(workspace.slug, missing[user_id]).path) is None
+        return await _asked(workspace, missing[user_id]) is None
 
     # A control: if a listed member is not found either, the answers mean nothing.
     try:
-        control = await absence.asked(workspace, endpoints.member(workspace.slug, listed).path)
+        control = await _asked(workspace, listed)
     except OF_ONE_REQUEST:
         return []
     return [] if control is None else await absence.confirmed(workspace, list(missing), is_gone)
+
+
+async def _asked(workspace: Workspace, account: str) -> Json | None:
+    return await absence.asked(workspace, endpoints.member(workspace.slug, account), "user")
 
 
 async def _list(workspace: Workspace) -> tuple[list[Page], bool]:

@@ -54,7 +54,7 @@ async def import_repositories(workspace: Workspace) -> Report:
     try:
         await listing.read()
     except BitbucketError as error:
-        if error.code is None or listing.seen:
+        if isinstance(error, RateLimited) or listing.seen:
             raise
         raise absence.NothingReadError.because(error) from error
     for refusal in listing.refusals:
@@ -74,7 +74,7 @@ async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
     """Fetches the workspace, where its repositories do not name it completely."""
     try:
         value = await workspace.client.get(endpoints.workspace(workspace.slug).path)
-    except (Gone, Forbidden, NotFound) as error:
+    except (BadRequest, Gone, Forbidden, NotFound) as error:
         # The real service answered 410 in 2026, though the endpoint is not deprecated. A token of a single repository
         # may be refused.
         if lacks_scope(error):
@@ -214,8 +214,8 @@ class _Listing:
             return list(missing)
 
         async def is_gone(repository_id: str) -> bool:
-            path = endpoints.repository(self.workspace.slug, missing[repository_id]).path
-            value = await absence.asked(self.workspace, path)
+            endpoint = endpoints.repository(self.workspace.slug, missing[repository_id])
+            value = await absence.asked(self.workspace, endpoint, "uuid")
             return value is None or not _is_here(self.workspace, value)
 
         gone = await absence.confirmed(self.workspace, list(missing), is_gone)
@@ -249,7 +249,7 @@ async def fetch_repository(workspace: Workspace, name: str, access: absence.Acce
     """
     asked_at = workspace.now()
     try:
-        value = await absence.asked(workspace, endpoints.repository(workspace.slug, name).path)
+        value = await absence.asked(workspace, endpoints.repository(workspace.slug, name), "uuid")
     except Forbidden as error:
         if not lacks_scope(error):
             await access.check(error)

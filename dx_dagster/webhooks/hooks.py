@@ -8,9 +8,9 @@ from dx_dagster.bitbucket import (
     BitbucketClient,
     BitbucketError,
     Forbidden,
-    Gone,
     NotFound,
     endpoints,
+    fetch_object,
     numbered,
     sentence,
 )
@@ -91,13 +91,12 @@ async def _asked_themselves(client: BitbucketClient, subject: HookSubject, made:
     found: list[Json] = []
     for uuid in random.sample(sorted(made), min(len(made), absence.MOST)):
         try:
-            value = await client.get(endpoints.hook(subject.workspace, uuid, subject.repository).path)
-        except (NotFound, Gone):
+            value = await fetch_object(client, endpoints.hook(subject.workspace, uuid, subject.repository), "uuid")
+        except NotFound:
             continue
         except Forbidden as error:
             raise _refusal(subject, error) from None
-        if isinstance(value, dict):
-            found.append(value)
+        found.append(value)
     return found
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from dx_dagster.api.app import create_app
 from dx_dagster.automation.decisions import due_for_sync
+from dx_dagster.bitbucket import Gone, Unavailable
 from dx_dagster.importer.absence import MOST, NothingReadError, is_suspicious
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.workspace import Workspace
@@ -326,6 +327,11 @@ def test_a_hook_that_we_made_is_asked_before_a_second_one_is_made(installation):
         wanted = {"url": url, "active": True, "events": ["repo:push"], "description": "ours"}
         made = (await client.request("POST", path, json=wanted))["uuid"]
         installation.sandbox.faults.empty_lists = ["hooks"]
+        for status, error in (("410", Gone), ("list", Unavailable)):
+            installation.sandbox.faults.on("/hooks/", status, 6)
+            with pytest.raises(error):
+                await find(client, subject, url, {made})
+            installation.sandbox.faults.overrides.clear()
         assert [one.uuid for one in await find(client, subject, url, {made, "{gone}"})] == [made]
         await client.request("DELETE", f"{path}/{made.replace('{', '%7B').replace('}', '%7D')}")
         assert await find(client, subject, url, {made, "{gone}"}) == []

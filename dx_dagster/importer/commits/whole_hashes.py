@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dx_dagster.bitbucket import NotFound, cursor, endpoints
+from dx_dagster.bitbucket import NotFound, cursor, endpoints, fetch_object
 from dx_dagster.frames.reading import text
 from dx_dagster.importer.commits.loading import INCLUDED, named_by
 from dx_dagster.importer.each import OF_ONE_REQUEST, batches, lacks_scope
@@ -83,7 +83,7 @@ async def resolve(workspace: Workspace, row: PullRow) -> Resolved:
     for short in short_hashes(row):
         endpoint = endpoints.commit(workspace.slug, row.repository.source_id, short)
         try:
-            value = await workspace.client.get(endpoint.path, endpoint.params)
+            value = await fetch_object(workspace.client, endpoint, "hash")
         except NotFound:
             resolved.gone.add(short)
         else:
