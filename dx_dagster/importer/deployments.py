@@ -16,20 +16,30 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from dx_dagster.bitbucket import BadRequest, Forbidden, Gone, NotFound, Page, endpoints, numbered
+from dx_dagster.bitbucket import (
+    BadRequest,
+    BitbucketError,
+    Forbidden,
+    Gone,
+    NotFound,
+    Page,
+    endpoints,
+    fetch_object,
+    numbered,
+)
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.frames import deployments as frames
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer import absence
-from dx_dagster.importer.each import for_each_repository, lacks_scope
-from dx_dagster.importer.report import Report, note
+from dx_dagster.importer.each import ask_singly, for_each_repository, lacks_scope
+from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import ROWS_TO_BE_SURE, later, newest_of, reaches_below
 from dx_dagster.importer.workspace import Workspace, require_id
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.imported import deployments, hashes, marks
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.deployments import REFUSED
+from dx_dagster.warehouse.imported.deployments import REFUSED, UnsettledDeployment
 from dx_dagster.warehouse.imported.marks import DeploymentsMark, MarkedRepository
 
 KIND = "deployments"
@@ -92,9 +102,9 @@ class ImportOfDeployments:
         try:
             await self._update(repository, version, begun_at)
         except _REFUSALS as error:
-            # The normal answer of a repository without Pipelines, and no reason for a warning.
             if lacks_scope(error) or repository.id in self._answered:
                 raise
+            self._warn_of(repository, error)
             refused = replace(repository.mark, fallback=REFUSED, version=version, walk_cursor=None)
             async with self.workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, refused, asked=begun_at)
@@ -108,6 +118,7 @@ class ImportOfDeployments:
             except _REFUSALS as error:
                 if lacks_scope(error):
                     raise
+                self._warn_of(repository, error)
                 fallback = REFUSED
         unsettled = await deployments.unsettled(warehouse, repository.id)
         wanted = {one.source_id for one in unsettled}
@@ -120,12 +131,17 @@ class ImportOfDeployments:
                 self.workspace, self.report, f"{repository.slug}: the list of deployments is empty; nothing is changed"
             )
             return
-        await self._ask(repository, wanted - walked.seen)
+        left_out = await self._ask(repository, [one for one in unsettled if one.source_id not in walked.seen])
         done = replace(walked.mark, version=version, fallback=fallback)
         async with warehouse.transaction() as transaction:
-            await deployments.asked(transaction, [one.id for one in unsettled])
+            await deployments.asked(transaction, [one.id for one in unsettled if one not in left_out])
             await hashes.resolve_deployments(transaction, [repository.id])
             await marks.put(transaction, done, asked=begun_at, listed=self.workspace.reconcile is not None)
+
+    def _warn_of(self, repository: Deploying, error: BitbucketError) -> None:
+        """Reports a removed endpoint. Other refusals are the normal answer of a repository without Pipelines."""
+        if isinstance(error, Gone):
+            skip(self.workspace, self.report, repository.slug, error)
 
     # -- environments -------------------------------------------------------------------------------------------------
 
@@ -153,7 +169,7 @@ class ImportOfDeployments:
 
         async def is_gone(environment_id: str) -> bool:
             endpoint = endpoints.environment(self.workspace.slug, repository.source_id, missing[environment_id])
-            return await absence.asked(self.workspace, endpoint.path) is None
+            return await absence.asked(self.workspace, endpoint, "uuid") is None
 
         gone = await absence.confirmed(self.workspace, list(missing), is_gone)
         if gone and not await absence.repository_answers(self.workspace, repository):
@@ -212,15 +228,20 @@ class ImportOfDeployments:
         created_at = frames.created_at(value)
         return self.workspace.since is not None and created_at is not None and created_at < self.workspace.since
 
-    async def _ask(self, repository: Deploying, wanted: Collection[str]) -> None:
-        """Fetches deployments one by one."""
-        for source_id in wanted:
-            endpoint = endpoints.deployment(self.workspace.slug, repository.source_id, source_id)
-            asked_at = self.workspace.now()
-            try:
-                value = await self.workspace.client.get(endpoint.path, endpoint.params)
-            except (NotFound, Gone):
-                continue
+    async def _ask(
+        self, repository: Deploying, wanted: Sequence[UnsettledDeployment]
+    ) -> Collection[UnsettledDeployment]:
+        """Fetches deployments one by one; returns those that were left out after failures."""
+        done = await ask_singly(wanted, lambda one: self._ask_one(repository, one.source_id))
+        for _, error in done.failed:
+            skip(self.workspace, self.report, repository.slug, error)
+        return set(wanted) - set(done.asked)
+
+    async def _ask_one(self, repository: Deploying, source_id: str) -> None:
+        endpoint = endpoints.deployment(self.workspace.slug, repository.source_id, source_id)
+        asked_at = self.workspace.now()
+        with suppress(NotFound):
+            value = await fetch_object(self.workspace.client, endpoint, "uuid")
             frame = frames.deployments(repository.id, [value], asked_at)
             async with self.workspace.warehouse.transaction() as transaction:
                 await transaction.merge(self.workspace.merging(merge.DEPLOYMENTS), frame)

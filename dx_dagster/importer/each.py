@@ -1,6 +1,6 @@
 """Runs work for many items concurrently; a repository that Bitbucket refuses does not fail the others."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -29,6 +29,9 @@ _ATTEMPTS_TO_BE_SURE = 3
 OF_ONE_REQUEST = (BadRequest, Forbidden, Gone, NotFound, PagingInCircles, RefusedOrigin, Unavailable)
 """What may be wrong with one request and nothing else; but see `lacks_scope`."""
 
+MOST_FAILURES = 3
+"""Single requests about one repository that may fail in a row; then the rest of them waits for the next sync."""
+
 SURE = 8
 """So many repositories must lack the same scope, and none have it, before the step fails."""
 
@@ -39,6 +42,39 @@ OneRepository = TypeVar("OneRepository", bound=Repository)
 def lacks_scope(error: BitbucketError) -> bool:
     """Whether the credential lacks a scope, which concerns every repository alike."""
     return isinstance(error, Forbidden) and bool(error.required)
+
+
+@dataclass
+class Singly(Generic[Item]):
+    """The items that were requested one by one, and those that failed, with their errors."""
+
+    asked: list[Item] = field(default_factory=list)
+    failed: list[tuple[Item, BitbucketError]] = field(default_factory=list)
+
+
+async def ask_singly(items: Iterable[Item], work: Callable[[Item], Awaitable[object]]) -> Singly[Item]:
+    """Does `work`, which requests a part of a repository, for one item after the other.
+
+    A part that Bitbucket refuses or cannot deliver holds up neither the others nor the repository.
+
+    Raises:
+        NotFound: from `work`.
+        BitbucketError: a credential lacks a scope, or none is left.
+    """
+    done, in_a_row = Singly[Item](), 0
+    for item in items:
+        done.asked.append(item)
+        try:
+            await work(item)
+            in_a_row = 0
+        except OF_ONE_REQUEST as error:
+            if isinstance(error, NotFound) or lacks_scope(error):
+                raise
+            done.failed.append((item, error))
+            in_a_row += 1
+            if in_a_row == MOST_FAILURES:
+                break
+    return done
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -127,7 +163,7 @@ async def for_each_repository(
 ) -> None:
     """Does `work` for every repository; one that Bitbucket refuses never fails the others.
 
-    `refused` records a repository that answers 403, 404 or 410. `answered`: how many did in the killed sync that this
+    `refused` records a repository that answers 403 or 404. `answered`: how many did in the killed sync that this
     one continues.
 
     Raises:
@@ -140,9 +176,9 @@ async def for_each_repository(
         try:
             await work(repository)
             refusals.answered += 1
-        except (Forbidden, NotFound, Gone) as error:
+        except (Forbidden, NotFound) as error:
             await refusals.refused(repository, error)
-        except (BadRequest, PagingInCircles, RefusedOrigin) as error:
+        except (BadRequest, Gone, PagingInCircles, RefusedOrigin) as error:
             skip(workspace, report, repository.slug, error)
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)

@@ -11,18 +11,19 @@ recent pipelines again.
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, numbered
+from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, fetch_object, numbered
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.affordable import affordable
-from dx_dagster.importer.each import for_each_repository, lacks_scope
+from dx_dagster.importer.each import ask_singly, for_each_repository, lacks_scope
 from dx_dagster.importer.pull_requests import not_asked_before
-from dx_dagster.importer.report import Report
+from dx_dagster.importer.report import Report, skip
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.webhook_proof import PROVES_NOTHING, Proving
 from dx_dagster.importer.workspace import Workspace, require_id
@@ -55,13 +56,15 @@ async def import_pipelines(workspace: Workspace) -> Report:
 
     async def work(repository: MarkedRepository[PipelinesMark]) -> None:
         try:
-            if await import_runs(workspace, repository, proving):
+            if await import_runs(workspace, report, repository, proving):
                 written.add(repository.id)
             answered.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
-            # The normal answer of a repository without Pipelines, and no reason for a warning.
             if lacks_scope(error):
                 raise
+            # Others are the normal answer of a repository without Pipelines, and no reason for a warning.
+            if isinstance(error, Gone):
+                skip(workspace, report, repository.slug, error)
             if isinstance(error, NotFound):
                 unknown.append(repository)
             async with workspace.warehouse.transaction() as transaction:
@@ -100,7 +103,10 @@ def _listed(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -
 
 
 async def import_runs(
-    workspace: Workspace, repository: MarkedRepository[PipelinesMark], proving: Proving = PROVES_NOTHING
+    workspace: Workspace,
+    report: Report,
+    repository: MarkedRepository[PipelinesMark],
+    proving: Proving = PROVES_NOTHING,
 ) -> bool:
     """Stores new and unfinished pipelines; returns whether anything was new.
 
@@ -125,7 +131,9 @@ async def import_runs(
     begun = replace(mark, walk_head=None, walk_begun_at=workspace.now(), walk_bound=bound)
     due = await pipelines.due(workspace.warehouse, repository.id)
     walked = await _walk(workspace, repository, begun, {run.source_id for run in due}, proving=proving)
-    await _ask(workspace, repository, [run for run in due if run.source_id not in walked.seen], walked.pages)
+    due = [run for run in due if run.source_id not in walked.seen]
+    for error in await _ask(workspace, repository, due, walked.pages):
+        skip(workspace, report, repository.slug, error)
     listed = workspace.reconcile is not None or repository.mark.synced_to is None
     await _end(workspace, walked.mark, listed=listed)
     return written or walked.written
@@ -138,13 +146,18 @@ async def _end(workspace: Workspace, mark: PipelinesMark, *, listed: bool) -> No
 
 
 async def refresh_runs(
-    workspace: Workspace, repository: MarkedRepository[PipelinesMark], numbers: Collection[int]
+    workspace: Workspace, report: Report, repository: MarkedRepository[PipelinesMark], numbers: Collection[int]
 ) -> None:
-    """Updates the pipelines that deliveries name by number; lists new ones where one of them is not stored."""
+    """Updates the pipelines that deliveries name by number; lists new ones where one of them is not stored.
+
+    Raises:
+        BitbucketError: one of them was refused, after the others.
+    """
     named = await pipelines.named(workspace.warehouse, repository.id, numbers)
     if len(named) < len(set(numbers)):
-        await import_runs(workspace, repository)
-    await _ask(workspace, repository, named, 0)
+        await import_runs(workspace, report, repository)
+    for error in await _ask(workspace, repository, named, 0):
+        raise error
 
 
 class _Walked(NamedTuple):
@@ -238,13 +251,13 @@ async def _store(
 
 async def _ask(
     workspace: Workspace, repository: MarkedRepository[PipelinesMark], wanted: Sequence[Run], pages: int
-) -> None:
-    """Fetches pipelines, newest first, that a walk over so many pages did not see.
+) -> list[BitbucketError]:
+    """Fetches pipelines, newest first, that a walk over so many pages did not see; returns the errors of single ones.
 
     Page by page where that takes fewer requests than one by one.
     """
     if not wanted:
-        return
+        return []
     left = [run.source_id for run in wanted]
     if len(left) > 1:
         newer = await pipelines.count(workspace.warehouse, repository.id, wanted[-1].created_at)
@@ -252,17 +265,20 @@ async def _ask(
         if 0 < last - pages < len(left):
             seen = await _pages(workspace, repository, pages + 1, last)
             left = [one for one in left if one not in seen]
-    for source_id in left:
-        endpoint = endpoints.pipeline(workspace.slug, repository.source_id, source_id)
-        asked_at = workspace.now()
-        try:
-            value = await workspace.client.get(endpoint.path, endpoint.params)
-        except NotFound:
-            continue
+    done = await ask_singly(left, lambda source_id: _ask_one(workspace, repository, source_id))
+    left_out = set(left) - set(done.asked)
+    async with workspace.warehouse.transaction() as transaction:
+        await pipelines.asked(transaction, [run.id for run in wanted if run.source_id not in left_out])
+    return [error for _, error in done.failed]
+
+
+async def _ask_one(workspace: Workspace, repository: MarkedRepository[PipelinesMark], source_id: str) -> None:
+    endpoint = endpoints.pipeline(workspace.slug, repository.source_id, source_id)
+    asked_at = workspace.now()
+    with suppress(NotFound):
+        value = await fetch_object(workspace.client, endpoint, "uuid")
         async with workspace.warehouse.transaction() as transaction:
             await _store(transaction, workspace, repository, [value], asked_at)
-    async with workspace.warehouse.transaction() as transaction:
-        await pipelines.asked(transaction, [run.id for run in wanted])
 
 
 async def _pages(workspace: Workspace, repository: MarkedRepository[PipelinesMark], first: int, last: int) -> set[str]:

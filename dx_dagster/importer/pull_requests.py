@@ -18,6 +18,7 @@ from dx_dagster.bitbucket import (
     Unavailable,
     by_id_ranges,
     endpoints,
+    fetch_object,
     keyset,
 )
 from dx_dagster.frames import pulls as frames
@@ -25,7 +26,7 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.affordable import affordable
-from dx_dagster.importer.each import for_each_repository
+from dx_dagster.importer.each import ask_singly, for_each_repository
 from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import later, newest, overlapping
 from dx_dagster.importer.webhook_proof import Proving
@@ -108,7 +109,7 @@ async def _import_repository(
         done, seen = await _walk(workspace, report, repository, begun, horizon, proving=proving)
     # The first walk lists everything within the bound, later walks what changed and what is open.
     listed_from = workspace.since or _EVER if first else None
-    await _fetch_missing(workspace, repository, seen, listed_from, horizon, below=below)
+    await _fetch_missing(workspace, report, repository, seen, listed_from, horizon=horizon, below=below)
     await _end(workspace, repository, done, listed=horizon is None, asked=done.walk_begun_at)
     await record_access(workspace, repository, None)
 
@@ -262,7 +263,7 @@ async def fetch_one(workspace: Workspace, repository: Repository, number: int) -
     endpoint = endpoints.pull_request(workspace.slug, repository.source_id, number)
     asked_at = workspace.now()
     try:
-        value = await workspace.client.get(endpoint.path, endpoint.params)
+        value = await fetch_object(workspace.client, endpoint, "id")
     except NotFound:
         if not await absence.repository_answers(workspace, repository):
             raise
@@ -274,13 +275,25 @@ async def fetch_one(workspace: Workspace, repository: Repository, number: int) -
     return True
 
 
+async def fetch_each(workspace: Workspace, report: Report, repository: Repository, numbers: Sequence[int]) -> None:
+    """Fetches pull requests of one repository one by one; those that Bitbucket refuses are skipped.
+
+    Raises:
+        NotFound: as `fetch_one`.
+    """
+    done = await ask_singly(numbers, lambda one: fetch_one(workspace, repository, one))
+    for one, error in done.failed:
+        skip(workspace, report, f"{repository.slug}#{one}", error)
+
+
 async def _fetch_missing(
     workspace: Workspace,
+    report: Report,
     repository: Repository,
     seen: set[int],
     listed_from: datetime | None,
-    horizon: datetime | None,
     *,
+    horizon: datetime | None,
     below: int | None,
 ) -> None:
     """Requests the pull requests that are missing from a listing: open ones that changed at or after `horizon`, and all
@@ -297,8 +310,7 @@ async def _fetch_missing(
     # A list of what changed does not show that an absurd date was corrected.
     if odd := numbers.keys() - set(stored):
         asked += await absences.next_to_ask(workspace.warehouse, odd, absence.MOST)
-    for pull in asked:
-        await fetch_one(workspace, repository, numbers[pull])
+    await fetch_each(workspace, report, repository, [numbers[pull] for pull in asked])
 
 
 async def record_access(workspace: Workspace, repository: Repository, reason: str | None) -> None:

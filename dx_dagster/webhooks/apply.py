@@ -380,12 +380,12 @@ async def _update_pipelines_of(
     try:
         numbers = {number for number in news.pipeline_numbers if number is not None}
         if None in news.pipeline_numbers:
-            await pipelines.import_runs(batch.for_pipelines, repository)
+            await pipelines.import_runs(batch.for_pipelines, batch.report, repository)
         if numbers:
-            await pipelines.refresh_runs(batch.for_pipelines, repository, numbers)
+            await pipelines.refresh_runs(batch.for_pipelines, batch.report, repository, numbers)
         async with batch.workspace.warehouse.transaction() as transaction:
             await hashes.resolve_pipelines(transaction, [repository.id])
-    except (Forbidden, NotFound, Gone) as error:
+    except (Forbidden, NotFound) as error:
         if lacks_scope(error):
             batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
         elif not own:

@@ -162,13 +162,14 @@ def test_environments_are_gone_only_if_that_is_certain(database_url):
         assert installation.differences() == {}
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_refused_deployments_are_no_warning_and_asked_for_again_after_a_day(database_url, status):
+@pytest.mark.parametrize(("status", "warned"), [(403, False), (404, False), (410, True)])
+def test_refused_deployments_are_no_warning_and_asked_for_again_after_a_day(database_url, status, warned):
     with Sandbox(TINY) as sandbox:
         installation = Installation(database_url, sandbox)
         sandbox.faults.on("/(environments|deployments)", status)
-        assert {one.step for one in installation.sync().skipped} == {"pullrequests"}
-        assert not [warning for warning in installation.warnings if "deploy" in warning]
+        skipped = {one.step for one in installation.sync().skipped}
+        assert skipped == {"pullrequests", *(["deployments"] if warned else [])}
+        assert bool([warning for warning in installation.warnings if "deploy" in warning]) is warned
         sandbox.requests.reset()
         installation.sync()
         assert asked(sandbox) == []

@@ -30,7 +30,7 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.each import is_away, lacks_scope
 from dx_dagster.importer.group_commit import GroupCommit
 from dx_dagster.importer.growing_limit import GrowingLimit
-from dx_dagster.importer.pull_requests import fetch_one
+from dx_dagster.importer.pull_requests import fetch_each
 from dx_dagster.importer.report import Report, note
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.workspace import Workspace, pull_id
@@ -312,8 +312,8 @@ class Feeds:
 
     async def _fetch_unknown(self, repository: Repository) -> None:
         """Fetches pull requests that the feed names and the list did not contain."""
-        for number in await stale.pulls_not_stored(self._workspace.warehouse, repository.id):
-            await fetch_one(self._workspace, repository, number)
+        numbers = await stale.pulls_not_stored(self._workspace.warehouse, repository.id)
+        await fetch_each(self._workspace, self._report, repository, numbers)
 
 
 async def _shortened(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
