@@ -104,8 +104,13 @@ async def for_each_pull(
 
 
 async def _work_or_mark(workspace: Workspace, row: PullRow, work: Callable[[PullRow], Awaitable[None]]) -> None:
-    """Does `work`; where it answers 404, the pull request itself may be deleted and is fetched."""
+    """Does `work`; where it answers 404, the pull request itself may be deleted and is fetched.
+
+    Raises:
+        NotFound: the pull request exists, or its repository answers 404 too.
+    """
     try:
         await work(row)
     except NotFound:
-        await fetch_one(workspace, row.repository, row.number)
+        if await fetch_one(workspace, row.repository, row.number):
+            raise

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,8 +11,9 @@ from urllib.parse import quote, unquote_plus
 
 import pytest
 
-from dx_dagster.bitbucket import Unavailable
+from dx_dagster.bitbucket import NotFound, Unavailable
 from dx_dagster.importer.activity.step import import_activity
+from dx_dagster.importer.commits import endpoint
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.pull_requests import import_pull_requests
@@ -19,6 +21,7 @@ from dx_dagster.importer.report import Report
 from dx_dagster.importer.repositories import import_repositories
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
+from dx_dagster.sandbox.repositories import HostedRepository
 from dx_dagster.warehouse.imported import review_times, stale
 from dx_dagster_tests.importing import Imported, Installation, open_into_release
 
@@ -326,6 +329,73 @@ def test_a_repository_that_closes_during_an_import_costs_a_request_and_no_pull_r
     assert wrong() == {}
 
 
+def test_a_part_that_is_refused_holds_up_neither_the_others_nor_its_repository(sandbox, query, sync, wrong):
+    world, faults = sandbox.world, sandbox.faults
+    odd, removed = [one for one in world.open_repositories if one.has_pipelines][:2]
+    runs = [world.add_pipeline(odd) for _ in range(4)]
+    opened = [world.open_pull_request(odd) for _ in range(4)]
+    deleted = world.open_pull_request(odd)
+    sync()
+    closed = query("SELECT slug FROM bitbucket_repositories WHERE NOT api_accessible")
+
+    # All of them are missing from the lists, so that each is requested by itself.
+    faults.empty_lists = ["pullrequests", "pipelines"]
+    query("UPDATE bitbucket_pipelines SET asked_at = NULL RETURNING id")
+    for run in runs:
+        world.finish_pipeline(run)
+    for pull in opened:
+        world.decline(pull)
+    world.delete_pull_request(deleted)
+    for status, pull in zip(("list", 403, 410), opened, strict=False):
+        faults.on(rf"{_path(odd)}/pullrequests/{pull.number}\?", status)
+    for status, run in zip((403, 410), runs, strict=False):
+        faults.on(rf"{_path(odd)}/pipelines/{quote(run.uuid, safe='')}", status)
+    faults.on(rf"{_path(removed)}/pullrequests\?", 410)
+    skipped = {(one.repository, one.step) for one in sync().skipped}
+    assert {(f"{odd.slug}#{pull.number}", "pullrequests") for pull in opened[:3]} <= skipped
+    assert {(odd.slug, "pipelines"), (removed.slug, "pullrequests")} <= skipped
+    assert query("SELECT slug FROM bitbucket_repositories WHERE NOT api_accessible") == closed
+    gone = query("SELECT source_id FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")
+    assert [one["source_id"] for one in gone] == [deleted.number]
+    ended = query(
+        "SELECT build_number FROM bitbucket_pipelines p JOIN bitbucket_repositories r ON r.id = p.repository_id "
+        f"WHERE p.state = 'COMPLETED' AND r.slug = '{odd.slug}'"
+    )
+    assert {run.build_number for run in runs[2:]} <= {one["build_number"] for one in ended}
+
+    faults.clear()
+    sync()
+    assert wrong() == {}
+
+
+def test_a_404_of_a_list_of_commits_is_believed_where_the_source_may_be_gone(installation, sandbox, query):
+    installation.sync()
+    sandbox.faults.on(r"/pullrequests/\d+/commits", 404)
+    query("UPDATE pull_marks SET commits_synced_for = NULL RETURNING 1")
+    query("UPDATE bitbucket_pulls SET source_commit_sha = NULL WHERE state = 'DECLINED' RETURNING 1")
+    states = {str(one["id"]): one["state"] for one in query("SELECT id, state FROM bitbucket_pulls")}
+
+    async def believed(workspace: Workspace) -> set[str]:
+        rows = await pull_rows(workspace, stale.pulls_without_commits)
+        of_states = {states[row.id]: row for row in rows}
+        assert of_states.keys() >= {"OPEN", "MERGED", "DECLINED"}
+        done = set()
+        for state, row in of_states.items():
+            with suppress(NotFound):
+                assert (await endpoint.fetch(workspace, row)).values is None
+                done.add(state)
+        return done - {"SUPERSEDED"}
+
+    assert installation.on_workspace(believed) == {"MERGED", "DECLINED"}
+    # A credential that lost its access gets 404 for everything.
+    sandbox.faults.on(r"/repositories/acme/[^/]+", 404)
+    assert installation.on_workspace(believed) == {"DECLINED"}
+
+
+def _path(repository: HostedRepository) -> str:
+    return re.escape(quote(repository.uuid, safe=""))
+
+
 def test_pull_requests_that_fail_for_good_stop_no_other(installation):
     installation.sync()
     done: list[int] = []
@@ -361,7 +431,7 @@ def test_runs_that_never_end_cost_pages_once_a_day_and_one_that_is_run_again_is_
     assert wrong() == {}
 
 
-@pytest.mark.parametrize("status", [403, 404, 410])
+@pytest.mark.parametrize("status", [400, 404, 410])
 def test_members_that_are_refused_are_reported_and_the_rest_is_imported(status, sandbox, query, sync):
     sandbox.faults.on(r"/workspaces/acme/members", status)
     assert [one.step for one in sync().skipped].count("members") == 1

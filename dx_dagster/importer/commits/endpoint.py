@@ -11,6 +11,7 @@ from dx_dagster.frames.commits import CommitRow
 from dx_dagster.frames.reading import Json, text
 from dx_dagster.importer.accounts import store_authors
 from dx_dagster.importer.each_pull import PullRow
+from dx_dagster.importer.pull_requests import fetch_one
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
@@ -22,7 +23,7 @@ _HASH = re.compile(r"[0-9a-f]{12}")
 
 
 class FetchedCommits(NamedTuple):
-    """All commits of one pull request; `values` is None where its fork is deleted."""
+    """All commits of one pull request; `values` is None where its source is gone."""
 
     row: PullRow
     values: list[Json] | None
@@ -33,7 +34,7 @@ async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
     """Fetches the commits of a pull request.
 
     Raises:
-        NotFound: a later page is missing; the list is incomplete, and the pull request stays stale.
+        NotFound: the list is missing, or a later page of it; the pull request stays stale.
     """
     endpoint = endpoints.pull_request_commits(workspace.slug, row.repository.source_id, row.number)
     asked_at = workspace.now()
@@ -42,11 +43,25 @@ async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
         async for page in cursor(workspace.client, endpoint):
             pages.append(page)  # noqa: PERF401 - whether there was a first page matters
     except NotFound:
-        if pages:
+        if pages or not await _lost_its_source(workspace, row):
             raise
-        # The answer where the fork of a pull request is deleted: the stored commits stay.
         return FetchedCommits(row, None, asked_at)
     return FetchedCommits(row, [value for page in pages for value in page.values], asked_at)
+
+
+async def _lost_its_source(workspace: Workspace, row: PullRow) -> bool:
+    """Whether a 404 of the list means that the fork or branch is gone: the stored commits stay.
+
+    An open pull request shows whether its source is gone. A credential that lost its access gets 404 for everything:
+    each other pull request must answer, unless its source is known to be gone.
+
+    Raises:
+        NotFound: the repository answers 404 too.
+    """
+    heads = (await pulls.heads(workspace.warehouse, [row.id]))[row.id]
+    if not heads.source:
+        return True
+    return heads.state != "OPEN" and await fetch_one(workspace, row.repository, row.number)
 
 
 async def store(workspace: Workspace, batch: Sequence[FetchedCommits]) -> None:
