@@ -206,22 +206,27 @@ class _Batch:
     async def each_pull(
         self, planned: Plan, rows: Sequence[PullRow], work: Callable[[PullRow], Awaitable[None]]
     ) -> None:
-        """Does `work` for each row; where Bitbucket answers 404, the pull request itself is fetched."""
+        """Does `work` for each row; where Bitbucket answers 404, the pull request itself is fetched.
+
+        If that exists, the 404 is an error like any other.
+        """
 
         async def or_fetched(row: PullRow) -> None:
             try:
                 await work(row)
             except NotFound:
-                await self.fetch_pull(row.repository, row.number)
+                if await self.fetch_pull(row.repository, row.number):
+                    raise
 
         await self.each(rows, or_fetched, lambda row: planned.deliveries_about(row.repository.id, row.number))
 
-    async def fetch_pull(self, repository: Repository, number: int) -> None:
-        """Stores a pull request, or marks it as deleted, if need be with its whole repository."""
+    async def fetch_pull(self, repository: Repository, number: int) -> bool:
+        """Stores a pull request, or marks it as deleted, if need be with its whole repository; returns if it exists."""
         try:
-            await fetch_one(self.workspace, repository, number)
+            return await fetch_one(self.workspace, repository, number)
         except NotFound:
             await fetch_repository(self.workspace, repository.source_id, self.access)
+            return False
 
     def pull_ids(self, planned: Plan, *, comments_only: bool = False) -> list[str]:
         """The ids of the pull requests whose deliveries have not failed yet."""
