@@ -307,7 +307,7 @@ def test_deliveries_about_what_is_not_ours_or_gone_or_unknown_change_nothing_and
 
 
 class OtherBitbucket:
-    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories exist.
+    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories alone exist.
 
     Each workspace lists one more repository of its own: one that lists none has not been read.
     """
@@ -326,7 +326,7 @@ class OtherBitbucket:
         elif kind == "repositories" and len(rest) == 2:
             answer = self._repositories.get(rest[1], {})
             status = 200 if answer else 404
-        elif kind == "repositories" and rest[2:3] == ["pullrequests"] and len(rest) == 4:
+        elif kind == "repositories" and len(rest) == 4 and rest[2] in {"commit", "pipelines", "pullrequests"}:
             status = 404
         body = json.dumps(answer).encode()
         await send(
