@@ -369,8 +369,10 @@ def test_a_part_that_is_refused_holds_up_neither_the_others_nor_its_repository(s
 
 
 def test_a_404_of_a_list_of_commits_is_believed_where_the_source_may_be_gone(installation, sandbox, query):
-    installation.sync()
     sandbox.faults.on(r"/pullrequests/\d+/commits", 404)
+    installation.sync()
+    [shown] = query("SELECT count(DISTINCT pull_id) AS pulls FROM bitbucket_pull_commits")
+    assert shown["pulls"] > 50, "it contradicts no proof"
     query("UPDATE pull_marks SET commits_synced_for = NULL RETURNING 1")
     query("UPDATE bitbucket_pulls SET source_commit_sha = NULL WHERE state = 'DECLINED' RETURNING 1")
     states = {str(one["id"]): one["state"] for one in query("SELECT id, state FROM bitbucket_pulls")}

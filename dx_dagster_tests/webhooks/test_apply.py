@@ -307,7 +307,8 @@ def test_deliveries_about_what_is_not_ours_or_gone_or_unknown_change_nothing_and
 
 
 class OtherBitbucket:
-    """Answers as little as possible about whatever workspace it is asked for: lists are empty, repositories alone exist.
+    """Answers as little as possible about whatever workspace it is asked for: lists are empty, and only repositories
+    exist.
 
     Each workspace lists one more repository of its own: one that lists none has not been read.
     """

@@ -280,7 +280,9 @@ class _Proving:
 
         async def ask(row: PullRow) -> None:
             try:
-                answers.append(await endpoint.fetch(self._workspace, row))
+                answer = await endpoint.fetch(self._workspace, row)
+                if answer.values is not None:  # a 404 contradicts no proof
+                    answers.append(answer)
             except OF_ONE_REQUEST as error:
                 if lacks_scope(error):
                     raise
