@@ -42,8 +42,9 @@ async def fetch(workspace: Workspace, row: PullRow) -> FetchedCommits:
     try:
         async for page in cursor(workspace.client, endpoint):
             pages.append(page)  # noqa: PERF401 - whether there was a first page matters
-    except NotFound:
-        if pages or not await _lost_its_source(workspace, row):
+    except NotFound as error:
+        # It may name the commits that Bitbucket no longer has.
+        if pages or not (error.revisions or await _lost_its_source(workspace, row)):
             raise
         return FetchedCommits(row, None, asked_at)
     return FetchedCommits(row, [value for page in pages for value in page.values], asked_at)
