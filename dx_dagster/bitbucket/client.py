@@ -268,6 +268,8 @@ class BitbucketClient:
             passing = call.idempotent
         else:
             self._adaptive_timeout.answered(kind, time.monotonic() - began)
+            # A response and its stream refer to one another: read bodies would stay until a garbage collection.
+            response.stream = httpx.ByteStream(b"")
             return response, None
         return None, Transient(failure) if passing else failure
 
