@@ -1,6 +1,7 @@
 """What the client promises of a request: where it goes, how often it is tried, how many go at once."""
 
 import asyncio
+import gc
 import json
 import random
 import time
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -185,6 +187,14 @@ async def test_a_post_that_may_have_been_received_is_not_sent_twice() -> None:
 
 async def silent_end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def test_an_answer_takes_no_memory_once_it_is_read(api: Server) -> None:
+    gc.collect()
+    async with opened(api.base) as client:
+        for _ in range(3):
+            await client.get("/repositories/acme")
+        assert [one for one in gc.get_objects() if isinstance(one, httpx.Response)] == []
 
 
 async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
