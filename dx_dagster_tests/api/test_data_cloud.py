@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import schemathesis
 from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from schemathesis.checks import CHECKS, load_all_checks
 
 from dx_dagster.api import throttle
 from dx_dagster.api.app import create_app
@@ -357,12 +359,8 @@ def test_the_reference_page_shows_every_method(client):
         assert f"<code>{path}</code>" in page
 
 
-@pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")  # as schemathesis is loaded
 def test_the_description_is_true_to_what_is_answered(settings, key):
     """schemathesis: no 5xx, no undocumented status, every body as described."""
-    import schemathesis  # noqa: PLC0415 - each worker would load it to collect this test
-    from schemathesis.checks import CHECKS, load_all_checks  # noqa: PLC0415
-
     names = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
     load_all_checks()
     checks = CHECKS.get_by_names(names)
@@ -379,7 +377,7 @@ def run_operation(found: Any, key: str, checks: Any, seen: Counter[int]) -> None
     operation = found.ok()
 
     @hypothesis_settings(
-        max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
     )
     @given(case=operation.as_strategy(), real=st.integers(0, 3), mode=st.sampled_from(["", "Bearer ", "Bearer"]))
     def one(case, real, mode) -> None:

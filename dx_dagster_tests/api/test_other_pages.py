@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from playwright.sync_api import Browser, Page, expect
 
 from dx_dagster.api.app import create_app
@@ -186,11 +187,6 @@ def hosts_and_origins_are_checked(ui: str) -> None:
 
 
 def dagsters_client_works(ui: str, **headers: str) -> None:
-    from dagster_graphql import (  # noqa: PLC0415 - each worker would load it to collect these tests
-        DagsterGraphQLClient,
-        DagsterGraphQLClientError,
-    )
-
     client = DagsterGraphQLClient("127.0.0.1", port_number=urlsplit(ui).port, headers=headers)
     with pytest.raises(DagsterGraphQLClientError, match="RunNotFoundError"):  # Dagster's own answer
         client.get_run_status("none")
