@@ -238,7 +238,7 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
         launcher.launch_run(LaunchRunContext(lost, None))
         empty_the_broker()
         assert ended() == set(), "no worker answers, so it may be at one"
-        with start_worker(launcher.celery, perform_ping_check=False, queues=["another"]):
+        with start_worker(launcher.celery, perform_ping_check=False, queues=["another"], loglevel="warning"):
             held = launcher.celery.send_task("nothing", queue="another", countdown=600).id
             while not launcher.celery.control.inspect(timeout=0.3).query_task(held):
                 pass
@@ -274,7 +274,7 @@ def test_a_busy_worker_leaves_runs_to_others_with_brokers_other_than_redis(celer
 
     launcher.celery.task(work, name="work", shared=False)
     launcher.celery.steps["consumer"].add(FreePlaces)
-    with start_worker(launcher.celery, perform_ping_check=False, pool="threads"):
+    with start_worker(launcher.celery, perform_ping_check=False, pool="threads", loglevel="warning"):
         for _ in range(2):
             launcher.celery.send_task("work", queue="dagster")
         for left in (1, 0):

@@ -114,7 +114,7 @@ def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_serve
     app.send_task(TASK_EXECUTE_JOB_NAME)
     require("bad", f"{shown} answers, with 1 run in its queue. No worker answered", "Start workers")
     app.control.purge()
-    with start_worker(app, pool="threads", concurrency=6, perform_ping_check=False):
+    with start_worker(app, pool="threads", concurrency=6, perform_ping_check=False, loglevel="warning"):
         good = f"{shown} answers, with 0 runs in its queue. 1 worker with 6 places for runs."
         require("good", good)
         require("warning", good, "Start more workers", DX_CONCURRENT_RUNS="7")
