@@ -235,7 +235,7 @@ class ImportOfDeployments:
         done = await ask_singly(wanted, lambda one: self._ask_one(repository, one.source_id))
         for _, error in done.failed:
             skip(self.workspace, self.report, repository.slug, error)
-        return set(wanted) - set(done.asked)
+        return done.left_out
 
     async def _ask_one(self, repository: Deploying, source_id: str) -> None:
         endpoint = endpoints.deployment(self.workspace.slug, repository.source_id, source_id)

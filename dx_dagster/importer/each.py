@@ -1,6 +1,6 @@
 """Runs work for many items concurrently; a repository that Bitbucket refuses does not fail the others."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -46,13 +46,13 @@ def lacks_scope(error: BitbucketError) -> bool:
 
 @dataclass
 class Singly(Generic[Item]):
-    """The items that were requested one by one, and those that failed, with their errors."""
+    """The items that failed when they were requested one by one, with their errors, and those that were left out."""
 
-    asked: list[Item] = field(default_factory=list)
     failed: list[tuple[Item, BitbucketError]] = field(default_factory=list)
+    left_out: Sequence[Item] = ()
 
 
-async def ask_singly(items: Iterable[Item], work: Callable[[Item], Awaitable[object]]) -> Singly[Item]:
+async def ask_singly(items: Sequence[Item], work: Callable[[Item], Awaitable[object]]) -> Singly[Item]:
     """Does `work`, which requests a part of a repository, for one item after the other.
 
     A part that Bitbucket refuses or cannot deliver holds up neither the others nor the repository.
@@ -62,8 +62,7 @@ async def ask_singly(items: Iterable[Item], work: Callable[[Item], Awaitable[obj
         BitbucketError: a credential lacks a scope, or none is left.
     """
     done, in_a_row = Singly[Item](), 0
-    for item in items:
-        done.asked.append(item)
+    for number, item in enumerate(items, 1):
         try:
             await work(item)
             in_a_row = 0
@@ -73,6 +72,7 @@ async def ask_singly(items: Iterable[Item], work: Callable[[Item], Awaitable[obj
             done.failed.append((item, error))
             in_a_row += 1
             if in_a_row == MOST_FAILURES:
+                done.left_out = items[number:]
                 break
     return done
 

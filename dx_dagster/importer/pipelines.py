@@ -266,9 +266,8 @@ async def _ask(
             seen = await _pages(workspace, repository, pages + 1, last)
             left = [one for one in left if one not in seen]
     done = await ask_singly(left, lambda source_id: _ask_one(workspace, repository, source_id))
-    left_out = set(left) - set(done.asked)
     async with workspace.warehouse.transaction() as transaction:
-        await pipelines.asked(transaction, [run.id for run in wanted if run.source_id not in left_out])
+        await pipelines.asked(transaction, [run.id for run in wanted if run.source_id not in done.left_out])
     return [error for _, error in done.failed]
 
 
