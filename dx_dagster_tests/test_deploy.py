@@ -37,7 +37,7 @@ from dx_dagster.cli.worker import report_lost_run, worker
 from dx_dagster.settings import Settings, SettingsError
 from dx_dagster.warehouse.runs import executing
 from dx_dagster_tests.conftest import wait_until
-from dx_dagster_tests.ticking import lost_runs
+from dx_dagster_tests.ticking import look_for_lost_runs
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -216,18 +216,8 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
         launcher.celery.task(_nothing, name="nothing", shared=False)
         job = upkeep(OURS)
 
-        def look(cursor: str | None, later: float = 0) -> str:
-            """The cursor after a look, so much later than the last one."""
-            known = json.loads(cursor) if cursor else {"unsent": {}}
-            for missing in known["unsent"].values():
-                missing[0] -= later
-            context = dg.build_sensor_context(instance=instance, cursor=json.dumps(known) if cursor else None)
-            lost_runs(context)
-            assert context.cursor
-            return context.cursor
-
         def ended() -> set[str]:
-            look(None)
+            look_for_lost_runs(instance, None)
             return {run.run_id for run in instance.get_runs() if run.is_finished}
 
         def empty_the_broker() -> None:
@@ -251,9 +241,9 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
             assert wait_until(lambda: bool(ended()))  # a worker may answer too late at one look
             assert ended() == {lost.run_id}, "it may be about to be sent"
         monkeypatch.setattr(celery_launcher, "_SECONDS_TO_ANSWER", 0.01)
-        cursor = look(look(None), later=60)
+        cursor = look_for_lost_runs(instance, look_for_lost_runs(instance, None), later=60)
         assert ended() == {lost.run_id}
-        look(cursor)
+        look_for_lost_runs(instance, cursor)
         assert ended() == {lost.run_id, unsent.run_id}, "the daemon ended while it sent the task"
         [why] = [entry.message for entry in instance.all_logs(lost.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
         assert "not in the broker, and no worker has it" in why

@@ -102,10 +102,11 @@ def _lost(runs: Mapping[str, Missing], now: float) -> list[str]:
 
 def _launched(placement: Placement, instance: dg.DagsterInstance) -> tuple[list[str], list[str]]:
     """Runs that were launched and have not begun: those without a task, and those whose task the broker has lost."""
-    runs = _ours(placement, instance, _LAUNCHED)
-    if not runs or not isinstance(instance.run_launcher, TaskLauncher):
+    launcher = instance.run_launcher
+    if not isinstance(launcher, TaskLauncher):
         return [], []
-    return instance.run_launcher.runs_not_sent(runs), instance.run_launcher.runs_without_task(runs)
+    runs = _ours(placement, instance, _LAUNCHED)
+    return launcher.runs_not_sent(runs), launcher.runs_without_task(runs)
 
 
 def _end(instance: dg.DagsterInstance, run_id: str, statuses: Collection[dg.DagsterRunStatus], why: str) -> bool:

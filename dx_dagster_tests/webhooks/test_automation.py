@@ -1,7 +1,6 @@
 """Dagster starts a run for what waits in the inbox, one for each workspace, and syncs what no webhook told."""
 
 import asyncio
-import json
 import threading
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ from dx_dagster.warehouse.webhooks.inbox import Waiting
 from dx_dagster.webhooks.inboxes import Inboxes, Surroundings
 from dx_dagster_tests.delivering import SMALL, Receiving, inbox, installed
 from dx_dagster_tests.importing import KEYS, Heard, give_credential
-from dx_dagster_tests.ticking import hourly_sync, lost_runs, nightly_reconcile, webhook_events
+from dx_dagster_tests.ticking import hourly_sync, look_for_lost_runs, nightly_reconcile, webhook_events
 
 # Dagster reads what pydantic has deprecated, and warns of what Dagster calls beta.
 pytestmark = [
@@ -217,16 +216,6 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         instance.handle_new_event(entry)
         return run.run_id
 
-    def look(instance: dg.DagsterInstance, cursor: str | None, later: float = 0) -> str:
-        """The cursor after a look, so much later than the last one."""
-        known = json.loads(cursor) if cursor else {"missing": {}}
-        for missing in known["missing"].values():
-            missing[0] -= later
-        context = dg.build_sensor_context(instance=instance, cursor=json.dumps(known) if cursor else None)
-        lost_runs(context)
-        assert context.cursor
-        return context.cursor
-
     with dg.instance_for_test() as instance, psycopg.connect(installation.database_url) as connection:
         # Dagster's clock may say anything: an hour ago, or tomorrow.
         tags, moments = {"dx/workspace": "acme"}, (time.time() - 3600, time.time() + 86_400)
@@ -237,16 +226,17 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         gone.add(instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTED).run_id)
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
         assert syncing_workspaces(OURS, instance) == {"acme"}
-        cursor = look(instance, look(instance, None), later=3600)  # two looks: just before and just after an outage
+        # Two looks: just before and just after an outage.
+        cursor = look_for_lost_runs(instance, look_for_lost_runs(instance, None), later=3600)
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
         assert not any(run.is_finished for run in instance.get_runs())
-        cursor = look(instance, cursor)
+        cursor = look_for_lost_runs(instance, cursor)
         assert {run.run_id for run in instance.get_runs() if run.is_failure} == gone
 
         # It is at work again; what it missed before counts no more, nor does another machine's clock.
         connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
-        cursor = look(instance, look(instance, cursor), later=59)
-        cursor = look(instance, cursor.replace('"clock": "', '"clock": "of another '), later=3600)
+        cursor = look_for_lost_runs(instance, look_for_lost_runs(instance, cursor), later=59)
+        cursor = look_for_lost_runs(instance, cursor.replace('"clock": "', '"clock": "of another '), later=3600)
         assert {run.run_id for run in instance.get_runs() if not run.is_finished} == {at_work, returning, foreign}
 
 
