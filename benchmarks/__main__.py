@@ -12,9 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import deliveries, one_token, receiving, reporting, tables
-from benchmarks import flight as in_flight
-from benchmarks import killed as killed_imports
+from benchmarks import deliveries, in_flight, killed_imports, one_token, receiving, reporting, tables
 from benchmarks import measures as measures_of_weeks
 from benchmarks import runs as runs_of_dagster
 from benchmarks import scheduled as scheduled_syncs

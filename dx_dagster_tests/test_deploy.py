@@ -26,8 +26,8 @@ from dagster_celery.tasks import create_execute_job_task
 
 from dx_dagster.assets.ours import OURS
 from dx_dagster.automation import celery_launcher
+from dx_dagster.automation.celery_free_places import FreePlaces
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher, waiting_tasks
-from dx_dagster.automation.celery_places import FreePlaces
 from dx_dagster.automation.celery_task import RunTask
 from dx_dagster.automation.upkeep import upkeep
 from dx_dagster.cli import dagster_yaml

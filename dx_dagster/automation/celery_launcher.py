@@ -57,7 +57,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
     def __init__(self, default_queue: str, config_source: Mapping[str, Any] | None = None, **config: Any) -> None:
         config["backend"] = _CONFIGURATION["result_backend"]
         # A busy worker takes no run out of the queue: another one may be idle, and what it has taken dies with it. With
-        # RabbitMQ, which does not know this setting, `celery_places.py` does the same.
+        # RabbitMQ, which does not know this setting, `celery_free_places.py` does the same.
         prefetch = {"worker_disable_prefetch": not str(config.get("broker")).startswith("amqp")}
         super().__init__(default_queue, config_source={**_CONFIGURATION, **prefetch, **(config_source or {})}, **config)
 

@@ -18,7 +18,7 @@ def daemon() -> None:
     Example: dx-dagster daemon
     """
     from dx_dagster.cli import running
-    from dx_dagster.cli.garbage import collect_often
+    from dx_dagster.cli.garbage_collection import collect_often
     from dx_dagster.cli.installation import Installation, packaged
     from dx_dagster.settings import Settings
     from dx_dagster.telemetry import json_logs

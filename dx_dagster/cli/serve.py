@@ -30,7 +30,7 @@ def serve(
     from uvicorn.config import LOGGING_CONFIG
 
     from dx_dagster.api.app import create_app
-    from dx_dagster.cli.garbage import collect_often
+    from dx_dagster.cli.garbage_collection import collect_often
     from dx_dagster.cli.keys import require_keys
     from dx_dagster.cli.running import require_intended, running_in
     from dx_dagster.http_limits import Limits, options

@@ -17,7 +17,7 @@ def ui(
 
     Example: dx-dagster ui --port 3001
     """
-    from dx_dagster.cli.garbage import collect_often
+    from dx_dagster.cli.garbage_collection import collect_often
     from dx_dagster.cli.installation import Installation, packaged
     from dx_dagster.settings import Settings
     from dx_dagster.ui.server import serve

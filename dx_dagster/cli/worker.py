@@ -51,7 +51,7 @@ def _work(installation: "Installation", concurrency: int, name: str) -> None:
     from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
     from dx_dagster import definitions  # noqa: F401 - loaded here, the processes that are forked have it
-    from dx_dagster.automation.celery_places import FreePlaces
+    from dx_dagster.automation.celery_free_places import FreePlaces
     from dx_dagster.automation.celery_task import RunTask
     from dx_dagster.telemetry import json_logs
 

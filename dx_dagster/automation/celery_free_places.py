@@ -11,7 +11,7 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 _SECONDS_BETWEEN_LOOKS = 0.2
-_SIGNAL = "dx_dagster.automation.celery_places"
+_SIGNAL = "dx_dagster.automation.celery_free_places"
 
 
 class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
