@@ -16,7 +16,7 @@ atexit.register(gc.freeze)
 
 def _leave_out_what_is_loaded(_phase: str, _info: dict[str, int]) -> None:
     gc.callbacks.remove(_leave_out_what_is_loaded)
-    if gc.get_threshold() == _UNTIL_LOADED:  # an import sets its own
+    if gc.get_threshold() == _UNTIL_LOADED:  # an import and a service set their own
         gc.freeze()
         gc.set_threshold(100_000, 10, 10)
 

@@ -17,8 +17,8 @@ def migrate(
     Where its user may make roles, it also makes `dx_analyst`, which reads the tables for people and cannot log in yet,
     and a role that runs reports.
 
-    Processes of the release before work on the new tables. What takes that away waits for `--after`, or for the job
-    `upkeep`. Both do nothing while a process of an older release is connected.
+    Processes of the release before can use the new tables. `--after` also removes what only they need. It does nothing
+    while one of them is connected. The job `upkeep` does the same each night.
 
     Example: DX_DATABASE_URL=postgresql://dx@db.example.com/dx dx-dagster migrate
     """
