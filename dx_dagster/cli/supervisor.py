@@ -1,12 +1,10 @@
 """Runs child processes together: restarts those that die, and ends all."""
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -14,11 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import psutil
-
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.log_stream import LogStream
 from dx_dagster.cli.logs import ServiceLog
+from dx_dagster.cli.sessions import SessionsEndedInAnyCase
 from dx_dagster.cli.telling import tell
 
 _POLL_SECONDS = 0.2
@@ -27,11 +24,6 @@ _SECRETS = ("BITBUCKET_TOKEN", "BITBUCKET_API_TOKEN", "JIRA_API_TOKEN")  # only 
 _SHORT_LIFE_SECONDS = 300.0
 _MOST_SHORT_LIVES = 5
 _FIRST_PAUSE = 1.0  # doubled with each short life
-# Together with the last output and the embedded database, everything ends within ten seconds.
-_SECONDS_FOR_SERVICES = 4.0
-_SECONDS_FOR_THEIR_CHILDREN = 1.0  # code servers end with what has started them; runs do not
-_SECONDS_AFTER_SIGTERM = 4.0
-_SECONDS_AFTER_SIGKILL = 5.0  # it mostly takes an instant
 _OK = 200
 _SECONDS_BETWEEN_PROBES = 10.0
 _PROBE_SECONDS = 3
@@ -94,7 +86,8 @@ class _Child:
 
 
 class Supervisor:
-    """Runs services and restarts those that die. At the end of the block it ends them and their children.
+    """Runs services and restarts those that die. At the end of the block, or when it is killed, they end with
+    their children.
 
     Each service has its own process group: Ctrl-C reaches only the supervisor, which then ends the others in order.
     `stream` shows their logs.
@@ -115,7 +108,7 @@ class Supervisor:
         self._cwd = cwd
         self._stream = stream
         self._children: list[_Child] = []
-        self._groups: set[int] = set()
+        self._sessions = SessionsEndedInAnyCase(self._environment)
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +118,7 @@ class Supervisor:
     ) -> None:
         before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
-            self._end_all()
+            self._sessions.end()
             for child in self._children:
                 child.process.poll()
                 child.log.close()
@@ -255,69 +248,15 @@ class Supervisor:
             stdout=log.input,
             stderr=log.input,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no thread of ours runs beside
         )
-        # A dead leader's group is remembered too: it may have left code servers and runs at work.
-        self._groups.add(process.pid)
+        self._sessions.add(process.pid)
         return process
-
-    def _end_all(self) -> None:
-        for child in self._children:
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGINT)
-        self._ended_within(_SECONDS_FOR_SERVICES, self._services_alive)
-        if self._ended_within(_SECONDS_FOR_THEIR_CHILDREN, self._alive):
-            return
-        self._signal_all(signal.SIGTERM)
-        if not self._ended_within(_SECONDS_AFTER_SIGTERM, self._alive):
-            self._ended_within(_SECONDS_AFTER_SIGKILL, self._killed)
-
-    def _ended_within(self, seconds: float, alive: Callable[[], Collection[object]]) -> bool:
-        deadline = time.monotonic() + seconds
-        while found := alive():
-            if time.monotonic() > deadline:
-                break
-            time.sleep(_POLL_SECONDS)
-        return not found
-
-    def _signal_all(self, number: int) -> None:
-        for process in self._alive():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-
-    def _killed(self) -> list[psutil.Process]:
-        """Kills all that live, also those that others have started meanwhile; returns who lives still."""
-        self._signal_all(signal.SIGKILL)
-        return self._alive()
-
-    def _services_alive(self) -> list[_Child]:
-        return [child for child in self._children if child.process.poll() is None]
-
-    def _alive(self) -> list[psutil.Process]:
-        """All processes of the services' sessions. A session id is not reused while a process of it lives."""
-        for child in self._children:
-            child.process.poll()
-        return [process for process in psutil.process_iter() if _session(process) in self._groups]
 
     def _story(self, service: Service, what: str) -> str:
         lines = self.output_of(service).strip().splitlines()[-12:]
         return "\n".join(
             [f"{service.name} {what}. The end of {self._log_of(service).path}:", *(f"  {line}" for line in lines)]
         )
-
-
-def _end_with_parent() -> None:
-    """Makes Linux interrupt the service when its supervisor is killed."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
-
-
-def _session(process: psutil.Process) -> int | None:
-    try:
-        return None if process.status() == psutil.STATUS_ZOMBIE else os.getsid(process.pid)
-    except (psutil.Error, OSError):
-        return None
 
 
 def _cause(status: int) -> str:

@@ -393,7 +393,7 @@ def test_a_killed_supervisor_leaves_nothing(environment):
         supervisor.kill()
         assert found
         supervisor.wait()
-        assert wait_until(lambda: not processes_of(home), 120, every=1)
+        assert wait_until(lambda: not processes_of(home), 60), [command_of(process) for process in processes_of(home)]
 
 
 def lines_until(running: Running, event: str, **fields: str) -> list[dict[str, str]]:
