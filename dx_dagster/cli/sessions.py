@@ -69,6 +69,7 @@ class SessionsEndedInAnyCase(Sessions):
             env=environment,
             stdin=leaders,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # whoever reads the output of a killed supervisor comes to its end at once
             start_new_session=True,
         )
         os.close(leaders)
