@@ -24,7 +24,7 @@ def migrate(
     """
     from dx_dagster.cli.running import require_intended
     from dx_dagster.settings import Settings
-    from dx_dagster.warehouse import analyst_role, migrations
+    from dx_dagster.warehouse import analyst_role, migrations, versions
     from dx_dagster.warehouse.connections.vault import VaultError
     from dx_dagster.warehouse.embedded import database_url
     from dx_dagster.warehouse.report_access import ReportAccess, ReportsUnavailableError
@@ -32,14 +32,9 @@ def migrate(
     settings = Settings.read()
     require_intended(settings)
     url = database_url(settings)
-    waiting = migrations.upgrade(url, after=after)
+    version = migrations.upgrade(url, after=after)
     analyst_role.make_role_if_allowed(url)
     with suppress(ReportsUnavailableError, VaultError):  # the pages of reports say what is missing
         ReportAccess.of(settings, url).ready()
-    if waiting:
-        print(
-            "The tables are ready for this release. Migrations that wait until no process of an older release is left: "
-            f"{', '.join(waiting)}. Then run dx-dagster migrate --after."
-        )
-    else:
-        print("The tables are at the latest version.")
+    waits = versions.what_waits(version)
+    print(f"The tables are ready for this release. {waits}" if waits else "The tables are at the latest version.")

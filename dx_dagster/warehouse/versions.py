@@ -43,6 +43,16 @@ def waiting(version: str) -> tuple[str, ...]:
     return tuple(later for later in known() if later > version)
 
 
+def what_waits(version: str) -> str | None:
+    """A message about the migrations that tables at a version lack; None where they lack none."""
+    if not (lacking := waiting(version)):
+        return None
+    return (
+        f"Migrations that wait until no process of an older release is left: {', '.join(lacking)}. The job upkeep runs "
+        "them then, or dx-dagster migrate --after does."
+    )
+
+
 def works_from(version: str) -> str:
     """The oldest version whose release works on tables at a version: no older one after a migration that waited."""
     return max({WORKS_FROM, *(after for after in _after() if after <= version)})

@@ -56,12 +56,8 @@ def check_tables(examination: Examination) -> list[Finding]:
 def _of_version(version: str) -> Finding:
     from dx_dagster.warehouse import versions
 
-    if waiting := versions.waiting(version):
-        told = (
-            f"Version {version}. Migrations that wait until no process of an older release is left: "
-            f"{', '.join(waiting)}. The job upkeep runs them then, or dx-dagster migrate --after does."
-        )
-        return Finding("tables", State.WARNING, told)
+    if waits := versions.what_waits(version):
+        return Finding("tables", State.WARNING, f"Version {version}. {waits}")
     return Finding("tables", State.GOOD, f"Version {version}, the newest of this release.")
 
 

@@ -83,10 +83,11 @@ def _driver(connection: Connection) -> DriverConnection[TupleRow]:
     return cast("DriverConnection[TupleRow]", connection.connection.driver_connection)
 
 
-def upgrade(url: str, *, after: bool = False) -> tuple[str, ...]:
-    """Upgrades the tables, and returns the versions whose migrations wait. Several processes may call it, and again.
+def upgrade(url: str, *, after: bool = False) -> str:
+    """Upgrades the tables, and returns their version. Several processes may call it, and again.
 
-    `after`: these too, unless a process of an older release is connected. A new database has them from the start.
+    `after`: also by the migrations that wait, unless a process of an older release is connected. A new database has
+    them from the start.
 
     Raises:
         WarehouseError: a newer release has upgraded the tables to a version that this one does not know, they differ
@@ -96,7 +97,7 @@ def upgrade(url: str, *, after: bool = False) -> tuple[str, ...]:
         version = upgrade_over(connection)
         if after and waiting(version):
             version = _finish(connection)
-        return waiting(version)
+        return version
 
 
 def upgrade_over(connection: Connection) -> str:
