@@ -12,12 +12,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import psutil
 
 Done = subprocess.CompletedProcess[str]
 SECONDS = 280
+SEEN = "HOMES_THAT_ARE_SEEN"
+"""A variable: commands without a home look at all processes of the user, and see those of homes in this folder."""
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["dx_dagster_tests.preloaded"])
@@ -80,6 +85,8 @@ def _command(arguments: list[str], environment: dict[str, str], here: Path, outp
             os.dup2(file.fileno(), descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    if SEEN in environment:
+        _see_only(environment[SEEN])
     sys.argv = ["dx-dagster", *arguments]
     from dx_dagster.cli import main  # noqa: PLC0415 - in the forked process alone
 
@@ -87,3 +94,16 @@ def _command(arguments: list[str], environment: dict[str, str], here: Path, outp
         main()
     finally:
         atexit._run_exitfuncs()  # noqa: SLF001 - multiprocessing leaves them out
+
+
+def _see_only(folder: str) -> None:
+    """Hides the installations of other tests, and of whoever else works on this machine."""
+    every = psutil.process_iter
+
+    def seen(*arguments: Any) -> Iterator[psutil.Process]:
+        for process in every(*arguments):
+            with suppress(psutil.Error, OSError):
+                if process.environ().get("DX_HOME", "").startswith(folder):
+                    yield process
+
+    psutil.process_iter = seen  # type: ignore[assignment]

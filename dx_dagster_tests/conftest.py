@@ -238,21 +238,8 @@ class Running:
                 self.process.kill()
 
 
-@contextmanager
-def beside_other_installations(*, none_at_work: bool) -> Iterator[None]:
-    """Commands without a home look at all processes of the user: tests of that and of `up` take turns."""
-    with (Path(tempfile.gettempdir()) / f"dx-dagster-tests-{os.getuid()}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if none_at_work else fcntl.LOCK_SH)
-        yield
-
-
 @pytest.fixture
 def start_up() -> Iterator[Callable[..., Running]]:
-    with beside_other_installations(none_at_work=False):
-        yield from _starting()
-
-
-def _starting() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(

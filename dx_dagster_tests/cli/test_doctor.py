@@ -26,8 +26,8 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.locks import Lock
 from dx_dagster_tests.bad_input.telling import paragraph
-from dx_dagster_tests.commands import Done
-from dx_dagster_tests.conftest import RunCli, beside_other_installations
+from dx_dagster_tests.commands import SEEN, Done
+from dx_dagster_tests.conftest import RunCli
 from dx_dagster_tests.connecting import TOKEN
 
 Env = Mapping[str, str]
@@ -129,14 +129,13 @@ def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_serve
 
 
 @pytest.fixture
-def in_folders(bare_environment, tmp_path, monkeypatch):
-    """An environment without DX_HOME, in a folder below one with a home."""
+def in_folders(bare_environment, dx_home, tmp_path, monkeypatch):
+    """An environment without DX_HOME, in a folder below one with a home, on a machine without other installations."""
     env = {name: value for name, value in bare_environment.items() if name != "DX_HOME"}
     below = tmp_path / "project" / "src"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    with beside_other_installations(none_at_work=True):
-        yield env
+    return env | {SEEN: str(dx_home)}
 
 
 def test_a_home_is_found_from_below_and_none_is_made_where_one_must_exist(run_cli: RunCli, in_folders: Env, tmp_path):

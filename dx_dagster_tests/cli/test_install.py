@@ -31,7 +31,6 @@ from dx_dagster_tests.commands import Done
 from dx_dagster_tests.conftest import (
     RunCli,
     Running,
-    beside_other_installations,
     command_of,
     processes_of,
     wait_until,
@@ -385,10 +384,7 @@ def test_a_killed_supervisor_leaves_nothing(environment):
     def has_code_servers() -> bool:
         return any("grpc" in command_of(process) for process in processes_of(home))
 
-    with (
-        beside_other_installations(none_at_work=False),
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as supervisor,
-    ):
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as supervisor:
         found = wait_until(has_code_servers, 60)
         supervisor.kill()
         assert found
