@@ -114,8 +114,16 @@ def _end(instance: dg.DagsterInstance, run_id: str, statuses: Collection[dg.Dags
     run = instance.get_run_by_id(run_id)
     if run is None or run.status not in statuses:
         return False
-    instance.report_run_failed(run, why)
+    report_gone(instance, run, why)
     return True
+
+
+def report_gone(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    """Ends a run without a process: as failed, so that it is started again, unless it was to be cancelled."""
+    if run.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, why)
+    else:
+        instance.report_run_failed(run, why)
 
 
 def watched(before: Mapping[str, Missing], without: Collection[str], now: float) -> dict[str, Missing]:

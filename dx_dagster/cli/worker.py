@@ -99,13 +99,14 @@ def report_lost_run(
     from dagster import DagsterInstance
 
     from dx_dagster.automation.celery_task import run_of
+    from dx_dagster.automation.lost_runs import report_gone
 
     if not isinstance(exception, WorkerLostError) or not kwargs:
         return
     with DagsterInstance.get() as instance:
         run = instance.get_run_by_id(run_of(kwargs))
         if run is not None and not run.is_finished:
-            instance.report_run_failed(run, f"The process of this run ended without reporting: {exception}")
+            report_gone(instance, run, f"The process of this run ended without reporting: {exception}")
 
 
 def _ends_runs_at_once(**_given: object) -> None:

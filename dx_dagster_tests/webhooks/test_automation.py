@@ -224,6 +224,8 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         at_work, returning = (started(instance, tags, moment) for moment in moments)
         foreign = started(instance, {}, moments[0])
         gone.add(instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTED).run_id)
+        cancelled = instance.create_run_for_job(upkeep(OURS), status=dg.DagsterRunStatus.STARTED)
+        instance.report_run_canceling(cancelled)
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"dx-dagster run {at_work}"])
         assert syncing_workspaces(OURS, instance) == {"acme"}
         # Two looks: just before and just after an outage.
@@ -232,6 +234,8 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_at_work_is_not(installatio
         assert not any(run.is_finished for run in instance.get_runs())
         cursor = look_for_lost_runs(instance, cursor)
         assert {run.run_id for run in instance.get_runs() if run.is_failure} == gone
+        ended = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED]))
+        assert [run.run_id for run in ended] == [cancelled.run_id], "a failed one would be started again"
 
         # It is at work again; what it missed before counts no more, nor does another machine's clock.
         connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"dx-dagster run {returning}"])
