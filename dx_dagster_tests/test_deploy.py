@@ -21,6 +21,7 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import pack_value
+from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_celery.tasks import create_execute_job_task
 
@@ -238,13 +239,18 @@ def test_a_run_that_the_broker_lost_is_ended_and_one_that_a_worker_has_is_not(da
             assert ended() == set(), "a task is in the queue, and it may be this one"
             empty_the_broker()
             unsent = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
+            tags = {DAGSTER_CELERY_TASK_ID_TAG: "of the run before it"}
+            again = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
+            with monkeypatch.context() as sending:
+                sending.setattr(CeleryRunLauncher, "launch_run", lambda *_: None)  # the broker takes its time
+                launcher.launch_run(LaunchRunContext(again, None))
             assert wait_until(lambda: bool(ended()))  # a worker may answer too late at one look
             assert ended() == {lost.run_id}, "it may be about to be sent"
         monkeypatch.setattr(celery_launcher, "_SECONDS_TO_ANSWER", 0.01)
         cursor = look_for_lost_runs(instance, look_for_lost_runs(instance, None), later=60)
         assert ended() == {lost.run_id}
         look_for_lost_runs(instance, cursor)
-        assert ended() == {lost.run_id, unsent.run_id}, "the daemon ended while it sent the task"
+        assert ended() == {lost.run_id, unsent.run_id, again.run_id}, "the daemon ended while it sent the task"
         [why] = [entry.message for entry in instance.all_logs(lost.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
         assert "not in the broker, and no worker has it" in why
 

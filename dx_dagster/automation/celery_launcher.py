@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 from amqp.exceptions import ChannelError
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 from kombu import Connection
@@ -61,20 +61,26 @@ class WorkerRunLauncher(CeleryRunLauncher):
         prefetch = {"worker_disable_prefetch": not str(config.get("broker")).startswith("amqp")}
         super().__init__(default_queue, config_source={**_CONFIGURATION, **prefetch, **(config_source or {})}, **config)
 
+    def launch_run(self, context: LaunchRunContext) -> None:
+        # A run that is started again has the tags of the one before it.
+        if DAGSTER_CELERY_TASK_ID_TAG in context.dagster_run.tags:
+            self._instance.add_run_tags(context.dagster_run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: ""})
+        super().launch_run(context)
+
     def terminate(self, run_id: str) -> bool:
         """Ends a run, as Dagster's other launchers do: it ends as cancelled, and is not started again."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        if DAGSTER_CELERY_TASK_ID_TAG in run.tags:  # the process of a `dx-dagster sync` is no worker's
+        if run.tags.get(DAGSTER_CELERY_TASK_ID_TAG):  # the process of a `dx-dagster sync` is no worker's
             super().terminate(run_id)
         return True
 
     @staticmethod
     def runs_not_sent(runs: Sequence[dg.DagsterRun]) -> list[str]:
         """The ids of launched runs without the id of a task, which they get when the task is sent."""
-        return [run.run_id for run in runs if DAGSTER_CELERY_TASK_ID_TAG not in run.tags]
+        return [run.run_id for run in runs if not run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)]
 
     def runs_without_task(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
         """The ids of launched runs whose task the broker has lost, as when it restarts empty.
@@ -85,14 +91,19 @@ class WorkerRunLauncher(CeleryRunLauncher):
         tasks = {
             run.tags[DAGSTER_CELERY_TASK_ID_TAG]: run.run_id
             for run in runs
-            if DAGSTER_CELERY_TASK_ID_TAG in run.tags and DAGSTER_CELERY_QUEUE_TAG not in run.tags
+            if run.tags.get(DAGSTER_CELERY_TASK_ID_TAG) and DAGSTER_CELERY_QUEUE_TAG not in run.tags
         }
         missing = self._known_to_nobody(tasks) if tasks else set()
         if missing:
             # A task on its way to a worker is in neither place for a moment.
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             missing = self._known_to_nobody(missing)
-        return [run_id for task, run_id in tasks.items() if task in missing]
+        return [run_id for task, run_id in tasks.items() if task in missing and self._is_of(task, run_id)]
+
+    def _is_of(self, task: str, run_id: str) -> bool:
+        """Whether it is still the run's task, and not that of the run before it."""
+        run = self._instance.get_run_by_id(run_id)
+        return run is not None and run.tags.get(DAGSTER_CELERY_TASK_ID_TAG) == task
 
     def _known_to_nobody(self, tasks: Collection[str]) -> set[str]:
         with self.celery.connection_for_read(transport_options=_PATIENCE) as connection:
@@ -115,7 +126,9 @@ class WorkerRunLauncher(CeleryRunLauncher):
         run: dg.DagsterRun,
         include_container_logs: bool | None = True,  # noqa: ARG002 - Dagster passes it by name
     ) -> str | None:
-        return f"Celery task {run.tags.get(DAGSTER_CELERY_TASK_ID_TAG, 'none')}: no worker took it, or it had no code."
+        return (
+            f"Celery task {run.tags.get(DAGSTER_CELERY_TASK_ID_TAG) or 'none'}: no worker took it, or it had no code."
+        )
 
 
 def waiting_tasks(connection: Connection, queue: str) -> int:
