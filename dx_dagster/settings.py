@@ -47,6 +47,11 @@ def _has_port(parts: SplitResult) -> bool:
         return False
 
 
+def brokers(url: SecretStr) -> list[SecretStr]:
+    """The addresses in DX_CELERY_BROKER: Celery takes several, and uses the first one that answers."""
+    return [SecretStr(one) for one in url.get_secret_value().split(";")]
+
+
 def _listed(value: str | None) -> list[str]:
     return [part for one in (value or "").split(",") if (part := one.strip())]
 
@@ -355,9 +360,10 @@ class Settings(BaseSettings):
         """Rejects addresses that Celery would quote in an error, with the password."""
         if url is None:
             return None
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in _BROKERS or not parts.hostname or not _has_port(parts):
-            raise ValueError("must look like redis://:password@host:6379/0 or amqp://user:password@host:5672//")
+        for one in brokers(url):
+            parts = urlsplit(one.get_secret_value())
+            if parts.scheme not in _BROKERS or not parts.hostname or not _has_port(parts):
+                raise ValueError("must look like redis://:password@host:6379/0 or amqp://user:password@host:5672//")
         return url
 
     @cached_property

@@ -111,6 +111,8 @@ def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_serve
     shown = redis_server.replace(":a-password@", "")
     require("bad", f"{shown} refuses", DX_CELERY_BROKER=redis_server.replace("a-password", "b-password"))
     require("bad", "redis://127.0.0.1:1/0 cannot be used", DX_CELERY_BROKER="redis://:a-password@127.0.0.1:1/0")
+    several = f"{redis_server};redis://:b-password@127.0.0.1:1/0"
+    require("bad", f"{shown} or redis://127.0.0.1:1/0 answers", DX_CELERY_BROKER=several)
     app = WorkerRunLauncher("dagster", broker=redis_server).celery
     app.send_task(TASK_EXECUTE_JOB_NAME)
     require("bad", f"{shown} answers, with 1 run in its queue. No worker answered", "Start workers")

@@ -15,7 +15,7 @@ from dx_dagster.cli.checks.examination import (
 )
 from dx_dagster.cli.confirming import counted
 from dx_dagster.clock import HOST
-from dx_dagster.settings import Settings
+from dx_dagster.settings import Settings, brokers
 
 if TYPE_CHECKING:
     from dx_dagster.automation.celery_broker import BrokerAnswers
@@ -112,9 +112,9 @@ def check_celery(examination: Examination) -> list[Finding]:
     require_celery()
     from dx_dagster.automation.celery_broker import BrokerError, ask
 
-    where = without_password(urlsplit(broker.get_secret_value()))
+    where = " or ".join(without_password(urlsplit(one.get_secret_value())) for one in brokers(broker))
     try:
-        answers = ask(broker.get_secret_value())
+        answers = ask(broker)
     except BrokerError as error:
         if error.refuses:
             told = f"{where} refuses the user or the password. Correct DX_CELERY_BROKER, for all services alike."
