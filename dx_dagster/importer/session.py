@@ -62,10 +62,16 @@ async def connection_in_service(
 
 
 async def open_pool(
-    settings: Settings, warehouse: Warehouse, listener: Listener, connection: StoredConnection
+    settings: Settings,
+    warehouse: Warehouse,
+    listener: Listener,
+    connection: StoredConnection,
+    *,
+    disables: bool = True,
 ) -> CredentialPool:
-    """Opens a pool of the connection's enabled credentials; a credential that Bitbucket refuses is disabled.
+    """Opens a pool of the connection's enabled credentials.
 
+    `disables`: a credential that Bitbucket refuses is disabled for all, and not for this pool alone.
     It leaves out, with a warning, a credential that no key decrypts.
 
     Raises:
@@ -96,7 +102,7 @@ async def open_pool(
 
     _warn_of_expiry(stored, listener, workspace)
     ledger = SharedLedger(warehouse, settings.budget_window)
-    return CredentialPool([usable(one) for one in stored], ledger, disable, waiting)
+    return CredentialPool([usable(one) for one in stored], ledger, disable if disables else None, waiting)
 
 
 def _warn_of_expiry(stored: Iterable[StoredCredential], listener: Listener, workspace: str) -> None:

@@ -59,7 +59,7 @@ def test_doctor_finds_nothing_bad_in_a_good_installation_and_then_each_fault(
     elsewhere = {"DX_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"}
     no_broker = {"DX_CELERY_BROKER": "redis://:correct-horse@127.0.0.1:1/0"}
     for change, bad in (
-        ({}, {"credentials"}),
+        ({"DX_PUBLIC_URL": "https://dx.example.com"}, {"credentials"}),
         (other_keys | nowhere, {"keys", "API"}),
         (nowhere | elsewhere | no_broker, {"database", "API", "Celery"}),
         (nowhere | {"DX_LOG_SIZE": "big", "DX_SYNC_CRON": "soon"}, {"settings", "API"}),
@@ -67,6 +67,7 @@ def test_doctor_finds_nothing_bad_in_a_good_installation_and_then_each_fault(
         status, found = examined(run_cli, env | change)
         assert (status, {name for name, states in found.items() if "bad" in states}) == (1, bad)
     with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT FROM credentials WHERE disabled_at IS NOT NULL").rowcount == 0
         connection.execute("UPDATE dx_schema_version SET version_num = '9999'")
     assert examined(run_cli, env)[1]["tables"] == ["bad"]
     told = run_cli("up", "--check", env=env | elsewhere)

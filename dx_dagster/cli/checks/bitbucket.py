@@ -207,7 +207,7 @@ async def _at_bitbucket(
 
     name = connection.workspace
     try:
-        pool = await open_pool(examination.settings, warehouse, Lines(), connection)
+        pool = await open_pool(examination.settings, warehouse, Lines(), connection, disables=False)
         async with open_client(examination.settings, warehouse, pool, connection) as client:
             [(_, found, _)] = await hooks.compare_all(client, warehouse, connection, url, repositories=False)
     except hooks.HooksRefusedError as error:
