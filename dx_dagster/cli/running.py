@@ -11,12 +11,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from dx_dagster.cli.errors import CommandError
-from dx_dagster.cli.ports import api_url
+from dx_dagster.cli.ports import LOOPBACK, api_url
 from dx_dagster.clock import HOST
 from dx_dagster.settings import DEFAULT_HOME, Settings, default_home, is_home, make_home
 from dx_dagster.warehouse import lock_names
@@ -39,6 +39,7 @@ class RunningCommand:
     api_port: int | None
     started_at: str
     database_port: int | None = None
+    ui_host: str = LOOPBACK
 
     def __str__(self) -> str:
         return f"process {self.pid}, dx-dagster {self.command}"
@@ -46,7 +47,13 @@ class RunningCommand:
 
 @contextmanager
 def alone(
-    settings: Settings, command: str, ui_port: int | None, api_port: int | None, database_port: int | None = None
+    settings: Settings,
+    command: str,
+    ui_port: int | None,
+    api_port: int | None,
+    database_port: int | None = None,
+    *,
+    ui_host: str = LOOPBACK,
 ) -> Iterator[None]:
     """Holds the home until the end of the block.
 
@@ -58,7 +65,8 @@ def alone(
     try:
         _take(handle, settings.home)
         started = HOST.now().isoformat(timespec="seconds")
-        own = RunningCommand(os.getpid(), command, str(settings.home), ui_port, api_port, started, database_port)
+        home, ports = str(settings.home), (ui_port, api_port)
+        own = RunningCommand(os.getpid(), command, home, *ports, started, database_port, ui_host)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(own)).encode(), 0)
         yield
@@ -99,7 +107,11 @@ def running_in(home: Path) -> RunningCommand | None:
         flock(handle, LOCK_SH | LOCK_NB)
     except BlockingIOError:
         with suppress(ValueError, TypeError):  # it is being written
-            return RunningCommand(**json.loads(os.pread(handle, 10_000, 0)))
+            written = json.loads(os.pread(handle, 10_000, 0))
+            # Another release may have written more.
+            return RunningCommand(
+                **{one.name: written[one.name] for one in fields(RunningCommand) if one.name in written}
+            )
     except OSError:
         return None
     finally:

@@ -56,7 +56,7 @@ def up(
     require_intended(settings)
     embedded.require_embedded(settings, database_port)
     require_database_port(settings.home, database_port)
-    with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port, database_port):
+    with suppress(KeyboardInterrupt), alone(settings, "up", ui_port, api_port, database_port, ui_host=ui_host):
         tell("Preparing the database ...")
         embedded.listen(settings, database_port)
         installation = Installation.open(settings, new=True)

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import psycopg
 import pytest
@@ -129,6 +131,24 @@ def test_doctor_tells_whether_runs_get_through_the_broker_to_workers(redis_serve
     require("bad", "run_launcher is not WorkerRunLauncher", check="Dagster")
     own.write_text(own.read_text() + dagster_yaml.CELERY)
     require("good", check="Dagster")
+
+
+def test_a_ui_on_another_address_is_looked_for_there(dx_home: Path, monkeypatch):
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    monkeypatch.setenv("DX_HOME", str(dx_home))
+    with ThreadingHTTPServer(("127.0.0.2", 0), Ready) as ui, ThreadingHTTPServer(("127.0.0.1", 0), Ready) as api:
+        for server in (ui, api):
+            Thread(target=server.serve_forever, daemon=True).start()
+        ports = (ui.server_port, api.server_port)
+        with running.alone(Settings.read(), "up", *ports, ui_host="127.0.0.2"):
+            states = [one.state for one in CHECKS["ports"](Examination.begin(1, 2))]
+        for server in (ui, api):
+            server.shutdown()
+    assert states == ["good", "good"]
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def check_ports(examination: Examination) -> list[Finding]:
     at_work = running.running_in(examination.settings.home)
     if at_work is not None and at_work.ui_port and at_work.api_port:
         found = []
-        for service in services(examination.settings, at_work.ui_port, at_work.api_port):
+        for service in services(examination.settings, at_work.ui_port, at_work.api_port, at_work.ui_host):
             if service.health is None:
                 continue
             where = f"{service.name} on port {service.health[0]}"
