@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from secrets import token_hex
 
 import psutil
 
+SUPERVISOR = "DX_SUPERVISOR"
+"""The variable that marks what a supervisor has started."""
 _POLL_SECONDS = 0.2
 # Together with the last output and the embedded database, everything ends within ten seconds.
 _SECONDS_FOR_SERVICES = 4.0
@@ -19,17 +22,21 @@ _SECONDS_AFTER_SIGKILL = 5.0  # it mostly takes an instant
 
 
 class Sessions:
-    """Sessions of processes, each named by the id of its leader: a service, which may have code servers and runs.
+    """The sessions of the services of one supervisor; a service may have code servers and runs.
+
+    A variable in their environment marks them. A list of ids would lack a service whose supervisor was interrupted or
+    killed while it started it, and have ids of sessions that ended long ago and are other people's by now.
 
     Of this process's own children, those that ended must be waited for elsewhere: here they only count as ended.
     """
 
-    def __init__(self, leaders: Iterable[int] = ()) -> None:
-        # A dead leader's session is remembered too: it may have left code servers and runs at work.
-        self._leaders = set(leaders)
+    def __init__(self, supervisor: str) -> None:
+        self._supervisor = supervisor
 
-    def add(self, leader: int) -> None:
-        self._leaders.add(leader)
+    @property
+    def mark(self) -> Mapping[str, str]:
+        """The variable that each service needs in its environment."""
+        return {SUPERVISOR: self._supervisor}
 
     def end(self) -> None:
         """Interrupts the services, and ends what lives after some seconds the harder way. Nothing lives after it."""
@@ -47,11 +54,19 @@ class Sessions:
         return self._alive()
 
     def _services_alive(self) -> list[psutil.Process]:
-        return [process for process in self._alive() if process.pid in self._leaders]
+        return [process for process in self._alive() if process.pid == _session(process)]
 
     def _alive(self) -> list[psutil.Process]:
-        """All processes of the sessions. A session's id is not reused while a process of it lives."""
-        return [process for process in psutil.process_iter() if _session(process) in self._leaders]
+        """All processes of the sessions, also those whose environment is their own."""
+        living = [(process, session) for process in psutil.process_iter() if (session := _session(process))]
+        ours = {session for process, session in living if self._has_mark(process)}
+        return [process for process, session in living if session in ours]
+
+    def _has_mark(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(SUPERVISOR) == self._supervisor
+        except (psutil.Error, OSError):  # it has ended, or is another user's
+            return False
 
 
 class SessionsEndedInAnyCase(Sessions):
@@ -62,27 +77,19 @@ class SessionsEndedInAnyCase(Sessions):
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__()
-        leaders, self._leaders_to = os.pipe()  # no service inherits an end of it
+        super().__init__(token_hex(8))
         self._waiting = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, self._supervisor],
             env=environment,
-            stdin=leaders,
+            stdin=subprocess.PIPE,  # no service inherits this end of it
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # whoever reads the output of a killed supervisor comes to its end at once
             start_new_session=True,
         )
-        os.close(leaders)
-
-    def add(self, leader: int) -> None:
-        super().add(leader)
-        with suppress(BrokenPipeError):  # the small process was killed; the services must run all the same
-            os.write(self._leaders_to, f"{leader}\n".encode())
 
     def end(self) -> None:
         super().end()
-        os.close(self._leaders_to)
-        self._waiting.wait()
+        self._waiting.communicate()
 
 
 def _ended_within(seconds: float, alive: Callable[[], Collection[object]]) -> bool:
@@ -96,7 +103,7 @@ def _ended_within(seconds: float, alive: Callable[[], Collection[object]]) -> bo
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # one that ended, or that another user runs, must not keep the others alive
             process.send_signal(number)
 
 
@@ -108,5 +115,6 @@ def _session(process: psutil.Process) -> int | None:
 
 
 if __name__ == "__main__":
-    # The input ends with the process that writes it, however that ends; then nothing lives if it ended as it should.
-    Sessions(int(line) for line in sys.stdin).end()
+    # The input ends with the supervisor, however that ends; then nothing lives if it ended as it should.
+    sys.stdin.read()
+    Sessions(sys.argv[1]).end()

@@ -240,17 +240,15 @@ class Supervisor:
                 os.killpg(child.process.pid, signal.SIGKILL)
 
     def _launch(self, service: Service, log: ServiceLog) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(  # noqa: S603 - our own services
+        return subprocess.Popen(  # noqa: S603 - our own services
             service.command,
-            env={**self._environment, **service.environment},
+            env={**self._environment, **self._sessions.mark, **service.environment},
             cwd=self._cwd,
             stdin=subprocess.DEVNULL,
             stdout=log.input,
             stderr=log.input,
             start_new_session=True,
         )
-        self._sessions.add(process.pid)
-        return process
 
     def _story(self, service: Service, what: str) -> str:
         lines = self.output_of(service).strip().splitlines()[-12:]

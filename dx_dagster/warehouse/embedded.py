@@ -427,7 +427,8 @@ class EmbeddedServer:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         account = _account()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        # Nothing of ours: no secret, and no mark of the supervisor of the service that starts it.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DX_"))}
         environment["PGDATA"] = str(self.folder)
         # A file, not a pipe: the server inherits it from pg_ctl, and a pipe would stay open until the server ends.
         with tempfile.TemporaryFile("w+") as errors:

@@ -162,6 +162,28 @@ def test_what_outlives_a_killed_supervisor_gets_into_the_log_and_ends_after_seco
     assert wait_until(lambda: not is_at_work()), "a writer, or a service that lost its interrupt, lives on"
 
 
+@pytest.mark.parametrize("accident", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
+def test_a_service_whose_supervisor_is_interrupted_or_killed_while_it_starts_ends(accident, tmp_path):
+    starting = f"""
+import os, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+from dx_dagster.cli import supervisor
+def start(*given, **named):
+    subprocess.Popen(*given, **named)
+    {accident}
+supervisor.subprocess = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
+with supervisor.Supervisor(Path(sys.argv[1]), 1_000_000, {{}}, Path("/")) as supervising:
+    supervising.start(supervisor.Service("talker", (sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1])))
+"""
+    subprocess.run([sys.executable, "-c", starting, str(tmp_path / "logs")], stderr=subprocess.DEVNULL, check=False)
+
+    def is_at_work() -> bool:
+        return any(str(tmp_path) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
+
+    assert wait_until(lambda: not is_at_work())
+
+
 class _Database:
     def look(self, *, now: bool = False) -> bool:  # noqa: ARG002 - as the supervisor calls it
         return True
