@@ -341,9 +341,14 @@ class Warehouse:
 
 
 async def _set_up(connection: AsyncConnection[Any]) -> None:
-    """Sets a connection of the pool up: outside a transaction that may write, no statement may."""
+    """Sets a connection of the pool up: outside a transaction that may write, no statement may.
+
+    The tables may have been upgraded since the last look: it begins here, where the session has its name, by which an
+    upgrade sees that this release is at work.
+    """
     await set_up_async(connection)
     await connection.set_autocommit(True)
+    await _check_version(connection)
     await connection.execute("SET default_transaction_read_only = on")
 
 

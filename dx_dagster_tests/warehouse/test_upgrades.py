@@ -13,7 +13,9 @@ import psycopg
 import pytest
 
 import dx_dagster
+from dx_dagster.warehouse import database as warehouse_database
 from dx_dagster.warehouse import sync_steps, versions
+from dx_dagster.warehouse.connecting import APPLICATION
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster_tests.conftest import wait_until
 
@@ -61,6 +63,7 @@ STATE = """
         (SELECT count(*) FROM pg_attribute WHERE attrelid = 'sync_steps'::regclass AND attname = 'counted'),
         (SELECT attnotnull FROM pg_attribute WHERE attrelid = 'budgets'::regclass AND attname = 'request_limit')
     FROM dx_schema_version"""
+CUT_OFF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'budgets'::regclass"
 STEP = sync_steps.StepKey("run", "comments", "acme")
 COUNTED = sync_steps.Count(1, 2, "repositories", 3)
@@ -110,7 +113,8 @@ class LaterRelease:
 
 
 @pytest.mark.anyio
-async def test_what_the_release_before_needs_goes_once_no_process_of_it_is_left(environment, tmp_path):
+async def test_what_the_release_before_needs_goes_once_no_process_of_it_is_left(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr(warehouse_database, "CONNECT_SECONDS", 1.0)
     later, url = LaterRelease.make(tmp_path, environment), environment["DX_DATABASE_URL"]
     with psycopg.connect(url, autocommit=True) as database:
 
@@ -137,9 +141,13 @@ async def test_what_the_release_before_needs_goes_once_no_process_of_it_is_left(
         assert state() == both
         async with Warehouse(url) as ours:
             await sync_steps.count(ours, STEP, COUNTED)
-
-        status, said = later.run("-c", DOCTOR_AND_UPKEEP)
-        assert status == 0, said
+            database.execute(CUT_OFF, [APPLICATION])  # as by a restart of the server
+            status, said = later.run("-c", DOCTOR_AND_UPKEEP)
+            assert status == 0, said
+            for _ in range(2):  # at the first time, it learns that its connection is closed
+                with pytest.raises(WarehouseError) as refused:
+                    await sync_steps.count(ours, STEP, COUNTED)
+            assert "newer release" in str(refused.value)
         assert f"Version {BEFORE}. Migrations that wait until no process of an older release is left: {AFTER}. " in said
         assert state() == [(AFTER, AFTER, AFTER, 0, True)]
         with pytest.raises(WarehouseError, match=f"newer release.* version {AFTER}"):

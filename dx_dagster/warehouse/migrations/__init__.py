@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from psycopg import Connection as DriverConnection
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.rows import TupleRow
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import OperationalError
@@ -118,23 +118,28 @@ def upgrade_over(connection: Connection) -> str:
 def _finish(connection: Connection) -> str:
     """Runs the migrations that wait, and returns the new version."""
     version = known()[-1]
+    _require_no_older(connection, version)
+    connection.execute(text(_LOCK_TIMEOUT))
+    try:
+        _upgrade(connection, version)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
+            raise
+        raise WarehouseError(
+            "The tables at DX_DATABASE_URL are in use, so the last migrations wait. Run dx-dagster migrate --after "
+            "again when that has ended."
+        ) from None
+    _require_no_older(connection, version)  # one may have begun meanwhile
+    return _end(connection, version)
+
+
+def _require_no_older(connection: Connection, version: str) -> None:
     if older := connection.execute(text(_OLDER), {"version": version}).fetchall():
         those = ", ".join(f"process {pid} of the server{f', from {host}' if host else ''}" for pid, host in older)
         raise WarehouseError(
             f"A process of an older release still works on the tables at DX_DATABASE_URL ({those}), so the last "
             "migrations wait. Restart it with this release, then run dx-dagster migrate --after."
         )
-    connection.execute(text(_LOCK_TIMEOUT))
-    try:
-        _upgrade(connection, version)
-    except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
-            raise
-        raise WarehouseError(
-            "The tables at DX_DATABASE_URL are in use, so the last migrations wait. Run dx-dagster migrate --after "
-            "again when that has ended."
-        ) from None
-    return _end(connection, version)
 
 
 def _end(connection: Connection, version: str) -> str:
