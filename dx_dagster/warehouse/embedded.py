@@ -42,6 +42,7 @@ _SYSTEM_USER = "pgserver"
 _SAFE_IN_A_SOCKET_FOLDER = re.compile(r"[\w ./~+-]+")
 _LOG_BYTES = 10_000_000
 _ANSWER_SECONDS = 10
+_DRAFT = ".draft-"
 _RULES = "pg_hba_port.conf"  # in place of pg_hba.conf, which is older than the port and trusts all local users
 _LISTENS = "SELECT current_setting('port')::int WHERE current_setting('listen_addresses') <> ''"
 _LOCAL = """
@@ -329,10 +330,10 @@ class EmbeddedServer:
         if self._answers():
             return
         account = _account()
-        if account is not None:
-            _open_the_way(self.folder, account)
         if not (self.folder / "PG_VERSION").exists():
             self._create()
+        if account is not None:
+            _open_the_way(self.folder, account)
         self._forget_other_postmaster()
         _make_socket_folder(self.socket_folder, account)
         self._start()
@@ -392,6 +393,19 @@ class EmbeddedServer:
         return self.folder / "postmaster.pid"
 
     def _create(self) -> None:
+        """Creates the files in another folder and renames it: those of a killed process look like a database."""
+        for unfinished in self.folder.parent.glob(f"{self.folder.name}{_DRAFT}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        draft = EmbeddedServer(self.folder.with_name(f"{self.folder.name}{_DRAFT}{os.getpid()}"))
+        if (account := _account()) is not None:
+            _open_the_way(draft.folder, account)
+        draft._initialize()  # noqa: SLF001 - of this class
+        try:
+            draft.folder.rename(self.folder)
+        except OSError as error:
+            raise EmbeddedDatabaseError(f"cannot be created in {self.folder}: {error.strerror}.") from None
+
+    def _initialize(self) -> None:
         settings = [part for name, value in _SERVER_SETTINGS.items() for part in ("-c", f"{name}={value}")]
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -14,7 +15,7 @@ from dx_dagster.cli.ports import free_port
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster_tests.bad_input.telling import alone
-from dx_dagster_tests.conftest import RunCli, command_of, processes_of
+from dx_dagster_tests.conftest import RunCli, command_of, processes_of, wait_until
 
 HOLD = """import sys
 from dx_dagster.settings import Settings
@@ -143,6 +144,23 @@ def test_variables_of_libpq_do_not_lead_away_from_the_embedded_database(run_cli:
         f"{exported}\nexec {sys.executable} -c 'from dagster import DagsterInstance as I; I.get().get_runs_count()'"
     )
     subprocess.run(["bash", "-c", script], env=env, check=True, start_new_session=True)
+
+
+def test_a_database_whose_creation_was_killed_is_created_anew(dx_home: Path):
+    join = f"""
+from pathlib import Path
+from dx_dagster.warehouse.embedded import EmbeddedServer
+EmbeddedServer(Path({str(dx_home / "postgres")!r})).join()
+"""
+
+    with subprocess.Popen([sys.executable, "-c", join], start_new_session=True) as first:
+        assert wait_until(lambda: any(dx_home.glob("postgres*/PG_VERSION")), every=0.005)
+        for process in [*psutil.Process(first.pid).children(recursive=True), first]:
+            process.kill()
+    server = EmbeddedServer(dx_home / "postgres", options=("-c fsync=off",))
+    server.join()
+    server.leave()
+    assert [path.parent.name for path in dx_home.glob("postgres*/PG_VERSION")] == ["postgres"]
 
 
 def test_the_log_of_the_embedded_database_is_cut(dx_home: Path):
