@@ -32,14 +32,20 @@ class Sessions:
 
     def __init__(self, supervisor: str) -> None:
         self._supervisor = supervisor
+        self._known: frozenset[int] = frozenset()
 
     @property
     def mark(self) -> Mapping[str, str]:
         """The variable that each service needs in its environment."""
         return {SUPERVISOR: self._supervisor}
 
-    def end(self) -> None:
-        """Interrupts the services, and ends what lives after some seconds the harder way. Nothing lives after it."""
+    def end(self, known: Iterable[int] = ()) -> None:
+        """Interrupts the services, and ends what lives after some seconds the harder way. Nothing lives after it.
+
+        `known`: ids of services that this process has not waited for. Linux hides the environment of programs with
+        capabilities of their own.
+        """
+        self._known = frozenset(known)
         _signal(self._services_alive(), signal.SIGINT)
         _ended_within(_SECONDS_FOR_SERVICES, self._services_alive)
         if _ended_within(_SECONDS_FOR_THEIR_CHILDREN, self._alive):
@@ -59,7 +65,7 @@ class Sessions:
     def _alive(self) -> list[psutil.Process]:
         """All processes of the sessions, also those whose environment is their own."""
         living = [(process, session) for process in psutil.process_iter() if (session := _session(process))]
-        ours = {session for process, session in living if self._has_mark(process)}
+        ours = {session for process, session in living if session in self._known or self._has_mark(process)}
         return [process for process, session in living if session in ours]
 
     def _has_mark(self, process: psutil.Process) -> bool:
@@ -87,8 +93,8 @@ class SessionsEndedInAnyCase(Sessions):
             start_new_session=True,
         )
 
-    def end(self) -> None:
-        super().end()
+    def end(self, known: Iterable[int] = ()) -> None:
+        super().end(known)
         self._waiting.communicate()
 
 

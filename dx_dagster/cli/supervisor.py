@@ -118,7 +118,7 @@ class Supervisor:
     ) -> None:
         before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
-            self._sessions.end()
+            self._sessions.end(child.process.pid for child in self._children if child.process.poll() is None)
             for child in self._children:
                 child.process.poll()
                 child.log.close()

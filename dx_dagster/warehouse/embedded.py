@@ -399,7 +399,7 @@ class EmbeddedServer:
         draft = EmbeddedServer(self.folder.with_name(f"{self.folder.name}{_DRAFT}{os.getpid()}"))
         if (account := _account()) is not None:
             _open_the_way(draft.folder, account)
-        draft._initialize()  # noqa: SLF001 - of this class
+        draft._initialize()
         try:
             draft.folder.rename(self.folder)
         except OSError as error:

@@ -155,8 +155,9 @@ EmbeddedServer(Path({str(dx_home / "postgres")!r})).join()
 
     with subprocess.Popen([sys.executable, "-c", join], start_new_session=True) as first:
         assert wait_until(lambda: any(dx_home.glob("postgres*/PG_VERSION")), every=0.005)
-        for process in [*psutil.Process(first.pid).children(recursive=True), first]:
+        for process in psutil.Process(first.pid).children(recursive=True):
             process.kill()
+        first.kill()
     server = EmbeddedServer(dx_home / "postgres", options=("-c fsync=off",))
     server.join()
     server.leave()
