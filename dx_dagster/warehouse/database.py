@@ -343,8 +343,8 @@ class Warehouse:
 async def _set_up(connection: AsyncConnection[Any]) -> None:
     """Sets a connection of the pool up: outside a transaction that may write, no statement may.
 
-    The tables may have been upgraded since the last look: it begins here, where the session has its name, by which an
-    upgrade sees that this release is at work.
+    The version is checked with each, since the tables may have been upgraded while this process had no session. From
+    here on, an upgrade sees this one by its name.
     """
     await set_up_async(connection)
     await connection.set_autocommit(True)

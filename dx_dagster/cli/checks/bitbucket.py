@@ -171,7 +171,7 @@ async def _of_hooks(examination: Examination, warehouse: "Warehouse") -> list[Fi
             name = connection.workspace
             told = f"{name}: {len(aside)} deliveries were set aside. See dx-dagster webhooks status {name}"
             found.append(Finding("webhooks", State.BAD, told))
-    return found or [Finding("webhooks", State.GOOD, "None: no workspace is connected.")]
+    return found or [Finding("webhooks", State.GOOD, "None: no workspace is connected and enabled.")]
 
 
 async def _of_hook(examination: Examination, warehouse: "Warehouse", connection: "StoredConnection") -> list[Found]:
