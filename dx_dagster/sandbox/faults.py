@@ -113,7 +113,7 @@ class Faults:
     def on(self, pattern: str, action: str | int, times: int | None = None) -> None:
         """Sets an action for requests whose path with query matches: a status, or one of
         reset, truncated, cut_off, html, hang, throttle, scope (403: one is missing), list (200 with an empty list in
-        place of an object), ok (no fault at all).
+        place of an object), empty (200 with a page without rows), ok (no fault at all).
         """
         self.overrides.append(Override(re.compile(pattern), str(action), times))
 
@@ -209,6 +209,8 @@ async def _answer(action: str, scope: Scope, receive: Receive, send: Send) -> No
         response = Response(HTML, media_type="text/html")
     elif action == "list":
         response = Response(b"[]", media_type="application/json")
+    elif action == "empty":
+        response = Response(b'{"values": []}', media_type="application/json")
     elif action == "throttle":
         response = Response(TOO_MANY, 429, {"content-type": "text/plain"})
     elif action == "scope":

@@ -88,6 +88,17 @@ def test_a_service_that_misbehaves_costs_requests_and_no_row(faults, sandbox, sy
     assert wrong() == {}
 
 
+def test_commits_that_no_list_shows_are_not_requested_for_ever(sandbox, sync, wrong):
+    for _ in range(101):
+        sandbox.world.commit_to_default_branch(sandbox.world.open_repositories[0])
+    sandbox.faults.pages_in_circles = True
+    sandbox.faults.on(r"/commits\?(?=.*include=)", "empty")
+    assert "commits" in {one.step for one in sync(within=30).skipped}
+    sandbox.faults.clear()
+    sync()
+    assert wrong() == {}
+
+
 def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(sandbox, sync, wrong):
     sandbox.faults.feed_missing = True
     world = sandbox.world

@@ -257,9 +257,14 @@ async def _newest_first(workspace: Workspace, repository: Repository, start: str
 
 
 async def _walk_by_parents(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> None:
-    """Walks without links to a next page: requests commits that are known only as parents, until there are none."""
+    """Walks without links to a next page: requests commits that are known only as parents, until there are none.
+
+    Raises:
+        PagingInCircles: the list shows none of the commits that were requested.
+    """
     endpoint = endpoints.branch_commits(workspace.slug, repository.source_id, repository.default_branch or "")
     head: str | None = None
+    before: list[str] = []
     while True:
         page = await ask(workspace.client, endpoint)
         if head is None:
@@ -275,6 +280,9 @@ async def _walk_by_parents(workspace: Workspace, report: Report, repository: Rep
         if not wanted:
             await _end(workspace, report, repository, mark, page.asked_at, until_then=mark)
             return
+        if wanted == before:
+            raise PagingInCircles(f"{endpoint.path} shows none of the commits asked for", path=endpoint.path)
+        before = wanted
         endpoint = endpoints.commits(workspace.slug, repository.source_id, wanted)
 
 
