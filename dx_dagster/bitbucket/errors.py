@@ -134,7 +134,7 @@ def from_response(response: httpx.Response, redact: Callable[[str], str] = str) 
     kind = _KINDS.get(status, BadRequest if 400 <= status < 500 else Unavailable)  # noqa: PLR2004
     method, path = response.request.method, response.request.url.raw_path.decode("ascii").partition("?")[0]
     body = _parsed(response)
-    message = redact(_words(body) if body is not None else excerpt(response.text)) or None
+    message = redact(_words(body) if body is not None else excerpt(_text(response.content))) or None
     text = f"{method} {path} answered {status}{f': {message}' if message else ''}"
     error = kind(text, method=method, path=path, status=status, message=message)
     if isinstance(error, Forbidden):
@@ -154,6 +154,14 @@ def excerpt(text: str) -> str:
     """The readable words of a text or HTML body, shortened."""
     words = _SPACE.sub(" ", html.unescape(_MARKUP.sub(" ", text[:20_000]))).strip()
     return words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
+
+
+def _text(content: bytes) -> str:
+    """The text of a body, without regard to the header, whose charset may be no encoding of texts."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def _parsed(response: httpx.Response) -> Any:

@@ -64,7 +64,7 @@ QUOTED = [
 
 @pytest.mark.parametrize(("status", "body", "kind", "message"), QUOTED)
 def test_an_error_body_of_any_shape_is_read(status, body, kind, message) -> None:
-    error = answered(status, body, "text/html")
+    error = answered(status, body, "text/html; charset=rot13")  # which is no encoding of texts
     assert type(error) is kind
     assert message is ... or error.message == message
     assert "hidden" not in str(error)
