@@ -147,7 +147,9 @@ class _Refusals(Generic[OneRepository]):
             raise self.lacking[0][1]
         for repository, error in self.lacking:
             await self.refused(repository, error)
-        if self.unavailable and len(self.unavailable) == asked:
+        # One or two may be broken for themselves.
+        hopeless = bool(self.unavailable) and len(self.unavailable) == asked
+        if hopeless and (asked >= MOST_FAILURES or await is_away(self.workspace)):
             raise self.unavailable[0]
 
 
@@ -167,7 +169,7 @@ async def for_each_repository(
     one continues.
 
     Raises:
-        BitbucketError: a credential lacks a scope, or none of the repositories could be reached.
+        BitbucketError: a credential lacks a scope, or Bitbucket could deliver none of the repositories.
     """
     refusals = _Refusals(workspace, report, refused, answered)
     progress = Progress(workspace, report, len(repositories), REPOSITORIES)
