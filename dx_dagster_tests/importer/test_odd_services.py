@@ -99,6 +99,14 @@ def test_commits_that_no_list_shows_are_not_requested_for_ever(sandbox, sync, wr
     assert wrong() == {}
 
 
+def test_a_list_of_commits_that_is_cut_short_is_completed_by_their_parents(sandbox, sync, wrong):
+    for _ in range(101):
+        sandbox.world.commit_to_default_branch(sandbox.world.open_repositories[0])
+    sandbox.faults.on(r"/commits/[^?]+\?(?=.*page=)", "empty")
+    sync()
+    assert wrong() == {}
+
+
 def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(sandbox, sync, wrong):
     sandbox.faults.feed_missing = True
     world = sandbox.world

@@ -112,14 +112,11 @@ async def _walk_from_the_start(
 
 
 async def _walk(workspace: Workspace, report: Report, repository: Repository, mark: CommitsMark) -> CommitsMark:
-    resumed = mark.walk_cursor is not None
     async for page in _newest_first(workspace, repository, mark.walk_cursor):
         dates = _dates(page.values)
         if mark.head is None and page.values:
             mark = replace(mark, head=page.values[0].get("hash"), walk_head=newest_of(dates, page.asked_at))
-        ends = page.next is None
-        over = ends or _lies_before(dates, mark.bound)
-        if over:
+        if page.next is None or _lies_before(dates, mark.bound):
             break
         mark = replace(mark, walk_cursor=page.next)
         async with workspace.warehouse.transaction() as transaction:
@@ -130,9 +127,9 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
         return mark
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, page.values, page)
-    # If the branch was rewritten since a killed walk, the pages after its cursor may lack parents of those before it.
-    if not ends or resumed:
-        await _reach_down(workspace, repository, mark.bound)
+    # A list that was cut short lacks the parents of its last commits. If the branch was rewritten since a killed walk,
+    # the pages after its cursor may lack parents of those before it.
+    await _reach_down(workspace, repository, mark.bound)
     # Commits of an earlier default branch, or of before a `--full` walk, may be left.
     return await _end(workspace, report, repository, mark, page.asked_at, until_then=mark)
 
