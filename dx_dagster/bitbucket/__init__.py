@@ -22,7 +22,7 @@ from dx_dagster.bitbucket.errors import (
 )
 from dx_dagster.bitbucket.id_ranges import by_id_ranges
 from dx_dagster.bitbucket.one_object import fetch_object
-from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one
+from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one, unreadable
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
@@ -70,5 +70,6 @@ __all__ = [
     "one_by_one",
     "sentence",
     "sign",
+    "unreadable",
     "verify",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
+from dx_dagster.bitbucket.identity import Key
 from dx_dagster.bitbucket.origin import Params
 
 PAGE = 100
@@ -73,12 +74,19 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A request to make; `pagelen` is None where the response is one object, `data` is a form to send by POST."""
+    """A request to make.
+
+    Attributes:
+        pagelen: None where the response is one object.
+        data: a form to send by POST.
+        key: the field that each row of a listing has.
+    """
 
     path: str
     params: Params = field(default_factory=dict)
     pagelen: int | None = PAGE
     data: Params | None = None
+    key: Key | None = None
 
     @property
     def method(self) -> str:
@@ -110,7 +118,7 @@ EMAILS_AT_ONCE = 90
 
 def members(workspace: str, emails: Sequence[str] = ()) -> Endpoint:
     """All members; or those who have one of the addresses, each with it as `user.email` (docs/bitbucket-api.md)."""
-    listed = Endpoint(f"{_workspace(workspace)}/members")
+    listed = Endpoint(f"{_workspace(workspace)}/members", key="user")
     if not emails:
         return listed
     quoted = ",".join(json.dumps(email, ensure_ascii=False) for email in emails)
@@ -126,7 +134,7 @@ def repositories(workspace: str) -> Endpoint:
     """Repositories that a credential sees: walk the list with one (docs/bitbucket-api.md, "Credentials")."""
     if not workspace:
         raise ValueError("repositories are listed by workspace")
-    return Endpoint(f"/repositories/{quote(workspace, safe='')}", {"fields": _listed(REPOSITORY_FIELDS)})
+    return Endpoint(f"/repositories/{quote(workspace, safe='')}", {"fields": _listed(REPOSITORY_FIELDS)}, key="uuid")
 
 
 def repository(workspace: str, repository: str) -> Endpoint:
@@ -136,7 +144,7 @@ def repository(workspace: str, repository: str) -> Endpoint:
 def pull_requests(workspace: str, repository: str, states: Sequence[str] = PULL_REQUEST_STATES) -> Endpoint:
     """Pull requests of the `states`; the API's own default is OPEN (docs/bitbucket-api.md, "Pull requests")."""
     params: Params = {"state": list(states), "fields": _listed(PULL_REQUEST_FIELDS)}
-    return Endpoint(f"{_repository(workspace, repository)}/pullrequests", params, SMALL_PAGE)
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests", params, SMALL_PAGE, key="id")
 
 
 def pull_request(workspace: str, repository: str, number: int) -> Endpoint:
@@ -150,17 +158,18 @@ def activity(workspace: str, repository: str) -> Endpoint:
 
 
 def pull_request_activity(workspace: str, repository: str, number: int) -> Endpoint:
-    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/{number}/activity", pagelen=SMALL_PAGE)
+    path = f"{_repository(workspace, repository)}/pullrequests/{number}/activity"
+    return Endpoint(path, pagelen=SMALL_PAGE, key="pull_request")
 
 
 def comments(workspace: str, repository: str, number: int) -> Endpoint:
-    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/{number}/comments")
+    return Endpoint(f"{_repository(workspace, repository)}/pullrequests/{number}/comments", key="id")
 
 
 def pull_request_commits(workspace: str, repository: str, number: int) -> Endpoint:
     """Paged by an opaque cursor: `page=1` answers 400 (docs/bitbucket-api.md, "Paging")."""
     path = f"{_repository(workspace, repository)}/pullrequests/{number}/commits"
-    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
+    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)}, key="hash")
 
 
 def diffstat(workspace: str, repository: str, number: int) -> Endpoint:
@@ -172,7 +181,7 @@ def diffstat(workspace: str, repository: str, number: int) -> Endpoint:
 def branch_commits(workspace: str, repository: str, branch: str) -> Endpoint:
     """Newest first by ancestry, so dates are not monotonic (docs/bitbucket-api.md, "Commits")."""
     path = f"{_repository(workspace, repository)}/commits/{quote(branch, safe='')}"
-    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)})
+    return Endpoint(path, {"fields": _listed(COMMIT_FIELDS)}, key="hash")
 
 
 _LONGEST_QUERY = 2000  # characters of include and exclude that still go into an address
@@ -190,8 +199,8 @@ def commits(workspace: str, repository: str, include: Sequence[str], exclude: Se
     params: Params = {"fields": _listed(COMMIT_FIELDS)}
     chosen = {"include": list(include), **({"exclude": list(exclude)} if exclude else {})}
     if sum(len(revision) + 9 for revision in (*include, *exclude)) > _LONGEST_QUERY:
-        return Endpoint(path, params, data=chosen)
-    return Endpoint(path, {**params, **chosen})
+        return Endpoint(path, params, data=chosen, key="hash")
+    return Endpoint(path, {**params, **chosen}, key="hash")
 
 
 def commit(workspace: str, repository: str, revision: str) -> Endpoint:
@@ -205,7 +214,8 @@ def pipelines(workspace: str, repository: str, *, slash: bool = False) -> Endpoi
 
     `slash` ends the path with one.
     """
-    return Endpoint(f"{_repository(workspace, repository)}/pipelines{'/' if slash else ''}", {"sort": "-created_on"})
+    path = f"{_repository(workspace, repository)}/pipelines{'/' if slash else ''}"
+    return Endpoint(path, {"sort": "-created_on"}, key="uuid")
 
 
 def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:
@@ -215,7 +225,7 @@ def pipeline(workspace: str, repository: str, pipeline: str) -> Endpoint:
 def environments(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
     """Deployment environments; `slash` as for `pipelines`."""
     path = f"{_repository(workspace, repository)}/environments{'/' if slash else ''}"
-    return Endpoint(path, {"fields": _listed(ENVIRONMENT_FIELDS)})
+    return Endpoint(path, {"fields": _listed(ENVIRONMENT_FIELDS)}, key="uuid")
 
 
 def environment(workspace: str, repository: str, environment: str) -> Endpoint:
@@ -226,7 +236,7 @@ def environment(workspace: str, repository: str, environment: str) -> Endpoint:
 def deployments(workspace: str, repository: str, *, slash: bool = False) -> Endpoint:
     """Deployments in an order that is not documented, without filters; `slash` as for `pipelines`."""
     path = f"{_repository(workspace, repository)}/deployments{'/' if slash else ''}"
-    return Endpoint(path, {"fields": _listed(DEPLOYMENT_FIELDS)})
+    return Endpoint(path, {"fields": _listed(DEPLOYMENT_FIELDS)}, key="uuid")
 
 
 def deployment(workspace: str, repository: str, deployment: str) -> Endpoint:
@@ -237,7 +247,7 @@ def deployment(workspace: str, repository: str, deployment: str) -> Endpoint:
 def hooks(workspace: str, repository: str | None = None) -> Endpoint:
     """Webhooks of the workspace, or of one repository. POST to `path` creates one."""
     parent = _workspace(workspace) if repository is None else _repository(workspace, repository)
-    return Endpoint(f"{parent}/hooks")
+    return Endpoint(f"{parent}/hooks", key="uuid")
 
 
 def hook(workspace: str, uid: str, repository: str | None = None) -> Endpoint:

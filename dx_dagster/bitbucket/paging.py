@@ -3,6 +3,10 @@
 Each kind of walk is an async generator of `Page`s. It raises what the client raises, or `PagingInCircles` where the
 next request would repeat or lose rows. It ends only where the listing is complete, so a row that a complete walk did
 not return is absent.
+
+A row that is null, or lacks its key, could be any row. Its page is requested again. A walk of `cursor`, or of
+`numbered` where it is `strict`, then ends with an error. The other walks go on, so that such a row does not hold up all
+others, and the caller sees it in `Page.unreadable`: what such a walk did not return is not absent.
 """
 
 import asyncio
@@ -20,10 +24,12 @@ import orjson
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import LEAST_PAGE, Endpoint
 from dx_dagster.bitbucket.errors import BadRequest, NotFound, PagingInCircles, Unavailable
+from dx_dagster.bitbucket.identity import has_key
 
 Row = dict[str, Any]
 
 _MOST_EMPTY = 3  # empty pages in a row that claim there is more
+_TRIES_TO_READ = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Page:
     """One page of a listing.
 
     Attributes:
-        values: the rows that are objects.
+        values: the rows that are objects and have their key.
         count: the number of all rows.
         next: the API's link to the next page.
         size: of the whole listing, where the API says it.
@@ -47,6 +53,11 @@ class Page:
     asked_at: datetime
 
     @property
+    def unreadable(self) -> int:
+        """The number of rows that are no objects, or lack their key."""
+        return self.count - len(self.values)
+
+    @property
     def complete(self) -> bool:
         """Whether this page is the whole listing."""
         if self.next is not None:
@@ -58,11 +69,19 @@ class Page:
 async def ask(
     client: Requester, endpoint: Endpoint, number: int = 1, link: str | None = None, attempts: int | None = None
 ) -> Page:
-    """Requests one page of a listing.
+    """Requests one page of a listing, again where some of its rows cannot be read.
 
     Raises:
         Unavailable: the response is not a page, but a 200 with an error for example.
     """
+    for _ in range(_TRIES_TO_READ):
+        page = await _ask_once(client, endpoint, number, link, attempts)
+        if not page.unreadable:
+            break
+    return page
+
+
+async def _ask_once(client: Requester, endpoint: Endpoint, number: int, link: str | None, attempts: int | None) -> Page:
     asked = endpoint.pagelen or 10  # the API's default
     params = None if link else {**endpoint.params, "pagelen": asked}
     asked_at = client.now()
@@ -79,21 +98,41 @@ async def ask(
         # The largest page size may change at any time (docs/bitbucket-api.md, "Paging").
         if link or asked <= LEAST_PAGE or "pagelen" not in (error.message or ""):
             raise
-        return await ask(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
-    values = body.get("values") if isinstance(body, dict) else None
-    if not isinstance(body, dict) or not isinstance(values, list | None) or (values is None and "error" in body):
+        return await _ask_once(client, replace(endpoint, pagelen=max(LEAST_PAGE, asked // 2)), number, None, attempts)
+    if not _is_page(body):
         raise Unavailable(f"{endpoint.path} answered with something other than a page", path=endpoint.path)
-    rows = values or []
-    following = body.get("next")
+    rows = body.get("values") or []
     return Page(
-        values=[row for row in rows if isinstance(row, dict)],
+        values=[row for row in rows if has_key(row, endpoint.key)],
         count=len(rows),
-        next=following if isinstance(following, str) and following else None,
+        next=body.get("next") or None,
         size=_natural(body.get("size")),
         pagelen=_natural(body.get("pagelen")) or asked,
         number=number,
         asked_at=asked_at,
     )
+
+
+def _is_page(body: Any) -> bool:
+    """A page may have null in place of its rows only where it says that there are none."""
+    if not isinstance(body, dict) or not isinstance(body.get("next"), str | None):
+        return False
+    values = body.get("values")
+    return isinstance(values, list) or (values is None and body.get("size") == 0)
+
+
+def require_readable(endpoint: Endpoint, page: Page) -> None:
+    """Checks that each row of a page could be read.
+
+    Raises:
+        Unavailable: one could not.
+    """
+    if page.unreadable:
+        raise unreadable(endpoint.path, page.unreadable)
+
+
+def unreadable(path: str, rows: int) -> Unavailable:
+    return Unavailable(f"{path} sent {rows} {'rows' if rows > 1 else 'row'} that cannot be read", path=path)
 
 
 def _natural(value: Any) -> int | None:
@@ -170,6 +209,7 @@ async def cursor(
     Raises:
         RefusedOrigin: a link is of another origin.
         PagingInCircles: a link or a page was repeated, or pages stay empty.
+        Unavailable: a row cannot be read.
     """
     number, empty, link = 0, 0, start
     links: set[int] = set()  # of their hashes: a feed may have thousands
@@ -177,6 +217,7 @@ async def cursor(
     while True:
         number += 1
         page = await ask(client, endpoint, number, link, attempts)
+        require_readable(endpoint, page)
         empty = 0 if page.count else empty + 1
         # Most listings of one pull request are a single page, and need no fingerprint.
         fingerprint = _fingerprint(page) if links or page.next else b""
@@ -201,7 +242,7 @@ def _fingerprint(page: Page) -> bytes:
 
 
 async def numbered(
-    client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None
+    client: Requester, endpoint: Endpoint, *, start: int = 1, attempts: int | None = None, strict: bool = False
 ) -> AsyncIterator[Page]:
     """Walks by page numbers, because `next` of pipelines drops `sort` (docs/bitbucket-api.md, "Pipelines").
 
@@ -210,6 +251,7 @@ async def numbered(
 
     Raises:
         PagingInCircles: a page was repeated, or pages stay empty before the end.
+        Unavailable: a row cannot be read, and the walk is `strict`.
     """
     number, empty, before, has_next = start, 0, b"", True
     while True:
@@ -219,6 +261,8 @@ async def numbered(
             if has_next:
                 raise
             return  # the page before was full and had no `next`: it was the last
+        if strict:
+            require_readable(endpoint, page)
         empty = 0 if page.count else empty + 1
         fingerprint = _fingerprint(page) if before or _has_successor(page) else b""
         if empty > _MOST_EMPTY and page.next is None:

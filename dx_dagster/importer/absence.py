@@ -20,6 +20,7 @@ from dx_dagster.bitbucket import (
     fetch_object,
     sentence,
 )
+from dx_dagster.bitbucket.identity import Key
 from dx_dagster.frames.reading import Json
 from dx_dagster.importer.each import OF_ONE_REQUEST
 from dx_dagster.importer.workspace import Workspace
@@ -73,7 +74,7 @@ async def confirmed(
     return gone
 
 
-async def asked(workspace: Workspace, endpoint: Endpoint, key: str) -> Json | None:
+async def asked(workspace: Workspace, endpoint: Endpoint, key: Key) -> Json | None:
     """The object at the endpoint; None where Bitbucket answers 404. `key`: as in `fetch_object`.
 
     A 410 says that an endpoint was removed, not what it was asked for (bitbucket-api.md, "Errors").

@@ -51,7 +51,7 @@ async def import_comments(workspace: Workspace) -> Report:
 async def fetch(workspace: Workspace, row: PullRow) -> FetchedComments:
     """Fetches all comments of a pull request."""
     endpoint = endpoints.comments(workspace.slug, row.repository.source_id, row.number)
-    pages = [page async for page in numbered(workspace.client, endpoint)]
+    pages = [page async for page in numbered(workspace.client, endpoint, strict=True)]
     return FetchedComments(row, [value for page in pages for value in page.values], pages[0].asked_at)
 
 

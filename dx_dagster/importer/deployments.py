@@ -26,6 +26,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     fetch_object,
     numbered,
+    unreadable,
 )
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.frames import deployments as frames
@@ -76,11 +77,15 @@ class _Listed(Protocol):
 
 @dataclass
 class _Walked:
-    """The result of a walk: its mark, which of the wanted uuids it saw, and whether the list was empty."""
+    """The result of a walk: its mark, which of the wanted uuids it saw, and whether the list was empty.
+
+    `unreadable`: rows that could be any deployment.
+    """
 
     mark: DeploymentsMark
     seen: set[str] = field(default_factory=set)
     empty: bool = True
+    unreadable: int = 0
 
 
 @dataclass
@@ -114,7 +119,8 @@ class ImportOfDeployments:
         fallback = None
         if mark.version != version or mark.fallback == REFUSED or self.workspace.reconcile is not None:
             try:
-                await self._update_environments(repository)
+                if not await self._update_environments(repository):
+                    fallback = REFUSED
             except _REFUSALS as error:
                 if lacks_scope(error):
                     raise
@@ -126,6 +132,9 @@ class ImportOfDeployments:
             mark = (await self._resume(repository, mark)).mark
         begun = replace(mark, walk_head=None, walk_cursor=None, walk_bound=self.workspace.since)
         walked = await self._walk(repository, begun, wanted)
+        if walked.unreadable:
+            self._skip_unreadable(repository, endpoints.deployments, walked.unreadable)
+            fallback = REFUSED
         if walked.empty and await deployments.count(warehouse, repository.id):
             note(
                 self.workspace, self.report, f"{repository.slug}: the list of deployments is empty; nothing is changed"
@@ -143,22 +152,29 @@ class ImportOfDeployments:
         if isinstance(error, Gone):
             skip(self.workspace, self.report, repository.slug, error)
 
+    def _skip_unreadable(self, repository: Deploying, listed: _Listed, rows: int) -> None:
+        endpoint = listed(self.workspace.slug, repository.source_id, slash=False)
+        skip(self.workspace, self.report, repository.slug, unreadable(endpoint.path, rows))
+
     # -- environments -------------------------------------------------------------------------------------------------
 
-    async def _update_environments(self, repository: Deploying) -> None:
-        """Stores the environments; one that a complete list lacks gets `deleted_at`."""
+    async def _update_environments(self, repository: Deploying) -> bool:
+        """Stores the environments; one that a complete list lacks gets `deleted_at`. Returns whether all are known."""
         warehouse = self.workspace.warehouse
         seen: set[str] = set()
-        size = 0
+        size = unread = 0
         async for page in self._pages(endpoints.environments, repository):
             frame = frames.environments(repository.id, page.values, page.asked_at)
-            size = max(size, page.size or 0)
+            size, unread = max(size, page.size or 0), unread + page.unreadable
             seen.update(frame["id"])
             async with warehouse.transaction() as transaction:
                 await transaction.merge(merge.ENVIRONMENTS, frame)
-        gone = await self._gone(repository, seen) if len(seen) >= size else []
+        if unread:
+            self._skip_unreadable(repository, endpoints.environments, unread)
+        gone = await self._gone(repository, seen) if len(seen) >= size and not unread else []
         async with warehouse.transaction() as transaction:
             await deployments.settle_environments(transaction, seen, gone)
+        return not unread
 
     async def _gone(self, repository: Deploying, seen: Collection[str]) -> list[str]:
         """Ids of stored environments that are gone; confirmed by requests if suspiciously many are missing."""
@@ -201,6 +217,7 @@ class ImportOfDeployments:
         async for page in self._pages(endpoints.deployments, repository, start=int(mark.walk_cursor or 1)):
             self._answered.add(repository.id)
             walked.empty = walked.empty and not page.values
+            walked.unreadable += page.unreadable
             if mark.walk_head is None:
                 created = (moment for value in page.values if (moment := frames.created_at(value)))
                 mark = replace(mark, walk_head=newest_of(created, page.asked_at))

@@ -9,6 +9,7 @@ from dx_dagster.bitbucket import (
     cursor,
     endpoints,
     numbered,
+    unreadable,
 )
 from dx_dagster.frames import users
 from dx_dagster.frames.reading import Json
@@ -64,7 +65,10 @@ async def import_members(workspace: Workspace) -> Report:
         await transaction.merge(merge.MEMBERS, frame)
         if not set(known).issuperset(frame["id"].to_list()):  # before a crash could hide that somebody joined
             await member_emails.ask_again(transaction, workspace_id)
-    if complete:
+    if unread := sum(page.unreadable for page in pages) + sum(users.source_id(one) is None for one in accounts):
+        sent = unreadable(endpoints.members(workspace.slug).path, unread)
+        note(workspace, report, f"no member was made inactive: {sent}")
+    elif complete:
         left = await _left(workspace, report, frame["source_id"].to_list())
         async with workspace.warehouse.transaction() as transaction:
             await members.deactivate(transaction, left)

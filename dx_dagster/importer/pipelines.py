@@ -16,7 +16,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dx_dagster.bitbucket import BitbucketError, Forbidden, Gone, NotFound, endpoints, fetch_object, numbered
+from dx_dagster.bitbucket import (
+    BitbucketError,
+    Forbidden,
+    Gone,
+    NotFound,
+    endpoints,
+    fetch_object,
+    numbered,
+    unreadable,
+)
 from dx_dagster.frames import pipelines as frames
 from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer.accounts import store_accounts
@@ -113,27 +122,32 @@ async def import_runs(
     Short hashes are resolved later: `warehouse.imported.hashes.resolve_pipelines`.
     """
     mark, bound = repository.mark, workspace.since
-    written = False
+    written, unread = False, 0
     if mark.walk_cursor is not None:
         walked = await _walk(workspace, repository, mark)
         is_whole = workspace.is_continued(mark.walk_begun_at) and reaches_back_to(walked.mark.bound, bound)
-        if mark.synced_to is None and is_whole:
+        if mark.synced_to is None and is_whole and not walked.unreadable:
             await _end(workspace, walked.mark, listed=True)
             return walked.written
-        mark, written = walked.mark, walked.written
+        mark, written, unread = walked.mark, walked.written, walked.unreadable
     if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
         known = await pipelines.count(workspace.warehouse, repository.id, mark.bound)
         first = math.ceil(known / endpoints.PAGE)  # the page with the oldest stored pipeline
         if first > 1:
             begun = replace(mark, walk_head=None, walk_bound=bound, walk_cursor=str(first))
             walked = await _walk(workspace, repository, begun, must_overlap=True)
-            mark, written = walked.mark, written or walked.written
+            mark, written, unread = walked.mark, written or walked.written, unread + walked.unreadable
     begun = replace(mark, walk_head=None, walk_begun_at=workspace.now(), walk_bound=bound)
     due = await pipelines.due(workspace.warehouse, repository.id)
     walked = await _walk(workspace, repository, begun, {run.source_id for run in due}, proving=proving)
     due = [run for run in due if run.source_id not in walked.seen]
     for error in await _ask(workspace, repository, due, walked.pages):
         skip(workspace, report, repository.slug, error)
+    if unread := unread + walked.unreadable:
+        skip(workspace, report, repository.slug, unreadable(_listed(workspace, repository).path, unread))
+        async with workspace.warehouse.transaction() as transaction:
+            await marks.put(transaction, repository.mark)  # the next sync walks there again
+        return written or walked.written
     listed = workspace.reconcile is not None or repository.mark.synced_to is None
     await _end(workspace, walked.mark, listed=listed)
     return written or walked.written
@@ -161,12 +175,16 @@ async def refresh_runs(
 
 
 class _Walked(NamedTuple):
-    """The result of a walk: its mark, the wanted pipelines and the pages it saw, and whether anything was new."""
+    """The result of a walk: its mark, the wanted pipelines and the pages it saw, and whether anything was new.
+
+    `unreadable`: rows that could be any pipeline.
+    """
 
     mark: PipelinesMark
     seen: set[str]
     pages: int
     written: bool
+    unreadable: int
 
 
 async def _walk(
@@ -186,17 +204,17 @@ async def _walk(
     stop = mark.walk_bound if further else _stop(mark, workspace.reconcile)
     seen: set[str] = set()
     written = False
-    pages = 0
+    pages = unread = 0
     async for page in numbered(workspace.client, _listed(workspace, repository), start=int(mark.walk_cursor or 1)):
         times = [moment for value in page.values if (moment := time(value.get("created_on")))]
         if must_overlap and mark.bound is not None and not (times and max(times) >= mark.bound):
-            return _Walked(replace(mark, walk_cursor=None, walk_head=None), seen, pages, written)
+            return _Walked(replace(mark, walk_cursor=None, walk_head=None), seen, pages, written, unread)
         must_overlap = False
         if mark.walk_head is None:
             mark = replace(mark, walk_head=newest_of(times, page.asked_at))
         within = [value for value in page.values if not _is_outside(workspace, value)]
         seen |= _named(within).intersection(wanted)
-        pages = page.number
+        pages, unread = page.number, unread + page.unreadable
         # If the API ignored the sort, later pages may hold newer pipelines.
         over = times == sorted(times, reverse=True) and reaches_below(times, stop)
         if not over:
@@ -212,7 +230,7 @@ async def _walk(
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done)
         await repositories.pipelines_synced(transaction, repository.id)
-    return _Walked(done, seen, pages, written)
+    return _Walked(done, seen, pages, written, unread)
 
 
 def _stop(mark: PipelinesMark, reconcile: timedelta | None) -> datetime | None:

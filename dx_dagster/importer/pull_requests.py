@@ -6,7 +6,7 @@ offsets lose rows when the list changes during the walk.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dx_dagster.bitbucket import (
@@ -20,6 +20,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     fetch_object,
     keyset,
+    unreadable,
 )
 from dx_dagster.frames import pulls as frames
 from dx_dagster.frames.reading import Json, number, time
@@ -91,6 +92,14 @@ async def not_asked_before(
     return [one for one in repositories if one.id not in asked or not reaches_back_to(one.mark.bound, workspace.since)]
 
 
+@dataclass
+class _Listed:
+    """What a listing showed: the numbers of pull requests, and how many rows could be any pull request."""
+
+    numbers: set[int] = field(default_factory=set)
+    unreadable: int = 0
+
+
 async def _import_repository(
     workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark], proving: Proving
 ) -> None:
@@ -101,16 +110,33 @@ async def _import_repository(
         # A killed walk resumes where it stopped; the next walk brings what changed since it began.
         below = int(mark.walk_cursor)
         done, seen = await _walk(workspace, report, repository, mark, horizon, proving=proving)
+        if seen.unreadable:
+            await _walk_again(workspace, report, repository, seen.unreadable)
+            return
         if not (first and workspace.is_continued(mark.walk_begun_at) and reaches_back_to(done.bound, workspace.since)):
             await _end(workspace, repository, done, listed=horizon is None)
             mark, below, first = done, None, False
     if below is None:
         begun = replace(mark, walk_head=None, walk_bound=workspace.since, walk_begun_at=workspace.now())
         done, seen = await _walk(workspace, report, repository, begun, horizon, proving=proving)
+    if seen.unreadable:
+        await _walk_again(workspace, report, repository, seen.unreadable)
+        return
     # The first walk lists everything within the bound, later walks what changed and what is open.
     listed_from = workspace.since or _EVER if first else None
-    await _fetch_missing(workspace, report, repository, seen, listed_from, horizon=horizon, below=below)
+    await _fetch_missing(workspace, report, repository, seen.numbers, listed_from, horizon=horizon, below=below)
     await _end(workspace, repository, done, listed=horizon is None, asked=done.walk_begun_at)
+    await record_access(workspace, repository, None)
+
+
+async def _walk_again(
+    workspace: Workspace, report: Report, repository: MarkedRepository[PullRequestsMark], rows: int
+) -> None:
+    """Leaves the mark as it was, for a walk that met rows which could be any pull request."""
+    path = endpoints.pull_requests(workspace.slug, repository.source_id).path
+    skip(workspace, report, repository.slug, unreadable(path, rows))
+    async with workspace.warehouse.transaction() as transaction:
+        await marks.put(transaction, repository.mark)
     await record_access(workspace, repository, None)
 
 
@@ -122,12 +148,12 @@ async def _walk(
     horizon: datetime | None,
     *,
     proving: Proving,
-) -> tuple[PullRequestsMark, set[int]]:
-    """Walks through the list; returns the mark at its end and the numbers seen.
+) -> tuple[PullRequestsMark, _Listed]:
+    """Walks through the list; returns the mark at its end and what it showed.
 
     `horizon`: open pull requests that last changed before it are not listed.
     """
-    seen: set[int] = set()
+    seen = _Listed()
     try:
         if mark.fallback is None:
             pages = _newest_first(workspace, repository, mark, horizon)
@@ -165,17 +191,18 @@ async def _store_pages(
     mark: PullRequestsMark,
     pages: AsyncIterator[Page],
     *,
-    seen: set[int],
+    seen: _Listed,
     proving: Proving,
 ) -> PullRequestsMark:
     async for page in pages:
+        seen.unreadable += page.unreadable
         for value in page.values:
             if number(value["id"]) is None:
                 skip(workspace, report, f"{repository.slug}#{value['id']}", BadRequest("its number cannot be stored"))
         if mark.walk_head is None:
             mark = replace(mark, walk_head=newest((value.get("updated_on") for value in page.values), page.asked_at))
         numbers = [one for value in page.values if (one := number(value["id"])) is not None]
-        seen.update(numbers)
+        seen.numbers.update(numbers)
         if mark.fallback is None and numbers:
             mark = replace(mark, walk_cursor=str(min(numbers)))
         async with workspace.warehouse.transaction() as transaction:

@@ -19,6 +19,7 @@ from dx_dagster.bitbucket import (
     endpoints,
     keyset,
     numbered,
+    unreadable,
 )
 from dx_dagster.frames import repositories as frames
 from dx_dagster.frames.identifiers import of_bitbucket
@@ -61,6 +62,9 @@ async def import_repositories(workspace: Workspace) -> Report:
         note(workspace, report, f"the repositories of one credential are not listed ({refusal})")
     if not listing.seen:
         raise absence.nothing_listed(workspace)
+    if listing.unreadable:
+        sent = unreadable(endpoints.repositories(workspace.slug).path, listing.unreadable)
+        note(workspace, report, f"no repository is taken for deleted: {sent}")
     gone = await listing.gone(report)
     workspace.client.note_visibility(alike=listing.alike)
     warn_of_differences(workspace)
@@ -108,6 +112,7 @@ class _Listing:
         self.workspace = workspace
         self._report = report
         self.seen: set[str] = set()
+        self.unreadable = 0
         self._rows = 0
         self._whole = True
         self._lists: dict[str, set[str]] = {}
@@ -120,7 +125,7 @@ class _Listing:
     @property
     def complete(self) -> bool:
         """Whether a repository that no list contains is gone."""
-        return self._whole and not self._refusals
+        return self._whole and not self._refusals and not self.unreadable
 
     @property
     def alike(self) -> bool:
@@ -182,6 +187,7 @@ class _Listing:
 
     async def _store(self, page: Page, seen: set[str]) -> None:
         self._rows += len(page.values)
+        self.unreadable += page.unreadable
         if page.number == 1 and page.values:
             await self._name_workspace(record(page.values[0], "workspace"))
         workspace = self.workspace

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import re
 import socket
 import struct
@@ -113,7 +114,8 @@ class Faults:
     def on(self, pattern: str, action: str | int, times: int | None = None) -> None:
         """Sets an action for requests whose path with query matches: a status, or one of
         reset, truncated, cut_off, html, hang, throttle, scope (403: one is missing), list (200 with an empty list in
-        place of an object), empty (200 with a page without rows), ok (no fault at all).
+        place of an object), empty (200 with a page without rows), null_row (null in place of a page's last row),
+        ok (no fault at all).
         """
         self.overrides.append(Override(re.compile(pattern), str(action), times))
 
@@ -198,6 +200,8 @@ class FaultyServer:
             await _reset(receive)
         elif action in {None, "hang"}:
             await self.app(scope, receive, _compressing(scope, send) if self.faults.compressed else send)
+        elif action == "null_row":
+            await self.app(scope, receive, _WithNullRow(send).send)
         elif action in {"truncated", "cut_off"}:
             await self.app(scope, receive, _Half(send, honest=action == "truncated").send)
         else:
@@ -273,4 +277,24 @@ class _Half:
             kept = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
             self._start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
         await self._send(self._start)
+        await self._send({**message, "body": body})
+
+
+class _WithNullRow:
+    """Sends a page with null in place of its last row."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: dict[str, Any] = {}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = dict(message)
+            return
+        body = message.get("body", b"")
+        page = json.loads(body) if self._start["status"] == HTTPStatus.OK else None
+        if isinstance(page, dict) and page.get("values"):
+            body = json.dumps({**page, "values": [*page["values"][:-1], None]}).encode()
+        kept = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
+        await self._send({**self._start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})

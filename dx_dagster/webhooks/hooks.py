@@ -77,7 +77,7 @@ async def find(
     """
     endpoint = endpoints.hooks(subject.workspace, subject.repository)
     try:
-        values = [value async for page in numbered(client, endpoint) for value in page.values]
+        values = [value async for page in numbered(client, endpoint, strict=True) for value in page.values]
     except (Forbidden, NotFound) as error:
         raise _refusal(subject, error) from None
     ours: list[Json] = [one for one in values if one.get("uuid") in made or (url and one.get("url") == url)]

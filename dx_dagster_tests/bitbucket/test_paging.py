@@ -28,7 +28,7 @@ from dx_dagster.bitbucket import (
     keyset,
     numbered,
 )
-from dx_dagster_tests.bitbucket.answering import Server, opened, raw, sends
+from dx_dagster_tests.bitbucket.answering import Server, answers, opened, raw, sends
 
 pytestmark = pytest.mark.anyio
 
@@ -195,11 +195,27 @@ async def test_numbered_goes_on_after_a_short_page_and_stops_at_a_repeated_one(a
         api.answer = lambda _: JSONResponse({"size": 15, "values": [{"id": 1}]})
         with pytest.raises(PagingInCircles):
             await ids_of(numbered(client, FIVE))
-        api.answer = lambda _: JSONResponse({"values": None})
+        api.answer = lambda _: JSONResponse({"values": None, "size": 0})
         assert await ids_of(numbered(client, FIVE)) == []
-        api.answer = lambda _: JSONResponse({"error": "Sorry"})
-        with pytest.raises(Unavailable):
-            await ids_of(numbered(client, FIVE))
+        for body in ({"error": "Sorry"}, {"values": None}, {"values": None, "size": 1}, {"values": [], "next": 2}, {}):
+            api.answer = answers(JSONResponse, body)
+            with pytest.raises(Unavailable):
+                await ids_of(numbered(client, FIVE))
+
+
+@pytest.mark.parametrize("row", [None, "row", {}, {"id": None}, {"id": ["1"]}, {"id": True}, {"id": 1.5}])
+async def test_a_row_that_cannot_be_read_is_told(api: Server, row: object) -> None:
+    endpoint = replace(FIVE, key="id")
+    api.answer = answers(JSONResponse, {"values": [{"id": 2}, row], "size": 2})
+    async with opened(api.base) as client:
+        for walk in (cursor(client, endpoint), numbered(client, endpoint, strict=True)):
+            with pytest.raises(Unavailable, match="1 row that cannot be read"):
+                await ids_of(walk)
+        for walk in (keyset(client, endpoint), numbered(client, endpoint), by_id_ranges(client, endpoint)):
+            assert [(page.values, page.unreadable) async for page in walk] == [([{"id": 2}], 1)]
+        left = iter([row, row, {"id": 1}])
+        api.answer = lambda _: JSONResponse({"values": [{"id": 2}, next(left)], "size": 2})
+        assert await ids_of(cursor(client, endpoint)) == [2, 1]
 
 
 @given(st.sets(st.integers(1, 400), max_size=60), st.randoms(use_true_random=False), st.booleans())

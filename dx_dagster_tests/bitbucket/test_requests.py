@@ -76,7 +76,7 @@ async def test_a_token_follows_no_link_and_no_redirect_to_anywhere_else(api: Ser
     async with opened(api.base) as client:
         for link in strange_links(api, stranger):
             api.seen.clear()
-            api.answer = answers(JSONResponse, {"values": [{"id": 1}], "next": link})
+            api.answer = answers(JSONResponse, {"values": [{"uuid": "{1}"}], "next": link})
             with pytest.raises(RefusedOrigin):
                 [page async for page in cursor(client, endpoints.repositories("acme"))]
             with pytest.raises(RefusedOrigin):

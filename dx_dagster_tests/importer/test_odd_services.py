@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote_plus
@@ -105,6 +106,42 @@ def test_a_list_of_commits_that_is_cut_short_is_completed_by_their_parents(sandb
     sandbox.faults.on(r"/commits/[^?]+\?(?=.*page=)", "empty")
     sync()
     assert wrong() == {}
+
+
+def test_a_row_that_cannot_be_read_removes_no_other_and_is_requested_again(sandbox, query, sync, wrong):
+    world, faults = sandbox.world, sandbox.faults
+    odd = max((one for one in world.open_repositories if one.has_pipelines), key=lambda one: len(one.pull_requests))
+    sync()
+    kept = {table: query(f"SELECT id FROM {table} WHERE {rows}") for table, rows in KEPT.items()}
+    for pull in odd.pull_requests.values():
+        if pull.state == "OPEN":
+            world.push(pull)
+        for comment in pull.comments[:1]:
+            world.edit_comment(pull, comment)
+    world.commit_to_default_branch(odd)
+    world.finish_pipeline(world.add_pipeline(odd))
+    faults.on(rf"{_path(odd)}/|/repositories/acme\?|/members\?", "null_row")
+    done = sync()
+    for table, rows in KEPT.items():
+        now = {one["id"] for one in query(f"SELECT id FROM {table} WHERE {rows}")}
+        assert {one["id"] for one in kept[table]} <= now, table
+    steps = {one.step for one in done.skipped if one.repository.partition("#")[0] == odd.slug}
+    assert steps >= {"pullrequests", "pipelines", "comments", "commits", "deployments"}
+    assert {"no repository", "no member"} <= {" ".join(one.split()[:2]) for one in done.notes}
+
+    faults.clear()
+    sync(reconcile=timedelta(days=14))
+    assert wrong() == {}
+
+
+KEPT = {
+    "bitbucket_repositories": "deleted_at IS NULL",
+    "bitbucket_users": "active",
+    "bitbucket_pulls": "deleted_at IS NULL",
+    "bitbucket_pull_activities": "true",
+    "bitbucket_pull_comments": "NOT deleted",
+    "bitbucket_environments": "deleted_at IS NULL",
+}
 
 
 def test_an_approval_taken_back_and_given_anew_is_stored_where_there_is_no_feed(sandbox, sync, wrong):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from dx_dagster.bitbucket import BadRequest, NotFound, Page, PagingInCircles, RefusedOrigin, cursor, endpoints
-from dx_dagster.bitbucket.paging import ask
+from dx_dagster.bitbucket.paging import ask, require_readable
 from dx_dagster.frames import commits as frames
 from dx_dagster.frames.reading import Json, time
 from dx_dagster.importer import absence
@@ -264,6 +264,7 @@ async def _walk_by_parents(workspace: Workspace, report: Report, repository: Rep
     before: list[str] = []
     while True:
         page = await ask(workspace.client, endpoint)
+        require_readable(endpoint, page)
         if head is None:
             if not page.values:
                 note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
