@@ -118,7 +118,8 @@ EMAILS_AT_ONCE = 90
 
 def members(workspace: str, emails: Sequence[str] = ()) -> Endpoint:
     """All members; or those who have one of the addresses, each with it as `user.email` (docs/bitbucket-api.md)."""
-    listed = Endpoint(f"{_workspace(workspace)}/members", key="user")
+    # Without a key: a row whose user is null is a member whose account was deleted, and no reason to keep all others.
+    listed = Endpoint(f"{_workspace(workspace)}/members")
     if not emails:
         return listed
     quoted = ",".join(json.dumps(email, ensure_ascii=False) for email in emails)

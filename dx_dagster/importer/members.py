@@ -65,7 +65,7 @@ async def import_members(workspace: Workspace) -> Report:
         await transaction.merge(merge.MEMBERS, frame)
         if not set(known).issuperset(frame["id"].to_list()):  # before a crash could hide that somebody joined
             await member_emails.ask_again(transaction, workspace_id)
-    if unread := sum(page.unreadable for page in pages) + sum(users.source_id(one) is None for one in accounts):
+    if unread := sum(page.unreadable for page in pages):
         sent = unreadable(endpoints.members(workspace.slug).path, unread)
         note(workspace, report, f"no member was made inactive: {sent}")
     elif complete:
