@@ -11,7 +11,7 @@ import tenacity  # noqa: F401
 import dx_dagster.assets.bitbucket
 import dx_dagster.assets.ours
 import dx_dagster.cli
-import dx_dagster.cli.checks
+import dx_dagster.cli.doctor_checks
 import dx_dagster.cli.progress
 import dx_dagster.cli.sync
 import dx_dagster.connections.actions

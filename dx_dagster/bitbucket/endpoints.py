@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
-from dx_dagster.bitbucket.identity import Key
 from dx_dagster.bitbucket.origin import Params
+from dx_dagster.bitbucket.row_keys import Key
 
 PAGE = 100
 """The largest page size; a larger one answers 400 (docs/bitbucket-api.md, "Paging")."""

@@ -5,7 +5,7 @@ from typing import Any
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import Endpoint
 from dx_dagster.bitbucket.errors import Unavailable
-from dx_dagster.bitbucket.identity import Key, has_key
+from dx_dagster.bitbucket.row_keys import Key, has_key
 
 
 async def fetch_object(client: Requester, endpoint: Endpoint, key: Key) -> dict[str, Any]:

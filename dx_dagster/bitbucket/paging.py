@@ -24,7 +24,7 @@ import orjson
 from dx_dagster.bitbucket.call import Requester
 from dx_dagster.bitbucket.endpoints import LEAST_PAGE, Endpoint
 from dx_dagster.bitbucket.errors import BadRequest, NotFound, PagingInCircles, Unavailable
-from dx_dagster.bitbucket.identity import has_key
+from dx_dagster.bitbucket.row_keys import has_key
 
 Row = dict[str, Any]
 

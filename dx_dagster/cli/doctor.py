@@ -14,7 +14,7 @@ from dx_dagster.cli.ports import Port
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dx_dagster.cli.checks.examination import Finding
+    from dx_dagster.cli.doctor_checks.examination import Finding
 
 _STYLES = {"good": "green", "warning": "yellow", "bad": "bold red"}
 _SECONDS = 40.0  # for one check; the embedded database may take a while to start
@@ -33,8 +33,8 @@ def doctor(
 
     Example: dx-dagster doctor --json
     """
-    from dx_dagster.cli.checks import CHECKS
-    from dx_dagster.cli.checks.examination import Examination, State
+    from dx_dagster.cli.doctor_checks import CHECKS
+    from dx_dagster.cli.doctor_checks.examination import Examination, State
 
     examination = Examination.begin(ui_port, api_port)
     if not json_:
@@ -67,7 +67,7 @@ def doctor(
 
 def _within(seconds: float, name: str, check: "Callable[[], list[Finding]]") -> "list[Finding]":
     """The check's findings; one that fails or takes too long is a finding itself."""
-    from dx_dagster.cli.checks.examination import Finding, State
+    from dx_dagster.cli.doctor_checks.examination import Finding, State
 
     findings: list[Finding] = []
 

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.log_stream import LogStream
 from dx_dagster.cli.logs import ServiceLog
-from dx_dagster.cli.sessions import SessionsEndedInAnyCase
+from dx_dagster.cli.process_sessions import SessionsEndedInAnyCase
 from dx_dagster.cli.telling import tell
 
 _POLL_SECONDS = 0.2

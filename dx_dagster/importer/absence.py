@@ -20,7 +20,7 @@ from dx_dagster.bitbucket import (
     fetch_object,
     sentence,
 )
-from dx_dagster.bitbucket.identity import Key
+from dx_dagster.bitbucket.row_keys import Key
 from dx_dagster.frames.reading import Json
 from dx_dagster.importer.each import OF_ONE_REQUEST
 from dx_dagster.importer.workspace import Workspace

@@ -21,8 +21,8 @@ from redis.retry import Retry
 
 from dx_dagster.automation.celery_launcher import WorkerRunLauncher
 from dx_dagster.cli import dagster_yaml, running
-from dx_dagster.cli.checks import CHECKS
-from dx_dagster.cli.checks.examination import Examination
+from dx_dagster.cli.doctor_checks import CHECKS
+from dx_dagster.cli.doctor_checks.examination import Examination
 from dx_dagster.cli.installation import packaged
 from dx_dagster.cli.ports import free_port
 from dx_dagster.settings import Settings

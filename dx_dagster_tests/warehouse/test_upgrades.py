@@ -50,8 +50,8 @@ DOCTOR_AND_UPKEEP = """
 import warnings
 warnings.simplefilter("ignore")
 import dagster as dg
-from dx_dagster.cli.checks import CHECKS
-from dx_dagster.cli.checks.examination import Examination
+from dx_dagster.cli.doctor_checks import CHECKS
+from dx_dagster.cli.doctor_checks.examination import Examination
 from dx_dagster.definitions import defs
 examination = Examination.begin(1, 2)
 for check in ("database", "tables"):

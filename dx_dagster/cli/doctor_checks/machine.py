@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 from dx_dagster.cli import running
-from dx_dagster.cli.checks.examination import Examination, Finding, State, unknown
+from dx_dagster.cli.doctor_checks.examination import Examination, Finding, State, unknown
 
 _CLOCKS_APART = timedelta(seconds=60)
 

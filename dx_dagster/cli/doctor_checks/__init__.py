@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from dx_dagster.cli.checks.bitbucket import check_api, check_credentials, check_webhooks
-from dx_dagster.cli.checks.database import check_database, check_keys, check_tables
-from dx_dagster.cli.checks.examination import Examination, Finding
-from dx_dagster.cli.checks.machine import check_clock, check_home, check_ports, check_settings
-from dx_dagster.cli.checks.runs import check_celery, check_daemon, check_dagster
+from dx_dagster.cli.doctor_checks.bitbucket import check_api, check_credentials, check_webhooks
+from dx_dagster.cli.doctor_checks.database import check_database, check_keys, check_tables
+from dx_dagster.cli.doctor_checks.examination import Examination, Finding
+from dx_dagster.cli.doctor_checks.machine import check_clock, check_home, check_ports, check_settings
+from dx_dagster.cli.doctor_checks.runs import check_celery, check_daemon, check_dagster
 
 # In this order: later checks use what earlier ones have found.
 CHECKS: Mapping[str, Callable[[Examination], list[Finding]]] = {

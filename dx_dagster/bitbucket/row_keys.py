@@ -16,4 +16,4 @@ def has_key(value: Any, key: Key | None) -> bool:
     found = value.get(key)
     if key == "pull_request":
         return has_key(found, "id")
-    return isinstance(found, _TYPES[key]) and not isinstance(found, bool) and bool(found or found == 0)
+    return type(found) is _TYPES[key] and found not in ("", {})  # JSON's true would be an int otherwise

@@ -3,7 +3,7 @@
 import stat
 
 from dx_dagster.cli import running
-from dx_dagster.cli.checks.examination import CONNECT_SECONDS, Examination, Finding, State, unknown
+from dx_dagster.cli.doctor_checks.examination import CONNECT_SECONDS, Examination, Finding, State, unknown
 from dx_dagster.clock import HOST
 
 

@@ -22,9 +22,6 @@ class State(StrEnum):
     BAD = "bad"
 
 
-Found = tuple[State, str]
-
-
 @dataclass(frozen=True)
 class Finding:
     """The result of a check: what it found, and what to do where that is not good."""

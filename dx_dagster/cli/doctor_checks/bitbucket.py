@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dx_dagster.cli.checks.examination import Examination, Finding, State, unknown
+from dx_dagster.cli.doctor_checks.examination import Examination, Finding, State, unknown
 from dx_dagster.clock import HOST
 from dx_dagster.settings import SettingsError
 

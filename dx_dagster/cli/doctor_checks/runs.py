@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dx_dagster.cli import running
-from dx_dagster.cli.checks.examination import (
+from dx_dagster.cli.confirming import counted
+from dx_dagster.cli.doctor_checks.examination import (
     CONNECT_SECONDS,
     Examination,
     Finding,
@@ -13,7 +14,6 @@ from dx_dagster.cli.checks.examination import (
     unknown,
     without_password,
 )
-from dx_dagster.cli.confirming import counted
 from dx_dagster.clock import HOST
 from dx_dagster.settings import Settings, brokers
 
