@@ -278,7 +278,7 @@ def _works_in(process: psutil.Process, home: str) -> bool:
         return False
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20, every: float = 0.2) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 60, every: float = 0.2) -> bool:
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:
         time.sleep(every)

@@ -1,13 +1,14 @@
 """Folders of installations: copied, moved, reached by two names, and called as a shell would not take it."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
@@ -155,9 +156,7 @@ EmbeddedServer(Path({str(dx_home / "postgres")!r})).join()
 
     with subprocess.Popen([sys.executable, "-c", join], start_new_session=True) as first:
         assert wait_until(lambda: any(dx_home.glob("postgres*/PG_VERSION")), every=0.005)
-        for process in psutil.Process(first.pid).children(recursive=True):
-            process.kill()
-        first.kill()
+        os.killpg(first.pid, signal.SIGKILL)
     server = EmbeddedServer(dx_home / "postgres", options=("-c fsync=off",))
     server.join()
     server.leave()

@@ -313,7 +313,7 @@ def sync_now_starts_a_run(browser: httpx.Client, running: Running) -> None:
 
     assert ended() == ["done"]
     browser.post(f"{running.api}{connection}/sync", data={"csrf_token": token})
-    assert wait_until(lambda: ended() == ["done", "done"], 120)
+    assert wait_until(lambda: ended() == ["done", "done"], 300), browser.get(f"{running.api}{connection}/syncs").text
 
 
 def a_second_terminal_reaches_the_same_bitbucket(terminal: dict[str, str], sandbox: Sandbox, run_cli: RunCli) -> None:
