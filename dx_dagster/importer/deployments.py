@@ -109,7 +109,7 @@ class ImportOfDeployments:
         except _REFUSALS as error:
             if lacks_scope(error) or repository.id in self._answered:
                 raise
-            self._warn_of(repository, error)
+            await self._warn_of(repository, error)
             refused = replace(repository.mark, fallback=REFUSED, version=version, walk_cursor=None)
             async with self.workspace.warehouse.transaction() as transaction:
                 await marks.put(transaction, refused, asked=begun_at)
@@ -124,7 +124,7 @@ class ImportOfDeployments:
             except _REFUSALS as error:
                 if lacks_scope(error):
                     raise
-                self._warn_of(repository, error)
+                await self._warn_of(repository, error)
                 fallback = REFUSED
         unsettled = await deployments.unsettled(warehouse, repository.id)
         wanted = {one.source_id for one in unsettled}
@@ -147,9 +147,12 @@ class ImportOfDeployments:
             await hashes.resolve_deployments(transaction, [repository.id])
             await marks.put(transaction, done, asked=begun_at, listed=self.workspace.reconcile is not None)
 
-    def _warn_of(self, repository: Deploying, error: BitbucketError) -> None:
-        """Reports a removed endpoint. Other refusals are the normal answer of a repository without Pipelines."""
-        if isinstance(error, Gone):
+    async def _warn_of(self, repository: Deploying, error: BitbucketError) -> None:
+        """Reports a refusal where deployments are stored, and a removed endpoint.
+
+        Others are the normal answer of a repository without Pipelines.
+        """
+        if isinstance(error, Gone) or await deployments.count(self.workspace.warehouse, repository.id):
             skip(self.workspace, self.report, repository.slug, error)
 
     def _skip_unreadable(self, repository: Deploying, listed: _Listed, rows: int) -> None:

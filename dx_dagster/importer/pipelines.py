@@ -72,7 +72,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
             if lacks_scope(error):
                 raise
             # Others are the normal answer of a repository without Pipelines, and no reason for a warning.
-            if isinstance(error, Gone):
+            if isinstance(error, Gone) or await pipelines.count(workspace.warehouse, repository.id, None):
                 skip(workspace, report, repository.slug, error)
             if isinstance(error, NotFound):
                 unknown.append(repository)

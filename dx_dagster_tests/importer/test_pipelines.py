@@ -129,3 +129,23 @@ def test_an_api_that_wants_a_slash_after_pipelines_is_imported_too(database_url)
         sandbox.world.add_pipeline(sandbox.world.open_repositories[0])
         installation.sync()
         assert installation.differences() == {}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_refused_lists_are_reported_where_something_is_stored_and_there_alone(database_url, status):
+    with Sandbox(TINY) as sandbox:
+        installation = Installation(database_url, sandbox)
+        installation.sync()
+        sandbox.faults.on("/(pipelines|deployments)", status)
+        skipped = {one for one in installation.sync(reconcile=timedelta(days=7)).skipped if one.step != "pullrequests"}
+        for step in ("pipelines", "deployments"):
+            stored = installation.query(
+                "SELECT slug FROM bitbucket_repositories "
+                f"WHERE api_accessible AND id IN (SELECT repository_id FROM bitbucket_{step})"
+            )
+            assert stored
+            assert {one.repository for one in skipped if one.step == step} == {one["slug"] for one in stored}
+            assert all(str(status) in one.reason for one in skipped)
+        sandbox.faults.clear()
+        installation.sync()
+        assert installation.differences() == {}
