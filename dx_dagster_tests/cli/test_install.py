@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
         f"{environment['PATH']}:{Path(server.origin).parent / 'pginstall18' / 'bin'}"  # psql, where there is none
     )
     environment |= {"PYTHONPATH": str(checkout), "PATH": programs}
-    port = free_port()
+    port, today = free_port(), datetime.now(UTC).date()
     running = start_up(environment, "demo", "--database-port", str(port), checkout=checkout)
     link = the_sign_in_link_works_once(running)
     assert running.process.stdout
@@ -160,7 +161,7 @@ def test_the_demo_lives_recovers_and_every_command_block_runs_beside_it(
     everything_that_is_killed_comes_back(running)
     analyst = run_cli("env", "--database", env=bare_environment | {"DX_HOME": running.home})
     the_database_on_a_port_is_read_only_and_for_analysts(analyst, port)
-    the_measures_have_the_demos_teams_and_its_freeze(analyst.stdout.strip())
+    the_measures_have_the_demos_teams_and_its_freeze(analyst.stdout.strip(), today)
 
     # psql reads what is typed into it.
     query = "SELECT 'of today' WHERE (SELECT max(created_at) FROM bitbucket_pulls) > now() - interval '1 day';"
@@ -286,15 +287,16 @@ def the_database_on_a_port_is_read_only_and_for_analysts(printed: Done, port: in
             psycopg.connect(f"postgresql://{name}:{password}@127.0.0.1:{port}/postgres")
 
 
-def the_measures_have_the_demos_teams_and_its_freeze(address: str) -> None:
+def the_measures_have_the_demos_teams_and_its_freeze(address: str, began: date) -> None:
     with psycopg.connect(address) as connection:
         teams = connection.execute(
             "SELECT count(DISTINCT source_id) FROM weekly_measures JOIN dx_teams t ON t.id = team_id"
         ).fetchone()
-        frozen = connection.execute("""
-            SELECT array_agg((now() AT TIME ZONE 'UTC')::date - week) FROM weekly_measures
-            WHERE scope = 'workspace' AND deployment_count = 0
-              AND (now() AT TIME ZONE 'UTC')::date - week BETWEEN 7 AND 26 * 7""").fetchone()
+        frozen = connection.execute(
+            "SELECT array_agg(%(began)s::date - week) FROM weekly_measures "
+            "WHERE scope = 'workspace' AND deployment_count = 0 AND %(began)s::date - week BETWEEN 7 AND 26 * 7",
+            {"began": began},
+        ).fetchone()
     assert teams == (4,)
     assert frozen is not None
     assert {days // 7 for days in frozen[0]} == {8, 9}
