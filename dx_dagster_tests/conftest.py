@@ -205,7 +205,7 @@ class Running:
         options = ("--ui-port", str(self.ui_port), "--api-port", str(self.api_port), *options)
         self.process = subprocess.Popen(
             ["make", command] if checkout else [sys.executable, "-m", "dx_dagster.cli", command, *options],
-            env={**environment, "ARGS": " ".join(options)},
+            env={**environment, "ARGS": " ".join(options), "MAKEFLAGS": ""},  # not those of a make that runs the tests
             cwd=checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
