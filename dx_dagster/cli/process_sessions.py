@@ -84,9 +84,19 @@ class SessionsEndedInAnyCase(Sessions):
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(token_hex(8))
-        self._waiting = subprocess.Popen(  # noqa: S603 - our own module
+        self._environment = environment
+        self._waiting = self._wait()
+
+    def keep(self) -> None:
+        """Starts the small process again where something has ended it."""
+        if self._waiting.poll() is not None:
+            self._waiting.communicate()
+            self._waiting = self._wait()
+
+    def _wait(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", __name__, self._supervisor],
-            env=environment,
+            env=self._environment,
             stdin=subprocess.PIPE,  # no service inherits this end of it
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # whoever reads the output of a killed supervisor comes to its end at once

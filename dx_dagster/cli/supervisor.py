@@ -187,6 +187,7 @@ class Supervisor:
         """
         while True:
             is_there = database.look()
+            self._sessions.keep()
             self._show_logs()
             for child in self._children:
                 self._tend(child, database)

@@ -128,6 +128,7 @@ def test_everything_comes_up_recovers_and_goes_down(
             connection.execute("UPDATE connections SET sync_asked_at = now()")
         every_line_of_a_run_names_its_workspace(running)
         a_killed_daemon_comes_back(running)
+        what_waits_for_a_killed_supervisor_comes_back(running)
         settings_that_cannot_be_used_are_named(elsewhere, run_cli)
 
     asked_to_end = time.monotonic()
@@ -375,6 +376,15 @@ def a_killed_daemon_comes_back(running: Running) -> None:
     daemon.kill()
     assert wait_until(lambda: _daemon(running) not in {None, daemon})
     assert lines_until(running, "daemon ended (SIGKILL), restart in 1 s")
+
+
+def what_waits_for_a_killed_supervisor_comes_back(running: Running) -> None:
+    def waiting() -> set[psutil.Process]:
+        return {one for one in processes_of(running.home) if "dx_dagster.cli.process_sessions" in command_of(one)}
+
+    [killed] = waiting()
+    killed.kill()
+    assert wait_until(lambda: len(waiting() - {killed}) == 1)
 
 
 def test_a_killed_supervisor_leaves_nothing(environment):
