@@ -154,7 +154,7 @@ def _beginning(settings: "Settings") -> str:
     from dx_dagster.clock import HOST
 
     file = settings.home / _BEGINNING
-    if not file.exists():
+    if not file.exists() or not file.read_text():  # a killed demo may have created it only
         file.write_text(HOST.now().isoformat())
     return file.read_text().strip()
 
