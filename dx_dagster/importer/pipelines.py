@@ -21,6 +21,7 @@ from dx_dagster.bitbucket import (
     Forbidden,
     Gone,
     NotFound,
+    Unavailable,
     endpoints,
     fetch_object,
     numbered,
@@ -32,7 +33,7 @@ from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.affordable import affordable
 from dx_dagster.importer.each import ask_singly, for_each_repository, lacks_scope
 from dx_dagster.importer.pull_requests import not_asked_before
-from dx_dagster.importer.report import Report, skip
+from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import later, newest_of, overlapping, reaches_below
 from dx_dagster.importer.webhook_proof import PROVES_NOTHING, Proving
 from dx_dagster.importer.workspace import Workspace, require_id
@@ -65,7 +66,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
 
     async def work(repository: MarkedRepository[PipelinesMark]) -> None:
         try:
-            if await import_runs(workspace, report, repository, proving):
+            if (await import_runs(workspace, report, repository, proving)).written:
                 written.add(repository.id)
             answered.add(repository.id)
         except (Forbidden, NotFound, Gone) as error:
@@ -111,13 +112,20 @@ def _listed(workspace: Workspace, repository: MarkedRepository[PipelinesMark]) -
     return endpoints.pipelines(workspace.slug, repository.source_id, slash=slash)
 
 
+class Imported(NamedTuple):
+    """Whether anything was new, and the highest build number that the list showed."""
+
+    written: bool
+    newest: int
+
+
 async def import_runs(
     workspace: Workspace,
     report: Report,
     repository: MarkedRepository[PipelinesMark],
     proving: Proving = PROVES_NOTHING,
-) -> bool:
-    """Stores new and unfinished pipelines; returns whether anything was new.
+) -> Imported:
+    """Stores new and unfinished pipelines.
 
     Short hashes are resolved later: `warehouse.imported.hashes.resolve_pipelines`.
     """
@@ -128,7 +136,7 @@ async def import_runs(
         is_whole = workspace.is_continued(mark.walk_begun_at) and reaches_back_to(walked.mark.bound, bound)
         if mark.synced_to is None and is_whole and not walked.unreadable:
             await _end(workspace, walked.mark, listed=True)
-            return walked.written
+            return Imported(walked.written, walked.newest)
         mark, written, unread = walked.mark, walked.written, walked.unreadable
     if mark.synced_to is not None and mark.bound is not None and not reaches_back_to(mark.bound, bound):
         known = await pipelines.count(workspace.warehouse, repository.id, mark.bound)
@@ -143,14 +151,19 @@ async def import_runs(
     due = [run for run in due if run.source_id not in walked.seen]
     for error in await _ask(workspace, repository, due, walked.pages):
         skip(workspace, report, repository.slug, error)
+    is_no_answer = walked.empty and await pipelines.count(workspace.warehouse, repository.id, None) > 0
+    if is_no_answer:
+        note(workspace, report, f"{repository.slug}: the list of pipelines is empty; nothing is changed")
     if unread := unread + walked.unreadable:
         skip(workspace, report, repository.slug, unreadable(_listed(workspace, repository).path, unread))
+    done = Imported(written or walked.written, walked.newest)
+    if unread or is_no_answer:
         async with workspace.warehouse.transaction() as transaction:
             await marks.put(transaction, repository.mark)  # the next sync walks there again
-        return written or walked.written
+        return done
     listed = workspace.reconcile is not None or repository.mark.synced_to is None
     await _end(workspace, walked.mark, listed=listed)
-    return written or walked.written
+    return done
 
 
 async def _end(workspace: Workspace, mark: PipelinesMark, *, listed: bool) -> None:
@@ -166,18 +179,23 @@ async def refresh_runs(
 
     Raises:
         BitbucketError: one of them was refused, after the others.
+        Unavailable: the list ends before one of them.
     """
     named = await pipelines.named(workspace.warehouse, repository.id, numbers)
+    newest = max(numbers)
     if len(named) < len(set(numbers)):
-        await import_runs(workspace, report, repository)
+        newest = (await import_runs(workspace, report, repository)).newest
     for error in await _ask(workspace, repository, named, 0):
         raise error
+    if newest < max(numbers):
+        path = _listed(workspace, repository).path
+        raise Unavailable(f"{path} does not show pipeline {max(numbers)} yet", path=path)
 
 
 class _Walked(NamedTuple):
     """The result of a walk: its mark, the wanted pipelines and the pages it saw, and whether anything was new.
 
-    `unreadable`: rows that could be any pipeline.
+    `unreadable`: rows that could be any pipeline. `newest`: the highest build number; 0 where no row has one.
     """
 
     mark: PipelinesMark
@@ -185,6 +203,8 @@ class _Walked(NamedTuple):
     pages: int
     written: bool
     unreadable: int
+    newest: int
+    empty: bool
 
 
 async def _walk(
@@ -204,17 +224,19 @@ async def _walk(
     stop = mark.walk_bound if further else _stop(mark, workspace.reconcile)
     seen: set[str] = set()
     written = False
-    pages = unread = 0
+    pages = unread = newest = rows = 0
     async for page in numbered(workspace.client, _listed(workspace, repository), start=int(mark.walk_cursor or 1)):
         times = [moment for value in page.values if (moment := time(value.get("created_on")))]
         if must_overlap and mark.bound is not None and not (times and max(times) >= mark.bound):
-            return _Walked(replace(mark, walk_cursor=None, walk_head=None), seen, pages, written, unread)
+            unwalked = replace(mark, walk_cursor=None, walk_head=None)
+            return _Walked(unwalked, seen, pages, written, unread, newest, rows == 0)
         must_overlap = False
         if mark.walk_head is None:
             mark = replace(mark, walk_head=newest_of(times, page.asked_at))
         within = [value for value in page.values if not _is_outside(workspace, value)]
         seen |= _named(within).intersection(wanted)
-        pages, unread = page.number, unread + page.unreadable
+        pages, unread, rows = page.number, unread + page.unreadable, rows + page.count
+        newest = max(newest, *_numbers(page.values), 0)
         # If the API ignored the sort, later pages may hold newer pipelines.
         over = times == sorted(times, reverse=True) and reaches_below(times, stop)
         if not over:
@@ -230,7 +252,7 @@ async def _walk(
     async with workspace.warehouse.transaction() as transaction:
         await marks.put(transaction, done)
         await repositories.pipelines_synced(transaction, repository.id)
-    return _Walked(done, seen, pages, written, unread)
+    return _Walked(done, seen, pages, written, unread, newest, rows == 0)
 
 
 def _stop(mark: PipelinesMark, reconcile: timedelta | None) -> datetime | None:

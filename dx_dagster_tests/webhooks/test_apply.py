@@ -257,6 +257,20 @@ def test_credentials_that_may_not_read_pipelines_hold_no_other_delivery_up(insta
     assert installation.differences() == {}
 
 
+def test_a_delivery_about_a_pipeline_that_the_list_does_not_show_yet_comes_again(installation):
+    world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
+    world.finish_pipeline(world.add_pipeline(next(one for one in world.open_repositories if one.has_pipelines)))
+    installation.deliver(*watcher.deliveries())
+    installation.sandbox.faults.empty_lists = ["pipelines"]
+    assert installation.refresh().failed == 1
+    (waits,) = [row for row in inbox(installation.database_url) if row["applied_at"] is None]
+    assert "does not show pipeline" in waits["error"]
+    installation.sandbox.faults.clear()
+    installation.let_retries_come()
+    assert installation.refresh().outcomes["applied"] == 1
+    assert installation.differences() == {}
+
+
 def test_a_run_that_is_killed_again_and_again_does_not_take_the_inbox_with_it(installation):
     installation.deliver(SandboxDelivery("repo:push", b'{"repository": {"full_name": "acme/nowhere"}}'))
 
@@ -310,7 +324,8 @@ class OtherBitbucket:
     """Answers as little as possible about whatever workspace it is asked for: lists are empty, and only repositories
     exist.
 
-    Each workspace lists one more repository of its own: one that lists none has not been read.
+    Each workspace lists one more repository of its own: one that lists none has not been read. What no list can lack is
+    there: an entry of each pull request's activity, and the latest pipeline.
     """
 
     def __init__(self, repositories: dict[str, Any]) -> None:
@@ -329,6 +344,11 @@ class OtherBitbucket:
             status = 200 if answer else 404
         elif kind == "repositories" and len(rest) == 4 and rest[2] in {"commit", "pipelines", "pullrequests"}:
             status = 404
+        elif rest[2:] == ["pipelines"]:
+            answer = {"values": [{"uuid": "{5a1f0000-0000-4000-8000-000000000001}", "build_number": 1_000_000}]}
+        elif rest[2:3] == ["pullrequests"] and rest[4:] == ["activity"]:
+            opened = {"date": "2020-01-01T00:00:00+00:00", "state": "OPEN", "author": None}
+            answer = {"values": [{"pull_request": {"id": int(rest[3])}, "update": opened}]}
         body = json.dumps(answer).encode()
         await send(
             {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
