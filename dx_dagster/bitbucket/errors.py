@@ -10,7 +10,7 @@ BitbucketError
 ├── RateLimited            429, and the longest allowed wait is over
 ├── Unavailable            5xx, 555, 408, timeouts, broken bodies; no retry is left    unavailable
 ├── RefusedOrigin          a link, redirect or path that leaves the API
-└── PagingInCircles        a listing that repeats itself, or ignores its filter or sort
+└── PagingInCircles        a listing that repeats itself, lacks rows, or ignores its filter or sort
 
 None of them holds a header, a query string or a secret, so all of them may be logged and stored.
 """

@@ -115,7 +115,7 @@ class Faults:
         """Sets an action for requests whose path with query matches: a status, or one of
         reset, truncated, cut_off, html, hang, throttle, scope (403: one is missing), list (200 with an empty list in
         place of an object), empty (200 with a page without rows), null_row (null in place of a page's last row),
-        ok (no fault at all).
+        short (a page without its last row, whose size counts it), ok (no fault at all).
         """
         self.overrides.append(Override(re.compile(pattern), str(action), times))
 
@@ -200,8 +200,8 @@ class FaultyServer:
             await _reset(receive)
         elif action in {None, "hang"}:
             await self.app(scope, receive, _compressing(scope, send) if self.faults.compressed else send)
-        elif action == "null_row":
-            await self.app(scope, receive, _WithNullRow(send).send)
+        elif action in {"null_row", "short"}:
+            await self.app(scope, receive, _WithoutLastRow(send, [None] if action == "null_row" else []).send)
         elif action in {"truncated", "cut_off"}:
             await self.app(scope, receive, _Half(send, honest=action == "truncated").send)
         else:
@@ -280,11 +280,11 @@ class _Half:
         await self._send({**message, "body": body})
 
 
-class _WithNullRow:
-    """Sends a page with null in place of its last row."""
+class _WithoutLastRow:
+    """Sends a page with other rows in place of its last one."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, instead: list[None]) -> None:
+        self._send, self._instead = send, instead
         self._start: dict[str, Any] = {}
 
     async def send(self, message: Any) -> None:
@@ -294,7 +294,7 @@ class _WithNullRow:
         body = message.get("body", b"")
         page = json.loads(body) if self._start["status"] == HTTPStatus.OK else None
         if isinstance(page, dict) and page.get("values"):
-            body = json.dumps({**page, "values": [*page["values"][:-1], None]}).encode()
+            body = json.dumps({**page, "values": [*page["values"][:-1], *self._instead]}).encode()
         kept = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
         await self._send({**self._start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})

@@ -134,6 +134,30 @@ def test_a_row_that_cannot_be_read_removes_no_other_and_is_requested_again(sandb
     assert wrong() == {}
 
 
+def test_a_list_that_cannot_be_whole_deletes_nothing_and_is_requested_again(sandbox, query, sync, wrong):
+    world, faults = sandbox.world, sandbox.faults
+    sync()
+    faults.feed_missing = True
+    repository = next(one for one in world.open_repositories if one.has_pipelines)
+    talked = next(one for one in world.pull_requests if one.comments and not one.repository.forbidden)
+    world.edit_comment(talked, talked.comments[0])
+    world.add_pipeline(repository)
+    faults.on(r"/comments\?", "short")
+    faults.on(r"/pullrequests/\d+/activity|/pipelines\?", "empty")
+    before = query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted")
+    done = sync()
+    assert query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted") == before
+    slug = talked.repository.slug
+    shown = len(talked.comments)
+    reasons = {(one.step, one.repository): one.reason for one in done.skipped}
+    assert f"sent {shown - 1} of {shown} rows" in reasons["comments", f"{slug}#{talked.number}"]
+    assert "sent no row" in reasons["activity", f"{slug}#{talked.number}"]
+    assert f"{repository.slug}: the list of pipelines is empty; nothing is changed" in done.notes
+    faults.clear()
+    sync()
+    assert wrong() == {}
+
+
 KEPT = {
     "bitbucket_repositories": "deleted_at IS NULL",
     "bitbucket_users": "active",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from dx_dagster.bitbucket import BitbucketError, cursor, endpoints
+from dx_dagster.bitbucket import BitbucketError, PagingInCircles, cursor, endpoints
 from dx_dagster.frames import activities as frames
 from dx_dagster.importer.activity.feed import KIND, Feeds, NewEntries, store_entries
 from dx_dagster.importer.affordable import affordable, requests_left
@@ -90,13 +90,19 @@ async def _in_order(workspace: Workspace, repositories: list[RepositoryToRead]) 
 
 
 async def import_one(workspace: Workspace, row: PullRow) -> None:
-    """Fetches the whole activity of one pull request, which replaces the stored one."""
+    """Fetches the whole activity of one pull request, which replaces the stored one.
+
+    Raises:
+        PagingInCircles: it is empty, and every pull request has an entry at least.
+    """
     endpoint = endpoints.pull_request_activity(workspace.slug, row.repository.source_id, row.number)
     pages = [page async for page in cursor(workspace.client, endpoint)]
     entries = [entry for page in pages for entry in frames.entries(page.values)]
+    if not any(page.count for page in pages):
+        raise PagingInCircles(f"{endpoint.path} sent no row", path=endpoint.path)
     async with workspace.warehouse.transaction() as transaction:
         [kept] = await store_entries(transaction, workspace, [NewEntries(row.repository, entries, pages[0].asked_at)])
-        if kept:  # every pull request has an entry at least: an empty list is no answer
+        if kept:  # there may be none of a kind that is stored
             await feeds.drop_other_activities(transaction, row.id, kept)
         await review_times.derive(transaction, [row.id])
         await pulls.set_marks(transaction, "activity_synced_to", [(row, row.updated_at)])
