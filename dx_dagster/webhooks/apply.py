@@ -357,7 +357,9 @@ async def _update_commits(batch: _Batch, planned: Plan, walked: set[str]) -> Non
     rows = await pull_rows(batch.workspace, stale.pulls_without_commits, ids, walked)
 
     async def work(row: PullRow) -> None:
-        await pull_commits.store(batch.workspace, [await pull_commits.fetch(batch.workspace, row)])
+        fetched = await pull_commits.fetch(batch.workspace, row)
+        if not await pull_commits.leaves_it_to_history(batch.workspace, fetched):
+            await pull_commits.store(batch.workspace, [fetched])
 
     await batch.each_pull(planned, rows, work)
     async with batch.workspace.warehouse.transaction() as transaction:

@@ -257,6 +257,17 @@ def test_credentials_that_may_not_read_pipelines_hold_no_other_delivery_up(insta
     assert installation.differences() == {}
 
 
+def test_a_404_of_the_commits_of_a_merged_pull_request_leaves_them_to_the_next_sync(installation):
+    world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
+    world.merge(world.open_pull_request(world.open_repositories[0]))
+    installation.deliver(*watcher.deliveries())
+    installation.sandbox.faults.on(r"/pullrequests/\d+/commits", 404)
+    assert installation.refresh().failed == 0
+    installation.sandbox.faults.clear()
+    installation.sync()
+    assert installation.differences() == {}
+
+
 def test_a_delivery_about_a_pipeline_that_the_list_does_not_show_yet_comes_again(installation):
     world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
     world.finish_pipeline(world.add_pipeline(next(one for one in world.open_repositories if one.has_pipelines)))

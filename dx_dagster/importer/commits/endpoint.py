@@ -65,6 +65,20 @@ async def _lost_its_source(workspace: Workspace, row: PullRow) -> bool:
     return heads.state != "OPEN" and await fetch_one(workspace, row.repository, row.number)
 
 
+async def leaves_it_to_history(workspace: Workspace, fetched: FetchedCommits) -> bool:
+    """Whether the list of a closed pull request of which no commit is stored is empty or missing.
+
+    Its source branch may be gone. The history of its target, which a sync loads, may prove its commits all the same.
+    """
+    if fetched.values:
+        return False
+    pull = fetched.row.id
+    heads = (await pulls.heads(workspace.warehouse, [pull]))[pull]
+    async with workspace.warehouse.transaction(read_only=True) as transaction:
+        stored = (await pulls.commits_marked(transaction, [pull]))[pull].hashes
+    return heads.state != "OPEN" and bool(heads.source) and not stored
+
+
 async def store(workspace: Workspace, batch: Sequence[FetchedCommits]) -> None:
     """Stores what the endpoint returned.
 
