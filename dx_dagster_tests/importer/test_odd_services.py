@@ -142,8 +142,9 @@ def test_a_list_that_cannot_be_whole_deletes_nothing_and_is_requested_again(sand
     talked = next(one for one in world.pull_requests if one.comments and not one.repository.forbidden)
     world.edit_comment(talked, talked.comments[0])
     world.add_pipeline(repository)
+    world.commit_to_default_branch(repository)
     faults.on(r"/comments\?", "short")
-    faults.on(r"/pullrequests/\d+/activity|/pipelines\?", "empty")
+    faults.on(r"/pullrequests/\d+/activity|/pipelines\?|/commits/", "empty")
     before = query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted")
     done = sync()
     assert query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted") == before
@@ -153,6 +154,7 @@ def test_a_list_that_cannot_be_whole_deletes_nothing_and_is_requested_again(sand
     assert f"sent {shown - 1} of {shown} rows" in reasons["comments", f"{slug}#{talked.number}"]
     assert "sent no row" in reasons["activity", f"{slug}#{talked.number}"]
     assert f"{repository.slug}: the list of pipelines is empty; nothing is changed" in done.notes
+    assert f"{repository.slug}: the list of commits is empty, and is ignored" in done.notes
     faults.clear()
     sync()
     assert wrong() == {}

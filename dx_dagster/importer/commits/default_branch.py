@@ -123,7 +123,7 @@ async def _walk(workspace: Workspace, report: Report, repository: Repository, ma
             await _store(transaction, workspace, repository, page.values, page)
             await marks.put(transaction, mark)
     if mark.head is None:
-        note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
+        _note_empty(workspace, report, repository)
         return mark
     async with workspace.warehouse.transaction() as transaction:
         await _store(transaction, workspace, repository, page.values, page)
@@ -267,7 +267,7 @@ async def _walk_by_parents(workspace: Workspace, report: Report, repository: Rep
         require_readable(endpoint, page)
         if head is None:
             if not page.values:
-                note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
+                _note_empty(workspace, report, repository)
                 return
             head = page.values[0]["hash"]
             mark = replace(mark, head=head, walk_head=newest_of(_dates(page.values), page.asked_at), walk_cursor=None)
@@ -282,6 +282,10 @@ async def _walk_by_parents(workspace: Workspace, report: Report, repository: Rep
             raise PagingInCircles(f"{endpoint.path} shows none of the commits asked for", path=endpoint.path)
         before = wanted
         endpoint = endpoints.commits(workspace.slug, repository.source_id, wanted)
+
+
+def _note_empty(workspace: Workspace, report: Report, repository: Repository) -> None:
+    note(workspace, report, f"{repository.slug}: the list of commits is empty, and is ignored")
 
 
 def _dates(values: Sequence[Json]) -> list[datetime]:
@@ -311,6 +315,7 @@ async def _follow(workspace: Workspace, report: Report, repository: BranchToImpo
         if too_old or not await _missing(workspace, repository, new):
             break
     if not new:
+        _note_empty(workspace, report, repository)
         return mark
     head, asked_at = next(iter(new)), pages[0].asked_at
     mark = replace(mark, head=head, walk_head=later(newest_of(_dates(list(new.values())), asked_at), mark.synced_to))
