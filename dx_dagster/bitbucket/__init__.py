@@ -18,6 +18,7 @@ from dx_dagster.bitbucket.errors import (
     RefusedOrigin,
     Unauthorized,
     Unavailable,
+    Undecided,
     from_response,
 )
 from dx_dagster.bitbucket.id_ranges import by_id_ranges
@@ -56,6 +57,7 @@ __all__ = [
     "Timeouts",
     "Unauthorized",
     "Unavailable",
+    "Undecided",
     "ahead",
     "by_id_ranges",
     "clause",

@@ -26,6 +26,7 @@ from dx_dagster.bitbucket.errors import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    Undecided,
     from_response,
 )
 from dx_dagster.bitbucket.origin import Origin, Params
@@ -208,7 +209,7 @@ class BitbucketClient:
 
     async def _rest(self, call: Call, rest: Rest) -> None:
         if call.refusal and call.schedule.rested + rest.seconds > _FOR_ANOTHER_OPINION:
-            raise call.refusal
+            raise _undecided(call.refusal)
         if call.schedule.rested + rest.seconds > call.schedule.patience:
             error = call.limited or RateLimited(
                 f"{call.method} {call.path} was not sent: {rest.reason}", method=call.method, path=call.path
@@ -362,6 +363,17 @@ class BitbucketClient:
         except BitbucketError:
             return False  # forbidden or not found: the credential itself was accepted
         return False
+
+
+def _undecided(refusal: Forbidden | NotFound) -> Undecided:
+    """The error where a credential that may see more cannot be tried: it neither closes nor deletes anything."""
+    return Undecided(
+        f"{clause(refusal.args[0])}, and no other credential has requests left",
+        method=refusal.method,
+        path=refusal.path,
+        status=refusal.status,
+        message=refusal.message,
+    )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ Rows that are not confirmed are requested again with growing pauses.
 """
 
 _UNAVAILABLE = "unavailable"
+_PATIENCE = 5.0  # seconds that a credential may wait for its budget while others can be asked
 _FEW = 3
 _SHARE = 10
 
@@ -102,11 +103,18 @@ async def require_something_visible(workspace: Workspace) -> None:
     """
     path, params = endpoints.repositories(workspace.slug).path, {"pagelen": endpoints.LEAST_PAGE}
     refusal: BitbucketError | None = None
-    for credential in workspace.client.pool.usable:
+    usable = workspace.client.pool.usable
+    asking = [(credential, _PATIENCE if len(usable) > 1 else None) for credential in usable]
+    for credential, patience in asking:
         try:
-            answer = await workspace.client.using(credential).get(path, params)
+            answer = await workspace.client.using(credential, patience).get(path, params)
         except (Unauthorized, Forbidden, NotFound, Gone) as error:
             refusal = refusal or error
+            continue
+        except RateLimited:
+            if patience is None:
+                raise
+            asking.append((credential, None))  # it is waited for once the others have been asked
             continue
         if isinstance(answer, dict) and answer.get("values"):
             return

@@ -16,6 +16,7 @@ from dx_dagster.bitbucket import (
     PagingInCircles,
     RefusedOrigin,
     Unavailable,
+    Undecided,
     endpoints,
     in_turn,
 )
@@ -26,7 +27,7 @@ from dx_dagster.warehouse.imported.marks import Repository
 
 _ATTEMPTS_TO_BE_SURE = 3
 
-OF_ONE_REQUEST = (BadRequest, Forbidden, Gone, NotFound, PagingInCircles, RefusedOrigin, Unavailable)
+OF_ONE_REQUEST = (BadRequest, Forbidden, Gone, NotFound, PagingInCircles, RefusedOrigin, Unavailable, Undecided)
 """What may be wrong with one request and nothing else; but see `lacks_scope`."""
 
 MOST_FAILURES = 3
@@ -180,7 +181,7 @@ async def for_each_repository(
             refusals.answered += 1
         except (Forbidden, NotFound) as error:
             await refusals.refused(repository, error)
-        except (BadRequest, Gone, PagingInCircles, RefusedOrigin) as error:
+        except (BadRequest, Gone, PagingInCircles, RefusedOrigin, Undecided) as error:
             skip(workspace, report, repository.slug, error)
         except Unavailable as error:
             skip(workspace, report, repository.slug, error)

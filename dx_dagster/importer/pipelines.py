@@ -22,6 +22,7 @@ from dx_dagster.bitbucket import (
     Gone,
     NotFound,
     Unavailable,
+    Undecided,
     endpoints,
     fetch_object,
     numbered,
@@ -69,7 +70,7 @@ async def import_pipelines(workspace: Workspace) -> Report:
             if (await import_runs(workspace, report, repository, proving)).written:
                 written.add(repository.id)
             answered.add(repository.id)
-        except (Forbidden, NotFound, Gone) as error:
+        except (Forbidden, NotFound, Gone, Undecided) as error:
             if lacks_scope(error):
                 raise
             # Others are the normal answer of a repository without Pipelines, and no reason for a warning.

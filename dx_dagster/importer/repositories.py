@@ -16,6 +16,7 @@ from dx_dagster.bitbucket import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    Undecided,
     endpoints,
     keyset,
     numbered,
@@ -78,7 +79,7 @@ async def _ask_workspace(workspace: Workspace, report: Report) -> Workspace:
     """Fetches the workspace, where its repositories do not name it completely."""
     try:
         value = await workspace.client.get(endpoints.workspace(workspace.slug).path)
-    except (BadRequest, Gone, Forbidden, NotFound) as error:
+    except (BadRequest, Gone, Forbidden, NotFound, Undecided) as error:
         # The real service answered 410 in 2026, though the endpoint is not deprecated. A token of a single repository
         # may be refused.
         if lacks_scope(error):

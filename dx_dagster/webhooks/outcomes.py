@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from dx_dagster.bitbucket import Unavailable
+from dx_dagster.bitbucket import Unavailable, Undecided
 from dx_dagster.warehouse.database import Warehouse
 from dx_dagster.warehouse.webhooks import inbox
 
@@ -71,6 +71,7 @@ class Outcomes:
                 result.outcomes[outcome] += len(settled)
             for error in set(failed.values()):
                 retried = [delivery for delivery, its in failed.items() if its is error]
-                result.set_aside += await inbox.fail(transaction, retried, f"{type(error).__name__}: {error}")
+                reason, gives_up = f"{type(error).__name__}: {error}", not isinstance(error, Undecided)
+                result.set_aside += await inbox.fail(transaction, retried, reason, gives_up=gives_up)
         result.failed += len(failed)
         return (self._deliveries | others) - set(except_for)

@@ -18,6 +18,7 @@ from dx_dagster.connections.actions import check
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.workspace import Workspace
+from dx_dagster.sandbox import Token
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.connections import find
@@ -165,6 +166,38 @@ def test_no_attempt_is_counted_while_no_credential_is_good(installation):
     assert {row["attempts"] for row in rows} == {0}
     assert all(row["next_attempt_at"] > row["tried_at"] for row in rows)
     assert "no credential" in rows[0]["error"]
+
+
+def test_a_404_to_one_credential_decides_nothing_while_the_other_one_has_no_requests_left(installation):
+    sandbox, url = installation.sandbox, installation.database_url
+    watcher, hidden = Watcher(sandbox.world), sandbox.world.open_repositories[0]
+    other = Token("ATCTT3-other")
+    sandbox.tokens.append(other)
+    give_credential(installation.settings, installation.slug, other.secret)
+    sandbox.token.shown = [one.uuid for one in sandbox.world.repositories if one is not hidden]
+    for repository in (hidden, sandbox.world.open_repositories[1]):
+        sandbox.world.commit_to_default_branch(repository)
+    installation.deliver(*watcher.deliveries())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO budgets (name, rests_until) SELECT 'credential:' || max(id), now() + interval '1 hour' "
+            "FROM credentials ON CONFLICT (name) DO UPDATE SET rests_until = EXCLUDED.rests_until"
+        )
+        sandbox.faults.on("/commits/", 410)
+        assert installation.refresh().failed == 2, "the credential with requests left shows that it lost no access"
+        sandbox.faults.clear()
+        installation.let_retries_come()
+        for _ in range(MOST_ATTEMPTS):
+            assert installation.refresh().failed == 1
+            installation.let_retries_come()
+        installation.sync()
+        assert installation.query("SELECT FROM bitbucket_repositories WHERE deleted_at IS NOT NULL") == []
+        closed = installation.query("SELECT source_id FROM bitbucket_repositories WHERE NOT api_accessible")
+        assert hidden.uuid not in {one["source_id"] for one in closed}
+        connection.execute("UPDATE budgets SET rests_until = NULL")
+    installation.let_retries_come()
+    assert installation.refresh().outcomes["applied"] == 1
+    assert installation.differences() == {}
 
 
 def test_a_mended_connection_has_its_deliveries_applied_at_once(installation):

@@ -175,14 +175,19 @@ async def settle(transaction: Transaction, deliveries: Collection[int], run: str
     )
 
 
-async def fail(transaction: Transaction, deliveries: Collection[int], error: str) -> int:
-    """Records why deliveries could not be applied; returns how many are set aside, after too many attempts."""
+async def fail(transaction: Transaction, deliveries: Collection[int], error: str, *, gives_up: bool = True) -> int:
+    """Records why deliveries could not be applied; returns how many are set aside, after too many attempts.
+
+    Where it never `gives_up`, the last attempt does not count.
+    """
     rows = await transaction.rows(
         SQL("""
             UPDATE webhook_events
-            SET error = %s, {rest}, set_aside_at = CASE WHEN attempts >= %s THEN now() END
-            WHERE id = ANY(%s) AND applied_at IS NULL RETURNING set_aside_at""").format(rest=_REST),
-        [error, MOST_ATTEMPTS, list(deliveries)],
+            SET error = %(error)s, {rest}, attempts = CASE WHEN %(gives_up)s THEN attempts
+                                                           ELSE LEAST(attempts, %(most)s - 1) END,
+                set_aside_at = CASE WHEN %(gives_up)s AND attempts >= %(most)s THEN now() END
+            WHERE id = ANY(%(ids)s) AND applied_at IS NULL RETURNING set_aside_at""").format(rest=_REST),
+        {"error": error, "gives_up": gives_up, "most": MOST_ATTEMPTS, "ids": list(deliveries)},
     )
     return sum(1 for row in rows if row.set_aside_at)
 
