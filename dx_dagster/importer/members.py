@@ -124,7 +124,7 @@ async def _list(workspace: Workspace) -> tuple[list[Page], bool]:
             pages = [page async for page in cursor(workspace.client, endpoint)]
         listed = _distinct(pages)
         # A list that is the same twice is complete, whatever its size says.
-        if len(pages) == 1 or len(listed) >= (pages[-1].size or 0) or listed == before:
+        if len(listed) >= (pages[-1].size or 0) or listed == before:
             return pages, True
         before = listed
     return pages, False

@@ -144,10 +144,12 @@ def test_a_list_that_cannot_be_whole_deletes_nothing_and_is_requested_again(sand
     world.add_pipeline(repository)
     world.commit_to_default_branch(repository)
     faults.on(r"/comments\?", "short")
+    faults.on(r"/members\?", "short", times=1)
     faults.on(r"/pullrequests/\d+/activity|/pipelines\?|/commits/", "empty")
-    before = query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted")
+    kept = [f"SELECT FROM {table} WHERE {KEPT[table]}" for table in ("bitbucket_pull_comments", "bitbucket_users")]
+    before = [query(rows) for rows in kept]
     done = sync()
-    assert query("SELECT FROM bitbucket_pull_comments WHERE NOT deleted") == before
+    assert [query(rows) for rows in kept] == before
     slug = talked.repository.slug
     shown = len(talked.comments)
     reasons = {(one.step, one.repository): one.reason for one in done.skipped}
