@@ -29,11 +29,18 @@ def backup(
     from dx_dagster.warehouse import dumps
 
     installation = Installation.open(Settings.read())
+    if file.exists() and not file.is_file():  # a device or a pipe would be replaced, not written to
+        raise CommandError(f"{file} is not a regular file. Nothing was written. Name a file to make.")
     if file.exists():
         confirm(f"{file} exists.", "Replace it?", yes=yes)
     try:
         dumps.write(installation.database_url, file)
-    except (OSError, dumps.DumpError) as error:
+    except OSError as error:
+        raise CommandError(
+            f"The backup was not written to {file}: {error.strerror}. Name a file in a folder that exists, that you "
+            "may write to, and that has room."
+        ) from None
+    except dumps.DumpError as error:
         raise CommandError(f"The backup was not written to {file}: {error}") from None
     print(f"{file}: {file.stat().st_size / 1e6:,.1f} MB. {_KEYS}")
 

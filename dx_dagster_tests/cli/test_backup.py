@@ -1,6 +1,7 @@
 """`backup` and `restore`: what was there is there again, or nothing changed."""
 
 import json
+import os
 from collections.abc import Mapping
 
 import psycopg
@@ -39,6 +40,11 @@ def test_a_backup_brings_everything_back_and_a_failed_restoration_changes_nothin
     assert done.returncode == 0, done.stderr
     assert (file.stat().st_mode & 0o777, TOKEN.encode() in file.read_bytes()) == (0o600, False)
     assert run_cli("backup", str(file), env=connected).returncode == 1
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for target, reason in (pipe, "not a regular file"), (tmp_path / "none" / "dx.dump", "Name a file in a folder that"):
+        done = run_cli("backup", str(target), "--yes", env=connected)
+        assert (done.returncode, reason in done.stderr) == (1, True)
+    assert pipe.is_fifo()
 
     done = run_cli("restore", str(file), env=elsewhere)
     assert (done.returncode, "Nothing was changed" in done.stderr) == (1, True)
