@@ -158,7 +158,7 @@ def connect_workspace(
     from dx_dagster.warehouse.connections import connections, credentials
 
     try:
-        site = jira_site(jira_url) if jira_url else None
+        site = jira_site(jira_url) if jira_url is not None else None
     except GivenError as error:
         raise CommandError(str(error)) from None
     installation = Installation.open(settings, new=True)

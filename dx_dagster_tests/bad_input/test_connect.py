@@ -119,6 +119,13 @@ def test_settings_that_cannot_be_used(run_cli, env, given, said):
     assert_nothing_stored(env)
 
 
+def test_a_jira_site_that_is_none(run_cli, env):
+    given = env | {"JIRA_EMAIL": EMAIL, "JIRA_API_TOKEN": PERSONAL}
+    done = run_cli("connect", "acme", "--type", "jira_cloud", "--jira-url", "", env=given)
+    alone(done, "'' is not a valid address of a Jira site; an example is https://acme.atlassian.net.")
+    assert_nothing_stored(env)
+
+
 @pytest.mark.parametrize("name", ["", "ac me"])
 def test_a_workspace_that_can_be_none(run_cli, env, name):
     usage(run_cli("connect", name, env=env | {"BITBUCKET_TOKEN": GOOD}), "not a valid workspace name", "acme")
