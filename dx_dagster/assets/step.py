@@ -298,9 +298,9 @@ def _bound(text: str) -> Wanted:
         return Wanted(None)
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         raise BoundRefusedError(f"{text!r} is not a date. Use the form 2026-01-31, or all.") from None
-    return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _sentence(settings: Settings, error: Exception) -> str:

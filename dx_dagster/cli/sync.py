@@ -1,11 +1,10 @@
 """`dx-dagster sync`: a workspace's assets as one Dagster run in this process."""
 
-import json
 import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 from dx_dagster.cli.arguments import Workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
+from dx_dagster.cli.json_answers import print_json
 from dx_dagster.settings import Settings
 from dx_dagster.telemetry import json_logs
 
@@ -58,7 +58,7 @@ def sync(
     json_logs.set_up()
     outcome = sync_workspace(Settings.read(), workspace, since=_day(since), full=full, wait=not no_wait)
     if json_:
-        print(json.dumps(asdict(outcome)))
+        print_json(asdict(outcome))
     else:
         print_outcome(workspace, outcome)
 
@@ -67,12 +67,15 @@ def _day(text: str | None) -> str | None:
     if text is None or text.strip().lower() == "all":
         return text
     try:
-        return datetime.fromisoformat(text.strip()).isoformat()
-    except ValueError:
+        moment = datetime.fromisoformat(text.strip())
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC)  # at either end of the calendar, this leads out of it
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is not a date. Use the form 2026-01-31 or 2026-01-31T08:00+05:00, or all to lift the bound.",
             param_hint="--since",
         ) from None
+    return moment.isoformat()
 
 
 def sync_workspace(

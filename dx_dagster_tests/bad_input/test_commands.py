@@ -18,6 +18,7 @@ from dx_dagster_tests.bad_input.telling import (
     [
         (["sync", "bad name!"], "'bad name!' is not a valid workspace name"),
         (["credentials", "add", "acme", "--expires", "soon"], "'soon' is not a date. Use the form 2027-01-31"),
+        (["sync", "acme", "--since", "9999-12-31T23:59-12:00"], "'9999-12-31T23:59-12:00' is not a date"),
         (["webhooks", "remove", "[/red]"], "'[/red]' is not a valid workspace name"),
     ],
 )
