@@ -1,6 +1,5 @@
 """`dx-dagster doctor`: which installation the commands work on, and what is wrong with it."""
 
-import json
 import os
 import sys
 import threading
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dx_dagster.cli.json_answers import print_json
 from dx_dagster.cli.ports import Port
 
 if TYPE_CHECKING:
@@ -48,17 +48,15 @@ def doctor(
             _print(found)
     is_bad = any(one.state is State.BAD for one in findings)
     if json_:
-        print(
-            json.dumps(
-                {
-                    "ok": not is_bad,
-                    "home": str(examination.settings.home),
-                    "home_origin": examination.home_origin,
-                    "database": examination.database,
-                    "database_origin": examination.database_origin,
-                    "checks": [{"name": one.check, "state": one.state, "message": one.text} for one in findings],
-                }
-            )
+        print_json(
+            {
+                "ok": not is_bad,
+                "home": str(examination.settings.home),
+                "home_origin": examination.home_origin,
+                "database": examination.database,
+                "database_origin": examination.database_origin,
+                "checks": [{"name": one.check, "state": one.state, "message": one.text} for one in findings],
+            }
         )
     sys.stdout.flush()
     if is_bad:

@@ -1,6 +1,5 @@
 """`dx-dagster people`: who is who, by what the accounts show and by what somebody says."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -9,6 +8,7 @@ import typer
 
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
+from dx_dagster.cli.json_answers import print_json
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Print one JSON obj
             file=sys.stderr,
         )
     if json_:
-        print(json.dumps({"people": found}, default=str))
+        print_json({"people": found})
         return
     from dx_dagster.cli.consoles import plain
 

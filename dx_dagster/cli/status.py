@@ -1,6 +1,5 @@
 """`dx-dagster status`."""
 
-import json
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dx_dagster.cli.installation import Installation
+from dx_dagster.cli.json_answers import print_json
 from dx_dagster.clock import HOST, ago
 from dx_dagster.settings import Settings
 
@@ -28,7 +28,7 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print one JSON ob
     workspaces = installation.run(partial(_workspaces, settings))
     _add_materializations(installation, workspaces)
     if json_:
-        print(json.dumps({"workspaces": workspaces}))
+        print_json({"workspaces": workspaces})
     else:
         _print(workspaces)
 

@@ -1,6 +1,5 @@
 """`dx-dagster webhooks`: the hooks at Bitbucket, and the inbox of their deliveries."""
 
-import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from dx_dagster.cli.confirming import Yes, confirm
 from dx_dagster.cli.connect import not_connected
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
+from dx_dagster.cli.json_answers import print_json
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dx_dagster.warehouse.database import Warehouse
     from dx_dagster.webhooks.hooks import Hook, HookSubject, Result
 
+_LARGEST_ID = 2**63 - 1
 webhooks = typer.Typer(help="Manages the webhooks of a workspace and their deliveries.", no_args_is_help=True)
 
 Repositories = Annotated[
@@ -112,7 +113,7 @@ def status(
 
     answer = with_warehouse(work)
     if json_:
-        print(json.dumps(answer, default=str))
+        print_json(answer)
     else:
         _print(answer, workspace, repositories=repositories)
 
@@ -202,7 +203,12 @@ def replay(
     workspace: Workspace,
     events: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[ID]...", help="Numbers of deliveries; by default, all that were set aside."),
+        typer.Argument(
+            metavar="[ID]...",
+            min=1,
+            max=_LARGEST_ID,
+            help="Numbers of deliveries; by default, all that were set aside.",
+        ),
     ] = None,
 ) -> None:
     """Applies deliveries again: the given ones, or all that were set aside.
@@ -217,6 +223,12 @@ def replay(
         connection = await connections.find(warehouse, workspace)
         if connection is None:
             raise not_connected(workspace)
+        missing = await inbox.missing(warehouse, connection.workspace, events or ())
+        if missing:
+            raise CommandError(
+                f"Workspace {workspace} has no delivery {', '.join(map(str, missing))}. Nothing was changed. To list "
+                f"those that are set aside: dx-dagster webhooks status {workspace}"
+            )
         return await inbox.replay(warehouse, connection.workspace, events or None)
 
     count = with_warehouse(work)

@@ -17,6 +17,7 @@ from dx_dagster.sandbox import Sandbox, Token, WorldConfig
 from dx_dagster.sandbox.deliveries import Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.webhooks.payloads import UNDERSTOOD
+from dx_dagster_tests.bad_input.telling import alone
 from dx_dagster_tests.delivering import receiving
 
 SMALL = WorldConfig(repositories=4, pull_requests=10, members=5)
@@ -89,6 +90,10 @@ def test_the_hook_is_made_repaired_rotated_and_removed_and_its_deliveries_arrive
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE webhook_events SET set_aside_at = now(), error = 'a reason'")
     assert "a reason" in run_cli("webhooks", "status", "acme", env=moved).stdout
+    answer = json.loads(run_cli("webhooks", "status", "acme", "--json", env=moved).stdout)
+    assert [one["received_at"][10] for one in answer["set_aside"]] == ["T", "T"]  # ISO 8601
+    alone(run_cli("webhooks", "replay", "acme", "1", "4711", env=moved), "no delivery 4711. Nothing was changed")
+    assert run_cli("webhooks", "replay", "acme", str(2**63), env=moved).returncode == 2
     assert run_cli("webhooks", "replay", "acme", env=moved).stdout == "2 deliveries will be applied again.\n"
 
 

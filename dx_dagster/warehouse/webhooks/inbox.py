@@ -279,6 +279,14 @@ async def set_aside(warehouse: Warehouse, workspace: str) -> list[Any]:
     )
 
 
+async def missing(warehouse: Warehouse, workspace: str, deliveries: Sequence[int]) -> list[int]:
+    """Which of these ids no stored delivery of the workspace has."""
+    rows = await warehouse.rows(
+        "SELECT id FROM webhook_events WHERE workspace = %s AND id = ANY(%s::bigint[])", [workspace, list(deliveries)]
+    )
+    return sorted(set(deliveries) - {row.id for row in rows})
+
+
 async def replay(warehouse: Warehouse, workspace: str, deliveries: Sequence[int] | None = None) -> int:
     """Makes deliveries due again: those with the given ids, or all that are set aside. Returns how many."""
     async with warehouse.transaction() as transaction:
