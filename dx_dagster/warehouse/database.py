@@ -166,17 +166,21 @@ class Warehouse:
     async def __aenter__(self) -> Self:
         await _try_to_connect(self._url)
         try:
-            await self._pool.open(wait=True, timeout=CONNECT_SECONDS)
-        except PoolTimeout as error:
-            await self._pool.close()
-            raise WarehouseError(f"The database does not take connections ({error}).") from None
-        try:
-            async with self.transaction() as transaction:
-                await self.set_clock(transaction)
+            await self._open()
         except BaseException:
-            await self._pool.close()
+            # A worker of the pool that is cancelled while it connects forgets it, and would keep a loop from ending.
+            with CancelScope(shield=True):
+                await self._pool.close()
             raise
         return self
+
+    async def _open(self) -> None:
+        try:
+            await self._pool.open(wait=True, timeout=CONNECT_SECONDS)
+        except PoolTimeout as error:
+            raise WarehouseError(f"The database does not take connections ({error}).") from None
+        async with self.transaction() as transaction:
+            await self.set_clock(transaction)
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
