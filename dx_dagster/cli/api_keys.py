@@ -42,7 +42,11 @@ def create(
             raise CommandError(
                 f"A key named {chosen} exists already. To revoke it: dx-dagster api-keys revoke {chosen}"
             ) from None
-        print(key.get_secret_value(), flush=True)
+        try:
+            print(key.get_secret_value(), flush=True)
+        except OSError:  # nobody has seen it
+            await api_keys.revoke(warehouse, chosen)
+            raise
         print(f"API key {chosen} is created. Store it now: it cannot be shown again.", file=sys.stderr)
 
     # A key may come first: it opens the page that connects the first workspace.

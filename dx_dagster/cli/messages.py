@@ -1,5 +1,6 @@
 """Messages for errors: one paragraph, or None for an internal error, which keeps its traceback."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ _REFUSALS = {
 
 def message(error: Exception) -> str | None:
     """The message for the error; None if it is an internal error."""
-    return _of_ours(error) or _about_database(error) or _about_home(error)
+    return _of_ours(error) or _about_database(error) or _about_home(error) or _about_room(error)
 
 
 def _of_ours(error: Exception) -> str | None:
@@ -87,3 +88,10 @@ def _about_home(error: Exception) -> str | None:
     if home != path and home not in path.parents and path not in home.parents:
         return None
     return f"DX_HOME={home} cannot be used: {error.strerror}: {path}. Set DX_HOME to a writable folder."
+
+
+def _about_room(error: Exception) -> str | None:
+    """The message for a full disk under the output, which is a file without a name here."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return None
+    return f"The output could not be written: {error.strerror}. Make room, then run the command again."

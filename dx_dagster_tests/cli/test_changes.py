@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 
@@ -75,3 +76,13 @@ def test_a_terminal_is_asked_and_no_changes_nothing(run_cli: RunCli, environment
         os.close(ours)
         assert (process.returncode, said in shown.decode()) == (status, True), shown
         assert "API key laptop" in shown.decode()
+
+
+def test_a_key_that_could_not_be_printed_is_revoked(environment, database_url):
+    command = [sys.executable, "-m", "dx_dagster.cli", "api-keys", "create", "laptop"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "The output could not be written: No space left on device." in done.stderr
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT revoked_at IS NULL FROM api_keys").fetchall() == [(False,)]
