@@ -28,6 +28,8 @@ _IN_A_HOME = ("postgres", "secret_keys", "settings", "dagster")
 _UNEXPANDED = re.compile(r"\$\w|\$\{\w")
 _CRON = re.compile(r"@[a-z]+|\S+(\s+\S+){4}")
 _BROKERS = frozenset({"redis", "rediss", "amqp", "amqps"})
+_DAY = 86_400  # seconds
+_MOST_DAYS = 36_500  # without end, and still a time that Python and PostgreSQL know
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
@@ -189,7 +191,7 @@ class Settings(BaseSettings):
     concurrent_runs: Annotated[int, Field(alias="DX_CONCURRENT_RUNS", ge=3)] = 5
     secret_keys: Annotated[SecretStr | None, Field(alias="DX_SECRET_KEYS"), _PRIVATE] = None
     bitbucket_api_url: Annotated[str, Field(alias="BITBUCKET_API_URL")] = "https://api.bitbucket.org/2.0"
-    budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0)] = 3600.0
+    budget_window: Annotated[float, Field(alias="DX_BUDGET_WINDOW", gt=0, le=_DAY)] = 3600.0
     max_in_flight: Annotated[int, Field(alias="DX_MAX_IN_FLIGHT", ge=1, le=64)] = 32
     pull_request_size: Annotated[Literal["on", "off"], Field(alias="DX_PULL_REQUEST_SIZE")] = "off"
     public_url: Annotated[str | None, Field(alias="DX_PUBLIC_URL")] = None
@@ -206,17 +208,17 @@ class Settings(BaseSettings):
     http_connections_per_address: Annotated[int, Field(alias="DX_HTTP_CONNECTIONS_PER_ADDRESS", ge=1)] = 200
 
     sync_cron: Annotated[str, Field(alias="DX_SYNC_CRON")] = "*/5 * * * *"
-    sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0)] = 3600.0
+    sync_every: Annotated[float, Field(alias="DX_SYNC_EVERY", gt=0, le=365 * _DAY)] = 3600.0
     sync_pace: Annotated[int | None, Field(alias="DX_SYNC_PACE", gt=0)] = None
     pace: Annotated[float, Field(alias="DX_PACE", ge=0, le=1)] = 0.05
     reconcile_cron: Annotated[str, Field(alias="DX_RECONCILE_CRON")] = "17 2 * * *"
     reconcile_most_pulls: Annotated[int, Field(alias="DX_RECONCILE_MOST_PULLS", ge=0)] = 25_000
-    reconcile_pipeline_days: Annotated[float, Field(alias="DX_RECONCILE_PIPELINE_DAYS", ge=0)] = 14.0
-    keep_runs_days: Annotated[float, Field(alias="DX_KEEP_RUNS_DAYS", gt=0)] = 30.0
+    reconcile_pipeline_days: Annotated[float, Field(alias="DX_RECONCILE_PIPELINE_DAYS", ge=0, le=_MOST_DAYS)] = 14.0
+    keep_runs_days: Annotated[float, Field(alias="DX_KEEP_RUNS_DAYS", gt=0, le=_MOST_DAYS)] = 30.0
     upkeep_cron: Annotated[str, Field(alias="DX_UPKEEP_CRON")] = "47 3 * * *"
-    webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0)] = 30.0
+    webhooks_keep_days: Annotated[float, Field(alias="DX_WEBHOOKS_KEEP_DAYS", gt=0, le=_MOST_DAYS)] = 30.0
     webhooks_runs: Annotated[int, Field(alias="DX_WEBHOOKS_RUNS", ge=1)] = 2
-    webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0)] = 10.0
+    webhooks_linger: Annotated[float, Field(alias="DX_WEBHOOKS_LINGER", ge=0, le=600)] = 10.0
 
     time_zone: Annotated[str, Field(alias="DX_TIME_ZONE")] = "UTC"
     business_hours: Annotated[str, Field(alias="DX_BUSINESS_HOURS")] = "Mon-Fri 08:00-18:00"

@@ -124,7 +124,7 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
     for mark in field.metadata:
         for name, word in words.items():
             if (bound := getattr(mark, name, None)) is not None:
-                size = f"{bound // 1_000_000}MB" if field.annotation is ByteSize else f"{bound:g}"
+                size = f"{bound // 1_000_000}MB" if field.annotation is ByteSize else f"{bound:.15g}"
                 yield f", {word} {size}"
 
 

@@ -112,6 +112,8 @@ def test_a_server_that_is_not_there(run_cli, env, host):
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_SECRET_KEYS": ","}, ["DX_SECRET_KEYS"], id="no keys"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "0"}, ["DX_BUDGET_WINDOW"], id="no window"),
         pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "soon"}, ["DX_BUDGET_WINDOW"], id="no number"),
+        pytest.param({"BITBUCKET_TOKEN": GOOD, "DX_BUDGET_WINDOW": "inf"}, ["DX_BUDGET_WINDOW"], id="no end"),
+        pytest.param({"DX_KEEP_RUNS_DAYS": "1000000"}, ["DX_KEEP_RUNS_DAYS", "36500"], id="before the year 1"),
     ],
 )
 def test_settings_that_cannot_be_used(run_cli, env, given, said):
