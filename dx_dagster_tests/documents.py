@@ -134,8 +134,6 @@ def _commands(_: str) -> str:
 
 def _group(group: Any, path: Sequence[str]) -> Iterator[str]:
     for name, command in group.commands.items():
-        if command.hidden:
-            continue
         level = "#" * (len(path) + 1)
         yield f"\n{level} {' '.join((*path[1:], name))}\n\n"
         yield from _help(command.help or "")
