@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dx_dagster.cli.arguments import one_line
 from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
@@ -17,37 +18,33 @@ if TYPE_CHECKING:
 api_keys = typer.Typer(help="Manages the keys of the Data Cloud API.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the key.")]
-_LONGEST_NAME = 200
 
 
 @api_keys.command()
 def create(
-    name: Name,
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=one_line, help="Purpose of the key.")],
     insights: Annotated[bool, typer.Option("--insights", help="The key opens insights and nothing else.")] = False,
 ) -> None:
     """Creates a key and prints it on standard output.
 
     Example: dx-dagster api-keys create rotation > key
     """
-    chosen = name.strip()
-    if not chosen or len(chosen) > _LONGEST_NAME or not chosen.isprintable():
-        raise typer.BadParameter("must be one line of 1 to 200 characters.", param_hint="NAME")
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.warehouse import api_keys
 
         try:
-            key = await api_keys.create(warehouse, chosen, insights_only=insights)
+            key = await api_keys.create(warehouse, name, insights_only=insights)
         except api_keys.NameTakenError:
             raise CommandError(
-                f"A key named {chosen} exists already. To revoke it: dx-dagster api-keys revoke {chosen}"
+                f"A key named {name} exists already. To revoke it: dx-dagster api-keys revoke {name}"
             ) from None
         try:
             print(key.get_secret_value(), flush=True)
         except OSError:  # nobody has seen it
-            await api_keys.revoke(warehouse, chosen)
+            await api_keys.revoke(warehouse, name)
             raise
-        print(f"API key {chosen} is created. Store it now: it cannot be shown again.", file=sys.stderr)
+        print(f"API key {name} is created. Store it now: it cannot be shown again.", file=sys.stderr)
 
     # A key may come first: it opens the page that connects the first workspace.
     with_warehouse(work, new=bool(os.environ.get("DX_HOME")))

@@ -28,6 +28,23 @@ Workspace = Annotated[
 ]
 
 
+_LONGEST_LINE = 200
+
+
+def one_line(text: str | None) -> str | None:
+    """A name, label or reason as lists show it, in one line.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    if text is None:
+        return None
+    chosen = text.strip()
+    if not chosen or len(chosen) > _LONGEST_LINE or not chosen.isprintable():
+        raise typer.BadParameter(f"must be one line of 1 to {_LONGEST_LINE} characters.")
+    return chosen
+
+
 class ConnectionType(StrEnum):
     bitbucket = "bitbucket"
     bitbucket_pipelines = "bitbucket_pipelines"

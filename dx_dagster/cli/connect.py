@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
-from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.arguments import ConnectionType, Type, Workspace, one_line
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation, with_warehouse
 from dx_dagster.cli.running import require_intended
@@ -98,7 +98,7 @@ def _ask(what: str, otherwise: str) -> SecretStr:
 def connect(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
-    name: Annotated[str | None, typer.Option(help="Display name of the connection.")] = None,
+    name: Annotated[str | None, typer.Option(callback=one_line, help="Display name of the connection.")] = None,
     jira_url: Annotated[
         str | None, typer.Option(help="Jira site, such as https://acme.atlassian.net (jira_cloud).")
     ] = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.arguments import ConnectionType, Type, Workspace, one_line
 from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
@@ -47,7 +47,9 @@ def list_() -> None:
 def disable(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
-    reason: Annotated[str, typer.Option(help="Reason, shown with the connection.")] = "disabled by hand",
+    reason: Annotated[
+        str, typer.Option(callback=one_line, help="Reason, shown with the connection.")
+    ] = "disabled by hand",
 ) -> None:
     """Stops all requests over a connection until it is enabled again. A running import ends.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.arguments import ConnectionType, Type, Workspace
+from dx_dagster.cli.arguments import ConnectionType, Type, Workspace, one_line
 from dx_dagster.cli.confirming import Yes, confirm, counted
 from dx_dagster.cli.connect import given_secret, not_connected, not_stored
 from dx_dagster.cli.errors import CommandError
@@ -51,7 +51,7 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
 def add(
     workspace: Workspace,
     type_: Type = ConnectionType.bitbucket,
-    label: Annotated[str | None, typer.Option(help="Display name of the credential.")] = None,
+    label: Annotated[str | None, typer.Option(callback=one_line, help="Display name of the credential.")] = None,
     expires: Annotated[str | None, typer.Option(help="Day of expiry, such as 2027-01-31.")] = None,
 ) -> None:
     """Verifies another credential and adds it to the pool.
@@ -97,7 +97,9 @@ Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the credent
 def disable(
     workspace: Workspace,
     number: Number,
-    reason: Annotated[str, typer.Option(help="Reason, shown with the credential.")] = "disabled by hand",
+    reason: Annotated[
+        str, typer.Option(callback=one_line, help="Reason, shown with the credential.")
+    ] = "disabled by hand",
 ) -> None:
     """Disables a credential; `dx-dagster verify` enables a good one again.
 

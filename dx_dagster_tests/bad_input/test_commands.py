@@ -19,6 +19,9 @@ from dx_dagster_tests.bad_input.telling import (
         (["sync", "bad name!"], "'bad name!' is not a valid workspace name"),
         (["credentials", "add", "acme", "--expires", "soon"], "'soon' is not a date. Use the form 2027-01-31"),
         (["sync", "acme", "--since", "9999-12-31T23:59-12:00"], "'9999-12-31T23:59-12:00' is not a date"),
+        (["credentials", "add", "acme", "--label", "two\nlines"], "must be one line of 1 to 200 characters"),
+        (["connections", "disable", "acme", "--reason", ""], "must be one line of 1 to 200 characters"),
+        (["api-keys", "create", " "], "must be one line of 1 to 200 characters"),
         (["webhooks", "remove", "[/red]"], "'[/red]' is not a valid workspace name"),
     ],
 )
