@@ -27,6 +27,7 @@ from dx_dagster.cli.env import env
 from dx_dagster.cli.messages import message
 from dx_dagster.cli.migrate import migrate
 from dx_dagster.cli.people import people
+from dx_dagster.cli.repositories import repositories
 from dx_dagster.cli.serve import serve
 from dx_dagster.cli.status import status
 from dx_dagster.cli.sync import sync
@@ -68,6 +69,7 @@ for service in (ui, daemon, worker):
 app.add_typer(connections, name="connections")
 app.add_typer(credentials, name="credentials")
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(repositories, name="repositories")
 app.add_typer(people, name="people")
 app.add_typer(api_keys, name="api-keys")
 

@@ -31,6 +31,7 @@ from dx_dagster.importer.each import lacks_scope
 from dx_dagster.importer.report import REPOSITORIES, Report, note
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.warehouse import merge
+from dx_dagster.warehouse.connections import chosen_repositories
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import bounds, moves, repositories
 
@@ -51,6 +52,8 @@ async def import_repositories(workspace: Workspace) -> Report:
     report = Report(KIND)
     # With several credentials, the list also shows whether they see the same.
     if workspace.has_ended(KIND) and len(workspace.client.pool.usable) == 1:
+        async with workspace.warehouse.transaction() as transaction:
+            await chosen_repositories.apply(transaction, workspace.slug)
         return report
     listing = _Listing(workspace, report)
     try:
@@ -71,6 +74,7 @@ async def import_repositories(workspace: Workspace) -> Report:
     warn_of_differences(workspace)
     async with workspace.warehouse.transaction() as transaction:
         await listing.settle(transaction, gone)
+        await chosen_repositories.apply(transaction, workspace.slug)
         await workspace.end_step(transaction, KIND)
     return report
 
@@ -270,5 +274,6 @@ async def fetch_repository(workspace: Workspace, name: str, access: absence.Acce
         if here:
             frame = frames.repositories(workspace.id, [value], asked_at)
             await moves.store_repositories(transaction, frame)
+            await chosen_repositories.apply(transaction, workspace.slug)
         await repositories.set_deleted(transaction, workspace.id, uuid if here else name, deleted=not here)
     return uuid

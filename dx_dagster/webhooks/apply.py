@@ -42,7 +42,7 @@ from dx_dagster.importer.workspace import NewAccounts, Workspace, open_workspace
 from dx_dagster.telemetry import spans
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
-from dx_dagster.warehouse.imported import deployments, hashes, marks, pulls, stale
+from dx_dagster.warehouse.imported import deployments, hashes, marks, pulls, repositories, stale
 from dx_dagster.warehouse.imported.marks import (
     ActivityMark,
     AnyMark,
@@ -253,7 +253,10 @@ async def _update_repositories(batch: _Batch, news: Sequence[RepositoryNews]) ->
                 raise
             # The repository was unreadable before: a retry would not change that.
 
-    await batch.each(stale_repositories(news, known), fetch, lambda about: about.all_deliveries)
+    # The rows of excluded ones are renewed by the list of the next sync.
+    excluded = await repositories.excluded(batch.workspace.warehouse, batch.workspace.id)
+    stale_ones = [one for one in stale_repositories(news, known) if one.name not in excluded]
+    await batch.each(stale_ones, fetch, lambda about: about.all_deliveries)
     known = await batch.stored()
     changed_at = await _changed_at(batch, news, known)
     planned = plan(news, Stored(known, changed_at, batch.workspace.now()))

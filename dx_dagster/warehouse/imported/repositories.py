@@ -46,6 +46,14 @@ async def imported(warehouse: Warehouse, workspace: str) -> list[Address]:
     )
 
 
+async def excluded(warehouse: Warehouse, workspace_id: str) -> set[str]:
+    """The uuids and slugs of the repositories that somebody leaves out of imports."""
+    rows = await warehouse.rows(
+        "SELECT source_id, slug FROM bitbucket_repositories WHERE workspace_id = %s AND NOT allowlisted", [workspace_id]
+    )
+    return {name for row in rows for name in row}
+
+
 async def settle_listing(
     transaction: Transaction, workspace_id: str, seen: Collection[str], gone: Collection[str]
 ) -> None:
