@@ -209,7 +209,7 @@ class BitbucketClient:
 
     async def _rest(self, call: Call, rest: Rest) -> None:
         if call.refusal and call.schedule.rested + rest.seconds > _FOR_ANOTHER_OPINION:
-            raise _undecided(call.refusal)
+            raise _undecided(call.refusal) if isinstance(call.refusal, NotFound) else call.refusal
         if call.schedule.rested + rest.seconds > call.schedule.patience:
             error = call.limited or RateLimited(
                 f"{call.method} {call.path} was not sent: {rest.reason}", method=call.method, path=call.path
@@ -365,8 +365,11 @@ class BitbucketClient:
         return False
 
 
-def _undecided(refusal: Forbidden | NotFound) -> Undecided:
-    """The error where a credential that may see more cannot be tried: it neither closes nor deletes anything."""
+def _undecided(refusal: NotFound) -> Undecided:
+    """The error where a credential that may see more cannot be tried: it deletes nothing.
+
+    A 403 stays what it is: it closes a repository until the next sync asks again.
+    """
     return Undecided(
         f"{clause(refusal.args[0])}, and no other credential has requests left",
         method=refusal.method,

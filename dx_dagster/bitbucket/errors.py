@@ -8,7 +8,7 @@ BitbucketError
 ├── Gone                   410: a removed API, or a workspace that was shut     no_resources
 ├── BadRequest             400 and every other 4xx
 ├── RateLimited            429, and the longest allowed wait is over
-├── Undecided              refused to some credentials; the others have no requests left
+├── Undecided              404 to some credentials; the others have no requests left
 ├── Unavailable            5xx, 555, 408, timeouts, broken bodies; no retry is left    unavailable
 ├── RefusedOrigin          a link, redirect or path that leaves the API
 └── PagingInCircles        a listing that repeats itself, lacks rows, or ignores its filter or sort
