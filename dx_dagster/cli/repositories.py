@@ -36,7 +36,9 @@ Patterns = Annotated[list[str], typer.Argument(metavar="PATTERN...", callback=_p
 Filters = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATTERN...]", callback=lambda given: _patterns(given or []), help="Show only what one of them matches."
+        metavar="[PATTERN...]",
+        callback=lambda given: _patterns(given or []),
+        help="Show only what one of them matches.",
     ),
 ]
 
@@ -79,9 +81,10 @@ def list_(
 
 @repositories.command()
 def include(workspace: Workspace, patterns: Patterns) -> None:
-    """Imports what a pattern matches, from the next sync on. As the first pattern of a workspace, it leaves out all else.
+    """Imports what a pattern matches, from the next sync on.
 
-    The pattern * imports everything again. Of patterns that match a repository, the last one given counts.
+    As the first pattern of a workspace, it leaves out everything else. The pattern * imports everything again. Of
+    patterns that match a repository, the last one given counts.
 
     Example: dx-dagster repositories include acme "web-*" project:CORE
     """
