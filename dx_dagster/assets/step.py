@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -30,7 +30,7 @@ from dx_dagster.warehouse import counts, old_runs, sync_steps
 from dx_dagster.warehouse.connections import connections, failing
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.imported import repositories
-from dx_dagster.warehouse.imported.bounds import ALL, BoundRefusedError, Wanted
+from dx_dagster.warehouse.imported.bounds import BoundRefusedError, Wanted
 from dx_dagster.warehouse.imported.sessions import Session
 from dx_dagster.warehouse.schema import Table, type_name
 from dx_dagster.warehouse.sync_steps import Count, StepKey
@@ -252,7 +252,7 @@ async def _open(
         warehouse,
         listener,
         full=config.full,
-        wanted=_bound(config.since) if config.since else None,
+        wanted=Wanted.read(config.since) if config.since else None,
         pace=await belief.pace(settings, warehouse, name) if config.scheduled else None,
         hurried=hurried,
         reconcile=timedelta(days=settings.reconcile_pipeline_days) if config.reconcile else None,
@@ -286,21 +286,6 @@ async def _import(
     rows = metadata["dagster/partition_row_count"]
     verdicts = await checks.look(placement, warehouse, asset, after.slug, after.id, rows=rows, full=workspace.full)
     return report, metadata, verdicts
-
-
-def _bound(text: str) -> Wanted:
-    """The bound that the text names.
-
-    Raises:
-        BoundRefusedError: it is not a date.
-    """
-    if text.strip().lower() == ALL:
-        return Wanted(None)
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return Wanted(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        raise BoundRefusedError(f"{text!r} is not a date. Use the form 2026-01-31, or all.") from None
 
 
 def _sentence(settings: Settings, error: Exception) -> str:

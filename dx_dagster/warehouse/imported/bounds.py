@@ -5,7 +5,8 @@ Rows are never dropped, so the bound moves back only. Each mark says down to whi
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Self
 
 from psycopg.sql import SQL
 
@@ -22,6 +23,21 @@ class Wanted:
     """The bound that a sync asks for; None lifts it."""
 
     since: datetime | None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The bound that the text names: a date or time in ISO 8601, in UTC without an offset, or "all".
+
+        Raises:
+            BoundRefusedError: it is none, or with its offset a time beyond the calendar.
+        """
+        if text.strip().lower() == ALL:
+            return cls(None)
+        try:
+            moment = datetime.fromisoformat(text.strip())
+            return cls(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (ValueError, OverflowError):
+            raise BoundRefusedError(f"{text!r} is not a date. Use the form 2026-01-31, or all.") from None
 
 
 class BoundRefusedError(Exception):
