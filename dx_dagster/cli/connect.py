@@ -234,6 +234,22 @@ async def _verify_all(settings: Settings, warehouse: "Warehouse", workspace: str
         )
 
 
+async def stored_connection(
+    warehouse: "Warehouse", workspace: str, kind: ConnectionType = ConnectionType.bitbucket
+) -> "StoredConnection":
+    """The workspace's connection of the type.
+
+    Raises:
+        CommandError: it has none.
+    """
+    from dx_dagster.warehouse.connections import connections
+
+    connection = await connections.find(warehouse, workspace, kind.value)
+    if connection is None:
+        raise not_connected(workspace, kind)
+    return connection
+
+
 def not_connected(workspace: str, kind: ConnectionType = ConnectionType.bitbucket) -> CommandError:
     """The workspace has no connection of the type; the message says how to create it."""
     main = kind == ConnectionType.bitbucket

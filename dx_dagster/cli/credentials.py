@@ -7,7 +7,7 @@ import typer
 
 from dx_dagster.cli.arguments import ConnectionType, Type, Workspace, one_line
 from dx_dagster.cli.confirming import Yes, confirm, counted
-from dx_dagster.cli.connect import given_secret, not_connected, not_stored
+from dx_dagster.cli.connect import given_secret, not_stored, stored_connection
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
 from dx_dagster.settings import Settings
@@ -31,11 +31,9 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
 
     async def work(_: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.bitbucket import clause
-        from dx_dagster.warehouse.connections import connections, credentials
+        from dx_dagster.warehouse.connections import credentials
 
-        connection = await connections.find(warehouse, workspace, type_.value)
-        if connection is None:
-            raise not_connected(workspace, type_)
+        connection = await stored_connection(warehouse, workspace, type_)
         for one in await credentials.shown(warehouse, connection.id):
             state = "expired" if one.expired else "enabled"
             if one.disabled_at:
@@ -63,11 +61,9 @@ def add(
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
         from dx_dagster.connections.actions import VerificationFailed, new_credential
         from dx_dagster.connections.actions import add as add_credential
-        from dx_dagster.warehouse.connections import connections, credentials
+        from dx_dagster.warehouse.connections import credentials
 
-        connection = await connections.find(warehouse, workspace, type_.value)
-        if connection is None:
-            raise not_connected(workspace, type_)
+        connection = await stored_connection(warehouse, workspace, type_)
         before = {one.id for one in await credentials.shown(warehouse, connection.id)}
         secret, username = given_secret(settings, type_)
         new = new_credential(secret, username, label, day)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dx_dagster.cli.json_answers import print_json
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.cli.ports import Port
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
-from dx_dagster.cli.json_answers import print_json
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,17 +1,18 @@
 """`dx-dagster repositories`: which repositories of a workspace are imported."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dx_dagster.cli.arguments import Workspace
-from dx_dagster.cli.connect import not_connected
+from dx_dagster.cli.connect import stored_connection
 from dx_dagster.cli.installation import with_warehouse
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from dx_dagster.warehouse.connections.chosen_repositories import Choice, Choosable
+    from dx_dagster.warehouse.connections.connections import StoredConnection
     from dx_dagster.warehouse.database import Warehouse
 
 repositories = typer.Typer(help="Says which repositories of a workspace are imported.", no_args_is_help=True)
@@ -53,14 +54,13 @@ def list_(
 
     Example: dx-dagster repositories list acme
     """
-    from dx_dagster.warehouse.connections.chosen_repositories import Choice, Rule
+    from dx_dagster.warehouse.connections.chosen_repositories import Choice, matches
 
-    name, chosen, known = with_warehouse(lambda _, warehouse: _read(warehouse, workspace))
-    shown = [
-        one
-        for one in known
-        if not patterns or any(Rule(True, text).matches(one.slug, one.project) for text in patterns)
-    ]
+    async def work(_: Settings, warehouse: "Warehouse") -> "tuple[str, Choice | None, list[Choosable]]":
+        return await _read(warehouse, await stored_connection(warehouse, workspace))
+
+    name, chosen, known = with_warehouse(work)
+    shown = [one for one in known if not patterns or any(matches(text, one.slug, one.project) for text in patterns)]
     if json_:
         said = (chosen or Choice()).shown()
         found = [
@@ -68,7 +68,7 @@ def list_(
             for one in shown
             for imported, reason in [_standing(chosen, one)]
         ]
-        print(json.dumps({"workspace": name, **said, "repositories": found}))
+        print_json({"workspace": name, **said, "repositories": found})
         return
     print(_summary(name, chosen, known))
     for rule in chosen.rules if chosen else ():
@@ -106,32 +106,25 @@ def _change(workspace: str, patterns: list[str], *, include: bool) -> None:
     from dx_dagster.warehouse.connections import chosen_repositories
 
     async def work(_: Settings, warehouse: "Warehouse") -> "tuple[str, Choice | None, list[Choosable]]":
-        name, _before, _known = await _read(warehouse, workspace)
+        connection = await stored_connection(warehouse, workspace)
         async with warehouse.transaction() as transaction:
-            await chosen_repositories.change(transaction, name, patterns, include=include)
-        return await _read(warehouse, name)
+            await chosen_repositories.change(transaction, connection.id, patterns, include=include)
+        return await _read(warehouse, await stored_connection(warehouse, workspace))
 
     name, chosen, known = with_warehouse(work)
     for text in patterns:
-        if known and not any(chosen_repositories.Rule(include, text).matches(one.slug, one.project) for one in known):
+        if known and not any(chosen_repositories.matches(text, one.slug, one.project) for one in known):
             print(f"{text} matches no repository that is known so far.")
     print(_summary(name, chosen, known))
 
 
-async def _read(warehouse: "Warehouse", workspace: str) -> "tuple[str, Choice | None, list[Choosable]]":
-    """The workspace's name, what was chosen, and its repositories.
+async def _read(warehouse: "Warehouse", connection: "StoredConnection") -> "tuple[str, Choice | None, list[Choosable]]":
+    """The workspace's name, what was chosen, and its repositories."""
+    from dx_dagster.warehouse.connections.chosen_repositories import Choice, stored
 
-    Raises:
-        CommandError: it has no connection.
-    """
-    from dx_dagster.warehouse.connections import chosen_repositories, connections
-
-    connection = await connections.find(warehouse, workspace)
-    if connection is None:
-        raise not_connected(workspace)
     async with warehouse.transaction(read_only=True) as transaction:
-        chosen = await chosen_repositories.of_workspace(transaction, connection.workspace)
-        return connection.workspace, chosen, await chosen_repositories.stored(transaction, connection.workspace)
+        known = await stored(transaction, connection.workspace)
+    return connection.workspace, Choice.of(connection.settings), known
 
 
 def _standing(chosen: "Choice | None", one: "Choosable") -> tuple[bool, str | None]:

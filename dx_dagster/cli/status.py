@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dx_dagster.cli.installation import Installation
-from dx_dagster.cli.json_answers import print_json
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.clock import HOST, ago
 from dx_dagster.settings import Settings
 

@@ -4,7 +4,6 @@ import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ import typer
 from dx_dagster.cli.arguments import Workspace
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import Installation
-from dx_dagster.cli.json_answers import print_json
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.settings import Settings
 from dx_dagster.telemetry import json_logs
 
@@ -56,26 +55,31 @@ def sync(
     Example: dx-dagster sync acme --since 2026-01-01
     """
     json_logs.set_up()
-    outcome = sync_workspace(Settings.read(), workspace, since=_day(since), full=full, wait=not no_wait)
+    outcome = sync_workspace(Settings.read(), workspace, since=_bound(since), full=full, wait=not no_wait)
     if json_:
         print_json(asdict(outcome))
     else:
         print_outcome(workspace, outcome)
 
 
-def _day(text: str | None) -> str | None:
-    if text is None or text.strip().lower() == "all":
-        return text
+def _bound(text: str | None) -> str | None:
+    """The text of `--since`, which names a bound.
+
+    Raises:
+        BadParameter: it names none.
+    """
+    if text is None:
+        return None
+    from dx_dagster.warehouse.imported.bounds import BoundRefusedError, Wanted
+
     try:
-        moment = datetime.fromisoformat(text.strip())
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(UTC)  # at either end of the calendar, this leads out of it
-    except (ValueError, OverflowError):
+        Wanted.read(text)
+    except BoundRefusedError:
         raise typer.BadParameter(
             f"{text!r} is not a date. Use the form 2026-01-31 or 2026-01-31T08:00+05:00, or all to lift the bound.",
             param_hint="--since",
         ) from None
-    return moment.isoformat()
+    return text
 
 
 def sync_workspace(

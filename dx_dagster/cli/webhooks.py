@@ -7,10 +7,10 @@ import typer
 
 from dx_dagster.cli.arguments import Workspace
 from dx_dagster.cli.confirming import Yes, confirm
-from dx_dagster.cli.connect import not_connected
+from dx_dagster.cli.connect import stored_connection
 from dx_dagster.cli.errors import CommandError
 from dx_dagster.cli.installation import with_warehouse
-from dx_dagster.cli.json_answers import print_json
+from dx_dagster.cli.json_output import print_json
 from dx_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -170,10 +170,7 @@ def remove(workspace: Workspace, repositories: Repositories = False, yes: Yes = 
     """
 
     async def work(settings: Settings, warehouse: "Warehouse") -> None:
-        from dx_dagster.warehouse.connections import connections
-
-        if await connections.find(warehouse, workspace) is None:
-            raise not_connected(workspace)
+        await stored_connection(warehouse, workspace)
         what = "Webhooks of the repositories of" if repositories else "The webhook of"
         later = "Without it, changes arrive with syncs alone: within the hour, not within seconds."
         confirm(f"{what} workspace {workspace} will be removed at Bitbucket. {later}", "Remove?", yes=yes)
@@ -217,12 +214,9 @@ def replay(
     """
 
     async def work(_: Settings, warehouse: "Warehouse") -> int:
-        from dx_dagster.warehouse.connections import connections
         from dx_dagster.warehouse.webhooks import inbox
 
-        connection = await connections.find(warehouse, workspace)
-        if connection is None:
-            raise not_connected(workspace)
+        connection = await stored_connection(warehouse, workspace)
         missing = await inbox.missing(warehouse, connection.workspace, events or ())
         if missing:
             raise CommandError(

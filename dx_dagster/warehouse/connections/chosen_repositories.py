@@ -17,7 +17,6 @@ _SETTING = "repositories"
 _PROJECT = "project:"
 _EVERYTHING = "*"
 _LONGEST_PATTERN = 255
-_OF_WORKSPACE = "lower(workspace) = lower(%s) AND type = 'bitbucket' AND deleted_at IS NULL"
 
 
 class PatternError(ValueError):
@@ -38,6 +37,13 @@ def pattern(given: str) -> str:
     return text
 
 
+def matches(text: str, slug: str, project: str | None) -> bool:
+    """Whether a stored pattern matches a repository."""
+    if text.startswith(_PROJECT):
+        return fnmatchcase((project or "").lower(), text.removeprefix(_PROJECT))
+    return fnmatchcase(slug.lower(), text)
+
+
 class Rule(NamedTuple):
     """A pattern over slugs, or over keys of projects after `project:`, and whether what it matches is imported."""
 
@@ -45,9 +51,7 @@ class Rule(NamedTuple):
     pattern: str
 
     def matches(self, slug: str, project: str | None) -> bool:
-        if self.pattern.startswith(_PROJECT):
-            return fnmatchcase((project or "").lower(), self.pattern.removeprefix(_PROJECT))
-        return fnmatchcase(slug.lower(), self.pattern)
+        return matches(self.pattern, slug, project)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Choice:
 
     otherwise: bool = True
     rules: Sequence[Rule] = field(default_factory=tuple)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self | None:
+        """The choice in the settings of a connection; None where nobody has said anything."""
+        return cls.read(settings[_SETTING]) if _SETTING in settings else None
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Self:
@@ -105,24 +114,14 @@ class Choosable(NamedTuple):
     refusal: str | None
 
 
-async def of_workspace(transaction: Transaction, workspace: str) -> Choice | None:
-    """What somebody has said of the workspace's repositories; None where nobody has, or it has no connection."""
-    row = await transaction.row(
-        f"SELECT settings -> %s AS stored FROM connections WHERE {_OF_WORKSPACE}",  # noqa: S608
-        [_SETTING, workspace],
-    )
-    return Choice.read(row.stored) if row and row.stored else None
-
-
-async def change(transaction: Transaction, workspace: str, patterns: Iterable[str], *, include: bool) -> Choice:
-    """Stores that what the patterns match is included or excluded from the next sync on; returns the whole choice."""
-    await transaction.rows(f"SELECT FROM connections WHERE {_OF_WORKSPACE} FOR UPDATE", [workspace])
-    chosen = (await of_workspace(transaction, workspace) or Choice()).and_now(patterns, include=include)
+async def change(transaction: Transaction, connection_id: int, patterns: Iterable[str], *, include: bool) -> None:
+    """Stores that what the patterns match is included or excluded from the next sync on."""
+    row = await transaction.row("SELECT settings FROM connections WHERE id = %s FOR UPDATE", [connection_id])
+    chosen = (Choice.of(row.settings) or Choice()).and_now(patterns, include=include)
     await transaction.execute(
-        f"UPDATE connections SET settings = settings || %s, updated_at = now() WHERE {_OF_WORKSPACE}",  # noqa: S608
-        [Jsonb({_SETTING: chosen.shown()}), workspace],
+        "UPDATE connections SET settings = settings || %s, updated_at = now() WHERE id = %s",
+        [Jsonb({_SETTING: chosen.shown()}), connection_id],
     )
-    return chosen
 
 
 async def stored(transaction: Transaction, workspace: str) -> list[Choosable]:
@@ -142,7 +141,12 @@ async def apply(transaction: Transaction, workspace: str) -> None:
 
     One that is included again is asked in any case: no delivery about it was applied meanwhile.
     """
-    chosen = await of_workspace(transaction, workspace)
+    row = await transaction.row(
+        "SELECT settings FROM connections "
+        "WHERE lower(workspace) = lower(%s) AND type = 'bitbucket' AND deleted_at IS NULL",
+        [workspace],
+    )
+    chosen = Choice.of(row.settings) if row else None
     if chosen is None:
         return
     known = await stored(transaction, workspace)

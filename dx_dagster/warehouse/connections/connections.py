@@ -49,8 +49,8 @@ class AlreadyConnectedError(ValueError):
         )
 
 
-# A name that somebody typed is compared as lower(workspace) = lower(%s), here and in `failing`. All other tables have
-# the connection's own spelling: see `_respell`.
+# A name that somebody typed is compared as lower(workspace) = lower(%s), here, in `failing` and in
+# `chosen_repositories`. All other tables have the connection's own spelling: see `_respell`.
 _SELECT = SQL("""
     SELECT id, type, workspace, name, state, disabled_at, disabled_reason, last_synced_at, created_at, updated_at,
            settings, last_error, failing_since, sync_asked_at, expected
