@@ -55,6 +55,17 @@ class DatabaseGoneError(WarehouseError):
         )
 
 
+class DatabaseBusyError(WarehouseError):
+    """The database answers, and no connection of the pool was free in time. Committed rows stay."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The database at DX_DATABASE_URL answers, but no connection to it was free within {seconds:g} s: it is "
+            "overloaded, or statements of this process wait for those of others (see pg_stat_activity). Run the "
+            "command again when it is less busy: what was stored stays."
+        )
+
+
 class LockLostError(WarehouseError):
     """This process has lost its lock, and another one imports the workspace. Nothing more is stored."""
 
@@ -177,8 +188,8 @@ class Warehouse:
     async def _open(self) -> None:
         try:
             await self._pool.open(wait=True, timeout=CONNECT_SECONDS)
-        except PoolTimeout as error:
-            raise WarehouseError(f"The database does not take connections ({error}).") from None
+        except PoolTimeout:
+            raise DatabaseBusyError(CONNECT_SECONDS) from None
         async with self.transaction() as transaction:
             await self.set_clock(transaction)
 
@@ -217,17 +228,19 @@ class Warehouse:
 
         Raises:
             DatabaseGoneError: the database has closed it, or accepts none.
+            DatabaseBusyError: none was free within the patience.
         """
-        deadline = time.monotonic() + self._pool.timeout
+        patience = self._pool.timeout
+        deadline = time.monotonic() + patience
         while True:
             try:
-                connection = await self._pool.getconn(CONNECT_SECONDS)
+                connection = await self._pool.getconn(min(patience, CONNECT_SECONDS))
                 break
-            except PoolTimeout as error:
+            except PoolTimeout:
                 # The pool does not distinguish a database that is busy from one that is gone.
                 await _try_to_connect(self._url)
                 if time.monotonic() > deadline:
-                    raise WarehouseError(f"The database does not take connections ({error}).") from None
+                    raise DatabaseBusyError(patience) from None
         try:
             if autocommit != connection.autocommit:
                 await connection.set_autocommit(autocommit)

@@ -1,9 +1,11 @@
-"""A warehouse that is opened and interrupted meanwhile."""
+"""The pool of connections: interrupted while it opens, and used up."""
 
 import asyncio
 from contextlib import suppress
 
-from dx_dagster.warehouse.database import Warehouse
+import pytest
+
+from dx_dagster.warehouse.database import DatabaseBusyError, Warehouse
 
 
 def test_an_interrupted_opening_leaves_nothing_that_keeps_a_command_from_ending(database_url):
@@ -18,5 +20,16 @@ def test_an_interrupted_opening_leaves_nothing_that_keeps_a_command_from_ending(
         with suppress(asyncio.CancelledError):
             await opening
         assert workers() == []
+
+    asyncio.run(work())
+
+
+def test_a_busy_database_is_said_to_be_busy(database_url):
+    async def work() -> None:
+        async with Warehouse(database_url, connections=1, patience=0.2) as warehouse:
+            async with warehouse.transaction(read_only=True):
+                with pytest.raises(DatabaseBusyError, match=r"answers, .* within 0\.2 s: .* pg_stat_activity"):
+                    await warehouse.rows("SELECT 1")
+            assert await warehouse.rows("SELECT 1")
 
     asyncio.run(work())
