@@ -23,7 +23,7 @@ from dx_dagster.bitbucket.errors import (
 )
 from dx_dagster.bitbucket.id_ranges import by_id_ranges
 from dx_dagster.bitbucket.one_object import fetch_object
-from dx_dagster.bitbucket.paging import Page, ahead, cursor, keyset, numbered, one_by_one, unreadable
+from dx_dagster.bitbucket.paging import Page, ahead, cursor, find_row, keyset, numbered, one_by_one, unreadable
 from dx_dagster.bitbucket.pool import CredentialPool
 from dx_dagster.bitbucket.retries import Retries, Timeouts
 from dx_dagster.bitbucket.signatures import sign, verify
@@ -64,6 +64,7 @@ __all__ = [
     "cursor",
     "endpoints",
     "fetch_object",
+    "find_row",
     "from_response",
     "in_turn",
     "jira",

@@ -177,6 +177,20 @@ async def keyset(
             return  # a size may count rows that are hidden from this credential
 
 
+async def find_row(client: Requester, endpoint: Endpoint, key: str, value: int | str) -> Row | None:
+    """The row of a list with this key, by which the API filters the list; None where the list lacks it.
+
+    Raises:
+        Unavailable: the API ignored the filter, promises rows that it does not send, or a row cannot be read.
+    """
+    page = await ask(client, endpoint.having(bbql(f"{key} = {_literal(value)}")))
+    require_readable(endpoint, page)
+    row = next((row for row in page.values if row.get(key) == value), None)
+    if row is None and (page.values or not page.complete):
+        raise Unavailable(f"{endpoint.path} does not say whether there is {key} {value}", path=endpoint.path)
+    return row
+
+
 def bbql(*conditions: str | None) -> dict[str, str]:
     """The `q` parameter for all of the conditions, each in parentheses, because one may contain an OR."""
     given = [condition for condition in conditions if condition]

@@ -16,8 +16,10 @@ from dx_dagster.bitbucket import (
     NotFound,
     RateLimited,
     Unauthorized,
+    Undecided,
     endpoints,
     fetch_object,
+    find_row,
     sentence,
 )
 from dx_dagster.bitbucket.row_keys import Key
@@ -84,6 +86,29 @@ async def asked(workspace: Workspace, endpoint: Endpoint, key: Key) -> Json | No
         return await fetch_object(workspace.client, endpoint, key)
     except NotFound:
         return None
+
+
+async def listed(workspace: Workspace, uuid: str) -> Json | None:
+    """The repository as a list shows it that answers 404 itself; None where no credential's list contains it.
+
+    Raises:
+        BitbucketError: a credential's list cannot be read at the moment, or the API ignores the filter.
+    """
+    endpoint = endpoints.repositories(workspace.slug)
+    usable = workspace.client.pool.usable
+    for credential in usable:
+        client = workspace.client.using(credential, _PATIENCE if len(usable) > 1 else None)
+        try:
+            row = await find_row(client, endpoint, "uuid", uuid)
+        except (Unauthorized, Forbidden, NotFound, Gone):
+            continue
+        except RateLimited as error:
+            if len(usable) == 1:
+                raise
+            raise Undecided(f"{endpoint.path} cannot be read with each credential: {error}") from error
+        if row is not None:
+            return row
+    return None
 
 
 async def repository_answers(workspace: Workspace, repository: Repository) -> bool:

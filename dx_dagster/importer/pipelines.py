@@ -11,7 +11,6 @@ recent pipelines again.
 
 import math
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -42,7 +41,7 @@ from dx_dagster.warehouse import merge
 from dx_dagster.warehouse.database import Transaction
 from dx_dagster.warehouse.imported import deployments, hashes, marks, pipelines, repositories
 from dx_dagster.warehouse.imported.bounds import reaches_back_to
-from dx_dagster.warehouse.imported.marks import MarkedRepository, PipelinesMark
+from dx_dagster.warehouse.imported.marks import MarkedRepository, PipelinesMark, Repository
 from dx_dagster.warehouse.imported.pipelines import Run
 
 KIND = "pipelines"
@@ -150,7 +149,7 @@ async def import_runs(
     due = await pipelines.due(workspace.warehouse, repository.id)
     walked = await _walk(workspace, repository, begun, {run.source_id for run in due}, proving=proving)
     due = [run for run in due if run.source_id not in walked.seen]
-    for error in await _ask(workspace, repository, due, walked.pages):
+    for error in (await _ask(workspace, repository, due, walked.pages)).errors:
         skip(workspace, report, repository.slug, error)
     is_no_answer = walked.empty and await pipelines.count(workspace.warehouse, repository.id, None) > 0
     if is_no_answer:
@@ -178,6 +177,8 @@ async def refresh_runs(
 ) -> None:
     """Updates the pipelines that deliveries name by number; lists new ones where one of them is not stored.
 
+    One that answers 404 is looked for in the list.
+
     Raises:
         BitbucketError: one of them was refused, after the others.
         Unavailable: the list ends before one of them.
@@ -186,7 +187,10 @@ async def refresh_runs(
     newest = max(numbers)
     if len(named) < len(set(numbers)):
         newest = (await import_runs(workspace, report, repository)).newest
-    for error in await _ask(workspace, repository, named, 0):
+    asked = await _ask(workspace, repository, named, 0)
+    if asked.unknown:
+        await _pages(workspace, repository, 1, await _page_of(workspace, repository, asked.unknown[-1]))
+    for error in asked.errors:
         raise error
     if newest < max(numbers):
         path = _listed(workspace, repository).path
@@ -290,35 +294,59 @@ async def _store(
     return True
 
 
+class _Asked(NamedTuple):
+    """The pipelines, newest first, that answered 404, and the errors of others."""
+
+    unknown: list[Run]
+    errors: list[BitbucketError]
+
+
 async def _ask(
     workspace: Workspace, repository: MarkedRepository[PipelinesMark], wanted: Sequence[Run], pages: int
-) -> list[BitbucketError]:
-    """Fetches pipelines, newest first, that a walk over so many pages did not see; returns the errors of single ones.
+) -> _Asked:
+    """Fetches pipelines, newest first, that a walk over so many pages did not see.
 
     Page by page where that takes fewer requests than one by one.
     """
+    unknown: list[Run] = []
     if not wanted:
-        return []
-    left = [run.source_id for run in wanted]
+        return _Asked(unknown, [])
+    left = list(wanted)
     if len(left) > 1:
-        newer = await pipelines.count(workspace.warehouse, repository.id, wanted[-1].created_at)
-        last = math.ceil(newer / endpoints.PAGE)
+        last = await _page_of(workspace, repository, left[-1])
         if 0 < last - pages < len(left):
             seen = await _pages(workspace, repository, pages + 1, last)
-            left = [one for one in left if one not in seen]
-    done = await ask_singly(left, lambda source_id: _ask_one(workspace, repository, source_id))
+            left = [run for run in left if run.source_id not in seen]
+
+    async def ask_one(run: Run) -> None:
+        try:
+            await _ask_one(workspace, repository, run.source_id)
+        except NotFound:
+            unknown.append(run)
+
+    done = await ask_singly(left, ask_one)
     async with workspace.warehouse.transaction() as transaction:
-        await pipelines.asked(transaction, [run.id for run in wanted if run.source_id not in done.left_out])
-    return [error for _, error in done.failed]
+        await pipelines.asked(transaction, [run.id for run in wanted if run not in done.left_out])
+    return _Asked(unknown, [error for _, error in done.failed])
+
+
+async def _page_of(workspace: Workspace, repository: Repository, run: Run) -> int:
+    """The page of the list that has the pipeline, or the page before, unless the list was changed."""
+    newer = await pipelines.count(workspace.warehouse, repository.id, run.created_at)
+    return math.ceil(newer / endpoints.PAGE)
 
 
 async def _ask_one(workspace: Workspace, repository: MarkedRepository[PipelinesMark], source_id: str) -> None:
+    """Fetches one pipeline.
+
+    Raises:
+        NotFound: Bitbucket does not have it.
+    """
     endpoint = endpoints.pipeline(workspace.slug, repository.source_id, source_id)
     asked_at = workspace.now()
-    with suppress(NotFound):
-        value = await fetch_object(workspace.client, endpoint, "uuid")
-        async with workspace.warehouse.transaction() as transaction:
-            await _store(transaction, workspace, repository, [value], asked_at)
+    value = await fetch_object(workspace.client, endpoint, "uuid")
+    async with workspace.warehouse.transaction() as transaction:
+        await _store(transaction, workspace, repository, [value], asked_at)
 
 
 async def _pages(workspace: Workspace, repository: MarkedRepository[PipelinesMark], first: int, last: int) -> set[str]:

@@ -19,6 +19,7 @@ from dx_dagster.bitbucket import (
     by_id_ranges,
     endpoints,
     fetch_object,
+    find_row,
     keyset,
     unreadable,
 )
@@ -27,7 +28,7 @@ from dx_dagster.frames.reading import Json, number, time
 from dx_dagster.importer import absence
 from dx_dagster.importer.accounts import store_accounts
 from dx_dagster.importer.affordable import affordable
-from dx_dagster.importer.each import ask_singly, for_each_repository
+from dx_dagster.importer.each import OF_ONE_REQUEST, ask_singly, for_each_repository
 from dx_dagster.importer.report import Report, note, skip
 from dx_dagster.importer.watermarks import later, newest, overlapping
 from dx_dagster.importer.webhook_proof import Proving
@@ -284,22 +285,41 @@ def _is_outside(workspace: Workspace, value: Json) -> bool:
 async def fetch_one(workspace: Workspace, repository: Repository, number: int) -> bool:
     """Fetches a single pull request, or marks it deleted; returns whether it exists.
 
+    A 404 by itself says too little: the list must lack the pull request as well.
+
     Raises:
-        NotFound: the repository answers 404 too, so the pull request may still exist.
+        NotFound: the repository or its list answers 404 too, so the pull request may still exist.
     """
     endpoint = endpoints.pull_request(workspace.slug, repository.source_id, number)
     asked_at = workspace.now()
+    value: Json | None
     try:
         value = await fetch_object(workspace.client, endpoint, "id")
-    except NotFound:
-        if not await absence.repository_answers(workspace, repository):
+    except NotFound as error:
+        value = await _listed(workspace, repository, number, error)
+        if value is None and not await absence.repository_answers(workspace, repository):
             raise
+    if value is None:
         async with workspace.warehouse.transaction() as transaction:
             await pulls.mark_deleted(transaction, repository.id, number)
         return False
     async with workspace.warehouse.transaction() as transaction:
         await store(transaction, workspace, repository, [value], asked_at)
     return True
+
+
+async def _listed(workspace: Workspace, repository: Repository, number: int, refusal: NotFound) -> Json | None:
+    """The pull request as the list shows it; None where the list lacks it.
+
+    Raises:
+        NotFound: the `refusal`, where the list cannot be read either.
+    """
+    try:
+        return await find_row(
+            workspace.client, endpoints.pull_requests(workspace.slug, repository.source_id), "id", number
+        )
+    except OF_ONE_REQUEST as error:
+        raise refusal from error
 
 
 async def fetch_each(workspace: Workspace, report: Report, repository: Repository, numbers: Sequence[int]) -> None:

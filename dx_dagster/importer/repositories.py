@@ -216,13 +216,13 @@ class _Listing:
             self.workspace = await _store_workspace(self.workspace, named)
 
     async def gone(self, report: Report) -> list[str]:
-        """Stored repositories missing from a complete listing; confirmed by requests if suspiciously many."""
+        """Stored repositories missing from a complete listing whose own requests say that they are gone, too."""
         if not self.complete:
             return []
         stored = await repositories.not_deleted(self.workspace.warehouse, self.workspace.id)
         missing = {one: uuid for one, uuid in stored.items() if one not in self.seen}
-        if not absence.is_suspicious(stored=len(stored), missing=len(missing), listed=len(self.seen)):
-            return list(missing)
+        if not missing:
+            return []
 
         async def is_gone(repository_id: str) -> bool:
             endpoint = endpoints.repository(self.workspace.slug, missing[repository_id])
@@ -230,14 +230,15 @@ class _Listing:
             return value is None or not _is_here(self.workspace, value)
 
         gone = await absence.confirmed(self.workspace, list(missing), is_gone)
-        if gone:
+        if gone and absence.is_suspicious(stored=len(stored), missing=len(missing), listed=len(self.seen)):
             await absence.require_something_visible(self.workspace)
-        note(
-            self.workspace,
-            report,
-            f"the list lacks {len(missing)} of {len(stored)} repositories: {len(gone)} are confirmed to be gone, and "
-            "the others are kept",
-        )
+        if len(gone) < len(missing):
+            note(
+                self.workspace,
+                report,
+                f"the list lacks {len(missing)} of {len(stored)} repositories: {len(gone)} are confirmed to be gone, "
+                "and the others are kept",
+            )
         return gone
 
     async def settle(self, transaction: Transaction, gone: Collection[str]) -> None:
@@ -254,6 +255,8 @@ def _is_here(workspace: Workspace, value: Json) -> bool:
 async def fetch_repository(workspace: Workspace, name: str, access: absence.AccessCheck) -> str | None:
     """Fetches one repository, by uuid or slug, and returns its uuid; marks it deleted if it has left the workspace.
 
+    A 404 by itself says too little: lists must lack the repository as well.
+
     Raises:
         Forbidden: the repository cannot be read.
         NothingReadError: no repository can be read, so a 404 means nothing.
@@ -265,6 +268,8 @@ async def fetch_repository(workspace: Workspace, name: str, access: absence.Acce
         if not lacks_scope(error):
             await access.check(error)
         raise
+    if value is None and name.startswith("{"):
+        value = await absence.listed(workspace, name)
     if value is None:
         await access.check(NotFound(f"there is no repository {name}"))
         value = {}

@@ -43,6 +43,7 @@ from dx_dagster.telemetry import spans
 from dx_dagster.warehouse.connections import connections
 from dx_dagster.warehouse.database import LockLostError
 from dx_dagster.warehouse.imported import deployments, hashes, marks, pulls, repositories, stale
+from dx_dagster.warehouse.imported import pipelines as stored_pipelines
 from dx_dagster.warehouse.imported.marks import (
     ActivityMark,
     AnyMark,
@@ -225,7 +226,8 @@ class _Batch:
         try:
             return await fetch_one(self.workspace, repository, number)
         except NotFound:
-            await fetch_repository(self.workspace, repository.source_id, self.access)
+            if await fetch_repository(self.workspace, repository.source_id, self.access) is not None:
+                raise  # nothing says that the pull request is gone
             return False
 
     def pull_ids(self, planned: Plan, *, comments_only: bool = False) -> list[str]:
@@ -396,10 +398,13 @@ async def _update_pipelines_of(
         async with batch.workspace.warehouse.transaction() as transaction:
             await hashes.resolve_pipelines(transaction, [repository.id])
     except (Forbidden, NotFound) as error:
-        if lacks_scope(error):
-            batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
-        elif not own:
-            await batch.access.check(error)
+        if not lacks_scope(error):
+            # The normal answer of a repository without Pipelines, unless some were read before.
+            if await stored_pipelines.count(batch.workspace.warehouse, repository.id, None):
+                raise
+            if not own:
+                await batch.access.check(error)
+        batch.outcomes.refuse(_PIPELINES_UNREADABLE, news.pipelines)
     except CredentialsExhausted:
         if not own:
             raise

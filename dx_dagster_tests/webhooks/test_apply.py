@@ -301,6 +301,39 @@ def test_a_404_of_the_commits_of_a_merged_pull_request_leaves_them_to_the_next_s
     assert installation.differences() == {}
 
 
+def test_a_404_of_what_a_list_shows_deletes_nothing_and_its_change_is_stored(installation):
+    world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
+    run = world.add_pipeline(next(one for one in world.open_repositories if one.has_pipelines))
+    pull = world.open_pull_request(world.open_repositories[0])
+    world.commit_to_default_branch(pull.repository)
+    installation.deliver(*watcher.deliveries())
+    installation.refresh()
+    world.finish_pipeline(run, "FAILED")
+    world.rename_repository(pull.repository)
+    world.commit_to_default_branch(pull.repository)
+    world.merge(pull)
+    installation.deliver(*watcher.deliveries())
+    for path in (r"/pipelines/%7B", r"/repositories/acme/%7B[^/]+$", rf"/pullrequests/{pull.number}\?"):
+        installation.sandbox.faults.on(path, 404)
+    assert installation.refresh().failed == 0, installation.warnings
+    assert installation.differences() == {}
+
+    # A 404 of the list, too, leaves the change to a later try.
+    installation.sandbox.faults.on("/pipelines", 404)
+    world.rerun_failed_steps(run, "SUCCESSFUL")
+    installation.deliver(*watcher.deliveries())
+    assert installation.refresh().failed == 1
+    installation.sandbox.faults.clear()
+    installation.let_retries_come()
+    assert installation.refresh().outcomes["applied"] == 1
+    assert installation.differences() == {}
+
+    # A list that lacks one repository deletes it only if its own address says so.
+    installation.sandbox.faults.lists_lack = {"repositories": 1 / len(world.repositories)}
+    installation.sync()
+    assert installation.query("SELECT FROM bitbucket_repositories WHERE deleted_at IS NOT NULL") == []
+
+
 def test_a_delivery_about_a_pipeline_that_the_list_does_not_show_yet_comes_again(installation):
     world, watcher = installation.sandbox.world, Watcher(installation.sandbox.world)
     world.finish_pipeline(world.add_pipeline(next(one for one in world.open_repositories if one.has_pipelines)))
