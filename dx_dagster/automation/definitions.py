@@ -10,7 +10,7 @@ from dx_dagster.automation import schedules, sensors
 from dx_dagster.automation.checking import check_workspace
 from dx_dagster.automation.jobs import SyncJob, sync_workspace, with_resources
 from dx_dagster.automation.lost_runs import lost_runs
-from dx_dagster.automation.refreshing import refresh_workspaces
+from dx_dagster.automation.refreshing import refresh_jobs
 
 SCHEDULES = ("hourly_sync", "nightly_reconcile")
 SENSORS = ("webhook_events", "asked_syncs", "finished_syncs", "lost_runs", "late_workspaces")
@@ -38,7 +38,7 @@ def automation(
     with_sensors: Collection[str] = SENSORS,
 ) -> dg.Definitions:
     """The definitions that a sync in a process of its own does not need."""
-    refresh, check = refresh_workspaces(placement), check_workspace(placement)
+    (refresh, refresh_one), check = refresh_jobs(placement), check_workspace(placement)
     wanted = {*with_schedules, *with_sensors, *(("finished_syncs",) if "hourly_sync" in with_schedules else ())}
     made_schedules = {
         "hourly_sync": schedules.hourly_sync(placement, job),
@@ -56,7 +56,7 @@ def automation(
     if placement.component is not None and not placement.in_process:
         wanted.discard("lost_runs")  # between two steps of such a run, no process holds its lock
     return dg.Definitions(
-        jobs=[refresh, check] if placement.with_checks else [refresh],
+        jobs=[refresh, refresh_one, *([check] if placement.with_checks else [])],
         schedules=[one for name, one in made_schedules.items() if name in wanted],
         sensors=[one for name, one in made_sensors.items() if name in wanted],
     )

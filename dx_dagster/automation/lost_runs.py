@@ -152,10 +152,10 @@ def _ours(
 ) -> list[dg.DagsterRun]:
     runs = instance.get_runs(dg.RunsFilter(statuses=list(statuses)))
     if placement.component is None:
-        # A sync from Dagster's UI has the partition's tag alone, and a refresh is of no workspace.
+        # A sync from Dagster's UI has the partition's tag alone, and a refresh of all workspaces has none.
         tags = {placement.tag(WORKSPACE_TAG), placement.tag(KIND_TAG), PARTITION_TAG}
         return [run for run in runs if tags & run.tags.keys() or run.job_name in _WITHOUT_TAGS]
-    jobs = {placement.name("sync_workspace"), placement.name("refresh_workspaces")}
+    jobs = {placement.name(job) for job in ("sync_workspace", "refresh_workspaces", "refresh_workspace")}
     return [run for run in runs if run.job_name in jobs]
 
 

@@ -1,4 +1,4 @@
-"""The job `refresh_workspaces`: applies the webhook deliveries of all workspaces."""
+"""The jobs that apply webhook deliveries: `refresh_workspaces` those of all workspaces, `refresh_workspace` of one."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _MOST_IN_WORDS = 3
 
 
 def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> None:
-    """Applies the deliveries in all inboxes, and brings the derived tables up to date.
+    """Applies the deliveries in all inboxes, or in the partition's, and brings the derived tables up to date.
 
     It reports the outcomes of the deliveries by workspace, and for each partition the assets that changed.
 
@@ -46,6 +46,7 @@ def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> Non
     _keep_storage(placement, context)
     warehouse = placement.warehouse(context)
     settings, database, known = placement.settings(), warehouse.connected, set[str]()
+    only = context.partition_key if context.has_partition_key else None
 
     async def report(workspace: str, written: Counter[str]) -> None:
         if workspace not in known:
@@ -64,9 +65,10 @@ def _apply_webhooks(placement: Placement, context: dg.OpExecutionContext) -> Non
         syncing=lambda: started_syncs(placement, context.instance),
         build=partial(_build, placement),
         report=report,
-        imports=placement.imports,
+        imports=lambda name: placement.imports(name) and (only is None or name.lower() == only.lower()),
     )
-    inboxes = Inboxes(settings, database, context.run_id, surroundings)
+    linger = settings.webhooks_linger if only is None else 0.0
+    inboxes = Inboxes(settings, database, context.run_id, surroundings, linger=linger)
     try:
         warehouse.run(inboxes.drain())
     except WarehouseError as error:
@@ -155,7 +157,11 @@ def _report_materializations(
         )
 
 
-def refresh_workspaces(placement: Placement) -> dg.JobDefinition:
+def refresh_jobs(placement: Placement) -> tuple[dg.JobDefinition, dg.JobDefinition]:
+    """`refresh_workspaces`, which the sensor starts, and `refresh_workspace`, for a person who does not wait for it."""
+    # Dagster need not retry one that was killed: the sensor starts the next one anyway.
+    tags = {placement.tag(KIND_TAG): REFRESH, PRIORITY_TAG: "10", "dagster/max_retries": "0"} | run_tags(placement)
+
     @dg.op(name=placement.name("apply_webhooks"), required_resource_keys={placement.name("warehouse")})
     def apply_webhooks(context: dg.OpExecutionContext) -> None:
         _apply_webhooks(placement, context)
@@ -163,11 +169,20 @@ def refresh_workspaces(placement: Placement) -> dg.JobDefinition:
     @dg.job(
         name=placement.name("refresh_workspaces"),
         description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
-        # Dagster need not retry one that was killed: the sensor starts the next one anyway.
-        tags={placement.tag(KIND_TAG): REFRESH, PRIORITY_TAG: "10", "dagster/max_retries": "0"} | run_tags(placement),
+        tags=tags,
         executor_def=executor(placement),
     )
-    def job() -> None:
+    def of_all() -> None:
         apply_webhooks()
 
-    return job
+    @dg.job(
+        name=placement.name("refresh_workspace"),
+        description="Applies the webhook deliveries of one workspace that are due, and ends.",
+        partitions_def=placement.partitions,
+        tags=tags,
+        executor_def=executor(placement),
+    )
+    def of_one() -> None:
+        apply_webhooks()
+
+    return of_all, of_one

@@ -51,8 +51,8 @@ def _unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
 
 
 def _workspaces(placement: Placement, runs: Iterable[dg.DagsterRun]) -> set[str]:
-    """A refresh names no workspace."""
-    return {_workspace(placement, run).lower() for run in runs} - {""}
+    kind = placement.tag(KIND_TAG)
+    return {_workspace(placement, run).lower() for run in runs if run.tags.get(kind) != REFRESH} - {""}
 
 
 def _workspace(placement: Placement, run: dg.DagsterRun) -> str:

@@ -117,14 +117,18 @@ class Surroundings:
 class Inboxes:
     """Applies deliveries of all workspaces until none has arrived for a while, or the run is long enough.
 
+    `linger`: seconds without a delivery after which it ends.
+
     Attributes:
         workspaces: what was done, by workspace.
     """
 
-    def __init__(self, settings: Settings, warehouse: Warehouse, run: str, surroundings: Surroundings) -> None:
+    def __init__(
+        self, settings: Settings, warehouse: Warehouse, run: str, surroundings: Surroundings, *, linger: float
+    ) -> None:
         self.workspaces: dict[str, Refreshed] = {}
         self._settings, self._warehouse, self._run, self._surroundings = settings, warehouse, run, surroundings
-        self._turn = Turn(time.monotonic(), settings.webhooks_linger)
+        self._turn = Turn(time.monotonic(), linger)
         self._at_work: set[str] = set()
         self._syncing: Collection[str] = ()
         self._looked_for_syncs = self._next_report = -math.inf

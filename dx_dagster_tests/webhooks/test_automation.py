@@ -123,6 +123,16 @@ def test_deliveries_become_one_run_that_applies_them_all_and_says_so(installatio
         materialized = {event.asset_key.to_user_string() for event in done.get_asset_materialization_events()}
         assert "bitbucket/pullrequests" in materialized
 
+        # A person may start one for a single workspace.
+        installation.sandbox.world.open_pull_request(installation.sandbox.world.open_repositories[0])
+        installation.deliver(*watcher.deliveries())
+        instance.add_dynamic_partitions("workspaces", ["other"])
+        one = defs.resolve_job_def("refresh_workspace")
+        for partition, takes_them in (("other", False), ("acme", True)):
+            tags = {"dx/workspace": partition}
+            assert one.execute_in_process(instance=instance, partition_key=partition, tags=tags).success
+            assert bool(tick().run_requests) is not takes_them
+
         # What was applied a month ago is kept no longer.
         with psycopg.connect(installation.database_url) as connection:
             connection.execute("UPDATE webhook_events SET applied_at = now() - interval '31 days' WHERE id > 1")
@@ -291,7 +301,7 @@ def test_a_sync_is_queued_beside_a_refresh_that_never_ends_and_gets_its_workspac
         surroundings = Surroundings(lambda _: Heard(), lambda: started_syncs(OURS, instance), build, report)
         settings = installation.settings.model_copy(update={"webhooks_linger": 3.0})
         async with Warehouse(installation.database_url) as warehouse, anyio.create_task_group() as group:
-            await Inboxes(settings, warehouse, "run", surroundings).drain()
+            await Inboxes(settings, warehouse, "run", surroundings, linger=settings.webhooks_linger).drain()
 
     with dg.instance_for_test() as instance:
         instance.create_run_for_job(refresh, tags={"dx/kind": "refresh"}, status=dg.DagsterRunStatus.STARTED)
