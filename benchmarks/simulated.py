@@ -28,11 +28,14 @@ from dx_dagster.sandbox import Sandbox
 from dx_dagster_tests.stepped_clock import COMPILER, ClockFile, SteppedClock
 
 _LOOK = 0.05  # real seconds
-_QUIET_LOOKS = 10
+_QUIET_LOOKS = 40
 _QUIET_LOOKS_OF_HURRIED = 800  # a request of a scheduled sync waits for half a minute, and is left to the next one
 _USED_UP, _MUCH_IS_FREE = 0.9, 0.3
 _COUNTS_FOR = 3660.0  # seconds for which dx-dagster counts a request, from the end of its minute
+_WAITS = re.compile(rb"^waiting \d+ s, until (\d\d):(\d\d):(\d\d)", re.MULTILINE)
+_LATEST_BYTES = 20_000  # of standard error: a wait is told once, and others go on beside it
 _A_LOOK = re.compile(r"/repositories/[^/]+/[^/]+/(pullrequests|pipelines)/?\?")
+_DAY = timedelta(days=1)
 _TICK = timedelta(minutes=5)  # of the schedule
 _EVERY = timedelta(hours=1)
 
@@ -112,6 +115,7 @@ class Installation:
     requests: int = 0
     looks: int = 0
     quiet_looks: int = 0
+    how_now: Mapping[str, object] = field(default_factory=dict)
     most_quiet_looks: int = _QUIET_LOOKS
 
     @property
@@ -155,9 +159,9 @@ class Installation:
 
     def start(self, how: Mapping[str, object] | None = None) -> None:
         self.began, self.requests, self.looks, self.quiet_looks = now(), 0, 0, 0
-        wanted = how or self.how
-        self.most_quiet_looks = _QUIET_LOOKS_OF_HURRIED if wanted["how"] == "scheduled" else _QUIET_LOOKS
-        print(json.dumps(wanted), file=self._process.stdin, flush=True)
+        self.how_now = how or self.how
+        self.most_quiet_looks = _QUIET_LOOKS_OF_HURRIED if self.how_now["how"] == "scheduled" else _QUIET_LOOKS
+        print(json.dumps(self.how_now), file=self._process.stdin, flush=True)
 
     def answer_within(self, seconds: float) -> dict[str, Any] | None:
         """The answer of the sync under way, if it ends by then."""
@@ -177,12 +181,26 @@ class Installation:
 
     def waits_until(self) -> datetime | None:
         """When a sync that sends nothing goes on, if it waits for its budget; None where it computes."""
+        if self.how_now["how"] != "scheduled" and not self._says_that_it_waits():
+            return None
         with psycopg.connect(self.database_url) as connection:
             row = connection.execute(
                 "SELECT spent, request_limit, extract(epoch FROM clock_timestamp())::float8 FROM budgets "
                 "WHERE request_limit IS NOT NULL"
             ).fetchone()
         return _room_at(*row) if row else None
+
+    def _says_that_it_waits(self) -> bool:
+        """Whether the last wait that a sync by hand has told is not over yet."""
+        size = os.fstat(self._errors.fileno()).st_size
+        latest = os.pread(self._errors.fileno(), _LATEST_BYTES, max(0, size - _LATEST_BYTES))
+        told = _WAITS.findall(latest)
+        if not told:
+            return False
+        at = now().astimezone()
+        hour, minute, second = map(int, told[-1])
+        until = at.replace(hour=hour, minute=minute, second=second)
+        return (until - at) % _DAY < _DAY / 2  # it may be tomorrow
 
 
 def _room_at(spent: Sequence[tuple[float, int]], limit: int, at: float) -> datetime | None:
