@@ -178,17 +178,21 @@ async def keyset(
 
 
 async def find_row(client: Requester, endpoint: Endpoint, key: str, value: int | str) -> Row | None:
-    """The row of a list with this key, by which the API filters the list; None where the list lacks it.
+    """The row of a list with this key, by which the API filters the list; None where it shows no such row.
+
+    An API that refuses the filter, or ignores it, shows none either: then this says nothing.
 
     Raises:
-        Unavailable: the API ignored the filter, promises rows that it does not send, or a row cannot be read.
+        Unavailable: the list promises rows that it does not send, or a row cannot be read.
     """
-    page = await ask(client, endpoint.having(bbql(f"{key} = {_literal(value)}")))
+    try:
+        page = await ask(client, endpoint.having(bbql(f"{key} = {_literal(value)}")))
+    except BadRequest:
+        return None
     require_readable(endpoint, page)
-    row = next((row for row in page.values if row.get(key) == value), None)
-    if row is None and (page.values or not page.complete):
+    if not page.values and not page.complete:
         raise Unavailable(f"{endpoint.path} does not say whether there is {key} {value}", path=endpoint.path)
-    return row
+    return next((row for row in page.values if row.get(key) == value), None)
 
 
 def bbql(*conditions: str | None) -> dict[str, str]:

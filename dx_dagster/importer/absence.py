@@ -92,7 +92,7 @@ async def listed(workspace: Workspace, uuid: str) -> Json | None:
     """The repository as a list shows it that answers 404 itself; None where no credential's list contains it.
 
     Raises:
-        BitbucketError: a credential's list cannot be read at the moment, or the API ignores the filter.
+        BitbucketError: a credential's list cannot be read at the moment.
     """
     endpoint = endpoints.repositories(workspace.slug)
     usable = workspace.client.pool.usable

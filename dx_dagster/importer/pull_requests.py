@@ -285,7 +285,7 @@ def _is_outside(workspace: Workspace, value: Json) -> bool:
 async def fetch_one(workspace: Workspace, repository: Repository, number: int) -> bool:
     """Fetches a single pull request, or marks it deleted; returns whether it exists.
 
-    A 404 by itself says too little: the list must lack the pull request as well.
+    A 404 by itself says too little: the list must not show the pull request either.
 
     Raises:
         NotFound: the repository or its list answers 404 too, so the pull request may still exist.
