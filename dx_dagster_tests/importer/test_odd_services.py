@@ -366,12 +366,15 @@ def test_addresses_of_commits_follow_a_repository_that_is_renamed_during_the_imp
 
 def test_a_pull_request_that_was_deleted_is_marked(sandbox, query, sync, wrong):
     sync()
-    deleted = next(one for one in sandbox.world.pull_requests if one.state == "OPEN" and not one.repository.forbidden)
-    sandbox.world.delete_pull_request(deleted)
+    shown = [one for one in sandbox.world.pull_requests if one.state == "OPEN" and not one.repository.forbidden]
+    sandbox.world.delete_pull_request(shown[0])
     sync()
-    assert [
-        one["source_id"] for one in query("SELECT source_id FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")
-    ] == [deleted.number]
+    sandbox.faults.on(r"/pullrequests\?.*q=id\+%3D", 400)  # an API that does not filter by id
+    sandbox.world.delete_pull_request(shown[1])
+    sandbox.requests.reset()
+    sync()
+    assert 400 in [request.status for request in sandbox.requests]
+    assert len(query("SELECT FROM bitbucket_pulls WHERE deleted_at IS NOT NULL")) == 2
     assert wrong() == {}
 
 
