@@ -116,7 +116,6 @@ class Installation:
     looks: int = 0
     quiet_looks: int = 0
     how_now: Mapping[str, object] = field(default_factory=dict)
-    most_quiet_looks: int = _QUIET_LOOKS
 
     @property
     def database_url(self) -> str:
@@ -160,7 +159,6 @@ class Installation:
     def start(self, how: Mapping[str, object] | None = None) -> None:
         self.began, self.requests, self.looks, self.quiet_looks = now(), 0, 0, 0
         self.how_now = how or self.how
-        self.most_quiet_looks = _QUIET_LOOKS_OF_HURRIED if self.how_now["how"] == "scheduled" else _QUIET_LOOKS
         print(json.dumps(self.how_now), file=self._process.stdin, flush=True)
 
     def answer_within(self, seconds: float) -> dict[str, Any] | None:
@@ -180,8 +178,11 @@ class Installation:
             self.due_at = _next_tick(self.syncs[-1].ended + _EVERY)
 
     def waits_until(self) -> datetime | None:
-        """When a sync that sends nothing goes on, if it waits for its budget; None where it computes."""
-        if self.how_now["how"] != "scheduled" and not self._says_that_it_waits():
+        """When the sync goes on, if it has sent nothing for long and waits for its budget; None where it works."""
+        is_hurried = self.how_now["how"] == "scheduled"
+        if self.quiet_looks < (_QUIET_LOOKS_OF_HURRIED if is_hurried else _QUIET_LOOKS):
+            return None
+        if not is_hurried and not self._says_that_it_waits():
             return None
         with psycopg.connect(self.database_url) as connection:
             row = connection.execute(
@@ -277,7 +278,7 @@ class Simulation:
                     one.end(answer)
                     waiting.pop(one.name, None)
                     self.on_end(one)
-                elif one.quiet_looks >= one.most_quiet_looks and (moment := one.waits_until()):
+                elif moment := one.waits_until():
                     waiting[one.name] = moment
                 else:
                     waiting.pop(one.name, None)
