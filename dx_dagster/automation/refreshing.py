@@ -166,23 +166,27 @@ def refresh_jobs(placement: Placement) -> tuple[dg.JobDefinition, dg.JobDefiniti
     def apply_webhooks(context: dg.OpExecutionContext) -> None:
         _apply_webhooks(placement, context)
 
-    @dg.job(
-        name=placement.name("refresh_workspaces"),
-        description="Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
-        tags=tags,
-        executor_def=executor(placement),
-    )
-    def of_all() -> None:
-        apply_webhooks()
+    def job(name: str, description: str, partitions: dg.PartitionsDefinition[str] | None = None) -> dg.JobDefinition:
+        @dg.job(
+            name=placement.name(name),
+            description=description,
+            partitions_def=partitions,
+            tags=tags,
+            executor_def=executor(placement),
+        )
+        def applying() -> None:
+            apply_webhooks()
 
-    @dg.job(
-        name=placement.name("refresh_workspace"),
-        description="Applies the webhook deliveries of one workspace that are due, and ends.",
-        partitions_def=placement.partitions,
-        tags=tags,
-        executor_def=executor(placement),
-    )
-    def of_one() -> None:
-        apply_webhooks()
+        return applying
 
-    return of_all, of_one
+    return (
+        job(
+            "refresh_workspaces",
+            "Applies the webhook deliveries of all workspaces, and waits a little for the next ones.",
+        ),
+        job(
+            "refresh_workspace",
+            "Applies the webhook deliveries of one workspace that are due, and ends.",
+            placement.partitions,
+        ),
+    )
