@@ -1,4 +1,4 @@
-"""Imports the environments and deployments of repositories with pipelines.
+"""Imports environments and deployments.
 
 Deployments have no date of change that can be filtered by, and the order of their list is not documented. A pipeline
 makes them: they are fetched where a pipeline has changed (`warehouse.imported.deployments`), by page numbers, down to a
@@ -52,7 +52,10 @@ Deploying = MarkedRepository[DeploymentsMark]
 
 
 async def import_deployments(settings: Settings, workspace: Workspace) -> Report:
-    """Stores environments and deployments of every repository in which a pipeline has changed."""
+    """Stores environments and deployments of every repository in which a pipeline has changed.
+
+    Of one without stored pipelines once: it may have environments, and deployments by pipelines older than the bound.
+    """
     report = Report(KIND)
     workspace_id = require_id(workspace)
     if settings.deployments == "off":
@@ -126,6 +129,11 @@ class ImportOfDeployments:
                     raise
                 await self._warn_of(repository, error)
                 fallback = REFUSED
+        older = self.workspace.since is not None
+        if not await deployments.can_exist(warehouse, repository.id, older_pipelines=older):
+            async with warehouse.transaction() as transaction:
+                await marks.put(transaction, replace(mark, version=version, fallback=fallback), asked=begun_at)
+            return
         unsettled = await deployments.unsettled(warehouse, repository.id)
         wanted = {one.source_id for one in unsettled}
         if mark.walk_cursor is not None:

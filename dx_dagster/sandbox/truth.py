@@ -35,9 +35,9 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
     """Rows by table. Rebuilt at each call; compare as sets, the order means nothing.
 
     With `since` only what lies within that bound of an import: pull requests that are OPEN or were updated at or after
-    it, with all their parts; pipelines and deployments created at or after it; environments of repositories with such
-    pipelines; commits of default branches dated at or after it; all repositories and members; and of other users those
-    who are met in these. `sizes`: an import with DX_PULL_REQUEST_SIZE=on, and enough requests for all of them.
+    it, with all their parts; pipelines and deployments created at or after it; commits of default branches dated at or
+    after it; all repositories, environments and members; and of other users those who are met in these. `sizes`: an
+    import with DX_PULL_REQUEST_SIZE=on, and enough requests for all of them.
     """
     after = since or datetime.min.replace(tzinfo=UTC)
     with world.lock:
@@ -76,14 +76,14 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
             "bitbucket_pipelines": [_pipeline(repository, pipeline, within) for repository, pipeline in runs],
             "bitbucket_environments": [
                 _environment(repository, environment)
-                for repository, those in pipelines.items()
-                if those
+                for repository in repositories
+                if repository.has_pipelines
                 for environment in repository.environments
             ],
             "bitbucket_deployments": [
                 _deployment(repository, deployment, after)
-                for repository, those in pipelines.items()
-                if those
+                for repository in repositories
+                if repository.has_pipelines
                 for deployment in repository.deployments
                 if deployment.release.created_on >= after
             ],

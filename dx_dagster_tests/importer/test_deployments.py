@@ -40,10 +40,11 @@ def add_pages(world: World, repository: HostedRepository, deployments: int = 210
         world.finish_pipeline(deploying(world, repository), "SUCCESSFUL")
 
 
-def test_deployments_cost_two_requests_where_a_pipeline_ended_and_none_elsewhere(database_url, new_database):
+def test_deployments_cost_two_requests_where_a_pipeline_ended_and_one_elsewhere_once(database_url, new_database):
     with Sandbox(replace(TINY, repositories=5)) as sandbox:
         world = sandbox.world
-        repository, other = [one for one in world.open_repositories if one.has_pipelines][:2]
+        repository, other = [one for one in world.open_repositories if one.has_pipelines]
+        [empty] = [one for one in world.repositories if one not in world.open_repositories and not one.forbidden]
         other.pipelines.clear()
         other.deployments.clear()
         without = Installation(new_database(), sandbox)
@@ -53,8 +54,9 @@ def test_deployments_cost_two_requests_where_a_pipeline_ended_and_none_elsewhere
         assert any("DX_DEPLOYMENTS is off" in note for note in off.notes)
 
         installation = Installation(database_url, sandbox)
-        assert installation.sync().requests == off.requests + 2
-        assert asked(sandbox) == asked(sandbox, repository) == list(LISTS)
+        assert installation.sync().requests == off.requests + 4
+        assert asked(sandbox, repository) == list(LISTS)
+        assert asked(sandbox, other) == asked(sandbox, empty) == ["/environments"]
         assert installation.differences() == {}
 
         run = deploying(world, repository)  # it has only been queued
@@ -176,7 +178,9 @@ def test_refused_deployments_are_no_warning_and_asked_for_again_after_a_day(data
         sandbox.faults.clear()
         with psycopg.connect(database_url) as connection:
             connection.execute(
-                "UPDATE sync_marks SET asked_at = asked_at - interval '1 day' WHERE kind = 'deployments'"
+                "UPDATE sync_marks m SET asked_at = asked_at - CASE WHEN EXISTS (SELECT FROM bitbucket_pipelines p "
+                "WHERE p.repository_id = m.repository_id) THEN interval '1 day' ELSE interval '30 days' END "
+                "WHERE kind = 'deployments'"
             )
         installation.sync()
         assert installation.differences() == {}

@@ -44,15 +44,17 @@ async def note_pipelines(transaction: Transaction) -> None:
 _DUE = SQL("({is_unsettled}) AND NOT {rests}").format(
     is_unsettled=SQL(UNSETTLED_DEPLOYMENT), rests=rests("asked_at", "COALESCE(started_at, created_at)")
 )
+_HAS_PIPELINE = SQL("EXISTS (SELECT FROM bitbucket_pipelines p WHERE p.repository_id = r.id)")
 _STALE = SQL("""
     SELECT r.id::text, COALESCE(m.head, '') AS version
     FROM bitbucket_repositories r LEFT JOIN sync_marks m ON m.repository_id = r.id AND m.kind = 'deployments'
     WHERE r.workspace_id = %(workspace)s AND r.deleted_at IS NULL AND r.allowlisted
-      AND EXISTS (SELECT FROM bitbucket_pipelines p WHERE p.repository_id = r.id)
+      AND (r.pipelines_synced_at IS NOT NULL OR {has_pipeline})
       AND (m.checked IS DISTINCT FROM COALESCE(m.head, '') OR m.walk_cursor IS NOT NULL
            OR {synced_to_is_wrong} OR {asked_at_is_wrong}
            OR m.bound > COALESCE((SELECT w.since FROM bitbucket_workspaces w WHERE w.id = r.workspace_id), '-infinity')
-           OR (m.fallback = %(refused)s AND m.asked_at < now() - interval '1 day')
+           OR (m.fallback = %(refused)s
+               AND m.asked_at < now() - CASE WHEN {has_pipeline} THEN interval '1 day' ELSE interval '30 days' END)
            OR (m.fallback IS DISTINCT FROM %(refused)s AND EXISTS (
                 SELECT FROM bitbucket_deployments d WHERE d.repository_id = r.id AND {is_due}))
            OR EXISTS (SELECT FROM bitbucket_pipelines p
@@ -60,14 +62,15 @@ _STALE = SQL("""
     synced_to_is_wrong=lies_in_the_future("m.synced_to"),
     asked_at_is_wrong=lies_in_the_future("m.asked_at"),
     is_due=_DUE,
+    has_pipeline=_HAS_PIPELINE,
 )
 
 
 async def stale(warehouse: Warehouse, workspace_id: str, reconcile: timedelta | None = None) -> dict[str, str]:
     """Ids of the repositories whose deployments must be fetched, with the version that their marks get then.
 
-    Only repositories with a stored pipeline are among them. With `reconcile`, also those with a pipeline created within
-    this time.
+    Only repositories whose pipelines can be read are among them; those without a stored pipeline, once. With
+    `reconcile`, also those with a pipeline created within this time.
     """
     rows = await warehouse.rows(_STALE, {"workspace": workspace_id, "refused": REFUSED, "reconcile": reconcile})
     return {row.id: row.version for row in rows}
@@ -102,6 +105,16 @@ async def are_stored(transaction: Transaction, deployment_ids: Collection[str]) 
         "SELECT count(*) AS stored FROM bitbucket_deployments WHERE id = ANY(%s::uuid[])", [list(deployment_ids)]
     )
     return int(row.stored) == len(set(deployment_ids))
+
+
+async def can_exist(warehouse: Warehouse, repository_id: str, *, older_pipelines: bool) -> bool:
+    """Whether pipelines of the repository can have deployed: stored ones, or, to an environment, older ones."""
+    row = await warehouse.row(
+        "SELECT EXISTS (SELECT FROM bitbucket_pipelines WHERE repository_id = %(id)s) "
+        "OR %(older)s AND EXISTS (SELECT FROM bitbucket_environments WHERE repository_id = %(id)s) AS found",
+        {"id": repository_id, "older": older_pipelines},
+    )
+    return bool(row.found)
 
 
 async def count(connected: Warehouse | Transaction, repository_id: str) -> int:
