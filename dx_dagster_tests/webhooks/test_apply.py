@@ -482,4 +482,4 @@ def test_the_first_commits_of_a_repository_come_with_the_delivery_that_it_was_cr
     world.create_repository()
     installation.deliver(*(one for one in watcher.deliveries() if one.event_key == "repo:created"))
     assert installation.refresh().outcomes["applied"] == 1
-    assert installation.differences() == {}
+    assert set(installation.differences()) <= {"bitbucket_environments"}  # these come with the first pipeline or sync
