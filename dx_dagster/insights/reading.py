@@ -273,7 +273,8 @@ _REVIEWED_THEN = """t.created >= %(first)s::timestamp AT TIME ZONE %(zone)s
 _FIFTHS = SQL("""
     WITH loads AS (
         SELECT dx_user_id, sum(n)::int AS n FROM (
-            SELECT t.dx_user_id, 1 AS n FROM pull_request_reviews t WHERE NOT t.bot_authored AND {reviewed} AND {of}
+            SELECT t.dx_user_id, 1 AS n FROM pull_request_reviews t
+            WHERE NOT t.bot_authored AND NOT t.by_author AND {reviewed} AND {of}
             UNION ALL
             SELECT t.dx_user_id, 0 FROM pull_request_measures t WHERE NOT t.bot_authored AND {merged} AND {of}) each
         WHERE dx_user_id IS NOT NULL GROUP BY dx_user_id)

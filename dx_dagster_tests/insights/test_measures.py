@@ -92,7 +92,7 @@ class History:
         self._connection = connection
         self.workspace = str(uuid4())
         self._repositories = [uuid4(), uuid4()]
-        self._accounts = [uuid4() for _ in NAMES]
+        self.accounts = [uuid4() for _ in NAMES]
         self._environments = [[uuid4(), uuid4()] for _ in self._repositories]
         self._merged: list[list[str]] = [[], []]
         self._numbers = 0
@@ -108,7 +108,7 @@ class History:
                     name=kind, type=kind,
                 )  # fmt: skip
         for person, (name, kind) in enumerate(zip(NAMES, TYPES, strict=True)):
-            account = self._accounts[person]
+            account = self.accounts[person]
             self.insert(
                 "bitbucket_users", id=account, source_id=f"{{{account}}}", workspace_id=self.workspace, name=name,
                 account_id=f"{name} of {self.workspace}", type=kind,
@@ -136,7 +136,7 @@ class History:
         )
         self.insert(
             "bitbucket_pulls", id=identity, source_id=number, repository_id=self._repositories[repository],
-            user_id=self._accounts[pull["author"]], title=f"Number {number}", created_at=opened,
+            user_id=self.accounts[pull["author"]], title=f"Number {number}", created_at=opened,
             state="OPEN" if ended is None else "MERGED" if merged else "DECLINED", closed_at=ended, merged_at=merged,
             ready_for_review=None if pull["ready"] is None else opened + timedelta(hours=pull["ready"]),
             merge_commit_sha=sha if merged else None, open_to_first_review=1.0 if by_people else None,
@@ -148,7 +148,7 @@ class History:
             message += f"\n\nThis reverts commit {before[pull['reverts'] % len(before)]}."
         self.insert("bitbucket_pull_commits", id=uuid4(), sha=identity.hex, pull_id=identity, message=message)
         for who, kind, at in reviews:
-            event = {"pull_id": identity, "user_id": self._accounts[who], "created_at": at}
+            event = {"pull_id": identity, "user_id": self.accounts[who], "created_at": at}
             self.insert("bitbucket_pull_activities", id=uuid4(), kind=kind, **event)
             if kind == "comment":
                 self._numbers += 1
@@ -171,7 +171,7 @@ class History:
         ended = None if run["seconds"] is None else at + timedelta(seconds=run["seconds"])
         self.insert(
             "bitbucket_pipelines", id=uuid4(), source_id=f"{{{uuid4()}}}", build_number=self._numbers, created_at=at,
-            repository_id=self._repositories[run["repository"]], user_id=self._accounts[run["who"]],
+            repository_id=self._repositories[run["repository"]], user_id=self.accounts[run["who"]],
             state="COMPLETED" if ended else "IN_PROGRESS", result=run["result"] if ended else None, completed_at=ended,
             duration=run["seconds"],
         )  # fmt: skip
@@ -237,6 +237,57 @@ def test_measures_agree_with_a_second_computation_after_each_change(connection, 
     build()
     agree()
     assert [(one.inserted, one.updated) for one in build(full=True).values()] == [(0, 0), (0, 0)]
+
+
+def test_a_review_with_another_account_of_the_author_is_no_review(connection, database_url):
+    history = History(connection)
+    common: Row = {"repository": 0, "author": 0, "opened": 24, "coding": 1, "ready": None, "lasted": 24, "merged": True}
+    common |= {"message": "Work", "reverts": None}
+    history.go_on(
+        [
+            common | {"reviews": [(1, "approval", 1), (1, "comment", 2), (2, "approval", 5)]},
+            common | {"reviews": [(1, "comment", 1)]},
+            common | {"reviews": [(2, "comment", 1)], "ready": 3},
+        ],
+        [],
+        [],
+    )
+
+    async def build() -> None:
+        async with Warehouse(database_url) as warehouse:
+            for one in BUILDS:
+                if one not in PEOPLE:
+                    await building.run(warehouse, one, history.workspace, settings=SETTINGS)
+
+    def measured(bob: int) -> list[tuple[Any, ...]]:
+        """The measures, where Bob's account is this person's."""
+        connection.execute("UPDATE identities SET dx_user_id = %s WHERE source_id = %s", [bob, history.accounts[1]])
+        asyncio.run(build())
+        rows = connection.execute("""
+            SELECT m.*, t.open_to_first_approval FROM pull_request_measures m
+            JOIN pull_requests t ON t.id = m.pull_request_id ORDER BY m.pull_request_id""").fetchall()
+        (week,) = connection.execute("SELECT * FROM weekly_measures WHERE scope = 'workspace'").fetchall()
+        counts = [row["reviews"] for row in connection.execute("SELECT count(*) AS reviews FROM pull_request_reviews")]
+        names = ["pickup_time", "open_to_first_approval", "review_count", "reviewer_count", "comment_count"]
+        names.append("merged_without_review")
+        return [
+            *(tuple(row[name] for name in names) for row in rows),
+            (week["review_count"], week["reviewer_count"], week["merged_without_review_count"], *counts),
+        ]
+
+    apart = [
+        (3600 + 30, 3600 + 30, 3, 2, 1, False),
+        (3600 + 30, None, 1, 1, 1, False),
+        (None, None, 1, 1, 1, False),
+        (5, 2, 0, 5),
+    ]
+    together = [
+        (5 * 3600 + 30, 5 * 3600 + 30, 1, 1, 0, False),
+        (None, None, 0, 0, 0, True),
+        (None, None, 1, 1, 1, False),
+        (2, 1, 1, 5),
+    ]
+    assert [measured(2), measured(1), measured(2)] == [apart, together, apart]
 
 
 def wrongly_deployed(connection: psycopg.Connection[Row]) -> list[Row]:

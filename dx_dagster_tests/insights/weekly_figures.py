@@ -21,7 +21,9 @@ _PULLS = """
     JOIN bitbucket_repositories r ON r.id = m.source_table_repo_id"""
 _REVIEWS = """
     SELECT v.created, v.repo_id, v.dx_user_id, v.bot_authored, r.workspace_id::text AS workspace
-    FROM pull_request_reviews v JOIN bitbucket_repositories r ON r.id = v.source_table_repo_id"""
+    FROM pull_request_reviews v JOIN bitbucket_repositories r ON r.id = v.source_table_repo_id
+    JOIN pull_requests t ON t.id = v.pull_request_id WHERE v.dx_user_id IS DISTINCT FROM t.dx_user_id
+    OR v.dx_user_id IS NULL"""
 _RUNS = """
     SELECT g.finished_at, g.repo_id, g.dx_user_id, g.status, g.duration, r.workspace_id::text AS workspace
     FROM pipeline_runs g JOIN bitbucket_pipelines t ON t.id = g.source_table_id

@@ -48,6 +48,7 @@ LANDED = {
     "0021_limits_of_the_api.py": "895532e1977edb68ebcd94afbcbaa5928c914a26857b5b04be79a267fd288244",
     "0022_measures.py": "590dd8f6d239bbd7d1a13c4fefdeaddaecc6fbdfad2dcfe63089cba334ab3bcb",
     "0023_keys_of_insights.py": "ebbccfe48e407223d5b3ca15dbfafd6e7c96b5c2b0f7133f98131cf5123e6805",
+    "0024_reviews_by_authors.py": "c1d6a324a4c86aaa59554b0aace874837f341e75b0dbbeeaf227f35dd67ddbc5",
 }
 # What 0002 to 0005 did not make yet when they landed: 0002 in fead7f0, 0003 and 0004 in d8bc5c7, 0005 in 1948b03.
 NO_LEDGER = "DROP TABLE budgets"

@@ -13,9 +13,12 @@ from dx_dagster.insights.changes import Scope, add_pulls_of_commit_authors, find
 from dx_dagster.insights.derivation import Derivation, derive
 from dx_dagster.insights.measures.assistants import names_one
 from dx_dagster.warehouse.database import Transaction
-from dx_dagster.warehouse.imported.review_times import IS_OTHER
+from dx_dagster.warehouse.imported.review_times import IS_OTHER, events
 from dx_dagster.warehouse.schema import bitbucket, measures
 
+_IS_OTHER_PERSON = SQL("{} AND (i.dx_user_id = those.dx_user_id) IS NOT TRUE").format(IS_OTHER)
+# `merged_without_review` is that of the imported row, where a review of a draft counts too. So does one with another
+# account of the author, which must not: what pull_requests does not show to be reviewed is looked at again.
 _BEFORE = SQL("""
     WITH those AS MATERIALIZED (
         SELECT t.id, t.source_table_id, t.source_table_repo_id, t.repo_id, t.dx_user_id, t.bot_authored, t.bot_type,
@@ -29,15 +32,28 @@ _BEFORE = SQL("""
         SELECT v.pull_request_id, count(*) AS reviews, count(DISTINCT v.dx_user_id) AS reviewers,
                min(v.created) FILTER (WHERE v.review_type = 'DECLINED') < max(v.created) AS again
         FROM those JOIN pull_request_reviews v ON v.pull_request_id = those.id
-        WHERE NOT v.bot_authored AND v.created <= COALESCE(those.closed, 'infinity')
+        WHERE NOT v.bot_authored AND NOT v.by_author AND v.created <= COALESCE(those.closed, 'infinity')
         GROUP BY v.pull_request_id),
     commented AS (
         SELECT p.id, count(*) AS comments
-        FROM changed_pulls c JOIN bitbucket_pulls p USING (id) JOIN bitbucket_pull_comments k ON k.pull_id = p.id
+        FROM those JOIN bitbucket_pulls p ON p.id = those.source_table_id
+        JOIN bitbucket_pull_comments k ON k.pull_id = p.id
         JOIN bitbucket_users who ON who.id = k.user_id AND who.type = 'human'
         LEFT JOIN bitbucket_users author ON author.id = p.user_id
-        WHERE NOT k.deleted AND k.created_at <= COALESCE(p.closed_at, 'infinity') AND {is_other}
+        LEFT JOIN identities i ON i.source = 'bitbucket' AND i.source_id = who.id
+        WHERE NOT k.deleted AND k.created_at <= COALESCE(p.closed_at, 'infinity') AND {is_other_person}
         GROUP BY p.id),
+    unsure AS MATERIALIZED (
+        SELECT those.source_table_id AS id, those.dx_user_id
+        FROM those JOIN bitbucket_pulls p ON p.id = those.source_table_id
+        WHERE those.merged IS NOT NULL AND those.open_to_first_review IS NULL AND p.open_to_first_review IS NOT NULL),
+    by_author_alone AS (
+        SELECT those.id FROM unsure those WHERE NOT EXISTS (
+            SELECT FROM ({events}) e JOIN bitbucket_pulls p ON p.id = e.pull_id
+            JOIN bitbucket_users who ON who.id = e.user_id AND who.type = 'human'
+            LEFT JOIN bitbucket_users author ON author.id = p.user_id
+            LEFT JOIN identities i ON i.source = 'bitbucket' AND i.source_id = who.id
+            WHERE e.created_at BETWEEN p.created_at AND p.closed_at AND {is_other_person})),
     committed AS (
         SELECT k.pull_id, bool_or({names_one}) AS named, bool_or(u.type = 'ai_bot') AS by_account
         FROM changed_pulls c JOIN bitbucket_pull_commits k ON k.pull_id = c.id
@@ -48,7 +64,7 @@ _BEFORE = SQL("""
         FROM those JOIN deployment_pull_requests a ON a.pull_request_id = those.id
         JOIN deployments d ON d.id = a.deployment_id
         WHERE d.success AND d.environment = 'production' GROUP BY a.pull_request_id)""").format(
-    is_other=IS_OTHER, names_one=SQL(names_one("k.message"))
+    events=events(SQL("= those.id")), is_other_person=_IS_OTHER_PERSON, names_one=SQL(names_one("k.message"))
 )
 
 
@@ -88,8 +104,7 @@ def _derivation(time: BusinessTime) -> Derivation:
             "review_count": "COALESCE(v.reviews, 0)",
             "reviewer_count": "COALESCE(v.reviewers, 0)",
             "re_reviewed": "COALESCE(v.again, false)",
-            # In the imported row, a review of a draft counts too.
-            "merged_without_review": "t.merged IS NOT NULL AND p.open_to_first_review IS NULL",
+            "merged_without_review": "t.merged IS NOT NULL AND (p.open_to_first_review IS NULL OR a.id IS NOT NULL)",
             "reverted": "t.reverted",
             "reverted_at": "t.reverted_at",
             "size": "t.size",
@@ -103,6 +118,7 @@ def _derivation(time: BusinessTime) -> Derivation:
                JOIN bitbucket_repositories r ON r.id = p.repository_id
                LEFT JOIN reviewed v ON v.pull_request_id = t.id
                LEFT JOIN commented c ON c.id = p.id
+               LEFT JOIN by_author_alone a ON a.id = p.id
                LEFT JOIN committed k ON k.pull_id = p.id
                LEFT JOIN deployed d ON d.pull_request_id = t.id
                WHERE r.workspace_id = %(workspace)s"""),
@@ -128,6 +144,7 @@ def _derivation(time: BusinessTime) -> Derivation:
                 "source_table_id": ("pull_requests.source_table_id",),
                 "source_table_repo_id": ("pull_requests.source_table_repo_id",),
             },
+            "a": {"id": ("pull_requests.open_to_first_review",)},
             "c": {"comments": ("bitbucket_pull_comments.id",)},
             "v": {
                 "reviews": ("pull_request_reviews.id",),
@@ -178,5 +195,6 @@ BUILD = Build(
     ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
+    rules="2",
     noted=("unified/pull_requests", "unified/pull_request_reviews", "unified/deployments"),
 )

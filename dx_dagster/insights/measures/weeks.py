@@ -193,7 +193,8 @@ def _tables(sources: _Sources) -> Iterator[tuple[str, Composable]]:
     led = sources.dated("pull_request_measures", "deployed_at", _LEAD_COLUMNS, "NOT t.bot_authored")
     yield "weekly_leads", _of_all_scopes(led, _both("lead_time"))
     # The reviews of a person in a repository and week, and 0 for those whose pull requests were merged there.
-    reviews = sources.dated("pull_request_reviews", "created", "t.repo_id, t.dx_user_id, t.bot_authored")
+    of_reviews = "t.repo_id, t.dx_user_id, t.bot_authored"
+    reviews = sources.dated("pull_request_reviews", "created", of_reviews, "NOT t.by_author")
     authors = sources.merged("t.repo_id, t.dx_user_id, t.bot_authored")
     yield (
         "weekly_loads",

@@ -1,7 +1,8 @@
 """`pull_request_reviews`: one row for each review of a pull request, by people and by bots.
 
 Durations count from `ready_for_review_at` where the pull request was a draft, else from `created`. A review before that
-moment has none.
+moment has none. The author's other accounts are reviewers like any other, so that numbers stay when people are joined
+and parted; `by_author` tells their reviews.
 """
 
 from psycopg.sql import SQL
@@ -38,6 +39,7 @@ def _derivation(time: BusinessTime) -> Derivation:
             "tz": zone,
             "review_type": "v.state",
             "bot_authored": "COALESCE(u.type <> 'human', false)",
+            "by_author": "COALESCE(i.dx_user_id = t.dx_user_id, false)",
             "deleted": "t.deleted",
         },
         SQL("""FROM changed_pulls c JOIN pull_requests t ON t.source_table_id = c.id
@@ -84,5 +86,6 @@ BUILD = Build(
     ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
+    rules="2",
     noted=("bitbucket/reviews",),
 )

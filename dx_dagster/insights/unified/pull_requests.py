@@ -1,7 +1,8 @@
 """`pull_requests`: one row for each pull request.
 
 Durations count from `ready_for_review_at` where there is one, else from `created`. A review before that moment is none:
-the first one at or after it counts, as the first one after the opening does in `bitbucket_pulls`.
+the first one at or after it counts, as the first one after the opening does in `bitbucket_pulls`. One with another
+account of the author is none either: `bitbucket_pulls` knows accounts, and no people.
 """
 
 from psycopg.sql import SQL, Identifier
@@ -38,9 +39,10 @@ _BEFORE = SQL("""
         JOIN bitbucket_users who ON who.id = e.user_id AND who.type = 'human'
         LEFT JOIN bitbucket_users author ON author.id = p.user_id
         LEFT JOIN identities i ON i.source = 'bitbucket' AND i.source_id = who.id
+        LEFT JOIN identities authoring ON authoring.source = 'bitbucket' AND authoring.source_id = p.user_id
         LEFT JOIN dx_users d ON d.id = i.dx_user_id
         LEFT JOIN known_zones zone ON zone.name = d.tz
-        WHERE {is_other} GROUP BY p.id, zone.name),
+        WHERE {is_other} AND (i.dx_user_id = authoring.dx_user_id) IS NOT TRUE GROUP BY p.id, zone.name),
     firsts AS (
         SELECT id, min(reviewed_at) AS reviewed_at, min(approved_at) AS approved_at,
                (array_agg(tz ORDER BY reviewed_at, tz))[1] AS reviewer_tz,
@@ -180,6 +182,6 @@ BUILD = Build(
     ),
     derivations=(_derivation(BusinessTime.parse("")),),
     work=_build,
-    rules="2",
+    rules="3",
     noted=("unified/repos",),
 )

@@ -140,7 +140,7 @@ _MEASURES = (
 # them, whose days are noted, both those of the old row and those of the new one.
 _DATED = {
     measures.pull_request_measures: ("repo_id", _MEASURES, "merged, deployed_at, reverted_at"),
-    unified.pull_request_reviews: ("repo_id", "id, repo_id, dx_user_id, bot_authored, created", "created"),
+    unified.pull_request_reviews: ("repo_id", "id, repo_id, dx_user_id, bot_authored, by_author, created", "created"),
     unified.pipeline_runs: ("repo_id", "id, repo_id, dx_user_id, status, duration, finished_at", "finished_at"),
     unified.deployments: (
         "service_id",

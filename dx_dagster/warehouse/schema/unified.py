@@ -157,6 +157,11 @@ pull_request_reviews = Table(
     text("tz", "Zone of those hours"),
     text("review_type", "APPROVED, DECLINED or COMMENTED"),
     flag("bot_authored", "Whether the reviewer is no person"),
+    flag(
+        "by_author",
+        "Whether the author reviewed with another account; such a review counts in no measure",
+        default=False,
+    ),
     flag("deleted", "Whether the pull request or its repository is gone", default=False),
     Index("ix_pull_request_reviews_source_table_id", "source_table_id", unique=True),
     Index("ix_pull_request_reviews_pull_request_id", "pull_request_id"),
