@@ -196,6 +196,9 @@ def test_a_pull_request_is_reverted_when_a_later_merged_one_says_so(written):
     written.pull(43, "Release", (SHA[105], "Step"), (SHA[118], f"This reverts commit {SHA[105]}."))
     written.pull(44, "Release again", (SHA[105], "Step"), (SHA[118], f"This reverts commit {SHA[105]}."))
     written.pull(45, 'Revert "Revert "Add caching" (pull request #23)"')
+    written.pull(
+        46, 'Revert "Revert "Speed up (pull request #1)""', (SHA[117], 'Revert "Revert "x (pull request #9)""')
+    )
 
     def reverted() -> list[int]:
         return [number for (number,) in written.execute(
@@ -203,7 +206,7 @@ def test_a_pull_request_is_reverted_when_a_later_merged_one_says_so(written):
         )]  # fmt: skip
 
     written.build()
-    assert reverted() == [*reverts, 23]
+    assert reverted() == [*reverts, 21, 23]
     # What makes another one reverted, or none, is followed although that one has not changed itself.
     written.execute("UPDATE bitbucket_pulls SET title = 'Add a cache' WHERE source_id = 3")
     written.execute(
@@ -211,7 +214,7 @@ def test_a_pull_request_is_reverted_when_a_later_merged_one_says_so(written):
     )
     written.execute("UPDATE bitbucket_pull_commits SET deleted = true WHERE message LIKE '%%#2.%%'")
     written.build()
-    assert reverted() == [1, 4, 5, 6, 7, 10, 15, 23]
+    assert reverted() == [1, 4, 5, 6, 7, 10, 15, 21, 23]
     assert written.build(full=True) == NOTHING
 
 

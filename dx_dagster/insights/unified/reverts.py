@@ -12,12 +12,14 @@ from dx_dagster.warehouse.database import Transaction
 
 _LONGEST = 18  # digits of a bigint
 
-# Of titles around titles, the last number belongs to the outermost. Quoted lines of a message begin with `>`.
+# Of titles around titles, the last number belongs to the outermost, unless two quotes end there: then to one within it.
+# Quoted lines of a message begin with `>`.
+_NO_OTHER = r"(?![^\n]*\(pull request #)"
 _PATTERNS = {
     "in_title": r"^\W*(?:[A-Z][A-Z0-9_]+-\d+\W+)?[Rr]everts?:?\s+(.*\S)",
-    "number_in_title": rf"\(pull request #(\d{{1,{_LONGEST}}})\)",
+    "number_in_title": rf"""\(pull request #(\d{{1,{_LONGEST}}})\)(?!["”']{{2}}){_NO_OTHER}""",
     "number": rf"^\s*(?:this )?reverts?:? (?:pull request|pr) #(\d{{1,{_LONGEST}}})\M",
-    "number_in_subject": rf'\A\s*revert "[^\n]*\(pull request #(\d{{1,{_LONGEST}}})\)"',
+    "number_in_subject": rf'\A\s*revert "[^\n]*\(pull request #(\d{{1,{_LONGEST}}})\)"(?!"){_NO_OTHER}',
     "commit": r"^\s*(?:this )?reverts commits? ([0-9a-f]{7,40})\M",
 }
 _FORGET = "DELETE FROM pull_request_reverts k USING changed_pulls c WHERE k.source_table_pull_id = c.id"
