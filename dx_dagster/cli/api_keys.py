@@ -61,7 +61,10 @@ def list_() -> None:
         from dx_dagster.clock import ago
         from dx_dagster.warehouse import api_keys
 
-        for one in await api_keys.all_keys(warehouse):
+        stored = await api_keys.all_keys(warehouse)
+        if not stored:
+            print("There are no API keys. To create one: dx-dagster api-keys create NAME", file=sys.stderr)
+        for one in stored:
             used = f"last used {ago(one.last_used_at)}" if one.last_used_at else "never used"
             state = f", revoked {ago(one.revoked_at)}" if one.revoked_at else ""
             opens = "insights only, " if one.insights_only else ""

@@ -34,7 +34,10 @@ def list_() -> None:
         from dx_dagster.clock import ago
         from dx_dagster.warehouse.connections.connections import all_connections
 
-        for one in await all_connections(warehouse):
+        stored = await all_connections(warehouse)
+        if not stored:
+            print("No workspace is connected. To connect one: dx-dagster connect WORKSPACE", file=sys.stderr)
+        for one in stored:
             state = f"failing: {clause(one.last_error)}" if one.last_error else one.state
             state = f"disabled: {clause(one.disabled_reason or '')}" if one.disabled_at else state
             synced = ago(one.last_synced_at) if one.last_synced_at else "never"

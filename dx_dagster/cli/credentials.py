@@ -1,5 +1,6 @@
 """`dx-dagster credentials`: lists, adds, disables and removes credentials of a connection."""
 
+import sys
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,13 @@ def list_(workspace: Workspace, type_: Type = ConnectionType.bitbucket) -> None:
         from dx_dagster.warehouse.connections import credentials
 
         connection = await stored_connection(warehouse, workspace, type_)
-        for one in await credentials.shown(warehouse, connection.id):
+        stored = await credentials.shown(warehouse, connection.id)
+        if not stored:
+            whose = f"The connection of {connection.workspace} ({connection.type})"
+            options = f" --type {type_.value}" if type_ is not ConnectionType.bitbucket else ""
+            how = f"dx-dagster credentials add {connection.workspace}{options}"
+            print(f"{whose} has no credentials. To add one: {how}", file=sys.stderr)
+        for one in stored:
             state = "expired" if one.expired else "enabled"
             if one.disabled_at:
                 state = f"disabled: {clause(one.disabled_reason or '')}"

@@ -56,6 +56,8 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Print one JSON obj
     if json_:
         print_json({"people": found})
         return
+    if not found:
+        print("No people yet. They come with a sync, or with dx-dagster people import FILE.csv", file=sys.stderr)
     from dx_dagster.cli.consoles import plain
 
     console = plain()

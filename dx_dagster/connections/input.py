@@ -84,13 +84,20 @@ class Fields:
 def new_credential(
     secret: SecretStr, username: str | None = None, label: str | None = None, expires: date | None = None
 ) -> NewCredential:
-    """A credential from its parts: an access token alone, or an API token with the e-mail address of its account."""
-    clean = trimmed(secret)
+    """A credential from its parts: an access token alone, or an API token with the e-mail address of its account.
+
+    Its label is one line, so that no line of a list is another one's.
+    """
+    clean, label = trimmed(secret), _in_one_line(label or "")
     if username and username.strip():
         default = f"API token of {username.strip()}"
         return NewCredential("api_token", label or default, clean, username.strip(), expires, bool(label))
     shown = clean.get_secret_value()[-4:] if len(clean.get_secret_value()) > 12 else ""  # noqa: PLR2004 - as `hint`
     return NewCredential("access_token", label or f"Access token …{shown}", clean, None, expires, bool(label))
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def credential_of(kind: ConnectionType, fields: Fields, before: StoredCredential | None = None) -> NewCredential:

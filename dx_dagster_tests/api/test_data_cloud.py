@@ -108,8 +108,8 @@ def test_the_life_of_a_credential(client):
         "id": 2, "type": "bitbucket", "label": "Automation", "settings": {}, "expiration_date": "2030-01-31",
         "disabled_at": None,
     }  # fmt: skip
-    answer = client.post("/api/connections/1/credentials.update", json={"id": 2, "label": "new"})
-    assert (answer.status_code, answer.json()["credential"]["label"]) == (200, "new")
+    answer = client.post("/api/connections/1/credentials.update", json={"id": 2, "label": " new\n3  \x1b[2J one\u2028"})
+    assert (answer.status_code, answer.json()["credential"]["label"]) == (200, "new 3 [2J one")
     body = {"id": 2, "settings": {"username": EMAIL}, "secrets": {"password": API_TOKEN}, "expiration_date": None}
     changed = client.post("/api/connections/1/credentials.update", json=body).json()["credential"]
     assert (changed["settings"], changed["expiration_date"]) == ({"username": EMAIL}, None)

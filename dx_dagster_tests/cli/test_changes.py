@@ -18,6 +18,13 @@ STATE = """
 
 
 def test_changes_say_what_they_did_and_destruction_is_confirmed(run_cli: RunCli, environment, sandbox, database_url):
+    for area, says in (
+        ("connections", "No workspace is connected."),
+        ("people", "No people yet."),
+        ("api-keys", "no API keys"),
+    ):
+        nothing = run_cli(area, "list")
+        assert (nothing.returncode, nothing.stdout, says in nothing.stderr) == (0, "", True), area
     env = environment | {"BITBUCKET_API_URL": sandbox.url, "DX_PUBLIC_URL": "https://dx.example.com"}
 
     def cli(*arguments: str, token: str = TOKEN) -> str:
@@ -37,6 +44,11 @@ def test_changes_say_what_they_did_and_destruction_is_confirmed(run_cli: RunCli,
     assert cli("credentials", "disable", "acme", "2").endswith("was disabled already: disabled by hand")
     assert "is disabled. To resume: dx-dagster connections enable acme" in cli("connections", "disable", "acme")
     assert cli("connections", "enable", "acme").endswith("is enabled.\n2 of 2 credentials good.")
+    cli("connect", "acme", "--type", "bitbucket_pipelines")
+    cli("credentials", "remove", "acme", "3", "--yes")
+    none = run_cli("credentials", "list", "acme", "--type", "bitbucket_pipelines")
+    assert (none.stdout, "credentials add acme --type bitbucket_pipelines" in none.stderr) == ("", True)
+    cli("connections", "remove", "acme", "--type", "bitbucket_pipelines", "--yes")
     cli("api-keys", "create", "laptop")
     cli("webhooks", "install", "acme")
 
