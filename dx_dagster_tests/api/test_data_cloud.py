@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import psycopg
@@ -425,6 +426,17 @@ def test_statuses_mark_accounts_and_unknown_ones_are_named(client, database_url)
         form = {"connection_type": "bitbucket", "users": '[{"source_id": "a3", "status": "human"}]'}
         assert client.post("/api/users.setUserStatuses", data=form).json()["unknown_source_ids"] == []
         assert types()[2] == ("human", False, "human")
+        plain = [("connection_type", "bitbucket"), ("users[][source_id]", "a3"), ("users[][status]", "bot")]
+        plain += [(f"users[][{name}]", value) for one in many for name, value in one.items()]
+        of_form = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = client.post("/api/users.setUserStatuses", content=urlencode(plain), headers=of_form)
+        assert (len(answer.json()["unknown_source_ids"]), types()[2]) == (len(many), ("bot", True, "bot"))
+        numbered = {"users[7][source_id]": "{1}", "users[07][status]": "bot", "users[7][status]": "ai_agent"}
+        answer = client.post("/api/users.setUserStatuses", data={"connection_type": "bitbucket", **numbered})
+        assert error(answer) == (422, "invalid_json")
+        del numbered["users[07][status]"]
+        assert client.post("/api/users.setUserStatuses", data={"connection_type": "bitbucket", **numbered}).json()["ok"]
+        assert types()[0] == ("ai_bot", True, "ai_bot")
         assert send(given, connection_type="github").json()["unknown_source_ids"] == ["{1}", "2"]
         wrong = ({"source_id": "{1}"}, {"source_id": "{1}", "status": "robot"}, {"source_id": "", "status": "bot"}, 1)
         for users in ([], given * 501, None, "x", *([*given, one] for one in wrong)):
@@ -432,4 +444,4 @@ def test_statuses_mark_accounts_and_unknown_ones_are_named(client, database_url)
         assert error(send(given, connection_type="jira")) == (422, "invalid_json")
         unauthorized = client.post("/api/users.setUserStatuses", json={}, headers={"Authorization": "Bearer no"})
         assert error(unauthorized) == (401, "not_authed")
-        assert types() == [("human", False, "human"), ("ai_bot", True, "ai_bot"), ("human", False, "human")]
+        assert types() == [("ai_bot", True, "ai_bot"), ("ai_bot", True, "ai_bot"), ("bot", True, "bot")]

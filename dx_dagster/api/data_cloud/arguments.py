@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -22,7 +22,9 @@ MOST_USERS = 1000
 
 _LONGEST_TEXT = 4000
 _LARGEST_ID = 2**31 - 1
+_MOST_FIELDS = 2 * MOST_USERS + 50
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+_OF_USER = re.compile(r"users\[([0-9]{0,4})\]\[(source_id|status)\]")
 _NESTED = re.compile(r"(settings|secrets)(?:\[([A-Za-z_]+)\]|\.([A-Za-z_]+))")
 
 
@@ -69,7 +71,9 @@ async def arguments(request: Request) -> Arguments:
 
 
 async def statuses(request: Request) -> Statuses:
-    """The arguments of `users.setUserStatuses` in the body of the request. In a form, `users` is JSON.
+    """The arguments of `users.setUserStatuses` in the body of the request.
+
+    In a form, `users` is JSON, or has names such as `users[0][status]` or `users[][status]`.
 
     Raises:
         RefusedError: the body cannot be read, or an argument is missing or wrong (invalid_json).
@@ -121,7 +125,7 @@ async def _form(request: Request) -> Mapping[str, Any]:
     """Arguments of a form. Nested names are `secrets[api_token]`, `secrets.api_token`, or JSON in `secrets`."""
     values: dict[str, Any] = {}
     try:
-        form = await request.form(max_files=0, max_fields=50, max_part_size=LARGEST_BODY)
+        form = await request.form(max_files=0, max_fields=_MOST_FIELDS, max_part_size=LARGEST_BODY)
     except (HTTPException, FormParserError, ValueError):
         raise _unreadable("The form could not be parsed.") from None
     for name, value in form.multi_items():
@@ -135,7 +139,20 @@ async def _form(request: Request) -> Mapping[str, Any]:
             values[name] = _json(str(value).encode("utf-8", "replace"))
         else:
             values[name] = value
-    return values
+    return values | ({"users": users} if (users := _users(form.multi_items())) else {})
+
+
+def _users(fields: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Users of a form. Without a number, a field that the last user has already begins the next one, as in Rails."""
+    users: dict[str, dict[str, Any]] = {}
+    begun = 0
+    for name, value in fields:
+        if found := _OF_USER.fullmatch(name):
+            place, column = found.groups()
+            if not place:
+                begun += column in users.get(f"[{begun}]", {})
+            users.setdefault(place or f"[{begun}]", {})[column] = value
+    return list(users.values())
 
 
 def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
