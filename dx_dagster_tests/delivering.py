@@ -129,10 +129,16 @@ class Receiving(Installation):
 @contextmanager
 def installed(database_url: str, config: WorldConfig) -> Iterator[Receiving]:
     """A sandbox whose workspace is connected and imported, with a receiver before its inbox."""
-    with Sandbox(config) as sandbox:
-        made = Receiving(database_url, sandbox)
-        give_secret(made.settings, config.workspace, SECRET)
-        with receiving(made.settings) as made.receiver:
-            made.sync()
-            assert made.differences() == {}
-            yield made
+    with Sandbox(config) as sandbox, with_receiver(database_url, sandbox) as made:
+        made.sync()
+        assert made.differences() == {}
+        yield made
+
+
+@contextmanager
+def with_receiver(database_url: str, sandbox: Sandbox) -> Iterator[Receiving]:
+    """The sandbox's workspace, connected, with a receiver before its inbox."""
+    made = Receiving(database_url, sandbox)
+    give_secret(made.settings, made.slug, SECRET)
+    with receiving(made.settings) as made.receiver:
+        yield made

@@ -18,7 +18,7 @@ from dx_dagster.connections.actions import check
 from dx_dagster.importer.members import import_members
 from dx_dagster.importer.pipelines import import_pipelines
 from dx_dagster.importer.workspace import Workspace
-from dx_dagster.sandbox import Token
+from dx_dagster.sandbox import Sandbox, Token
 from dx_dagster.sandbox.deliveries import SandboxDelivery, Watcher
 from dx_dagster.settings import Settings
 from dx_dagster.warehouse.connections.connections import find
@@ -36,6 +36,7 @@ from dx_dagster_tests.delivering import (
     installed,
     post,
     receiving,
+    with_receiver,
 )
 from dx_dagster_tests.importing import KEYS, give_credential, on_workspace, open_into_release
 from dx_dagster_tests.payloads import evidence
@@ -97,6 +98,25 @@ def test_what_bitbucket_dropped_is_found_by_the_next_sync(installation):
     assert installation.differences() != {}
     installation.sync()
     assert installation.differences() == {}
+
+
+@pytest.mark.parametrize("requests", [4, 34], ids=["before commits", "while commits are kept for later"])
+def test_deliveries_between_a_killed_first_import_and_the_next_sync_leave_no_wrong_rows(requests, database_url):
+    with Sandbox(SMALL) as sandbox, with_receiver(database_url, sandbox) as installation:
+        world, watcher = sandbox.world, Watcher(sandbox.world)
+        sandbox.faults.latency = 0.005
+        with pytest.raises(TimeoutError):
+            installation.sync(requests=requests)
+        sandbox.faults.latency = 0
+        for repository in world.open_repositories:
+            world.rename_repository(repository)
+        pull = world.open_pull_request(world.open_repositories[0])
+        installation.deliver(*watcher.deliveries())
+        installation.refresh()
+        world.force_push_default_branch(pull.repository)  # the pull request has the commits that the branch lost
+        installation.sync()
+        installation.sync()
+        assert installation.differences() == {}
 
 
 def test_a_delivery_about_a_merge_reaches_what_waits_for_the_same_branch(installation):

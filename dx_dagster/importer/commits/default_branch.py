@@ -197,8 +197,7 @@ async def _end(
         reached = lost.stored - len(lost.hashes)
         if not absence.is_suspicious(stored=lost.stored, missing=len(lost.hashes), listed=reached):
             await commits.drop(transaction, repository.id, lost.hashes)
-            await marks.put(transaction, ended)
-            await _finish(transaction, repository, ended)
+            await _finish(transaction, repository, mark, ended)
             return ended
         await marks.put(transaction, until_then)
     if not await _is_lost(workspace, repository, mark.head or "", lost.hashes):
@@ -210,8 +209,7 @@ async def _end(
         return until_then
     async with workspace.warehouse.transaction() as transaction:
         await commits.drop(transaction, repository.id, lost.hashes)
-        await marks.put(transaction, ended)
-        await _finish(transaction, repository, ended)
+        await _finish(transaction, repository, mark, ended)
     return ended
 
 
@@ -329,8 +327,7 @@ async def _follow(workspace: Workspace, report: Report, repository: BranchToImpo
             # With this bound, a killed import looks for the parents of these commits again.
             await marks.put(transaction, replace(until_then, bound=asked_at))
         elif not rewritten:
-            await marks.put(transaction, ended)
-            await _finish(transaction, repository, ended)
+            await _finish(transaction, repository, mark, ended)
             return ended
     if too_old:
         await _reach_down(workspace, repository, mark.bound)
@@ -359,5 +356,10 @@ async def _store(
     return counts.inserted
 
 
-async def _finish(transaction: Transaction, repository: Repository, mark: CommitsMark) -> None:
-    await repositories.default_branch_synced(transaction, repository.id, mark.synced_to)
+async def _finish(transaction: Transaction, repository: Repository, mark: CommitsMark, ended: CommitsMark) -> None:
+    """Stores the mark of a walk that has `ended`; `mark`: until then."""
+    await marks.put(transaction, ended)
+    await repositories.default_branch_synced(transaction, repository.id, ended.synced_to)
+    if mark.synced_to is None:
+        # A delivery may have brought lists of commits before the first walk. It shows no rewriting of the branch since.
+        await commits.ask_open_pulls(transaction, repository.id)

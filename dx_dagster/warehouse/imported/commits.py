@@ -147,7 +147,6 @@ _UNREACHABLE = """
     ORDER BY created DESC NULLS LAST"""
 
 
-# Commits that the branch has lost may belong to open pull requests into it again.
 _ASK_OPEN_PULLS = """
     UPDATE pull_marks m SET commits_synced_for = NULL
     FROM bitbucket_pulls p
@@ -180,7 +179,13 @@ async def drop(transaction: Transaction, repository_id: str, hashes: Collection[
             "DELETE FROM bitbucket_repository_default_branch_commits WHERE repository_id = %s AND sha = ANY(%s)",
             [repository_id, list(hashes)],
         )
-        await transaction.execute(_ASK_OPEN_PULLS, {"repository": repository_id})
+        # Commits that the branch has lost may belong to open pull requests into it again.
+        await ask_open_pulls(transaction, repository_id)
+
+
+async def ask_open_pulls(transaction: Transaction, repository_id: str) -> None:
+    """Makes the commits of open pull requests into the default branch stale."""
+    await transaction.execute(_ASK_OPEN_PULLS, {"repository": repository_id})
 
 
 # After a walk with a bound, the branch may have parents that are not stored.

@@ -43,6 +43,10 @@ _TABLES = {
     "bitbucket_pull_comments": ("/pull-requests/", _OF_PULL),
     "bitbucket_pull_commits": ("/commits/", _OF_PULL_OR_FORK),
 }
+# Commits that a killed sync has kept, with their old addresses: the sync that continues it fetches them again.
+_FORGET_KEPT = SQL("DELETE FROM sync_session_commits t USING ({renamed}) moved WHERE {belongs}").format(
+    renamed=_RENAMED, belongs=_OF_REPOSITORY
+)
 
 
 async def follow_renames(transaction: Transaction, repositories: "pl.DataFrame") -> None:
@@ -55,3 +59,4 @@ async def follow_renames(transaction: Transaction, repositories: "pl.DataFrame")
         for table, (page, belongs) in _TABLES.items():
             statement = _FOLLOW.format(table=Identifier(table), renamed=_RENAMED, page=page, belongs=belongs)
             await transaction.execute(statement, bound)
+        await transaction.execute(_FORGET_KEPT, bound)
