@@ -13,13 +13,14 @@ from urllib.parse import quote, unquote_plus
 import pytest
 
 from dx_dagster.bitbucket import NotFound, Unavailable
+from dx_dagster.importer.absence import AccessCheck
 from dx_dagster.importer.activity.step import import_activity
 from dx_dagster.importer.commits import endpoint
 from dx_dagster.importer.commits.step import import_commits
 from dx_dagster.importer.each_pull import PullRow, for_each_pull, pull_rows
 from dx_dagster.importer.pull_requests import import_pull_requests
 from dx_dagster.importer.report import Report
-from dx_dagster.importer.repositories import import_repositories
+from dx_dagster.importer.repositories import fetch_repository, import_repositories
 from dx_dagster.importer.workspace import Workspace
 from dx_dagster.sandbox import Sandbox, WorldConfig
 from dx_dagster.sandbox.repositories import HostedRepository
@@ -350,7 +351,7 @@ def test_a_renamed_repository_keeps_its_rows_and_a_vanished_one_is_marked(sandbo
     assert wrong() == {}
 
 
-def test_addresses_of_commits_follow_a_repository_that_is_renamed_during_the_import_and_again(
+def test_addresses_of_commits_follow_a_repository_that_is_renamed_during_the_import_and_whose_name_is_taken(
     installation, sandbox, query, sync, wrong
 ):
     forked = next(one.repository for one in sandbox.world.pull_requests if one.fork and not one.fork_gone)
@@ -360,6 +361,15 @@ def test_addresses_of_commits_follow_a_repository_that_is_renamed_during_the_imp
     installation.on_workspace(import_commits)
     assert query("SELECT FROM bitbucket_pull_commits JOIN bitbucket_pulls p ON p.id = pull_id WHERE p.from_fork")
     sandbox.world.rename_repository(forked)
+    sync()
+    assert wrong() == {}
+
+    # Another repository takes its name, and a delivery tells of that one first.
+    taken = forked.slug
+    sandbox.world.rename_repository(forked)
+    other = sandbox.world.create_repository()
+    sandbox.world.rename_repository(other, taken)
+    installation.on_workspace(lambda one: fetch_repository(one, other.uuid, AccessCheck(one)))
     sync()
     assert wrong() == {}
 

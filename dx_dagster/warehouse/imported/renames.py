@@ -28,10 +28,10 @@ _FOLLOW = SQL("""
 _OF_REPOSITORY = SQL("t.repository_id = moved.id")
 _OF_PULL = SQL("t.pull_id IN (SELECT p.id FROM bitbucket_pulls p WHERE p.repository_id = moved.id)")
 # The address of a commit may be in a fork or in the repository that the pull request is for. It is not in a fork if it
-# lies in the same workspace and in no other repository there.
+# lies in the same workspace and in no other repository there. One that has taken the old name had it later.
 _OF_PULL_OR_FORK = SQL("""t.pull_id IN (
     SELECT p.id FROM bitbucket_pulls p
-    WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR (
+    WHERE p.repository_id = moved.id AND (p.from_fork IS NOT TRUE OR starts_with(t.source_url, moved.old || '/') OR (
         starts_with(t.source_url, regexp_replace(moved.old, '[^/]*$', ''))
         AND NOT EXISTS (SELECT FROM bitbucket_repositories other
                         WHERE other.id <> moved.id AND starts_with(t.source_url, other.source_url || '/')))))""")
