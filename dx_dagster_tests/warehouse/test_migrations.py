@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from itertools import count
@@ -390,6 +391,14 @@ def test_each_difference_is_one_sentence_whose_statement_mends_it(database_url):
         assert "The table budgets is missing: restore it" in sentence
         with pytest.raises(WarehouseError, match="The table budgets is missing"):
             migrations.upgrade(database_url)
+
+
+def test_no_command_waits_for_a_build_that_fills_an_empty_table(database_url):
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as building:
+        building.execute("DROP INDEX ix_pull_requests_merged")
+        building.execute("ALTER TABLE pull_requests DROP CONSTRAINT pull_requests_pkey")
+        assert pool.submit(migrations.upgrade, database_url).result(10)
+        building.rollback()
 
 
 def test_what_administrators_add_is_no_difference_and_looking_is_one_query(database_url):

@@ -3,6 +3,9 @@
 The version table says which migrations ran, not what the database holds: an index may have been dropped, a dump
 restored in part, a migration changed after it ran. Every command compares, so this is one query of the catalog;
 Alembic's comparison reflects each table by itself. Tables that are not declared are left alone.
+
+A build that fills an empty table drops its indexes and makes them again. `pg_get_indexdef` would wait for its end, and
+then know nothing of the dropped ones. So the definitions of plain indexes are put together from the catalog alone.
 """
 
 import re
@@ -28,8 +31,22 @@ _LIVE = text("""
     SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', 'column'
     FROM ours JOIN pg_attribute ON attrelid = ours.oid WHERE attnum > 0 AND NOT attisdropped
     UNION ALL
-    SELECT relname, indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid, NULL, 'index'
-    FROM ours JOIN pg_index ON indrelid = ours.oid
+    SELECT ours.relname, i.relname,
+           CASE WHEN x.indpred IS NULL AND x.indexprs IS NULL AND keys.are_plain AND am.amname = 'btree'
+                 AND x.indnatts = x.indnkeyatts AND NOT x.indnullsnotdistinct
+                THEN concat('CREATE ', CASE WHEN x.indisunique THEN 'UNIQUE ' END, 'INDEX ', i.relname,
+                            ' ON ', ours.relname, ' (', keys.columns, ')')
+                ELSE pg_get_indexdef(x.indexrelid) END,
+           x.indisvalid, NULL, 'index'
+    FROM ours JOIN pg_index x ON x.indrelid = ours.oid
+    JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am am ON am.oid = i.relam
+    CROSS JOIN LATERAL (
+        SELECT string_agg(a.attname, ', ' ORDER BY k.place) AS columns,
+               bool_and(k.options = 0 AND o.opcdefault AND k.rule = a.attcollation) AS are_plain
+        FROM unnest(x.indkey::int2[], x.indoption::int2[], x.indclass::oid[], x.indcollation::oid[])
+             WITH ORDINALITY AS k (number, options, opclass, rule, place)
+        JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.number
+        JOIN pg_opclass o ON o.oid = k.opclass) keys
     UNION ALL
     SELECT relname, tgname, pg_get_triggerdef(t.oid), tgenabled IN ('O', 'A'), NULL, 'trigger'
     FROM ours JOIN pg_trigger t ON tgrelid = ours.oid WHERE NOT tgisinternal
@@ -70,6 +87,8 @@ def differences(connection: Connection, *, may_be_loose: bool = False) -> list[s
     tables = [table.name for table in metadata.sorted_tables]
     names = {"tables": tables, "functions": list(FUNCTIONS)}
     for table, name, what, flag, has_default, kind in connection.execute(_LIVE, names):
+        if what is None:
+            continue  # it was dropped during the query
         if kind == "column":
             live[table].columns[name] = (what, flag, has_default)
         elif kind == "index":
