@@ -76,8 +76,8 @@ class Installation:
         from dx_dagster.warehouse import analyst_role
         from dx_dagster.warehouse.connecting import connect
 
+        analyst_role.make_role_if_allowed(self.database_url)
         with connect(self.database_url) as connection:
-            analyst_role.make_role(connection)
             analyst_role.let_in(connection, analyst_role.password_of(self.home))
 
     @property

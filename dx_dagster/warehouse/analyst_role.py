@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from psycopg import Connection
-from psycopg.errors import DuplicateObject, InsufficientPrivilege, InternalError, UniqueViolation
+from psycopg.errors import DuplicateObject, InsufficientPrivilege, InternalError, LockNotAvailable, UniqueViolation
 from psycopg.sql import SQL, Composable, Identifier, Literal
 from pydantic import SecretStr
 
@@ -106,6 +106,9 @@ _CALLABLE_BY_ALL = """
     WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_creat|lo_from_bytea|pg_(try_)?advisory)'"""
 _PASSWORD_BYTES = 24
 _ATTEMPTS, _PAUSE = 20, 0.1
+# A build that fills a table has it locked, and waits for grants that others make. PostgreSQL looks for deadlocks
+# after a second, and would end either of the two.
+_PATIENCE = "SET lock_timeout = '200ms'"
 
 
 def make_role(connection: Connection[Any]) -> None:
@@ -150,17 +153,18 @@ def make_role_if_allowed(url: str) -> bool:
 
 
 def if_allowed(url: str, make: Callable[[Connection[Any]], None]) -> bool:
-    """Makes a role with `make`, or returns False where the user may not make roles.
+    """Makes a role with `make`, or returns False where the user may not make roles, or a table stays locked.
 
     Processes of other databases on the server may do so at the same moment, since a role belongs to the server.
     """
     with connect(url) as connection:
+        connection.execute(_PATIENCE)
         for _ in range(_ATTEMPTS):
             try:
                 make(connection)
             except InsufficientPrivilege:
                 return False
-            except (DuplicateObject, UniqueViolation, InternalError):
+            except (DuplicateObject, UniqueViolation, InternalError, LockNotAvailable):
                 time.sleep(_PAUSE)
             else:
                 return True

@@ -1,6 +1,7 @@
 """Landed migrations never change, and databases of every earlier commit become the declared one, rows and all."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import event
 
 from dx_dagster.warehouse import migrations, versions
+from dx_dagster.warehouse.analyst_role import make_role_if_allowed
 from dx_dagster.warehouse.database import Warehouse, WarehouseError
 from dx_dagster.warehouse.embedded import EmbeddedServer
 from dx_dagster.warehouse.migrations.live_schema import differences
@@ -393,12 +395,17 @@ def test_each_difference_is_one_sentence_whose_statement_mends_it(database_url):
             migrations.upgrade(database_url)
 
 
-def test_no_command_waits_for_a_build_that_fills_an_empty_table(database_url):
+def test_a_build_that_fills_an_empty_table_and_commands_do_not_fail_each_other(database_url):
     with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as building:
         building.execute("DROP INDEX ix_pull_requests_merged")
         building.execute("ALTER TABLE pull_requests DROP CONSTRAINT pull_requests_pkey")
         assert pool.submit(migrations.upgrade, database_url).result(10)
+        granting = pool.submit(make_role_if_allowed, database_url)
+        time.sleep(0.3)
+        building.execute("CREATE INDEX ON pull_requests (merged)")
+        building.execute("ANALYZE pull_requests")
         building.rollback()
+        assert granting.result(20)
 
 
 def test_what_administrators_add_is_no_difference_and_looking_is_one_query(database_url):
