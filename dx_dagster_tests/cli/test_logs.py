@@ -130,8 +130,8 @@ from dx_dagster.cli.supervisor import Service, Supervisor
 said = '''
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2); print('said by one that outlives it')"])
-print("at work", flush=True)
 try:
+    print("at work", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("last words", flush=True)
@@ -154,7 +154,7 @@ def test_what_outlives_a_killed_supervisor_gets_into_the_log_and_ends_after_seco
         assert supervising.stdout.readline() == "up\n"
         supervising.kill()
     assert wait_until(lambda: "said by one that outlives it" in log.read_text(), 60)
-    assert "last words" in log.read_text()
+    assert wait_until(lambda: "last words" in log.read_text(), 60)  # they may come later
 
     def is_at_work() -> bool:
         return any(str(log) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
