@@ -14,7 +14,7 @@ def _nowhere(_: str) -> bool:
 
 
 class BodyLimit:
-    """Ends a request whose body is too large or incomplete: whoever reads the body gets a `RefusedError`.
+    """Ends a request whose body is too large or incomplete: reading the body raises `RefusedError`.
 
     The receiver of webhooks has a limit and answers of its own; `is_exempt` names its path.
     """

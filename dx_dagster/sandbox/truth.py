@@ -50,8 +50,8 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
         ]
         pull_commits = {pull: _commits(pull) for pull in pulls}
         main_commits = {r: _main_commits(r, after) for r in repositories}
-        pipelines = {r: [p for p in r.pipelines if r.has_pipelines and p.created_on >= after] for r in repositories}
-        runs = [(repository, pipeline) for repository, those in pipelines.items() for pipeline in those]
+        with_pipelines = [r for r in repositories if r.has_pipelines]
+        runs = [(r, pipeline) for r in with_pipelines for pipeline in r.pipelines if pipeline.created_on >= after]
         met = _met(pulls, [pipeline for _, pipeline in runs], [*pull_commits.values(), *main_commits.values()])
         within = set(pulls)
         return {
@@ -76,14 +76,12 @@ def truth(world: World, since: datetime | None = None, *, sizes: bool = False) -
             "bitbucket_pipelines": [_pipeline(repository, pipeline, within) for repository, pipeline in runs],
             "bitbucket_environments": [
                 _environment(repository, environment)
-                for repository in repositories
-                if repository.has_pipelines
+                for repository in with_pipelines
                 for environment in repository.environments
             ],
             "bitbucket_deployments": [
                 _deployment(repository, deployment, after)
-                for repository in repositories
-                if repository.has_pipelines
+                for repository in with_pipelines
                 for deployment in repository.deployments
                 if deployment.release.created_on >= after
             ],

@@ -148,7 +148,7 @@ def grant_tables(connection: Connection[Any], name: str) -> None:
 
 
 def make_role_if_allowed(url: str) -> bool:
-    """Makes the role, and grants it the tables that there are now. Returns False where the user may not make roles."""
+    """Makes the role, and grants it the tables that there are now. Returns False as `if_allowed` does."""
     return if_allowed(url, make_role)
 
 
